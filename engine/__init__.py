@@ -1,0 +1,3 @@
+"""Streams stacks through an exported model into label volumes. Never imports torch."""
+
+__version__ = "0.1.0"

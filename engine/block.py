@@ -1,0 +1,228 @@
+"""One block's story: read its frames, segment each, put the shard, the objects and the record.
+
+Runs in whatever process Dask chose. Sessions and open stacks are kept per process, so that a
+block pays for neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.errors import FrameError, ModelError, StackError
+from engine.layout import Block
+from engine.measure import FrameRow, ObjectColumns
+from engine.model_file import ModelFile, open_model
+from engine.plan import StackPlan
+from engine.records import JobFolder
+from engine.runtimes.base import Runtime
+from engine.segment import Rules, SegmentedFrame, Stopwatch, segment_frame
+from engine.stacks.base import Stack
+from engine.store import encode_shard, label_path, new_shard
+from engine.tables import encode_objects
+
+ATTEMPTS = 2  # a frame is tried once more before it is set aside
+OPEN_STACKS = 32  # kept open by a process; each may hold a file handle
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What every block of a job needs to know. Plain data: travels to any worker."""
+
+    version: str
+    output: str
+    model_path: str
+    model_sha256: str
+    device: str  # resolved: "cpu" or "cuda:N"
+    threads: int
+    rules: Rules
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """One block to be done."""
+
+    context: JobContext
+    stack: StackPlan
+    block: Block
+
+
+@dataclass(frozen=True)
+class BlockOutcome:
+    """What the coordinator hears of a block; everything else is in its record."""
+
+    stack: str
+    block: int
+    frames: int
+    failed: tuple[tuple[int, int, str], ...]  # (t, z, reason)
+    objects: int
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+
+
+def run_block(task: BlockTask) -> BlockOutcome:
+    """Do one block and commit it. Safe to repeat: the same block gives the same bytes."""
+    context, plan, block = task.context, task.stack, task.block
+    folder = JobFolder(Path(context.output))
+    model = _model(context)
+    watch = Stopwatch()
+    shard = new_shard(plan.layout)
+    rows: list[FrameRow] = []
+    parts: list[tuple[int, int, ObjectColumns]] = []
+    height, width = plan.layout.shape[-2:]
+    for t, z in block.frames:
+        row: FrameRow = {"t": t, "z": z}
+        try:
+            result, digest = _try_frame(task, model, t, z, watch)
+        except FrameError as error:
+            row.update(status="failed", reason=str(error))
+        else:
+            shard[t - block.t[0], z - block.z[0], :height, :width] = result.labels
+            row.update(status="ok", sha256=digest, **result.row)
+            if result.objects is not None:
+                parts.append((t, z, result.objects))
+        rows.append(row)
+    with watch.stage("write"):
+        _commit(folder, task, model, shard, rows, parts, watch)
+    return BlockOutcome(
+        plan.name,
+        block.index,
+        len(rows),
+        tuple((r["t"], r["z"], r["reason"]) for r in rows if r["status"] == "failed"),
+        sum(r.get("objects") or 0 for r in rows),
+        watch.seconds,
+    )
+
+
+def _try_frame(
+    task: BlockTask, model: ModelFile, t: int, z: int, watch: Stopwatch
+) -> tuple[SegmentedFrame, str]:
+    """Read and segment a frame, twice if it must be; also the hash of its pixels."""
+    plan, context = task.stack, task.context
+    runtime = _runtime(context, plan.info.dtype)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with watch.stage("read"):
+                frame = _stack(plan).read(t, z, plan.channels)
+            expected = (len(plan.channels), *plan.layout.shape[-2:])
+            if frame.shape != expected:
+                raise FrameError(f"has shape {frame.shape}, and the stack's frames {expected}")
+            result = segment_frame(
+                frame, model.spec, runtime, plan.tiling, context.rules, plan.pixel_area_um2, watch
+            )
+            return result, hashlib.sha256(frame.data).hexdigest()
+        except FrameError:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _commit(
+    folder: JobFolder,
+    task: BlockTask,
+    model: ModelFile,
+    shard: Any,
+    rows: list[FrameRow],
+    parts: list[tuple[int, int, ObjectColumns]],
+    watch: Stopwatch,
+) -> None:
+    """Put data first and the record last: what has a record is whole and on the disk."""
+    plan, block = task.stack, task.block
+    array = folder.root / f"{plan.name}.zarr" / label_path(model.spec) / "0"
+    labels = encode_shard(plan.layout, shard)
+    folder.put(array / plan.layout.shard_key(block), labels)
+    objects = encode_objects(plan.name, plan.pixel_area_um2, parts)
+    folder.put(folder.objects_path(plan.name, block.index), objects)
+    folder.put_json(folder.timings_path(plan.name, block.index), watch.seconds)
+    record = {
+        "block": block.index,
+        "labels_sha256": hashlib.sha256(labels).hexdigest(),
+        "objects_sha256": hashlib.sha256(objects).hexdigest(),
+        "frames": rows,
+    }
+    folder.put_json(folder.record_path(plan.name, block.index), record)
+
+
+class _Kept:
+    """A small cache shared by the threads of a process: the least recently used goes first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        # Held while making: two threads must not build the same session at once.
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = make()
+                if len(self._values) > self._limit:
+                    self._values.popitem(last=False)
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
+
+
+_models, _runtimes, _stacks = _Kept(4), _Kept(4), _Kept(OPEN_STACKS)
+
+
+def warm_up(context: JobContext, dtypes: Iterable[str]) -> None:
+    """Make this process's sessions; ModelError where the runtime refuses the model."""
+    for dtype in dtypes:
+        _runtime(context, dtype)
+
+
+def release() -> None:
+    """Let go of the sessions and stacks that this process keeps."""
+    for kept in (_stacks, _runtimes, _models):
+        kept.clear()
+
+
+def _model(context: JobContext) -> ModelFile:
+    def load() -> ModelFile:
+        if context.version != __version__:
+            raise ModelError(
+                f"this worker runs stackseg {__version__}, and the job {context.version}; "
+                "install the same version on every worker"
+            )
+        model = open_model(context.model_path)
+        if model.sha256 != context.model_sha256:
+            raise ModelError(
+                f"{context.model_path}: is another file on this worker than where the job began"
+            )
+        return model
+
+    found: ModelFile = _models.get((context.model_path, context.model_sha256), load)
+    return found
+
+
+def _runtime(context: JobContext, dtype: str) -> Runtime:
+    from engine.runtimes.onnxruntime import OnnxRuntime
+
+    key = (context.model_sha256, dtype, context.device, context.threads)
+    model = _model(context)
+    make = lambda: OnnxRuntime(model, dtype, context.device, context.threads)  # noqa: E731
+    found: Runtime = _runtimes.get(key, make)
+    return found
+
+
+def _stack(plan: StackPlan) -> Stack:
+    from engine.stacks.open import open_stack
+
+    def reopen() -> Stack:
+        try:
+            return open_stack(plan.info.path, plan.axes)
+        except StackError as error:
+            raise FrameError(str(error)) from error
+
+    key = (plan.info.path, plan.axes, plan.info.identity)
+    found: Stack = _stacks.get(key, reopen)
+    return found

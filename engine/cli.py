@@ -1,0 +1,61 @@
+"""The command. Sub-commands register as entry points and import what they need when they run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+
+from engine import __version__
+from engine.errors import StacksegError
+
+GROUP = "stackseg.commands"
+ORDER = ("demo", "segment", "plan", "inspect", "evaluate", "train", "export")
+INTERRUPTED = 130
+
+
+class _EntryPointGroup(click.Group):
+    """A group whose commands are the entry points under `stackseg.commands`."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        found = {point.name for point in entry_points(group=GROUP)}
+        return [n for n in ORDER if n in found] + sorted(found - set(ORDER))
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        found: list[EntryPoint] = list(entry_points(group=GROUP, name=name))
+        # Only modules of options are loaded here: an ImportError in one is a fault, and is shown.
+        command: click.Command | None = found[0].load() if found else None
+        return command
+
+
+@click.command(cls=_EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="stackseg")
+def stackseg() -> None:
+    """Segment large microscopy stacks with exported U-Nets."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("stackseg").setLevel(logging.INFO)
+
+
+def main() -> None:
+    """Run the command; every expected error ends in one sentence and its exit status."""
+    try:
+        status = stackseg.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except StacksegError as error:
+        click.echo(f"stackseg: {error}", err=True)
+        status = error.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stackseg: interrupted", err=True)
+        status = INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone, as in `stackseg inspect x | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status if isinstance(status, int) else 0)

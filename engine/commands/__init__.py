@@ -1,0 +1,1 @@
+"""Sub-commands: options and messages only; what they do is imported when they run."""

@@ -1,0 +1,113 @@
+"""What `segment` and `plan` do once their options are read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.job import JobSummary, run_job
+from engine.memory import MB
+from engine.plan import Plan
+from engine.prepare import Prepared, prepare_job
+from engine.progress import JsonProgress, LineProgress, Progress, SilentProgress
+from engine.records import check_writable
+from engine.settings import JobSettings, job_settings, parse_frames
+
+log = logging.getLogger("stackseg")
+
+
+def settings(frames: str | None, **options: Any) -> JobSettings:
+    """JobSettings from the command line."""
+    return job_settings(frames=parse_frames(frames), **options)
+
+
+def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int:
+    """Run the job, tell how it goes on stderr and what it made on stdout; the exit status."""
+    if quiet:
+        logging.getLogger("stackseg").setLevel(logging.WARNING)
+    progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
+    if json_log is not None:
+        progress = JsonProgress(json_log, progress)
+    summary = run_job(settings, progress)
+    _tell(summary, settings)
+    return summary.exit_status
+
+
+def show_plan(settings: JobSettings) -> int:
+    """Print the plan; the exit status the job would begin with."""
+    check_writable(settings.output)
+    job = prepare_job(settings)
+    for line in plan_lines(job):
+        click.echo(line)
+    for _, reason in job.plan.refused:
+        click.echo(f"stackseg: {reason}", err=True)
+    return 1 if job.plan.refused else 0
+
+
+def plan_lines(job: Prepared) -> list[str]:
+    """The plan in words."""
+    plan, spec = job.plan, job.model.spec
+    lines = [
+        f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {job.site.runtime}",
+        f"stacks    {len(plan.stacks):,}, {plan.n_frames:,} frames, {plan.n_blocks:,} blocks",
+    ]
+    for stack in plan.stacks[:20]:
+        shape = " x ".join(str(n) for n in stack.info.shape)
+        tiling = stack.tiling
+        height, width = tiling.tile_shape
+        tiles = (
+            "whole frames" if tiling.n_tiles == 1
+            else f"{tiling.n_tiles} tiles of {height} x {width} px, halo {tiling.halo} px"
+        )  # fmt: skip
+        lines.append(
+            f"  {stack.name}: {stack.info.axes} {shape} {stack.info.dtype}, "
+            f"{stack.layout.n_frames:,} frames, {tiles}, {tiling.waste:.0%} halo and padding"
+        )
+    if len(plan.stacks) > 20:
+        lines.append(f"  and {len(plan.stacks) - 20:,} more")
+    lines += _needs(plan)
+    return lines
+
+
+def _needs(plan: Plan) -> list[str]:
+    memory = plan.memory
+    per_worker = memory.activations + memory.frame + memory.block
+    return [
+        f"workers   {plan.workers} blocks in flight, {plan.threads} threads each",
+        f"memory    {memory.peak / MB:,.0f} MB: {(memory.base + memory.model) / MB:,.0f} MB and "
+        f"{per_worker / MB:,.0f} MB for each block in flight",
+        f"disk      about {plan.disk_bytes / MB:,.0f} MB of compressed labels",
+    ]
+
+
+def _tell(summary: JobSummary, settings: JobSettings) -> None:
+    for reason in summary.refused:
+        click.echo(f"stackseg: {reason}", err=True)
+    if summary.exit_status == 130:
+        click.echo("stackseg: interrupted; run the same command again to go on", err=True)
+        return
+    if summary.already_complete:
+        click.echo(f"{settings.output}: already complete", err=True)
+    else:
+        log.info(
+            "%d frames in %.1f s, %.2f frames/s",
+            summary.frames_done, summary.seconds, summary.frames_per_second,
+        )  # fmt: skip
+    if summary.frames_failed:
+        click.echo(
+            f"stackseg: {summary.frames_failed} of {summary.frames_done} frames were set aside; "
+            f"see {settings.output / 'failures.json'}",
+            err=True,
+        )
+    for stack in summary.stacks:
+        click.echo(stack)
+
+
+def dump(content: Any) -> str:
+    """JSON as the commands print it."""
+    return json.dumps(content, indent=2)

@@ -1,0 +1,77 @@
+"""`stackseg segment`: the main job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+def job_options(command: Command) -> Command:
+    """Options that `segment` and `plan` share."""
+    options = [
+        click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
+        click.option("--model", required=True, help="An ONNX file, or a bundled model: nuclei."),
+        click.option("--channel", metavar="N|NAME[,N...]",
+                     help="Channels that feed the model, by number or name."),
+        click.option("--axes", metavar="TYX",
+                     help="Axes of the inputs, where their metadata is silent or wrong."),
+        click.option("--frames", metavar="A:B",
+                     help="Only these frames: half-open, along T, or Z where there is no T."),
+        click.option("--threshold", type=float, metavar="P",
+                     help="Probability from which a pixel is foreground  [default: the model's]"),
+        click.option("--min-area", type=int, metavar="PX",
+                     help="Drop smaller objects  [default: the model's]"),
+        click.option("--tile", default="auto", show_default=True, metavar="auto|N",
+                     help="Side of a tile in px, halo included; auto: whole frames if they fit."),
+        click.option("--halo", type=int, metavar="N",
+                     help="Margin around a tile in px  [default: what the network can see]"),
+        click.option("--workers", type=int, metavar="N",
+                     help="Blocks in flight  [default: one per core]"),
+        click.option("--scheduler", metavar="ADDRESS|FILE",
+                     help="Run on a Dask cluster  [default: in this process]"),
+        click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]"),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@job_options
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for labels and tables; an unfinished job in it is gone on with.",
+)
+@click.option("--fresh", is_flag=True, help="Start over instead of going on.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop; writes nothing.")
+@click.option("--quiet", is_flag=True, help="No progress; warnings and errors only.")
+@click.option("--json-log", type=click.Path(path_type=Path), metavar="FILE",
+              help="Append a line of JSON per event.")  # fmt: skip
+def segment(
+    dry_run: bool, quiet: bool, json_log: Path | None, frames: str | None, **options: Any
+) -> int:
+    """Segment stacks into OME-Zarr label volumes with per-frame measures.
+
+    INPUT is a TIFF (multi-page, ImageJ, OME, BigTIFF), a folder of single-frame images, a PNG or
+    JPEG, a Zarr array, an OME-Zarr image, or @list.txt with one of these on each line.
+
+    \b
+    Exit status: 0 done, or already complete
+                 1 some stacks or frames failed, the rest is complete
+                 2 wrong use, unusable model, or no input that can be opened
+                 130 interrupted; the same command goes on
+    """
+    from engine.commands import running
+
+    settings = running.settings(frames=frames, **options)
+    if dry_run:
+        return running.show_plan(settings)
+    return running.segment(settings, quiet=quiet, json_log=json_log)

@@ -1,0 +1,53 @@
+"""Everything that stackseg raises on purpose.
+
+    StacksegError            one clear sentence for the user; the command exits with `exit_status`
+      UsageError             options that contradict each other or the input
+      StackError             a stack that cannot be opened, or whose axes are ambiguous
+      ModelError             a model without a valid spec, or that the runtime refuses
+      OutputError            an output folder that cannot be written, or belongs to another job
+      JobStopped             a job that had to stop midway; the same command goes on from there
+      MissingExtra           a command whose optional dependencies are not installed
+      FrameError             one frame that cannot be read or computed; costs that frame only
+
+All arguments go up to `Exception`, so that errors survive pickling between processes.
+"""
+
+from __future__ import annotations
+
+
+class StacksegError(Exception):
+    """An error whose text is one sentence: what, where, and what to do."""
+
+    exit_status = 2
+
+
+class UsageError(StacksegError):
+    """Options that contradict each other or the input."""
+
+
+class StackError(StacksegError):
+    """A stack that cannot be opened, or whose axes are ambiguous."""
+
+
+class ModelError(StacksegError):
+    """A model without a valid spec, or one that the runtime refuses."""
+
+
+class OutputError(StacksegError):
+    """An output folder that cannot be written, or that belongs to another job."""
+
+
+class JobStopped(StacksegError):
+    """A job that had to stop midway. What is committed stays; the same command goes on."""
+
+    exit_status = 1
+
+
+class MissingExtra(StacksegError):
+    """A command whose optional dependencies are not installed."""
+
+
+class FrameError(StacksegError):
+    """One frame that cannot be read or computed; the job sets it aside and goes on."""
+
+    exit_status = 1

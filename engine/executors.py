@@ -1,0 +1,137 @@
+"""Who carries out blocks: a serial loop, Dask in this process, or a Dask cluster.
+
+All three take a stream of tasks and give a stream of outcomes. Submission keeps a bounded window,
+so that a million blocks cost no more memory than ten.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine.block import BlockOutcome, BlockTask, run_block
+from engine.errors import UsageError
+from engine.resources import Site, local_site
+
+WINDOW = 2  # tasks on their way for each block in flight: the next one is always there
+CONNECT_SECONDS = 30
+LOOPBACK = "127.0.0.1"
+
+
+class Executor(Protocol):
+    """Runs tasks; stops taking new ones once `stopping` says so, and finishes those begun."""
+
+    def run(
+        self, tasks: Iterator[BlockTask], stopping: Callable[[], bool]
+    ) -> Iterator[BlockOutcome]:
+        """Outcomes, in any order."""
+        ...
+
+
+class SerialExecutor:
+    """One block after the other, without Dask: what every other executor must equal."""
+
+    def run(
+        self, tasks: Iterator[BlockTask], stopping: Callable[[], bool]
+    ) -> Iterator[BlockOutcome]:
+        """See `Executor`."""
+        for task in tasks:
+            if stopping():
+                return
+            yield run_block(task)
+
+
+class DaskExecutor:
+    """Blocks as tasks of a Dask client."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._slots = sum(client.nthreads().values())  # blocks that can be in flight
+
+    def site(self, device: str) -> Site:
+        """What the workers are: all alike, or UsageError. Memory and cores are of the least."""
+        sites = list(self._client.run(local_site, device).values())
+        runtimes = sorted({site.runtime for site in sites})
+        if len(runtimes) > 1:
+            raise UsageError(
+                f"the workers would not give the same labels ({'; '.join(runtimes)}); "
+                "install the same version on all, and choose one --device"
+            )
+        return Site(
+            cores=min(self._client.nthreads().values()),
+            memory_bytes=min(site.memory_bytes for site in sites),
+            device=sites[0].device,
+            runtime=runtimes[0],
+        )
+
+    def run(
+        self, tasks: Iterator[BlockTask], stopping: Callable[[], bool]
+    ) -> Iterator[BlockOutcome]:
+        """See `Executor`."""
+        from distributed import as_completed
+
+        def submit(count: int) -> list[Any]:
+            taken = [] if stopping() else list(itertools.islice(tasks, count))
+            # Impure: a block writes files, and must run again when it is asked for again.
+            return [self._client.submit(run_block, task, pure=False) for task in taken]
+
+        pending = as_completed(submit(self._slots * WINDOW), loop=self._client.loop)
+        for future in pending:
+            outcome: BlockOutcome = future.result()
+            future.release()
+            pending.update(submit(1))
+            yield outcome
+
+
+@contextmanager
+def dask_in_process(workers: int) -> Iterator[DaskExecutor]:
+    """Dask threads of this process; its pages listen on the loopback address alone."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
+    quiet = {
+        "distributed.admin.tick.limit": "1h",  # blocks compute in C; a late tick is no news
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.terminate": False,
+    }
+    with (
+        dask.config.set(quiet),
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=workers,
+            processes=False,
+            protocol="inproc://",
+            dashboard_address=f"{LOOPBACK}:0",
+            scheduler_kwargs={"dashboard": False},
+            worker_dashboard_address=f"{LOOPBACK}:0",
+            memory_limit=0,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield DaskExecutor(client)
+
+
+@contextmanager
+def dask_cluster(address: str) -> Iterator[DaskExecutor]:
+    """The workers of a running scheduler, by its address or its scheduler file."""
+    from distributed import Client
+
+    target = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
+    try:
+        client = Client(**target, set_as_default=False, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UsageError(
+            f"--scheduler {address}: no Dask scheduler answers there; "
+            "give its address, such as tcp://host:8786, or its scheduler file"
+        ) from error
+    with client:
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        yield DaskExecutor(client)

@@ -1,0 +1,182 @@
+"""Carries out a job: plan, claim the folder, run the blocks that have no record, report."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from engine import __version__
+from engine.block import BlockTask, JobContext, release, warm_up
+from engine.errors import JobStopped, OutputError
+from engine.executors import Executor, dask_cluster, dask_in_process
+from engine.plan import Plan, StackPlan
+from engine.prepare import Prepared, identity, prepare_job
+from engine.progress import Progress, SilentProgress
+from engine.records import JobFolder, check_writable
+from engine.report import files as report
+from engine.settings import JobSettings
+from engine.store import metadata_files
+
+INTERRUPTED = 130
+log = logging.getLogger("stackseg")
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """How a job, or this run of it, ended."""
+
+    exit_status: int
+    already_complete: bool
+    frames_done: int  # of the whole job, earlier runs included
+    frames_failed: int
+    objects: int
+    seconds: float  # of this run
+    frames_per_second: float  # of this run
+    stacks: tuple[str, ...]  # paths of the results
+    refused: tuple[str, ...]  # a sentence for each input that could not be opened
+
+
+def run_job(
+    settings: JobSettings,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+) -> JobSummary:
+    """Carry out a job, or go on with it. `executor` overrides what the settings choose."""
+    progress = progress or SilentProgress()
+    check_writable(settings.output)
+    with ExitStack() as stack:
+        site = None
+        if settings.scheduler and executor is None:
+            executor = cluster = stack.enter_context(dask_cluster(settings.scheduler))
+            site = cluster.site(settings.device)
+        job = prepare_job(settings, site)
+        context = _context(job)
+        if site is None:
+            stack.callback(release)
+            # A model that the runtime refuses is refused now, before anything is written.
+            warm_up(context, {s.info.dtype for s in job.plan.stacks})
+        for warning in job.plan.warnings:
+            log.warning(warning)
+        folder = JobFolder(settings.output)
+        stack.enter_context(folder.lock())
+        folder.claim(identity(job), fresh=settings.fresh)
+        if (ended := report.read(folder)) is not None:
+            return _summary(job, ended, already_complete=True)
+        _write_metadata(folder, job)
+        if executor is None:
+            executor = stack.enter_context(dask_in_process(job.plan.workers))
+        return _carry_out(job, context, folder, executor, progress)
+
+
+def _context(job: Prepared) -> JobContext:
+    return JobContext(
+        version=__version__,
+        output=str(job.settings.output.resolve()),
+        model_path=str(job.model.path),
+        model_sha256=job.model.sha256,
+        device=job.site.device,
+        threads=job.plan.threads,
+        rules=job.plan.rules,
+    )
+
+
+def _write_metadata(folder: JobFolder, job: Prepared) -> None:
+    for stack in job.plan.stacks:
+        made_with = {
+            "version": __version__,
+            "model": job.model.spec.name,
+            "model_sha256": job.model.sha256,
+            "runtime": job.site.runtime,
+            "threshold": job.plan.rules.threshold,
+            "min_area": job.plan.rules.min_area,
+            "channels": list(stack.channels),
+        }
+        store = folder.root / f"{stack.name}.zarr"
+        name = stack.name.rpartition("/")[2]
+        files = metadata_files(name, stack.info, stack.layout, job.model.spec, made_with)
+        for key, data in files.items():
+            if not (store / key).exists():
+                folder.put(store / key, data)
+
+
+def _carry_out(
+    job: Prepared, context: JobContext, folder: JobFolder, executor: Executor, progress: Progress
+) -> JobSummary:
+    pending, done = _pending(job.plan, folder)
+    run = report.Run(started=time.time(), frames=0)
+    begin = time.perf_counter()
+    tasks = (BlockTask(context, stack, stack.layout.block(i)) for stack, i in pending)
+    with _graceful_stop() as stopping, progress.showing(job.plan.n_frames, done):
+        try:
+            for outcome in executor.run(tasks, stopping):
+                run.frames += outcome.frames
+                progress.advance(outcome)
+        except OutputError as error:
+            raise JobStopped(str(error)) from error
+        stopped = stopping() and bool(_pending(job.plan, folder)[0])
+    run.seconds = time.perf_counter() - begin
+    if stopped:
+        return _summary(job, None, run)
+    ended = report.write(folder, job, run)
+    return _summary(job, ended, run)
+
+
+def _pending(plan: Plan, folder: JobFolder) -> tuple[list[tuple[StackPlan, int]], int]:
+    """Blocks without a record, and the number of frames that have one."""
+    pending, done = [], 0
+    for stack in plan.stacks:
+        committed = folder.committed(stack.name)
+        pending += [(stack, i) for i in range(stack.layout.n_blocks) if i not in committed]
+        done += sum(stack.layout.block(i).n_frames for i in committed)
+    return pending, done
+
+
+def _summary(
+    job: Prepared,
+    ended: dict[str, Any] | None,
+    run: report.Run | None = None,
+    *,
+    already_complete: bool = False,
+) -> JobSummary:
+    counts = ended["counts"] if ended else {"frames": 0, "failed": 0, "objects": 0}
+    refused = tuple(reason for _, reason in job.plan.refused)
+    failed = bool(counts["failed"] or refused)
+    seconds = run.seconds if run else 0.0
+    return JobSummary(
+        exit_status=int(failed) if ended else INTERRUPTED,
+        already_complete=already_complete,
+        frames_done=counts["frames"],
+        frames_failed=counts["failed"],
+        objects=counts["objects"],
+        seconds=seconds,
+        frames_per_second=run.frames / seconds if run and seconds else 0.0,
+        stacks=tuple(str(job.settings.output / f"{s.name}.zarr") for s in job.plan.stacks),
+        refused=refused,
+    )
+
+
+@contextmanager
+def _graceful_stop() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C or SIGTERM asks for a stop after the blocks in flight; a second insists."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

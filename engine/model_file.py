@@ -1,0 +1,121 @@
+"""Opens a model: finds it by path or bundled name, checks graph and spec against each other."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from engine.errors import ModelError
+from engine.graph import ReceptiveField, receptive_field
+from engine.model import IMAGE, METADATA_KEY, PROBABILITIES, STATISTICS, ModelSpec, parse_spec
+
+BUNDLED = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model that has passed every check; `proto` is parsed when first asked for."""
+
+    path: Path
+    spec: ModelSpec
+    sha256: str
+    field: ReceptiveField
+    data: bytes
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The parsed graph."""
+        return onnx.load_model_from_string(self.data)
+
+    @property
+    def halo(self) -> int | None:
+        """Margin in px that makes a tile exact: the radius in whole strides. None: cannot tile."""
+        if self.field.radius is None:
+            return None
+        return -(-self.field.radius // self.spec.stride) * self.spec.stride
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.stem for path in BUNDLED.glob("*.onnx"))
+
+
+def find_model(reference: str) -> Path:
+    """Path of a model given as a file or as a bundled name; ModelError where there is none."""
+    path = Path(reference)
+    if path.is_file():
+        return path
+    if reference in bundled_models():
+        return BUNDLED / f"{reference}.onnx"
+    names = ", ".join(bundled_models()) or "none"
+    raise ModelError(f"{reference}: is neither a model file nor a bundled model ({names})")
+
+
+def open_model(reference: str) -> ModelFile:
+    """Read and check a model; ModelError says what is missing or does not fit."""
+    path = find_model(reference)
+    try:
+        data = path.read_bytes()
+        proto = onnx.load_model_from_string(data)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path}: is not an ONNX file") from error
+    if not proto.graph.node:
+        raise ModelError(f"{path}: is not an ONNX file")
+    texts = {entry.key: entry.value for entry in proto.metadata_props}
+    if METADATA_KEY not in texts:
+        raise ModelError(
+            f"{path}: carries no stackseg spec in its metadata; "
+            "write the model with `stackseg export`"
+        )
+    spec = parse_spec(texts[METADATA_KEY], str(path))
+    _check_self_contained(proto, path)
+    _check_signature(proto, spec, path)
+    field = receptive_field(proto)
+    _check_geometry(field, spec, path)
+    return ModelFile(path.resolve(), spec, hashlib.sha256(data).hexdigest(), field, data)
+
+
+def _check_self_contained(proto: onnx.ModelProto, path: Path) -> None:
+    # A file may name any path as its external data; one that is whole cannot read others.
+    external = onnx.TensorProto.EXTERNAL
+    if any(tensor.data_location == external for tensor in proto.graph.initializer):
+        raise ModelError(f"{path}: keeps weights in other files; export it as a single file")
+
+
+def _check_signature(proto: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
+    inputs = {v.name: v for v in proto.graph.input}
+    outputs = {v.name: v for v in proto.graph.output}
+    wanted = [(IMAGE, inputs), (STATISTICS, inputs), (PROBABILITIES, outputs)]
+    missing = [name for name, values in wanted if name not in values]
+    if missing:
+        raise ModelError(f"{path}: its graph has no {' and no '.join(missing)}; export it again")
+    for name, values, count, what in [
+        (IMAGE, inputs, len(spec.channels), "channels"),
+        (PROBABILITIES, outputs, spec.n_outputs, "class outputs"),
+    ]:
+        dims = values[name].type.tensor_type.shape.dim
+        if len(dims) != 4 or (dims[1].dim_value and dims[1].dim_value != count):
+            raise ModelError(
+                f"{path}: its spec names {count} {what}, but the graph's {name} does not have "
+                "that many; export it again"
+            )
+
+
+def _check_geometry(field: ReceptiveField, spec: ModelSpec, path: Path) -> None:
+    if spec.stride % field.stride:
+        raise ModelError(
+            f"{path}: its spec says stride {spec.stride}, but the graph pools by {field.stride}; "
+            "export it again"
+        )
+    if field.radius is not None and spec.receptive_radius < field.radius:
+        raise ModelError(
+            f"{path}: its spec says a receptive radius of {spec.receptive_radius} px, but the "
+            f"graph sees {field.radius} px; export it again"
+        )

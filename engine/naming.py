@@ -1,0 +1,50 @@
+"""Names of results: the stack's own, made longer only where two stacks share it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+SUFFIXES = (
+    ".ome.tiff", ".ome.tif", ".ome.tf2", ".ome.tf8", ".ome.btf", ".ome.zarr",
+    ".tiff", ".tif", ".tf2", ".tf8", ".btf", ".lsm", ".zarr", ".png", ".jpeg", ".jpg",
+)  # fmt: skip
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """One name per path, each the shortest end of its path that no other shares.
+
+    >>> distinct_names(["/data/a/01.tif", "/data/b/01.tif", "/data/b/02.tif"])
+    ['a/01', 'b/01', '02']
+
+    Names are relative, with forward slashes, and free of file suffixes, which come back only
+    where two files of one folder differ in nothing else.
+    """
+    full = [Path(path).resolve() for path in paths]
+    stems = [_without_suffix(path) for path in full]
+    repeated = Counter(stems)
+    parts = [
+        (stem.with_name(path.name) if repeated[stem] > 1 else stem).parts
+        for path, stem in zip(full, stems, strict=True)
+    ]
+    lengths = [1] * len(parts)
+    while True:
+        names = [str(PurePosixPath(*p[-n:])) for p, n in zip(parts, lengths, strict=True)]
+        count = Counter(name.casefold() for name in names)
+        clashing = [
+            i for i, name in enumerate(names)
+            if count[name.casefold()] > 1 and lengths[i] < len(parts[i]) - 1
+        ]  # fmt: skip
+        if not clashing:
+            return names
+        for i in clashing:
+            lengths[i] += 1
+
+
+def _without_suffix(path: Path) -> Path:
+    lower = path.name.lower()
+    for suffix in SUFFIXES:
+        if lower.endswith(suffix) and len(lower) > len(suffix):
+            return path.with_name(path.name[: -len(suffix)])
+    return path

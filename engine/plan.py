@@ -1,0 +1,229 @@
+"""What a job will do, decided before it starts: stacks, blocks, tiles, memory, disk.
+
+A plan is plain data. It can be printed, compared and tested without Dask or a session, and a
+serial loop over it gives the same result as any cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import StackError, UsageError
+from engine.layout import Block, LabelLayout
+from engine.memory import MemoryEstimate, choose_tiling
+from engine.model import ModelSpec
+from engine.model_file import ModelFile
+from engine.naming import distinct_names
+from engine.segment import Rules
+from engine.settings import JobSettings
+from engine.stacks.base import StackInfo
+from engine.tiling import FrameTiling, round_up
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """One stack's part of a job."""
+
+    name: str  # its result is NAME.zarr
+    info: StackInfo
+    axes: str | None  # as given by the user, for opening it again
+    channels: tuple[int, ...]  # of the stack, one per channel of the model
+    layout: LabelLayout
+    tiling: FrameTiling
+
+    @property
+    def pixel_area_um2(self) -> float | None:
+        """Area of a pixel, None where the stack does not say."""
+        sizes = self.info.pixel_size_um
+        return sizes["Y"] * sizes["X"] if {"Y", "X"} <= set(sizes) else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every block of a job, and what it needs."""
+
+    stacks: tuple[StackPlan, ...]
+    refused: tuple[tuple[str, str], ...]  # inputs that cannot be opened, and why
+    rules: Rules
+    workers: int  # blocks in flight
+    threads: int  # of the runtime, for each block in flight
+    memory: MemoryEstimate
+    disk_bytes: int  # predicted size of the labels, see `predicted_disk`
+    warnings: tuple[str, ...]
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of all stacks."""
+        return sum(stack.layout.n_frames for stack in self.stacks)
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of all stacks."""
+        return sum(stack.layout.n_blocks for stack in self.stacks)
+
+    def blocks(self) -> Iterator[tuple[StackPlan, Block]]:
+        """Every block, in order."""
+        return ((stack, block) for stack in self.stacks for block in stack.layout.blocks())
+
+
+def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_bytes: int) -> Plan:
+    """Open every input, and decide. Raises StackError where no input can be opened."""
+    infos, refused = _open_all(settings, model.spec)
+    if not infos:
+        if len(refused) == 1:
+            raise StackError(refused[0][1])
+        listed = "; ".join(reason for _, reason in refused[:5])
+        more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
+        raise StackError(f"none of the {len(refused)} inputs can be opened: {listed}{more}")
+    names = distinct_names([info.path for info, _ in infos])
+    warnings: list[str] = []
+    halo = _halo(settings, model, warnings)
+    layouts = [_layout(info, settings, model.spec) for info, _ in infos]
+    choice = choose_tiling(
+        [(info, layout) for (info, _), layout in zip(infos, layouts, strict=True)],
+        model,
+        tile=_tile(settings, model, halo),
+        halo=halo,
+        workers=settings.workers,
+        cores=cores,
+        memory_bytes=memory_bytes,
+    )
+    stacks = tuple(
+        StackPlan(name, info, settings.axes, channels, layout, tiling)
+        for name, (info, channels), layout, tiling in zip(
+            names, infos, layouts, choice.tilings, strict=True
+        )
+    )
+    spec = model.spec
+    rules = Rules(
+        threshold=spec.threshold if settings.threshold is None else settings.threshold,
+        min_area=spec.min_area if settings.min_area is None else settings.min_area,
+    )
+    disk = sum(predicted_disk(stack.layout) for stack in stacks)
+    return Plan(
+        stacks, tuple(refused), rules, choice.workers, choice.threads, choice.memory, disk,
+        tuple(warnings),
+    )  # fmt: skip
+
+
+def predicted_disk(layout: LabelLayout) -> int:
+    """Bytes of compressed labels: 1/40 of the raw ones, at the upper end of what nuclei gave."""
+    itemsize = 4 if layout.dtype == "uint32" else 1
+    pixels = layout.n_frames * layout.shape[-1] * layout.shape[-2]
+    return pixels * itemsize // 40 + 4096 * (layout.n_blocks + 4)
+
+
+def _open_all(
+    settings: JobSettings, spec: ModelSpec
+) -> tuple[list[tuple[StackInfo, tuple[int, ...]]], list[tuple[str, str]]]:
+    from engine.stacks.open import expand_inputs, open_stack
+
+    opened, refused = [], []
+    seen: set[Path] = set()
+    for path in expand_inputs(settings.inputs):
+        if (resolved := Path(path).resolve()) in seen:
+            continue
+        seen.add(resolved)
+        try:
+            with open_stack(path, settings.axes) as stack:
+                info = stack.info
+            _check_pixels(info, spec)
+            opened.append((info, choose_channels(info, settings.channel, spec)))
+        except (StackError, UsageError) as error:
+            refused.append((path, str(error)))
+    return opened, refused
+
+
+def _check_pixels(info: StackInfo, spec: ModelSpec) -> None:
+    if info.dtype not in spec.input_dtypes:
+        takes = ", ".join(spec.input_dtypes)
+        raise StackError(f"{info.path}: has pixels of {info.dtype}, and {spec.name} takes {takes}")
+
+
+def choose_channels(info: StackInfo, given: str | None, spec: ModelSpec) -> tuple[int, ...]:
+    """The stack's channels that feed the model, by number or name; StackError where unclear."""
+    available, wanted = info.size("C"), len(spec.channels)
+    if given is None:
+        if available == wanted:
+            return tuple(range(wanted))
+        raise StackError(
+            f"{info.path}: has {_listed(info)}, and the model takes {wanted} "
+            f"({', '.join(spec.channels)}); choose with --channel"
+        )
+    chosen = tuple(_channel(info, part.strip()) for part in given.split(","))
+    if len(chosen) != wanted:
+        raise StackError(
+            f"{info.path}: --channel {given} names {len(chosen)}, and the model takes {wanted} "
+            f"({', '.join(spec.channels)})"
+        )
+    return chosen
+
+
+def _channel(info: StackInfo, text: str) -> int:
+    if text in info.channel_names:
+        return info.channel_names.index(text)
+    if text.isdigit() and int(text) < info.size("C"):
+        return int(text)
+    raise StackError(f"{info.path}: has no channel {text!r}; it has {_listed(info)}")
+
+
+def _listed(info: StackInfo) -> str:
+    count = info.size("C")
+    if count == 1 and not info.channel_names:
+        return "1 channel, number 0"
+    numbers = f"{count} channels, numbers 0 to {count - 1}"
+    return f"{numbers} ({', '.join(info.channel_names)})" if info.channel_names else numbers
+
+
+def _layout(info: StackInfo, settings: JobSettings, spec: ModelSpec) -> LabelLayout:
+    axes = info.axes.replace("C", "")
+    sizes = {axis: info.size(axis) for axis in axes}
+    origin = {"T": 0, "Z": 0}
+    along = "T" if "T" in sizes else "Z" if "Z" in sizes else None
+    if settings.frames != (None, None):
+        if along is None:
+            raise UsageError(f"--frames: {info.path} is a single frame")
+        first, last, _ = slice(*settings.frames).indices(sizes[along])
+        if first >= last:
+            given = ":".join("" if v is None else str(v) for v in settings.frames)
+            raise UsageError(
+                f"--frames {given}: selects nothing of the {sizes[along]} frames of {info.path}"
+            )
+        sizes[along], origin[along] = last - first, first
+    shape = tuple(sizes[axis] for axis in axes)
+    dtype = "uint32" if spec.is_binary else "uint8"
+    return LabelLayout(axes, shape, dtype, origin["T"], origin["Z"])
+
+
+def _halo(settings: JobSettings, model: ModelFile, warnings: list[str]) -> int | None:
+    needed = model.halo
+    if settings.halo is None:
+        return needed
+    given = round_up(settings.halo, model.spec.stride)
+    if needed is None:
+        warnings.append(f"--halo {given}: {model.field.reason}, so that no halo makes tiles exact")
+    elif given < needed:
+        warnings.append(
+            f"--halo {given}: below the {needed} px that the network can see; "
+            "labels may differ at the edges of tiles"
+        )
+    return given
+
+
+def _tile(settings: JobSettings, model: ModelFile, halo: int | None) -> int | None:
+    if settings.tile == "auto":
+        return None
+    if halo is None:
+        raise UsageError(
+            f"--tile {settings.tile}: {model.path.name} cannot be cut into tiles "
+            f"({model.field.reason}); leave --tile away to run whole frames"
+        )
+    tile = round_up(settings.tile, model.spec.stride)
+    if tile <= 2 * halo:
+        raise UsageError(
+            f"--tile {settings.tile}: leaves nothing between two halos of {halo} px; "
+            f"use more than {2 * halo}"
+        )
+    return tile

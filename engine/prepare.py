@@ -1,0 +1,53 @@
+"""A job made ready: model checked, inputs opened, everything decided, nothing written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.model_file import ModelFile, open_model
+from engine.plan import Plan, make_plan
+from engine.resources import Site, local_site
+from engine.settings import JobSettings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that is ready to run."""
+
+    settings: JobSettings
+    model: ModelFile
+    site: Site
+    plan: Plan
+
+
+def prepare_job(settings: JobSettings, site: Site | None = None) -> Prepared:
+    """Open model and inputs, and plan for `site`: this process where it is None."""
+    model = open_model(settings.model)
+    site = site or local_site(settings.device)
+    plan = make_plan(settings, model, cores=site.cores, memory_bytes=site.memory_bytes)
+    return Prepared(settings, model, site, plan)
+
+
+def identity(job: Prepared) -> dict[str, Any]:
+    """What must be the same for a second run to go on with the first: all that decides bytes."""
+    return {
+        "stackseg": __version__,
+        "model": job.model.sha256,
+        "runtime": job.site.runtime,
+        "threshold": job.plan.rules.threshold,
+        "min-area": job.plan.rules.min_area,
+        "halo": job.settings.halo,
+        "stacks": {
+            stack.name: {
+                "path": str(Path(stack.info.path).resolve()),
+                "content": stack.info.identity,
+                "axes": stack.info.axes,
+                "channel": list(stack.channels),
+                "frames": [stack.layout.t0, stack.layout.z0, *stack.layout.shape],
+            }
+            for stack in job.plan.stacks
+        },
+    }

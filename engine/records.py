@@ -1,0 +1,225 @@
+"""The job's folder: what is committed, and how a second run knows where to go on.
+
+    DIR/.stackseg/
+      identity.json             what the job is: model, inputs, settings that change results
+      lock                      held while a job runs; the system lets go of it if the job dies
+      staging/                  objects on their way; whatever is found here is swept away
+      records/NAME/000012.json  one immutable record per block: the commit point
+      objects/NAME/000012.parquet, timings/NAME/000012.json
+
+Every object is written in staging, flushed to the disk, and renamed into place; its folder is
+flushed after that. A block's record is put last, so that a record means: all of it is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.errors import OutputError
+from engine.layout import Block
+
+PRIVATE = ".stackseg"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class JobFolder:
+    """A job's output folder, `DIR`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.private = root / PRIVATE
+
+    # -- objects ------------------------------------------------------------------------------
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Write an object: all of it, or nothing, and on the disk when this returns."""
+        staged = self.private / "staging" / uuid.uuid4().hex
+        try:
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with staged.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            staged.replace(path)
+            _flush_folder(path.parent)
+        except OSError as error:
+            staged.unlink(missing_ok=True)
+            raise _sentence(error, path) from error
+
+    def put_json(self, path: Path, content: Any) -> None:
+        """`put` of `content` as JSON, keys in the order given."""
+        self.put(path, (json.dumps(content, indent=1) + "\n").encode())
+
+    # -- identity -----------------------------------------------------------------------------
+
+    @property
+    def identity_path(self) -> Path:
+        """Where the job's identity is kept."""
+        return self.private / "identity.json"
+
+    def claim(self, identity: dict[str, Any], *, fresh: bool) -> None:
+        """Make the folder this job's, or see that it already is.
+
+        Raises OutputError where another job began here, naming what differs, and where the
+        folder holds other things than a job. With `fresh`, what an earlier job left is removed.
+        """
+        if fresh and self.identity_path.exists():
+            self._clear()
+        if self.identity_path.exists():
+            known = json.loads(self.identity_path.read_bytes())
+            differing = _differences(known, json.loads(json.dumps(identity)))
+            if differing:
+                raise OutputError(
+                    f"{self.root}: holds a job that differs in {differing}; "
+                    "give another --output, or start over with --fresh"
+                )
+        else:
+            self.put_json(self.identity_path, identity)
+        shutil.rmtree(self.private / "staging", ignore_errors=True)
+
+    def _clear(self) -> None:
+        """Remove what a job made, and nothing else: the user's own files may lie beside it."""
+        known = json.loads(self.identity_path.read_bytes())
+        for name in known.get("stacks", {}):
+            shutil.rmtree(self.root / f"{name}.zarr", ignore_errors=True)
+        for table in ("frames", "objects", "timings"):
+            for kind in ("parquet", "csv"):
+                (self.root / f"{table}.{kind}").unlink(missing_ok=True)
+        for name in ("job.json", "failures.json"):
+            (self.root / name).unlink(missing_ok=True)
+        for name in ("records", "objects", "timings"):
+            shutil.rmtree(self.private / name, ignore_errors=True)
+        self.identity_path.unlink()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against other jobs; OutputError where one is running here."""
+        path = self.private / "lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        except OSError as error:
+            raise _sentence(error, self.root) from error
+        with file:
+            if not _try_lock(file.fileno()):
+                raise OutputError(f"{self.root}: another job is writing here; wait for its end")
+            yield
+
+    # -- records ------------------------------------------------------------------------------
+
+    def record_path(self, stack: str, block: int) -> Path:
+        """Path of the record that commits a block."""
+        return self.private / "records" / stack / f"{block:06d}.json"
+
+    def objects_path(self, stack: str, block: int) -> Path:
+        """Path of a block's part of the objects table."""
+        return self.private / "objects" / stack / f"{block:06d}.parquet"
+
+    def timings_path(self, stack: str, block: int) -> Path:
+        """Path of a block's timings."""
+        return self.private / "timings" / stack / f"{block:06d}.json"
+
+    def committed(self, stack: str) -> set[int]:
+        """Numbers of the blocks of `stack` that have a record."""
+        folder = self.private / "records" / stack
+        if not folder.is_dir():
+            return set()
+        return {int(p.stem) for p in folder.iterdir() if p.suffix == ".json" and p.stem.isdigit()}
+
+    def record(self, stack: str, block: Block) -> dict[str, Any]:
+        """The record of a committed block."""
+        content: dict[str, Any] = json.loads(self.record_path(stack, block.index).read_bytes())
+        return content
+
+    def timings(self, stack: str, block: Block) -> dict[str, Any]:
+        """Timings of a block; empty where they were lost (they commit nothing)."""
+        path = self.timings_path(stack, block.index)
+        if not path.exists():
+            return {}
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        return content
+
+
+def check_writable(root: Path) -> None:
+    """OutputError where `root` cannot be a job's folder. Leaves nothing behind."""
+    existing = root
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OutputError(f"{root}: cannot be a folder, because {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{root}: cannot be written (no permission in {existing})")
+    if root.exists() and not (root / PRIVATE).exists() and any(root.glob("*.zarr")):
+        raise OutputError(
+            f"{root}: holds Zarr stores that no stackseg job wrote; give another --output"
+        )
+
+
+def flush_file(path: Path) -> None:
+    """Have the system write a file's data to the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return  # folders cannot be opened there; NTFS journals renames
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sentence(error: OSError, path: Path) -> OutputError:
+    if error.errno in _FULL:
+        return OutputError(
+            f"{path}: the disk is full; make room and run the same command again to go on"
+        )
+    return OutputError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def _differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
+    found = []
+    for key in [*known, *(k for k in wanted if k not in known)]:
+        before, now = known.get(key), wanted.get(key)
+        if before == now:
+            continue
+        if isinstance(before, dict) and isinstance(now, dict):
+            found.append(_differences(before, now, f"{prefix}{key} "))
+        else:
+            found.append(f"{prefix}{key} (there {_short(before)}, here {_short(now)})")
+    return ", ".join(found)
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _try_lock(handle: int) -> bool:
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

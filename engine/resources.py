@@ -1,0 +1,45 @@
+"""Cores and memory that this process may use, not those of the machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where blocks will run."""
+
+    cores: int
+    memory_bytes: int
+    device: str  # resolved: "cpu" or "cuda:N"
+    runtime: str  # runtime, build, provider and precision
+
+
+def local_site(device: str) -> Site:
+    """This process; `device` may be "auto"."""
+    from engine.runtimes.onnxruntime import resolve_device, runtime_name
+
+    resolved = resolve_device(device)
+    return Site(cores(), memory_bytes(), resolved, runtime_name(resolved))
+
+
+def cores() -> int:
+    """Cores by affinity and cgroup (Dask reads both), and by SLURM where it is told."""
+    from dask.system import cpu_count
+
+    allowed = [max(int(cpu_count()), 1)]
+    if os.environ.get("SLURM_CPUS_PER_TASK", "").isdigit():
+        allowed.append(int(os.environ["SLURM_CPUS_PER_TASK"]))
+    return min(allowed)
+
+
+def memory_bytes() -> int:
+    """Bytes by what is free now, cgroup, rlimit and SLURM, whichever is least."""
+    import psutil
+    from distributed.system import memory_limit
+
+    allowed = [int(memory_limit()), int(psutil.virtual_memory().available)]
+    if os.environ.get("SLURM_MEM_PER_NODE", "").isdigit():
+        allowed.append(int(os.environ["SLURM_MEM_PER_NODE"]) * 2**20)
+    return min(allowed)

@@ -1,0 +1,56 @@
+"""Everything a user can say about a job, checked in one place and saved with every result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.errors import UsageError
+
+
+class JobSettings(BaseModel):
+    """Settings of one job as the user gave them; what they resolve to stands in the plan."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: Annotated[tuple[str, ...], Field(min_length=1)]
+    model: str  # path of an ONNX file, or the name of a bundled model
+    output: Path
+    channel: str | None = None  # "1", "GFP" or "0,2": one per channel of the model
+    axes: str | None = None  # overrides the metadata of every input
+    frames: tuple[int | None, int | None] = (None, None)  # along T, or Z where there is no T
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the model's own
+    min_area: Annotated[int, Field(ge=0)] | None = None  # px; None: the model's own
+    tile: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # px, halo included
+    halo: Annotated[int, Field(ge=0)] | None = None  # px; None: what the model's graph needs
+    workers: Annotated[int, Field(ge=1)] | None = None  # blocks in flight; None: one per core
+    scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
+    device: str = "auto"
+    fresh: bool = False  # start over instead of going on with an unfinished job
+
+
+def job_settings(**values: Any) -> JobSettings:
+    """JobSettings from options; UsageError names the first one that is wrong."""
+    try:
+        return JobSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"--{option}: {first['msg']} (got {first['input']!r})") from None
+
+
+def parse_frames(text: str | None) -> tuple[int | None, int | None]:
+    """Read "A:B", "A:" or ":B", half-open as in Python, negative from the end."""
+    if not text:
+        return None, None
+    first, colon, last = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError(text)
+        return (int(first) if first else None, int(last) if last else None)
+    except ValueError:
+        raise UsageError(
+            f"--frames {text}: use A:B, the first frame and the one after the last"
+        ) from None

@@ -1,0 +1,124 @@
+"""The job's tables, put together from records, block by block: memory does not grow with them.
+
+frames.parquet, frames.csv   a row per stack and frame
+objects.parquet              a row per object
+timings.parquet              seconds per block and stage
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.measure import OBJECT_DTYPES, ObjectColumns
+
+ROWS = 65536  # rows gathered before they are written as one row group
+STAGES = ("read", "statistics", "network", "labels", "measure", "write")
+
+_SUMMARIES = [f"area_{s}_{u}" for u in ("px", "um2") for s in ("mean", "median", "q25", "q75")]
+_FRAME_COLUMNS = [
+    ("stack", pa.string()),
+    ("t", pa.int64()),
+    ("z", pa.int64()),
+    ("status", pa.string()),
+    ("objects", pa.int64()),
+    *((name, pa.float64()) for name in _SUMMARIES),
+    ("foreground_fraction", pa.float64()),
+    ("mean_intensity_objects", pa.float64()),
+    ("mean_intensity_background", pa.float64()),
+    ("mean_probability_objects", pa.float64()),
+    ("objects_touching_border", pa.int64()),
+]
+
+
+def frames_schema(class_names: Sequence[str] = ()) -> pa.Schema:
+    """Columns of the frames table; class maps have the fraction of each class as well."""
+    return pa.schema([*_FRAME_COLUMNS, *((f"fraction_{n}", pa.float64()) for n in class_names)])
+
+
+def objects_schema() -> pa.Schema:
+    """Columns of the objects table."""
+    columns = [(name, pa.from_numpy_dtype(dtype)) for name, dtype in OBJECT_DTYPES.items()]
+    where = [("stack", pa.string()), ("t", pa.int64()), ("z", pa.int64())]
+    return pa.schema([*where, *columns, ("area_um2", pa.float64())])
+
+
+def timings_schema() -> pa.Schema:
+    """Columns of the timings table."""
+    where = [("stack", pa.string()), ("block", pa.int64()), ("frames", pa.int64())]
+    return pa.schema([*where, *((f"{stage}_s", pa.float64()) for stage in STAGES)])
+
+
+def encode_objects(
+    stack: str, pixel_area_um2: float | None, parts: Sequence[tuple[int, int, ObjectColumns]]
+) -> bytes:
+    """A block's rows of the objects table, as Parquet: (t, z, columns) per frame."""
+    batches = []
+    for t, z, columns in parts:
+        n = len(columns["label"])
+        area = columns["area_px"]
+        um2 = pa.nulls(n, pa.float64()) if pixel_area_um2 is None else area * pixel_area_um2
+        where = {"stack": [stack] * n, "t": np.full(n, t), "z": np.full(n, z)}
+        values = {**where, **columns, "area_um2": um2}
+        batches.append(pa.table(values, schema=objects_schema()))
+    table = pa.concat_tables(batches) if batches else objects_schema().empty_table()
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def write_frames(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write `path`.parquet and `path`.csv from the rows of all records."""
+    csv_path = path.with_suffix(".csv")
+    with (
+        pq.ParquetWriter(path.with_suffix(".parquet"), schema, compression="zstd") as parquet,
+        csv_path.open("w", newline="", encoding="utf-8") as file,
+    ):
+        lines = csv.DictWriter(file, schema.names, extrasaction="ignore", lineterminator="\n")
+        lines.writeheader()
+        for batch in _batches(rows):
+            lines.writerows(batch)
+            parquet.write_table(_table(batch, schema))
+
+
+def write_objects(path: Path, parts: Iterator[Path]) -> None:
+    """Join the blocks' parts, in their order, into one table."""
+    with pq.ParquetWriter(path, objects_schema(), compression="zstd") as writer:
+        gathered: list[pa.Table] = []
+        for part in parts:
+            gathered.append(pq.read_table(part, schema=objects_schema()))
+            if sum(table.num_rows for table in gathered) >= ROWS:
+                writer.write_table(pa.concat_tables(gathered).combine_chunks())
+                gathered = []
+        if gathered:
+            writer.write_table(pa.concat_tables(gathered).combine_chunks())
+
+
+def write_timings(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Write the timings table."""
+    with pq.ParquetWriter(path, timings_schema(), compression="zstd") as writer:
+        for batch in _batches(rows):
+            writer.write_table(_table(batch, timings_schema()))
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    columns = {name: [row.get(name) for row in rows] for name in schema.names}
+    return pa.table(columns, schema=schema)
+
+
+def _batches(rows: Iterator[dict[str, Any]], size: int = 4096) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
