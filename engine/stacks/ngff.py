@@ -1,0 +1,148 @@
+"""What OME-Zarr attributes say: which array, its axes, its scale, its channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import StackError
+
+_UM = {
+    "angstrom": 1e-4,
+    "picometer": 1e-6,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "micron": 1.0,
+    "um": 1.0,
+    "µm": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+    "inch": 25_400.0,
+}
+_SECONDS = {
+    "nanosecond": 1e-9,
+    "microsecond": 1e-6,
+    "millisecond": 1e-3,
+    "second": 1.0,
+    "s": 1.0,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 86_400.0,
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: where its full-size pixels lie and what is known of them."""
+
+    array: Path
+    names: list[str]  # of the dimensions, in the array's order; may be empty
+    pixel_size_um: dict[str, float]
+    time_step_s: float | None
+    channel_names: tuple[str, ...]
+
+
+def ome(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The OME part of a group's attributes: under "ome" since 0.5, at the top before."""
+    inner = attributes.get("ome")
+    return inner if isinstance(inner, dict) else attributes
+
+
+def refuse_collections(path: str, where: Path, attributes: dict[str, Any]) -> None:
+    """StackError for plates, wells and label collections, naming what to give instead."""
+    if isinstance(attributes.get("plate"), dict):
+        wells = [str(where / str(w["path"])) for w in attributes["plate"].get("wells", [])]
+        fields = _example([str(Path(w) / "0") for w in wells])
+        raise StackError(f"{path}: is a plate of {len(wells)} wells; give its fields: {fields}")
+    if isinstance(attributes.get("well"), dict):
+        images = [str(where / str(i["path"])) for i in attributes["well"].get("images", [])]
+        if len(images) != 1:
+            raise StackError(f"{path}: is a well; give its fields: {_example(images)}")
+        raise StackError(f"{path}: is a well; give its field: {images[0]}")
+    if isinstance(attributes.get("labels"), list) and "multiscales" not in attributes:
+        names = [str(where / str(name)) for name in attributes["labels"]]
+        raise StackError(f"{path}: is a collection of labels; give one: {_example(names)}")
+
+
+def _example(paths: list[str]) -> str:
+    return ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "") or "it names none"
+
+
+def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
+    """Level 0 of the first multiscale image; StackError where the metadata is not valid."""
+    try:
+        scales = attributes["multiscales"][0]
+        dataset = scales["datasets"][0]
+        array = _inside(where, str(dataset["path"]))
+        names, units = _axes(scales.get("axes"))
+        scale = _scale(scales, dataset, len(names))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise StackError(
+            f"{path}: its OME-Zarr metadata is not valid ({type(error).__name__}: {error}); "
+            "write the image again or give one of its arrays"
+        ) from error
+    sizes, step = _calibration(names, units, scale)
+    return Image(array, names, sizes, step, _channel_names(attributes))
+
+
+def _inside(where: Path, name: str) -> Path:
+    """A path below the store; one that leads out of it is a trap."""
+    array = where / name
+    if not array.resolve().is_relative_to(where.resolve()):
+        raise ValueError(f"dataset path {name!r} leads out of the store")
+    return array
+
+
+def _axes(axes: Any) -> tuple[list[str], list[str | None]]:
+    """Names and units by dimension; images before 0.3 name none and are always TCZYX."""
+    if axes is None:
+        return list("tczyx"), [None] * 5
+    names: list[str] = []
+    units: list[str | None] = []
+    for axis in axes:
+        if isinstance(axis, str):  # 0.3
+            names.append(axis)
+            units.append(None)
+            continue
+        kind = axis.get("type")
+        names.append({"channel": "c", "time": "t"}.get(kind, str(axis["name"])))
+        units.append(axis.get("unit"))
+    return names, units
+
+
+def _scale(scales: dict[str, Any], dataset: dict[str, Any], ndim: int) -> list[float] | None:
+    """Scale of level 0: that of the dataset times that of the whole image."""
+    total: list[float] | None = None
+    for transforms in (dataset, scales):
+        for transform in transforms.get("coordinateTransformations") or []:
+            values = transform.get("scale") if transform.get("type") == "scale" else None
+            if isinstance(values, list) and len(values) == ndim:
+                total = [a * float(b) for a, b in zip(total or [1.0] * ndim, values, strict=True)]
+    return total
+
+
+def _calibration(
+    names: list[str], units: list[str | None], scale: list[float] | None
+) -> tuple[dict[str, float], float | None]:
+    """Pixel sizes in um and time step in s, where the unit says what the scale means."""
+    sizes: dict[str, float] = {}
+    step = None
+    for name, unit, value in zip(names, units, scale or [], strict=False):
+        if unit is None or not 0 < value < 1e12:
+            continue
+        if name in ("z", "y", "x") and unit in _UM:
+            sizes[name.upper()] = value * _UM[unit]
+        elif name == "t" and unit in _SECONDS:
+            step = value * _SECONDS[unit]
+    return sizes, step
+
+
+def _channel_names(attributes: dict[str, Any]) -> tuple[str, ...]:
+    omero = attributes.get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(channels, list):
+        return ()
+    names = tuple(str(c.get("label") or "") if isinstance(c, dict) else "" for c in channels)
+    return names if any(names) else ()

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import StackError
+from engine.stacks.open import open_stack
+from tests.stacks.frames import check, ramp
+
+
+def write(path: Path, pixels: np.ndarray, version: int = 3, **options: Any) -> zarr.Array[Any]:
+    chunks = tuple(max(1, n // 2) for n in pixels.shape)
+    array = zarr.create_array(
+        str(path),
+        shape=pixels.shape,
+        dtype=pixels.dtype,
+        chunks=chunks,
+        zarr_format=version,  # type: ignore[arg-type]
+        overwrite=True,
+        **options,
+    )
+    array[...] = pixels
+    return array
+
+
+def ngff(axes: str, scale: list[float], version: str) -> dict[str, Any]:
+    kinds = {"T": "time", "C": "channel"}
+    units = {"T": "minute", "Z": "nanometer", "Y": "micrometer", "X": "micrometer"}
+    names = [
+        {"name": a.lower(), "type": kinds.get(a, "space")}
+        | ({"unit": units[a]} if a in units else {})
+        for a in axes
+    ]
+    dataset = {
+        "path": "s0",
+        "coordinateTransformations": [{"type": "scale", "scale": scale}],
+    }
+    small = {
+        "path": "s1",
+        "coordinateTransformations": [{"type": "scale", "scale": [2 * s for s in scale]}],
+    }
+    image: dict[str, Any] = {
+        "multiscales": [{"axes": names, "datasets": [dataset, small], "version": "0.4"}],
+        "omero": {"channels": [{"label": "DAPI"}, {"label": "GFP"}]},
+    }
+    return {"ome": {**image, "version": version}} if version == "0.5" else image
+
+
+def write_image(path: Path, pixels: np.ndarray, axes: str, version: str) -> None:
+    zarr_format = 3 if version == "0.5" else 2
+    scale = [{"T": 2.0, "Z": 500.0, "Y": 0.5, "X": 0.25}.get(a, 1.0) for a in axes]
+    group = zarr.open_group(str(path), mode="w", zarr_format=zarr_format)  # type: ignore[arg-type]
+    group.attrs.update(ngff(axes, scale, version))
+    write(path / "s0", pixels, zarr_format)
+    write(path / "s1", pixels[..., ::2, ::2], zarr_format)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_ome_zarr(tmp_path: Path, version: str) -> None:
+    pixels = ramp((3, 2, 4, 20, 30))
+    path = tmp_path / "a.zarr"
+    write_image(path, pixels, "TCZYX", version)
+    with check(path, pixels, "TCZYX") as stack:
+        assert stack.info.format == "OME-Zarr"
+        assert stack.info.pixel_size_um == pytest.approx({"Z": 0.5, "Y": 0.5, "X": 0.25})
+        assert stack.info.time_step_s == 120
+        assert stack.info.channel_names == ("DAPI", "GFP")
+        np.testing.assert_array_equal(stack.read(1, 2, [1]), pixels[1, [1], 2])
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int8", ">u2", "<i2", "float16", ">f4", "float64", "int32"]
+)
+def test_plain_arrays(tmp_path: Path, version: int, dtype: str) -> None:
+    pixels = ramp((20, 30), np.dtype(dtype).name).astype(dtype)
+    write(tmp_path / "a", pixels, version)
+    check(tmp_path / "a", pixels, "YX").close()
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(axes=st.permutations("TCZYX"), lost=st.sets(st.sampled_from("TCZ")), data=st.data())
+def test_any_order_of_axes(
+    tmp_path: Path, axes: list[str], lost: set[str], data: st.DataObject
+) -> None:
+    names = "".join(a for a in axes if a not in lost)
+    pixels = ramp(tuple(data.draw(st.integers(1, 5)) for _ in names))
+    write(tmp_path / "a", pixels, dimension_names=list(names.lower()))
+    check(tmp_path / "a", pixels, names).close()
+    write(tmp_path / "b", pixels, 2)
+    check(tmp_path / "b", pixels, names, names).close()
+
+
+def test_xarray_names_its_dimensions_in_the_attributes(tmp_path: Path) -> None:
+    pixels = ramp((3, 20, 30))
+    array = write(tmp_path / "a", pixels, 2)
+    array.attrs["_ARRAY_DIMENSIONS"] = ["time", "y", "x"]
+    check(tmp_path / "a", pixels, "TYX").close()
+
+
+def test_nameless_dimensions_are_ambiguous(tmp_path: Path) -> None:
+    write(tmp_path / "a", ramp((5, 20, 30)))
+    with pytest.raises(StackError) as caught:
+        open_stack(str(tmp_path / "a"))
+    assert str(caught.value) == (
+        f"{tmp_path / 'a'}: has shape (5, 20, 30) and no axes in its metadata: "
+        "give --axes TYX, --axes CYX or --axes ZYX"
+    )
+
+
+def test_a_group_with_one_image_and_with_two(tmp_path: Path) -> None:
+    pixels = ramp((20, 30))
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    write(tmp_path / "a.zarr" / "only", pixels)
+    check(tmp_path / "a.zarr", pixels, "YX").close()
+    write(tmp_path / "a.zarr" / "second", pixels)
+    with pytest.raises(StackError, match=r"holds 2 images; give one of them: .*only, .*second"):
+        open_stack(str(tmp_path / "a.zarr"))
+
+
+def test_plates_are_refused_with_their_fields(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "p.zarr"), mode="w", zarr_format=2)
+    group.attrs["plate"] = {"wells": [{"path": "A/1"}, {"path": "B/2"}]}
+    with pytest.raises(StackError, match=r"plate of 2 wells; give its fields: .*A/1/0, .*B/2/0"):
+        open_stack(str(tmp_path / "p.zarr"))
+
+
+def test_threads_read_the_same_frames(tmp_path: Path) -> None:
+    pixels = ramp((20, 64, 80))
+    write(tmp_path / "a", pixels, dimension_names=["t", "y", "x"])
+    with open_stack(str(tmp_path / "a")) as stack, ThreadPoolExecutor(8) as pool:
+        order = list(np.random.default_rng(0).permutation(np.repeat(np.arange(20), 3)))
+        for t, frame in zip(order, pool.map(lambda t: stack.read(t, 0, [0]), order), strict=True):
+            np.testing.assert_array_equal(frame[0], pixels[t])
+
+
+def _v2(**changes: Any) -> dict[str, Any]:
+    return {
+        "zarr_format": 2,
+        "shape": [4, 4],
+        "chunks": [4, 4],
+        "dtype": "<u2",
+        "compressor": None,
+        "fill_value": 0,
+        "filters": None,
+        "order": "C",
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        (_v2(dtype="|O", filters=[{"id": "pickle"}]), "objects"),
+        (_v2(filters=[{"id": "pickle"}]), "objects"),
+        (_v2(dtype="<U8"), "type"),
+        (_v2(dtype="<c8", fill_value=None), "complex64"),
+        (_v2(dtype=[["a", "<u2"]]), "objects"),
+        (_v2(shape=[0, 4]), "no image"),
+        (_v2(shape=[16], chunks=[16]), "no image"),
+        (_v2(shape=[2**40, 2**40]), "damaged"),
+        (_v2(shape=[-3, 4]), "cannot be opened"),
+        (_v2(chunks=[0, 0]), "no image"),
+        (_v2(compressor={"id": "no such codec"}), "cannot be opened"),
+        ({"zarr_format": 2}, "objects"),
+        ("{", "JSON"),
+        ("[]", "not Zarr metadata"),
+    ],
+    ids=str,
+)
+def test_bad_arrays(tmp_path: Path, document: Any, says: str) -> None:
+    (tmp_path / "a").mkdir()
+    text = document if isinstance(document, str) else json.dumps(document)
+    (tmp_path / "a" / ".zarray").write_text(text)
+    with pytest.raises(StackError, match=says) as caught:
+        open_stack(str(tmp_path / "a"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "multiscales",
+    [
+        [],
+        {},
+        "x",
+        [{}],
+        [{"datasets": []}],
+        [{"datasets": [{"path": "../../etc"}], "axes": ["y", "x"]}],
+        [{"datasets": [{"path": "gone"}], "axes": ["y", "x"]}],
+        [{"datasets": [{"path": "s0"}], "axes": [{"type": "space"}]}],
+        [{"datasets": [{"path": "s0"}], "axes": ["q", "y", "x"]}],
+    ],
+    ids=str,
+)
+def test_bad_images(tmp_path: Path, multiscales: Any) -> None:
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    group.attrs["multiscales"] = multiscales
+    write(tmp_path / "a.zarr" / "s0", ramp((5, 20, 30)), 2)
+    with pytest.raises(StackError) as caught:
+        open_stack(str(tmp_path / "a.zarr"))
+    assert "\n" not in str(caught.value)
