@@ -1,0 +1,216 @@
+"""Label frames from everywhere, matched by number, and the command around them."""
+
+import json
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from click.testing import CliRunner
+
+from engine.commands.evaluate import evaluate
+from engine.errors import StackError, StacksegError, UsageError
+from engine.score.compare import compare
+from engine.score.sources import open_labels
+
+FRAMES = np.zeros((5, 20, 30), np.uint32)
+for _t in range(5):
+    FRAMES[_t, 2:8, 3 + _t : 10 + _t] = 1
+    FRAMES[_t, 10:18, 5:25] = 2**24 + 1 + _t  # lost, were it to become float32
+
+
+def as_result(folder, frames=FRAMES, first=0, step=30.0, name="lapse"):
+    """A job's output folder, as `engine.store` lays it out."""
+    root = zarr.create_group(folder / f"{name}.zarr")
+    axes = [{"name": a} for a in "tyx"]
+    transforms = [
+        {"type": "scale", "scale": [step, 0.5, 0.5]},
+        {"type": "translation", "translation": [first * step, 0, 0]},
+    ]
+
+    def image(path):
+        datasets = [{"path": path, "coordinateTransformations": transforms}]
+        return {"ome": {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}}
+
+    root.attrs.update(image("labels/nuclei/0"))
+    labels = root.create_group("labels")
+    labels.attrs["ome"] = {"labels": ["nuclei"]}
+    nuclei = labels.create_group("nuclei")
+    nuclei.attrs.update(image("0"))
+    nuclei.create_array("0", data=frames, dimension_names=list("tyx"))
+    return folder
+
+
+def as_tiff(folder, frames=FRAMES):
+    tifffile.imwrite(folder / "labels.tif", frames, metadata={"axes": "TYX"}, compression="zlib")
+    return folder / "labels.tif"
+
+
+def as_plain_tiff(folder, frames=FRAMES):
+    tifffile.imwrite(folder / "plain.tif", frames, photometric="minisblack", metadata=None)
+    return folder / "plain.tif"
+
+
+def as_imagej(folder, frames=FRAMES):
+    short = np.where(frames > 1, 2, frames).astype(np.uint16)
+    tifffile.imwrite(folder / "ij.tif", short, imagej=True, metadata={"axes": "TYX"})
+    return folder / "ij.tif"
+
+
+def as_folder(folder, frames=FRAMES, stem="mask", numbers=None):
+    for t, frame in zip(numbers or range(len(frames)), frames, strict=True):
+        tifffile.imwrite(folder / f"{stem}{t:03d}.tif", frame)
+    return folder
+
+
+def as_pngs(folder, frames=FRAMES):
+    for t, frame in enumerate(frames):
+        short = np.where(frame > 1, 2, frame).astype(np.uint16)
+        (folder / f"frame_{t}.png").write_bytes(imagecodecs.png_encode(short))
+    return folder
+
+
+def as_challenge(folder, frames=FRAMES):
+    (folder / "01_ST" / "SEG").mkdir(parents=True)
+    (folder / "01").mkdir()
+    as_folder(folder / "01_ST" / "SEG", frames, "man_seg")
+    return folder
+
+
+def as_zarr_array(folder, frames=FRAMES):
+    zarr.create_array(folder / "a.zarr", data=frames)
+    return folder / "a.zarr"
+
+
+def as_zarr2(folder, frames=FRAMES):
+    group = zarr.create_group(folder / "v2.zarr", zarr_format=2)
+    group.create_array("0", data=frames)
+    axes = [{"name": a} for a in "tyx"]
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0"}]}]
+    return folder / "v2.zarr"
+
+
+EVERYWHERE = [
+    as_result, as_tiff, as_plain_tiff, as_imagej, as_folder, as_pngs, as_challenge,
+    as_zarr_array, as_zarr2,
+]  # fmt: skip
+
+
+@pytest.fixture
+def truth(tmp_path):
+    (tmp_path / "truth").mkdir()
+    return as_folder(tmp_path / "truth", stem="man_seg")
+
+
+@pytest.mark.parametrize("make", EVERYWHERE)
+def test_labels_from_everywhere(make, tmp_path, truth):
+    (tmp_path / "labels").mkdir()
+    comparison = compare(make(tmp_path / "labels"), truth)
+    assert [n for n, _ in comparison.frames] == [(t, 0) for t in range(5)]
+    assert comparison.pooled.seg == 1
+    assert comparison.pooled.truth_objects == 10
+
+
+@pytest.mark.parametrize("inside", ["lapse.zarr", "lapse.zarr/labels/nuclei", "lapse.zarr/labels"])
+def test_parts_of_a_result(inside, tmp_path):
+    assert len(open_labels(as_result(tmp_path) / inside).numbers) == 5
+
+
+def test_a_later_part_is_matched_by_number(tmp_path, truth):
+    (tmp_path / "part").mkdir()
+    comparison = compare(as_result(tmp_path / "part", FRAMES[2:4], first=2), truth)
+    assert [n for n, _ in comparison.frames] == [(2, 0), (3, 0)]
+    assert comparison.pooled.seg == 1
+    assert (comparison.untrue, comparison.beyond) == (0, 3)
+
+
+def test_frames_without_truth_are_skipped_and_counted(tmp_path):
+    (tmp_path / "sparse").mkdir()
+    truth = as_folder(tmp_path / "sparse", FRAMES[[1, 4]], "man_seg", numbers=[1, 4])
+    comparison = compare(as_tiff(tmp_path), truth)
+    assert (len(comparison.frames), comparison.untrue, comparison.beyond) == (2, 3, 0)
+
+
+def test_truth_without_a_result_in_between_is_an_error_that_names_it(tmp_path, truth):
+    (tmp_path / "gaps").mkdir()
+    gaps = as_folder(tmp_path / "gaps", FRAMES[[0, 1, 4]], numbers=[0, 1, 4])
+    with pytest.raises(UsageError, match=r"2 frames of the truth \(2, 3\)"):
+        compare(gaps, truth)
+
+
+def test_nothing_in_common(tmp_path, truth):
+    (tmp_path / "late").mkdir()
+    late = as_folder(tmp_path / "late", numbers=range(10, 15))
+    with pytest.raises(UsageError, match="frames 10 to 14, the truth frames 0 to 4"):
+        compare(late, truth)
+
+
+def test_two_single_images_are_compared_whatever_their_names(tmp_path):
+    for name in ("result7.tif", "truth.tif"):
+        tifffile.imwrite(tmp_path / name, FRAMES[0])
+    assert compare(tmp_path / "result7.tif", tmp_path / "truth.tif").pooled.seg == 1
+
+
+def test_planes_of_a_volume_and_of_a_time_lapse_of_volumes(tmp_path):
+    deep = np.stack([FRAMES, FRAMES[::-1]])  # T 2, Z 5
+    tifffile.imwrite(tmp_path / "tzyx.tif", deep, metadata={"axes": "TZYX"})
+    assert open_labels(tmp_path / "tzyx.tif").numbers[-1] == (1, 4)
+    np.testing.assert_array_equal(open_labels(tmp_path / "tzyx.tif").read((1, 0)), FRAMES[4])
+    tifffile.imwrite(tmp_path / "zyx.tif", FRAMES, metadata={"axes": "ZYX"})
+    assert open_labels(tmp_path / "zyx.tif").numbers[-1] == (4, 0)
+    for z in (1, 3):  # a sparse 3-D truth of the challenge: man_seg_TTT_ZZZ.tif
+        (tmp_path / "SEG").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "SEG" / f"man_seg_001_{z:03d}.tif", deep[1, z])
+    comparison = compare(tmp_path / "tzyx.tif", tmp_path / "SEG")
+    assert [n for n, _ in comparison.frames] == [(1, 1), (1, 3)]
+    assert comparison.pooled.seg == 1
+
+
+def test_unnumbered_files_count_by_natural_order(tmp_path):
+    for name, frame in zip(("t2_a.tif", "t10_a.tif"), FRAMES, strict=False):
+        tifffile.imwrite(tmp_path / name, frame)
+    opened = open_labels(tmp_path)
+    np.testing.assert_array_equal(opened.read((0, 0)), FRAMES[0])
+    np.testing.assert_array_equal(opened.read((1, 0)), FRAMES[1])
+
+
+def test_errors_are_one_sentence(tmp_path, truth):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.tif").write_text("no TIFF")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "two").mkdir()
+    for name in "ab":
+        as_result(tmp_path / "two", name=name)
+    tifffile.imwrite(tmp_path / "colour.tif", np.zeros((20, 30, 3), np.uint8), photometric="rgb")
+    (tmp_path / "small").mkdir()
+    as_folder(tmp_path / "small", FRAMES[:, :10])
+    for name in ("missing", "empty", "text.tif", "notes.txt", "two", "colour.tif", "small"):
+        with pytest.raises(StacksegError) as caught:
+            compare(tmp_path / name, truth)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_torn_file_is_named(tmp_path, truth):
+    file = truth / "man_seg003.tif"
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(StackError, match="man_seg003"):
+        compare(as_tiff(tmp_path), truth)
+
+
+def test_the_command_prints_a_table(tmp_path, truth):
+    done = CliRunner().invoke(evaluate, [str(as_tiff(tmp_path)), str(truth)])
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:5] == ["frame", "objects", "truth", "IoU", "Dice"]
+    assert lines[-1].split()[0] == "pooled" and len(lines) == 7
+    assert len({len(line) for line in lines}) == 1, "columns line up"
+    assert "5 frames compared" in done.stderr
+
+
+def test_the_command_prints_json(tmp_path, truth):
+    arguments = [str(as_tiff(tmp_path)), str(truth), "--json", "--ignore-border", "2"]
+    told = json.loads(CliRunner().invoke(evaluate, arguments).stdout)
+    assert told["compared"] == 5 and told["ignore_border"] == 2
+    assert told["pooled"]["f1_0.5"] == 1
+    assert told["frames"][3]["t"] == 3 and told["frames"][3]["objects"] == 2
