@@ -65,10 +65,15 @@ class BlockOutcome:
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
 
 
-def run_block(task: BlockTask) -> BlockOutcome:
-    """Do one block and commit it. Safe to repeat: the same block gives the same bytes."""
+def run_block(task: BlockTask) -> BlockOutcome | None:
+    """Do one block and commit it; None where the job has been asked to stop.
+
+    Safe to repeat: the same block gives the same bytes.
+    """
     context, plan, block = task.context, task.stack, task.block
     folder = JobFolder(Path(context.output))
+    if folder.stopping():
+        return None
     model = _model(context)
     watch = Stopwatch()
     shard = new_shard(plan.layout)
@@ -87,8 +92,7 @@ def run_block(task: BlockTask) -> BlockOutcome:
             if result.objects is not None:
                 parts.append((t, z, result.objects))
         rows.append(row)
-    with watch.stage("write"):
-        _commit(folder, task, model, shard, rows, parts, watch)
+    _commit(folder, task, model, shard, rows, parts, watch)
     return BlockOutcome(
         plan.name,
         block.index,
@@ -134,10 +138,11 @@ def _commit(
     """Put data first and the record last: what has a record is whole and on the disk."""
     plan, block = task.stack, task.block
     array = folder.root / f"{plan.name}.zarr" / label_path(model.spec) / "0"
-    labels = encode_shard(plan.layout, shard)
-    folder.put(array / plan.layout.shard_key(block), labels)
-    objects = encode_objects(plan.name, plan.pixel_area_um2, parts)
-    folder.put(folder.objects_path(plan.name, block.index), objects)
+    with watch.stage("write"):
+        labels = encode_shard(plan.layout, shard)
+        folder.put(array / plan.layout.shard_key(block), labels)
+        objects = encode_objects(plan.name, plan.pixel_area_um2, parts)
+        folder.put(folder.objects_path(plan.name, block.index), objects)
     folder.put_json(folder.timings_path(plan.name, block.index), watch.seconds)
     record = {
         "block": block.index,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,26 +23,20 @@ LOOPBACK = "127.0.0.1"
 
 
 class Executor(Protocol):
-    """Runs tasks; stops taking new ones once `stopping` says so, and finishes those begun."""
+    """Runs tasks, each of which comes to nothing once the job has been asked to stop."""
 
-    def run(
-        self, tasks: Iterator[BlockTask], stopping: Callable[[], bool]
-    ) -> Iterator[BlockOutcome]:
-        """Outcomes, in any order."""
+    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+        """Outcomes of the blocks that were done, in any order."""
         ...
 
 
 class SerialExecutor:
     """One block after the other, without Dask: what every other executor must equal."""
 
-    def run(
-        self, tasks: Iterator[BlockTask], stopping: Callable[[], bool]
-    ) -> Iterator[BlockOutcome]:
+    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
         """See `Executor`."""
-        for task in tasks:
-            if stopping():
-                return
-            yield run_block(task)
+        outcomes = (run_block(task) for task in tasks)
+        return (outcome for outcome in outcomes if outcome is not None)
 
 
 class DaskExecutor:
@@ -68,23 +62,24 @@ class DaskExecutor:
             runtime=runtimes[0],
         )
 
-    def run(
-        self, tasks: Iterator[BlockTask], stopping: Callable[[], bool]
-    ) -> Iterator[BlockOutcome]:
+    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
         """See `Executor`."""
         from distributed import as_completed
 
         def submit(count: int) -> list[Any]:
-            taken = [] if stopping() else list(itertools.islice(tasks, count))
             # Impure: a block writes files, and must run again when it is asked for again.
-            return [self._client.submit(run_block, task, pure=False) for task in taken]
+            return [
+                self._client.submit(run_block, task, pure=False)
+                for task in itertools.islice(tasks, count)
+            ]
 
         pending = as_completed(submit(self._slots * WINDOW), loop=self._client.loop)
         for future in pending:
-            outcome: BlockOutcome = future.result()
+            outcome: BlockOutcome | None = future.result()
             future.release()
             pending.update(submit(1))
-            yield outcome
+            if outcome is not None:
+                yield outcome
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -112,14 +112,14 @@ def _carry_out(
     run = report.Run(started=time.time(), frames=0)
     begin = time.perf_counter()
     tasks = (BlockTask(context, stack, stack.layout.block(i)) for stack, i in pending)
-    with _graceful_stop() as stopping, progress.showing(job.plan.n_frames, done):
+    with _graceful_stop(folder), progress.showing(job.plan.n_frames, done):
         try:
-            for outcome in executor.run(tasks, stopping):
+            for outcome in executor.run(tasks):
                 run.frames += outcome.frames
                 progress.advance(outcome)
         except OutputError as error:
             raise JobStopped(str(error)) from error
-        stopped = stopping() and bool(_pending(job.plan, folder)[0])
+        stopped = folder.stopping() and bool(_pending(job.plan, folder)[0])
     run.seconds = time.perf_counter() - begin
     if stopped:
         return _summary(job, None, run)
@@ -162,21 +162,21 @@ def _summary(
 
 
 @contextmanager
-def _graceful_stop() -> Iterator[Callable[[], bool]]:
+def _graceful_stop(folder: JobFolder) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks for a stop after the blocks in flight; a second insists."""
-    asked = threading.Event()
 
     def handle(number: int, frame: Any) -> None:
-        if asked.is_set():
+        if folder.stopping():
             raise KeyboardInterrupt
-        asked.set()
+        folder.ask_to_stop()
+        log.info("stopping after the blocks in flight; interrupt again to stop at once")
 
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield  # only the main thread may handle signals
         return
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

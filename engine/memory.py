@@ -72,7 +72,8 @@ def choose_tiling(
     tiles: list[int | None] = [tile] if tile else [None]
     if tile is None and halo is not None:
         tiles += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
-    crowd = [workers] if workers else _halvings(max(min(cores, n_blocks), 1))
+    # More blocks in flight than there are blocks would only be memory on paper.
+    crowd = [min(workers, n_blocks)] if workers else _halvings(max(min(cores, n_blocks), 1))
     smallest = None
     for side in tiles:
         tilings = tuple(

@@ -4,6 +4,7 @@
       identity.json             what the job is: model, inputs, settings that change results
       lock                      held while a job runs; the system lets go of it if the job dies
       staging/                  objects on their way; whatever is found here is swept away
+      stop                      while it is there, no block is begun, on whatever machine
       records/NAME/000012.json  one immutable record per block: the commit point
       objects/NAME/000012.parquet, timings/NAME/000012.json
 
@@ -86,6 +87,7 @@ class JobFolder:
         else:
             self.put_json(self.identity_path, identity)
         shutil.rmtree(self.private / "staging", ignore_errors=True)
+        (self.private / "stop").unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Remove what a job made, and nothing else: the user's own files may lie beside it."""
@@ -114,6 +116,16 @@ class JobFolder:
             if not _try_lock(file.fileno()):
                 raise OutputError(f"{self.root}: another job is writing here; wait for its end")
             yield
+
+    # -- stopping -----------------------------------------------------------------------------
+
+    def ask_to_stop(self) -> None:
+        """Have every worker finish the block it is at, and begin no other."""
+        (self.private / "stop").touch()
+
+    def stopping(self) -> bool:
+        """Whether the job has been asked to stop."""
+        return (self.private / "stop").exists()
 
     # -- records ------------------------------------------------------------------------------
 

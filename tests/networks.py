@@ -16,9 +16,10 @@ from engine.model import METADATA_KEY, ClassSpec, ModelSpec, Normalisation
 
 
 class _Builder:
-    def __init__(self, seed: int, positive: bool) -> None:
+    def __init__(self, seed: int, positive: bool, rim: bool = False) -> None:
         self.rng = np.random.default_rng(seed)
         self.positive = positive
+        self.rim = rim
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
@@ -38,6 +39,10 @@ class _Builder:
 
     def conv(self, x: str, n_in: int, n_out: int, k: int = 3) -> str:
         w = self.random(n_out, n_in, k, k, fan_in=n_in * k * k)
+        if self.rim and k > 1:
+            heavy = np.ones((k, k)) / 100
+            heavy[[0, 0, -1, -1], [0, -1, 0, -1]] = 1 / 4
+            w = self.constant(np.broadcast_to(heavy / n_in, (n_out, n_in, k, k)))
         b = self.random(n_out, fan_in=n_in * k * k)
         pad = k // 2
         return self.node("Conv", x, w, b, kernel_shape=[k, k], pads=[pad] * 4)
@@ -54,11 +59,12 @@ def unet(
     n_outputs: int = 1,
     seed: int = 0,
     positive: bool = True,
+    rim: bool = False,
     activation: bool = True,
     instance_norm: bool = False,
 ) -> onnx.ModelProto:
     """A U-Net in the contract of `engine.model`; without activation its output is the logits."""
-    b = _Builder(seed, positive)
+    b = _Builder(seed, positive, rim)
     low = b.node("Gather", "statistics", b.constant(0, np.int64), axis=2)
     high = b.node("Gather", "statistics", b.constant(1, np.int64), axis=2)
     axes = b.constant([2, 3], np.int64)

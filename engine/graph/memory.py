@@ -16,7 +16,7 @@ from engine.errors import ModelError
 from engine.graph.receptive import POINTWISE
 from engine.model import IMAGE, PROBABILITIES
 
-ARENA_OVERHEAD = 2.2
+ARENA_OVERHEAD = 2.4
 FLOAT_BYTES = 4
 COPIES = frozenset(["Concat"])  # pointwise in reach, but never in place
 
@@ -30,9 +30,8 @@ def activation_bytes(model: onnx.ModelProto, height: int, width: int) -> int:
     for position, node in enumerate(model.graph.node):
         dying = [n for n in set(node.input) if n in live and readers.get(n) == position]
         produced = sum(sizes.get(name, 0) for name in node.output)
-        in_place = (
-            node.op_type in POINTWISE - COPIES
-            and any(live[name] >= produced for name in dying)
+        in_place = node.op_type in POINTWISE - COPIES and any(
+            live[name] >= produced for name in dying
         )
         workspace = _workspace(node, sizes)
         reused = max((live[name] for name in dying), default=0) if in_place else 0

@@ -26,4 +26,4 @@ def components(mask: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.uint32]
     keep[0] = False
     new_ids = np.zeros(count + 1, dtype=np.uint32)
     new_ids[keep] = np.arange(1, keep.sum() + 1, dtype=np.uint32)
-    return new_ids[labels]
+    return np.take(new_ids, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,11 @@ class OnnxRuntime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Patterns pre-plan memory for each new shape and were measured to grow the arena by
-        # 40 % at no gain in speed (docs/memory.md).
+        # Patterns pre-plan memory for each new shape: the arena grew by 40 % at no gain in speed
+        # (docs/memory.md).
         options.enable_mem_pattern = False
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        _share_cpu_arena()
         graph = accept_pixels(model.proto, dtype).SerializeToString()
         providers = _providers(device)
         try:
@@ -65,6 +68,25 @@ class OnnxRuntime:
         feeds = {IMAGE: pixels, STATISTICS: statistics}
         result: NDArray[np.float32] = self._session.run([PROBABILITIES], feeds)[0]
         return result
+
+
+@cache
+def _share_cpu_arena() -> None:
+    """One arena for the CPU memory of all sessions, which grows by what is asked for.
+
+    The default doubles its extensions, and what it ends at depends on the order of requests: a
+    plan could not tell it (docs/memory.md).
+    """
+    place = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    as_requested = {
+        "max_mem": 0,  # no limit
+        "arena_extend_strategy": 1,  # kSameAsRequested
+        "initial_chunk_size_bytes": -1,
+        "max_dead_bytes_per_chunk": -1,
+    }
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg(as_requested))
 
 
 def runtime_name(device: str) -> str:

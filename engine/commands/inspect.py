@@ -1,0 +1,26 @@
+"""`stackseg inspect`: what a model, a stack or a result is."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("target", metavar="MODEL|STACK|RESULT")
+@click.option("--axes", metavar="TYX", help="Axes of a stack whose metadata does not tell them.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(target: str, axes: str | None, as_json: bool) -> None:
+    """Show what a model, a stack or a job's result holds.
+
+    A model is an ONNX file or a bundled name; a result is the --output of a job.
+    """
+    from engine.inspection import describe, lines
+
+    content = describe(target, axes)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(content, indent=2))
+        return
+    for line in lines(content):
+        click.echo(line)

@@ -1,0 +1,68 @@
+"""Fixtures that every test may use, and the rule that real data, once given, is never skipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from engine.model import ModelSpec
+from tests import networks
+
+DATA = "STACKSEG_DATA"
+
+# Deadlines are timings, and timings do not belong in tests.
+settings.register_profile(
+    "stackseg", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("stackseg")
+
+
+@pytest.fixture
+def realdata() -> Path:
+    """The folder of real data sets; tests that take it carry the marker `realdata`."""
+    folder = os.environ.get(DATA)
+    if not folder:
+        pytest.skip(f"{DATA} is not set")
+    return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not os.environ.get(DATA):
+        for item in items:
+            if item.get_closest_marker("realdata"):
+                item.add_marker(pytest.mark.skip(reason=f"{DATA} is not set"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    if report.skipped and os.environ.get(DATA) and item.get_closest_marker("realdata"):
+        report.outcome = "failed"
+        report.longrepr = f"{DATA} is set, and a test of real data was skipped"
+    return report
+
+
+@pytest.fixture
+def threshold_model(tmp_path: Path) -> Path:
+    """A model file whose foreground is what lies in the brighter half of the frame's range."""
+    return make_threshold_model(tmp_path / "threshold.onnx")
+
+
+def make_threshold_model(path: Path, **changes: Any) -> Path:
+    model = networks.threshold_model()
+    return networks.save(path, model, networks.spec(model, name="threshold", **changes))
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., Path]:
+    """Write a network and its spec; returns the path of the file."""
+
+    def make(model: Any, spec: ModelSpec | None, name: str = "model.onnx") -> Path:
+        return networks.save(tmp_path / name, model, spec)
+
+    return make

@@ -1,0 +1,396 @@
+"""Jobs from input to output: same bytes for any workers, resuming, refusing, failing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import block as block_module
+from engine import layout
+from engine.block import BlockOutcome, BlockTask, run_block
+from engine.errors import JobStopped, ModelError, OutputError, StackError, UsageError
+from engine.executors import SerialExecutor
+from engine.job import JobSummary, run_job
+from engine.labels.components import components
+from engine.prepare import prepare_job
+from engine.records import JobFolder
+from tests import networks
+from tests.conftest import make_threshold_model
+from tests.engine import jobs
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of three frames of 64x96, so that small stacks have several."""
+    monkeypatch.setattr(layout, "BLOCK_PIXELS", 3 * 64 * 96)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    return jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((14, 64, 96)))
+
+
+def labels_of(output: Path, name: str, model: str = "threshold") -> Any:
+    return zarr.open_array(output / f"{name}.zarr/labels/{model}/0", mode="r")[...]
+
+
+def test_labels_are_components_of_the_thresholded_probability(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    summary = run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
+    assert (summary.exit_status, summary.frames_done, summary.frames_failed) == (0, 14, 0)
+    found = labels_of(tmp_path / "out", "stack")
+    for t, frame in enumerate(tifffile.imread(stack)):
+        low, high = np.percentile(frame, (1, 99.8), method="inverted_cdf")
+        expected = components((frame - np.float32(low)) / np.float32(high - low) >= 0.5)
+        assert np.array_equal(found[t], expected)
+    assert summary.objects == sum(int(f.max()) for f in found)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_dask_gives_the_bytes_of_the_serial_loop(
+    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None, workers: int
+) -> None:
+    serial, dask = tmp_path / "serial", tmp_path / "dask"
+    run_job(jobs.settings(stack, threshold_model, serial), executor=SerialExecutor())
+    run_job(jobs.settings(stack, threshold_model, dask, workers=workers))
+    assert len(list((serial / "stack.zarr/labels/threshold/0/c").iterdir())) == 5
+    assert jobs.contents(dask) == jobs.contents(serial)
+
+
+class Shuffled:
+    """A serial executor that takes blocks in another order, and stops after some of them."""
+
+    def __init__(self, seed: int, stop_after: int | None = None) -> None:
+        self.seed, self.stop_after = seed, stop_after
+        self.ran: list[int] = []
+
+    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+        order = list(tasks)
+        np.random.default_rng(self.seed).shuffle(order)  # type: ignore[arg-type]
+        for task in order[: self.stop_after]:
+            self.ran.append(task.block.index)
+            outcome = run_block(task)
+            assert outcome is not None
+            yield outcome
+        if self.stop_after is not None and self.stop_after < len(order):
+            raise OutputError("out: the disk is full")
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 2**16), stop_after=st.integers(0, 5))
+def test_any_order_and_any_stop_end_in_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, stop_after: int
+) -> None:
+    folder = tmp_path_factory.mktemp("job")
+    model = make_threshold_model(folder / "model.onnx")
+    stack = jobs.write_stack(folder / "stack.tif", jobs.blobs((11, 40, 50), seed=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "BLOCK_PIXELS", 2 * 40 * 50)
+        whole = jobs.settings(stack, model, folder / "whole")
+        run_job(whole, executor=SerialExecutor())
+        parts = jobs.settings(stack, model, folder / "parts")
+        first, second = Shuffled(seed, stop_after), Shuffled(seed + 1)
+        with pytest.raises(JobStopped, match="disk is full"):
+            run_job(parts, executor=first)
+        assert run_job(parts, executor=second).exit_status == 0
+    assert sorted(first.ran + second.ran) == list(range(6))  # nothing twice, nothing left out
+    assert jobs.contents(folder / "parts") == jobs.contents(folder / "whole")
+
+
+def test_a_finished_job_is_already_complete(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    job = jobs.settings(stack, threshold_model, tmp_path / "out")
+    first, second = run_job(job), run_job(job)
+    assert not first.already_complete
+    assert second.already_complete and second.exit_status == 0
+    assert (second.frames_done, second.objects) == (first.frames_done, first.objects)
+
+
+def test_another_job_in_the_same_folder_is_refused_by_name(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    output = tmp_path / "out"
+    run_job(jobs.settings(stack, threshold_model, output))
+    before = jobs.contents(output)
+    with pytest.raises(OutputError, match=r"threshold \(there 0.5, here 0.4\).*--fresh"):
+        run_job(jobs.settings(stack, threshold_model, output, threshold=0.4))
+    with pytest.raises(OutputError, match="model"):
+        other = make_threshold_model(tmp_path / "other.onnx", description="another")
+        run_job(jobs.settings(stack, other, output))
+    with pytest.raises(OutputError, match="frames"):
+        run_job(jobs.settings(stack, threshold_model, output, frames=(0, 3)))
+    assert jobs.contents(output) == before
+    jobs.write_stack(stack, jobs.blobs((14, 64, 96), seed=9))
+    with pytest.raises(OutputError, match="content"):
+        run_job(jobs.settings(stack, threshold_model, output))
+
+
+def test_fresh_starts_over_and_leaves_other_files_alone(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    output, clean = tmp_path / "out", tmp_path / "clean"
+    run_job(jobs.settings(stack, threshold_model, output, frames=(0, 3)))
+    (output / "notes.txt").write_text("mine")
+    run_job(jobs.settings(stack, threshold_model, output, fresh=True))
+    run_job(jobs.settings(stack, threshold_model, clean))
+    left = jobs.contents(output)
+    assert left.pop("notes.txt") == b"mine"
+    assert left == jobs.contents(clean)
+
+
+def test_a_second_job_on_the_same_folder_waits_for_no_one(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    with (
+        JobFolder(tmp_path / "out").lock(),
+        pytest.raises(OutputError, match="another job is writing here"),
+    ):
+        run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
+
+
+def damaged(tmp_path: Path) -> Path:
+    """A folder of 12 frames, four of them damaged in four ways."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t, frame in enumerate(jobs.blobs((12, 64, 96)).astype(np.float32)):
+        if t == 3:
+            frame[5, 5] = np.nan
+        if t == 5:
+            frame[:] = 7
+        tifffile.imwrite(folder / f"t{t}.tif", frame[:40] if t == 7 else frame)
+    whole = (folder / "t10.tif").read_bytes()
+    (folder / "t10.tif").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def test_a_bad_frame_costs_a_frame(
+    tmp_path: Path, threshold_model: Path, small_blocks: None
+) -> None:
+    folder, output = damaged(tmp_path), tmp_path / "out"
+    job = jobs.settings(folder, threshold_model, output)
+    summary = run_job(job)
+    assert (summary.exit_status, summary.frames_done, summary.frames_failed) == (1, 12, 4)
+    failures = json.loads((output / "failures.json").read_bytes())["frames"]
+    assert [f["t"] for f in failures] == [3, 5, 7, 10]
+    assert "NaN" in failures[0]["reason"] and "every pixel" in failures[1]["reason"]
+    found = labels_of(output, "frames")
+    table = pq.read_table(output / "frames.parquet").to_pylist()
+    for t, frame in enumerate(found):
+        bad = t in (3, 5, 7, 10)
+        assert table[t]["status"] == ("failed" if bad else "ok")
+        assert (table[t]["objects"] is None) == bad
+        assert frame.any() != bad
+    again = run_job(job)
+    assert again.already_complete and again.exit_status == 1
+
+
+def test_inputs_that_cannot_be_opened_are_named_and_the_rest_runs(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    text = tmp_path / "text.tif"
+    text.write_text("not a picture")
+    missing = tmp_path / "missing.tif"
+    job = jobs.settings([text, stack, missing], threshold_model, tmp_path / "out")
+    summary = run_job(job)
+    assert summary.exit_status == 1 and summary.frames_done == 14
+    assert [str(text) in summary.refused[0], str(missing) in summary.refused[1]] == [True, True]
+    failures = json.loads((tmp_path / "out/failures.json").read_bytes())["stacks"]
+    assert [f["input"] for f in failures] == [str(text), str(missing)]
+
+
+def test_nothing_is_written_where_nothing_can_be_opened(
+    tmp_path: Path, threshold_model: Path
+) -> None:
+    output = tmp_path / "out"
+    for inputs in ["missing.tif", ["missing.tif", "gone.tif"]]:
+        with pytest.raises(StackError):
+            run_job(jobs.settings(inputs, threshold_model, output))
+    assert not output.exists()
+
+
+def test_a_model_that_the_runtime_refuses_writes_nothing(tmp_path: Path, stack: Path) -> None:
+    model = networks.unet((2, 2))
+    spec = networks.spec(model)
+    model.graph.node[3].op_type = "NoSuchOperator"
+    path = networks.save(tmp_path / "broken.onnx", model, spec)
+    with pytest.raises(ModelError, match="ONNX Runtime refuses it"):
+        run_job(jobs.settings(stack, path, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_axes_and_frames_select(tmp_path: Path, threshold_model: Path) -> None:
+    data = jobs.blobs((4, 3, 2, 40, 50))  # T Z C Y X
+    path = jobs.write_stack(tmp_path / "five.ome.tif", data, axes="TZCYX")
+    output = tmp_path / "out"
+    run_job(jobs.settings(path, threshold_model, output, channel="1", frames=(1, 3)))
+    found = labels_of(output, "five")
+    assert found.shape == (2, 3, 40, 50)
+    rows = list(csv.DictReader((output / "frames.csv").open()))
+    assert [(r["t"], r["z"]) for r in rows] == [(str(t), str(z)) for t in (1, 2) for z in range(3)]
+    whole = tmp_path / "whole"
+    run_job(jobs.settings(path, threshold_model, whole, channel="1"))
+    assert np.array_equal(labels_of(whole, "five")[1:3], found)
+    root = zarr.open_group(output / "five.zarr", mode="r").attrs["ome"]
+    transforms = root["multiscales"][0]["datasets"][0]["coordinateTransformations"]  # type: ignore
+    assert transforms[1] == {"type": "translation", "translation": [1.0, 0.0, 0.0, 0.0]}
+
+
+@pytest.mark.parametrize(
+    ("channel", "sentence"),
+    [
+        (None, "has 2 channels, numbers 0 to 1, and the model takes 1"),
+        ("2", "has no channel '2'; it has 2 channels"),
+        ("0,1", "names 2, and the model takes 1"),
+        ("GFP", "has no channel 'GFP'"),
+    ],
+)
+def test_channels_are_chosen_or_refused(
+    tmp_path: Path, threshold_model: Path, channel: str | None, sentence: str
+) -> None:
+    path = jobs.write_stack(tmp_path / "two.ome.tif", jobs.blobs((3, 2, 40, 50)), axes="TCYX")
+    with pytest.raises(StackError, match=sentence):
+        run_job(jobs.settings(path, threshold_model, tmp_path / "out", channel=channel))
+
+
+def test_stacks_of_one_name_get_their_shortest_distinct_paths(
+    tmp_path: Path, threshold_model: Path
+) -> None:
+    paths = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        paths.append(jobs.write_stack(tmp_path / folder / "01.tif", jobs.blobs((2, 40, 50))))
+    output = tmp_path / "out"
+    run_job(jobs.settings(paths, threshold_model, output))
+    assert labels_of(output, "a/01").shape == labels_of(output, "b/01").shape == (2, 40, 50)
+    assert set(pq.read_table(output / "objects.parquet")["stack"].to_pylist()) == {"a/01", "b/01"}
+
+
+def test_tiles_give_the_labels_of_whole_frames(tmp_path: Path, make_model: Any) -> None:
+    network = networks.unet((4, 6, 8), seed=3, positive=False)
+    model = make_model(network, networks.spec(network, threshold=0.5))
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((3, 150, 170)))
+    whole, tiled = tmp_path / "whole", tmp_path / "tiled"
+    run_job(jobs.settings(stack, model, whole))
+    run_job(jobs.settings(stack, model, tiled, tile=64))
+    assert jobs.contents(tiled) == jobs.contents(whole)
+    assert (
+        prepare_job(jobs.settings(stack, model, tiled, tile=64)).plan.stacks[0].tiling.n_tiles > 1
+    )
+
+
+def test_a_network_that_cannot_be_tiled_runs_whole_or_not_at_all(
+    tmp_path: Path, stack: Path, make_model: Any
+) -> None:
+    network = networks.unet((2, 2), instance_norm=True)
+    model = make_model(network, networks.spec(network))
+    assert run_job(jobs.settings(stack, model, tmp_path / "out")).exit_status == 0
+    with pytest.raises(UsageError, match="InstanceNormalization sees the whole frame"):
+        run_job(jobs.settings(stack, model, tmp_path / "tiled", tile=64))
+
+
+def test_a_model_of_several_classes_gives_a_class_map(
+    tmp_path: Path, stack: Path, make_model: Any
+) -> None:
+    network = networks.unet((4, 4), n_outputs=3, seed=5, positive=False)
+    classes = ("background", "left", "right")
+    model = make_model(network, networks.spec(network, classes=classes, name="heart"))
+    output = tmp_path / "out"
+    summary = run_job(jobs.settings(stack, model, output))
+    assert summary.exit_status == 0
+    found = labels_of(output, "stack", "heart")
+    assert found.dtype == np.uint8 and set(np.unique(found)) <= {0, 1, 2}
+    rows = pq.read_table(output / "frames.parquet").to_pylist()
+    for t, row in enumerate(rows):
+        fractions = [row[f"fraction_{name}"] for name in classes]
+        assert fractions == pytest.approx(np.bincount(found[t].ravel(), minlength=3) / 6144)
+    group = zarr.open_group(output / "stack.zarr/labels/heart", mode="r")
+    shown = group.attrs["ome"]["image-label"]  # type: ignore[index]
+    assert [p["name"] for p in shown["properties"]] == list(classes)  # type: ignore
+    assert shown["colors"][1] == {"label-value": 1, "rgba": [255, 0, 0, 255]}  # type: ignore
+
+
+def test_job_json_tells_how_the_result_was_made(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    run_job(jobs.settings(stack, threshold_model, tmp_path / "out", min_area=5))
+    told = json.loads((tmp_path / "out/job.json").read_bytes())
+    resolved = told["settings"]["resolved"]
+    assert resolved["min_area"] == 5 and resolved["device"] in ("cpu", "cuda:0")
+    assert "Provider" in resolved["runtime"] and "auto" not in resolved.values()
+    assert told["inputs"][0]["shape"] == [14, 64, 96]
+    assert len(told["inputs"][0]["pixels_sha256"]) == len(told["model"]["sha256"]) == 64
+    assert set(told["seconds_by_stage"]) >= {"read", "network", "labels", "write"}
+    assert told["frames_per_second"] > 0 and told["machine"]["processor"]
+
+
+def test_empty_shards_are_written(tmp_path: Path, threshold_model: Path) -> None:
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((3, 40, 50)))
+    output = tmp_path / "out"
+    run_job(jobs.settings(stack, threshold_model, output, min_area=10**6))
+    assert (output / "stack.zarr/labels/threshold/0/c/0/0/0").is_file()
+    assert not labels_of(output, "stack").any()
+
+
+def test_a_stop_finishes_what_is_in_flight_and_resumes(
+    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None
+) -> None:
+    import os
+    import signal
+
+    class Interrupts:
+        asked = False
+
+        def showing(self, total: int, done: int) -> Any:
+            from contextlib import nullcontext
+
+            self.total, self.before = total, done
+            return nullcontext()
+
+        def advance(self, outcome: BlockOutcome) -> None:
+            if self.before == 0 and not self.asked:
+                self.asked = True
+                os.kill(os.getpid(), signal.SIGINT)
+
+    job = jobs.settings(stack, threshold_model, tmp_path / "out", workers=1)
+    first: JobSummary = run_job(job, Interrupts())
+    assert first.exit_status == 130
+    committed = JobFolder(job.output).committed("stack")
+    assert 0 < len(committed) < 5
+    again = Interrupts()
+    assert run_job(job, again).exit_status == 0
+    assert again.before == sum(3 if i < 4 else 2 for i in committed)
+    whole = jobs.settings(stack, threshold_model, tmp_path / "whole")
+    run_job(whole)
+    assert jobs.contents(job.output) == jobs.contents(whole.output)
+
+
+def test_staged_leftovers_are_swept_away(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    output = tmp_path / "out"
+    run_job(jobs.settings(stack, threshold_model, output))
+    staging = output / ".stackseg/staging"
+    staging.mkdir(exist_ok=True)
+    (staging / "half").write_bytes(b"x")
+    run_job(jobs.settings(stack, threshold_model, output))
+    assert not staging.exists()
+
+
+def test_sessions_are_released(tmp_path: Path, stack: Path, threshold_model: Path) -> None:
+    run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
+    assert not block_module._runtimes._values and not block_module._stacks._values
+    shutil.rmtree(tmp_path / "out")

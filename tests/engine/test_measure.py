@@ -1,0 +1,69 @@
+"""Measures against scikit-image's regionprops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.measure import regionprops
+
+from engine.labels.components import components
+from engine.measure import measure_classes, measure_frame, measure_objects
+
+
+@given(st.integers(0, 2**16), st.integers(1, 40), st.integers(1, 40), st.floats(0, 1))
+def test_objects_equal_regionprops(seed: int, height: int, width: int, density: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels = components(rng.random((height, width)) < density)
+    channel = rng.integers(0, 65536, (height, width), dtype=np.uint16)
+    probability = rng.random((height, width), dtype=np.float32)
+    found = measure_objects(labels, channel, probability)
+    props = regionprops(labels.astype(int), np.stack([channel, probability], axis=-1))
+    assert found["label"].tolist() == [p.label for p in props]
+    for i, p in enumerate(props):
+        assert found["area_px"][i] == p.area
+        assert found["centroid_y_px"][i] == pytest.approx(p.centroid[0])
+        assert found["centroid_x_px"][i] == pytest.approx(p.centroid[1])
+        box = tuple(int(found[f"bbox_{k}"][i]) for k in ("y0", "x0", "y1", "x1"))
+        assert box == p.bbox
+        assert found["mean_intensity"][i] == pytest.approx(p.intensity_mean[0])
+        assert found["mean_probability"][i] == pytest.approx(p.intensity_mean[1], rel=1e-5)
+        at_edge = p.bbox[0] == 0 or p.bbox[1] == 0 or p.bbox[2] == height or p.bbox[3] == width
+        assert found["touches_border"][i] == at_edge
+
+
+def test_a_frame_by_hand() -> None:
+    labels = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0]], np.uint32)
+    channel = np.full((4, 4), 10, np.uint16)
+    channel[labels == 1], channel[labels == 2] = 20, 50
+    probability = np.where(labels > 0, 0.75, 0.25).astype(np.float32)
+    row = measure_frame(measure_objects(labels, channel, probability), channel, 0.25)
+    assert row["objects"] == 2
+    assert (row["area_mean_px"], row["area_median_px"]) == (1.5, 1.5)
+    assert row["area_q75_um2"] == 1.75 * 0.25
+    assert row["foreground_fraction"] == 3 / 16
+    assert row["mean_intensity_objects"] == 30
+    assert row["mean_intensity_background"] == 10
+    assert row["mean_probability_objects"] == 0.75
+    assert row["objects_touching_border"] == 1
+
+
+def test_an_empty_frame_has_no_means() -> None:
+    empty = np.zeros((5, 5), np.uint32)
+    channel = np.full((5, 5), 3, np.uint8)
+    row = measure_frame(measure_objects(empty, channel, empty.astype(np.float32)), channel, None)
+    assert row["objects"] == 0 and row["foreground_fraction"] == 0
+    assert row["area_mean_px"] is row["mean_intensity_objects"] is row["area_mean_um2"] is None
+    assert row["mean_intensity_background"] == 3
+
+
+def test_class_maps_have_the_fraction_of_each_class() -> None:
+    classes = np.array([[0, 1], [2, 2]], np.uint8)
+    probability = np.full((3, 2, 2), 0.1, np.float32)
+    probability[2, 1] = 0.8
+    channel = np.array([[1, 2], [3, 5]], np.uint16)
+    row = measure_classes(classes, probability, channel, ("background", "a", "b"))
+    assert [row[f"fraction_{n}"] for n in ("background", "a", "b")] == [0.25, 0.25, 0.5]
+    assert row["mean_intensity_objects"] == pytest.approx(10 / 3)
+    assert row["mean_probability_objects"] == pytest.approx((0.1 + 0.8 + 0.8) / 3)

@@ -1,0 +1,107 @@
+"""Peak memory follows from the plan, and not from the length of the stack."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tifffile
+
+from engine.errors import UsageError
+from engine.memory import MB
+from engine.model_file import open_model
+from engine.plan import make_plan
+from engine.prepare import prepare_job
+from tests import networks
+from tests.conftest import make_threshold_model
+from tests.engine import jobs
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+# The process reports its own high-water mark: what `wait4` tells begins at the size of the parent.
+WRAPPER = """
+import sys
+from pathlib import Path
+from engine.cli import main
+try:
+    main()
+finally:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(line for line in lines if line.startswith("VmHWM"))
+    print(peak.split()[1], file=sys.stderr)
+"""
+
+
+def peak_of(stack: Path, model: Path, output: Path, *options: str) -> int:
+    """Peak bytes of a job, which is one process."""
+    command = [sys.executable, "-c", WRAPPER, "segment", str(stack), "--quiet"]
+    command += ["--model", str(model), "--output", str(output), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stderr.split()[-1]) * 1024
+
+
+def folder_of(path: Path, n_frames: int, shape: tuple[int, int] = (700, 1100)) -> Path:
+    """`n_frames` frames that share the bytes of ten files."""
+    path.mkdir()
+    for t, frame in enumerate(jobs.blobs((min(10, n_frames), *shape))):
+        tifffile.imwrite(path / f"t{t:05d}.tif", frame)
+    for t in range(10, n_frames):
+        os.link(path / f"t{t % 10:05d}.tif", path / f"t{t:05d}.tif")
+    return path
+
+
+def test_ten_times_the_frames_take_no_more_memory(tmp_path: Path) -> None:
+    model = make_threshold_model(tmp_path / "model.onnx")
+    peaks = [
+        peak_of(folder_of(tmp_path / f"{n}", n), model, tmp_path / f"out{n}", "--workers", "2")
+        for n in (200, 2000)
+    ]
+    assert peaks[1] <= 1.05 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    ("widths", "shape", "n_frames", "options"),
+    [
+        ((16, 32, 64, 128), (700, 1100), 24, ["--workers", "2"]),
+        ((16, 32, 64, 128), (700, 1100), 12, ["--workers", "1"]),
+        ((16, 32, 64, 128), (2000, 2200), 3, ["--workers", "2", "--tile", "512"]),
+        ((16, 32, 64, 128), (2000, 2200), 3, ["--workers", "1"]),
+        ((4, 8), (64, 64), 300, ["--workers", "2"]),
+        ((32, 64, 128), (1000, 1000), 4, ["--workers", "2"]),
+    ],
+)
+def test_measured_peak_is_between_06_and_10_of_the_plan(
+    tmp_path: Path, widths: tuple[int, ...], shape: tuple[int, int], n_frames: int,
+    options: list[str],
+) -> None:  # fmt: skip
+    network = networks.unet(widths, positive=False)
+    model = networks.save(tmp_path / "model.onnx", network, networks.spec(network, min_area=30))
+    stack = folder_of(tmp_path / "stack", n_frames, shape)
+    changes = {k.lstrip("-"): int(v) for k, v in zip(options[::2], options[1::2], strict=True)}
+    job = prepare_job(jobs.settings(stack, model, tmp_path / "out", **changes))
+    predicted = job.plan.memory.peak
+    measured = peak_of(stack, model, tmp_path / "out", *options)
+    print(f"{measured / MB:.0f} of {predicted / MB:.0f} MB")
+    assert 0.6 <= measured / predicted <= 1.0
+
+
+def test_what_does_not_fit_is_cut_or_refused(tmp_path: Path) -> None:
+    network = networks.unet((16, 32, 64, 128))
+    path = networks.save(tmp_path / "model.onnx", network, networks.spec(network))
+    model = open_model(str(path))
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((4, 2000, 2200)))
+    job = jobs.settings(stack, path, tmp_path / "out")
+
+    def plan(megabytes: int):  # type: ignore[no-untyped-def]
+        return make_plan(job, model, cores=4, memory_bytes=megabytes * MB)
+
+    roomy, tight = plan(64_000), plan(1_000)
+    assert roomy.workers == 4 and roomy.stacks[0].tiling.n_tiles == 1
+    assert tight.stacks[0].tiling.n_tiles > 1
+    assert tight.memory.peak <= 1_000 * MB
+    with pytest.raises(UsageError, match="needs [0-9,]+ MB at the least, and 80 MB may be used"):
+        plan(100)
