@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from engine.memory import MB
 from engine.plan import Plan
 from engine.prepare import Prepared, prepare_job
 from engine.progress import JsonProgress, LineProgress, Progress, SilentProgress
-from engine.records import check_writable
 from engine.settings import JobSettings, job_settings, parse_frames
 
 log = logging.getLogger("stackseg")
@@ -39,8 +37,7 @@ def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int
 
 
 def show_plan(settings: JobSettings) -> int:
-    """Print the plan; the exit status the job would begin with."""
-    check_writable(settings.output)
+    """Print the plan; the exit status the job would end with if every frame went well."""
     job = prepare_job(settings)
     for line in plan_lines(job):
         click.echo(line)
@@ -107,7 +104,3 @@ def _tell(summary: JobSummary, settings: JobSettings) -> None:
     for stack in summary.stacks:
         click.echo(stack)
 
-
-def dump(content: Any) -> str:
-    """JSON as the commands print it."""
-    return json.dumps(content, indent=2)

@@ -70,8 +70,10 @@ def segment(
                  130 interrupted; the same command goes on
     """
     from engine.commands import running
+    from engine.records import check_writable
 
     settings = running.settings(frames=frames, **options)
     if dry_run:
+        check_writable(settings.output)
         return running.show_plan(settings)
     return running.segment(settings, quiet=quiet, json_log=json_log)

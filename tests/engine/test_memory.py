@@ -103,5 +103,5 @@ def test_what_does_not_fit_is_cut_or_refused(tmp_path: Path) -> None:
     assert roomy.workers == 4 and roomy.stacks[0].tiling.n_tiles == 1
     assert tight.stacks[0].tiling.n_tiles > 1
     assert tight.memory.peak <= 1_000 * MB
-    with pytest.raises(UsageError, match="needs [0-9,]+ MB at the least, and 80 MB may be used"):
+    with pytest.raises(UsageError, match=r"needs [0-9,]+ MB at the least, and 80 MB may be used"):
         plan(100)

@@ -1,0 +1,53 @@
+# Each target works from a fresh clone, with nothing but Python (3.11 to 3.13) and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-slow lint format bench nuclei clean
+
+help:
+	@echo "make demo    install, segment a synthetic time-lapse, show what came of it"
+	@echo "make test    install what tests need, run them (STACKSEG_DATA=... adds real data)"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   measure throughput on this machine"
+	@echo "make nuclei  train the bundled model again (STACKSEG_DATA/dsb2018 is needed)"
+
+$(VENV)/.base: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "stackseg needs Python 3.11 to 3.13; name one, as in: make demo PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --editable '.[train]' --group test
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group lint
+	@touch $@
+
+demo: $(VENV)/.base
+	$(BIN)/stackseg demo --output demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.base
+	$(BIN)/python -m benchmarks.throughput
+
+clean:
+	rm -rf $(VENV) demo

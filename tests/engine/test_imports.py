@@ -1,0 +1,66 @@
+"""A light front door: what a fresh interpreter loads for `stackseg --help`."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {
+    "torch", "torchvision", "onnx", "onnxruntime", "dask", "distributed", "zarr", "scipy",
+    "tifffile", "imagecodecs", "numpy", "pyarrow", "pydantic", "rich", "matplotlib",
+}  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    code = (
+        "import sys; from engine.cli import main\n"
+        f"sys.argv = ['stackseg', *{list(arguments)!r}]\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('\\n', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["train", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    loaded = loaded_by(*arguments)
+    assert "click" in loaded
+    assert not loaded & HEAVY
+
+
+def imports_of(package: str) -> set[str]:
+    found = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_imports_run_one_way() -> None:
+    # export -> train -> engine; and a node that only segments needs no torch
+    assert not imports_of("engine") & {"train", "export", "torch", "torchvision"}
+    assert not imports_of("train") & {"export"}
+
+
+def test_a_missing_extra_is_one_sentence(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from engine.cli import main\n"
+        f"sys.argv = ['stackseg', 'train', '--data', {str(tmp_path)!r}, '--layout', 'pairs',"
+        f" '--output', {str(tmp_path / 'run')!r}]\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'stackseg[train]'" in done.stderr

@@ -1,0 +1,150 @@
+"""The command as users and scripts see it: one sentence, the right status, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from tests import networks
+from tests.conftest import make_threshold_model
+from tests.engine import jobs
+
+
+def stackseg(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "engine", *(str(a) for a in arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good stack, a good model, and one of each kind of bad input."""
+    place = tmp_path_factory.mktemp("place")
+    make_threshold_model(place / "model.onnx")
+    network = networks.unet((2, 2))
+    networks.save(place / "nospec.onnx", network, None)
+    jobs.write_stack(place / "good.tif", jobs.blobs((3, 64, 80)))
+    jobs.write_stack(place / "two.ome.tif", jobs.blobs((3, 2, 64, 80)), axes="TCYX")
+    (place / "text.tif").write_text("this is not a TIFF\n")
+    (place / "empty").mkdir()
+    whole = (place / "good.tif").read_bytes()
+    (place / "truncated.tif").write_bytes(whole[: len(whole) // 2])
+    tifffile.imwrite(place / "lzw.tif", jobs.blobs((64, 80)), compression="lzw")
+    whole = (place / "lzw.tif").read_bytes()
+    (place / "lzw.tif").write_bytes(whole[: len(whole) // 2])
+    zarr.create_array(place / "bare.zarr", data=np.zeros((5, 3, 32, 32), np.uint16))
+    (place / "file").write_text("in the way")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["text.tif"], ["text.tif"]),
+        (["truncated.tif"], ["truncated.tif", "truncated"]),
+        (["lzw.tif"], ["lzw.tif", "truncated"]),
+        (["empty"], ["empty: is a folder without TIFF"]),
+        (["missing.tif"], ["missing.tif"]),
+        (["bare.zarr"], ["(5, 3, 32, 32)", "TCYX", "--axes"]),
+        (["good.tif", "--model", "missing.onnx"], ["missing.onnx", "nuclei"]),
+        (["good.tif", "--model", "nospec.onnx"], ["nospec.onnx", "spec", "stackseg export"]),
+        (["good.tif", "--model", "text.tif"], ["text.tif", "not an ONNX file"]),
+        (["good.tif", "--channel", "1"], ["good.tif", "no channel '1'"]),
+        (["two.ome.tif"], ["2 channels", "--channel"]),
+        (["good.tif", "--axes", "ZZYX"], ["ZZYX"]),
+        (["good.tif", "--frames", "9:12"], ["--frames 9:12", "3 frames"]),
+        (["good.tif", "--frames", "x"], ["--frames x"]),
+        (["good.tif", "--threshold", "2"], ["--threshold", "less than 1"]),
+        (["good.tif", "--tile", "soon"], ["--tile"]),
+        (["good.tif", "--workers", "0"], ["--workers"]),
+        (["good.tif", "--device", "gpu"], ["gpu", "auto, cpu, cuda"]),
+        (["good.tif", "--scheduler", "tcp://127.0.0.1:1"], ["--scheduler tcp://127.0.0.1:1"]),
+        (["@list.txt"], ["list.txt"]),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    place: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    model = [] if "--model" in arguments else ["--model", "model.onnx"]
+    before = sorted(place.rglob("*"))
+    done = stackseg("segment", *arguments, *model, "--output", tmp_path / "out", cwd=place)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("stackseg: ") and done.stderr.count("\n") == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not (tmp_path / "out").exists()
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("output", ["file", "file/below", "/proc/stackseg"])
+def test_a_folder_that_cannot_be_written(place: Path, output: str) -> None:
+    done = stackseg("segment", "good.tif", "--model", "model.onnx", "--output", output, cwd=place)
+    assert done.returncode == 2
+    assert done.stderr.startswith("stackseg: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_results_go_to_stdout_and_messages_to_stderr(place: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    arguments = ["good.tif", "--model", "model.onnx", "--output", tmp_path / "out"]
+    done = stackseg("segment", *arguments, "--json-log", log, cwd=place)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [str(tmp_path / "out/good.zarr")]
+    assert "3 of 3 frames" in done.stderr and "frames/s" in done.stderr
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [e["event"] for e in events] == ["start", "block", "end"]
+    assert events[1]["frames"] == 3
+    again = stackseg("segment", *arguments, cwd=place)
+    assert again.returncode == 0 and "already complete" in again.stderr
+    quiet = stackseg("segment", *arguments, "--quiet", "--fresh", cwd=place)
+    assert quiet.returncode == 0 and quiet.stderr == ""
+
+
+def test_the_plan_writes_nothing(place: Path, tmp_path: Path) -> None:
+    arguments = ["good.tif", "--model", "nuclei", "--tile", "128"]
+    plan = stackseg("plan", *arguments, cwd=place)
+    dry = stackseg("segment", *arguments, "--output", tmp_path / "o", "--dry-run", cwd=place)
+    assert plan.returncode == dry.returncode == 0
+    assert plan.stdout == dry.stdout
+    assert not (tmp_path / "o").exists()
+    for word in ["3 frames", "halo", "memory", "disk", "workers"]:
+        assert word in plan.stdout
+
+
+def test_some_bad_inputs_give_status_1(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"# two\n{place / 'good.tif'}\n\n{place / 'text.tif'}\n")
+    arguments = ["--model", place / "model.onnx", "--output", tmp_path / "out"]
+    done = stackseg("segment", f"@{tmp_path / 'list.txt'}", *arguments)
+    assert done.returncode == 1
+    assert "text.tif" in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "out/good.zarr").is_dir()
+
+
+def test_inspect_tells_models_stacks_and_results(place: Path, tmp_path: Path) -> None:
+    stackseg("segment", place / "good.tif", "--model", place / "model.onnx",
+             "--output", tmp_path / "out")  # fmt: skip
+    model = json.loads(stackseg("inspect", "nuclei", "--json").stdout)
+    assert model["halo"] == 48 and model["classes"][1]["name"] == "nucleus"
+    stack = json.loads(stackseg("inspect", place / "good.tif", "--json").stdout)
+    assert stack["axes"] == "TYX" and stack["shape"] == {"T": 3, "Y": 64, "X": 80}
+    result = json.loads(stackseg("inspect", tmp_path / "out", "--json").stdout)
+    assert result["counts"]["frames"] == 3
+    text = stackseg("inspect", "nuclei").stdout
+    assert "halo" in text and "{" not in text
+    missing = stackseg("inspect", place / "missing")
+    assert missing.returncode == 2 and missing.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(place: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    done = stackseg("segment", place / "good.tif", "--model", place / "model.onnx",
+                    "--output", tmp_path / "out")  # fmt: skip
+    tmp_path.chmod(0o700)
+    assert done.returncode == 2 and "permission" in done.stderr
