@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine.block import BlockOutcome, BlockTask, run_block
-from engine.errors import UsageError
+from engine.errors import JobStopped, UsageError
 from engine.resources import Site, local_site
 
 WINDOW = 2  # tasks on their way for each block in flight: the next one is always there
@@ -64,7 +64,7 @@ class DaskExecutor:
 
     def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
         """See `Executor`."""
-        from distributed import as_completed
+        from distributed import CancelledError, KilledWorker, as_completed
 
         def submit(count: int) -> list[Any]:
             # Impure: a block writes files, and must run again when it is asked for again.
@@ -75,7 +75,13 @@ class DaskExecutor:
 
         pending = as_completed(submit(self._slots * WINDOW), loop=self._client.loop)
         for future in pending:
-            outcome: BlockOutcome | None = future.result()
+            try:
+                outcome: BlockOutcome | None = future.result()
+            except (KilledWorker, CancelledError) as error:
+                raise JobStopped(
+                    "the cluster lost the workers that ran a block; look into their logs, and "
+                    "run the same command again to go on"
+                ) from error
             future.release()
             pending.update(submit(1))
             if outcome is not None:

@@ -119,6 +119,11 @@ def _carry_out(
                 progress.advance(outcome)
         except OutputError as error:
             raise JobStopped(str(error)) from error
+        except MemoryError as error:
+            raise JobStopped(
+                f"{folder.root}: the memory is used up; run the same command again with fewer "
+                "--workers or a smaller --tile to go on"
+            ) from error
         stopped = folder.stopping() and bool(_pending(job.plan, folder)[0])
     run.seconds = time.perf_counter() - begin
     if stopped:

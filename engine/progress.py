@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from engine.block import BlockOutcome
+from engine.errors import UsageError
 
 LOG_SECONDS = 30.0
 log = logging.getLogger("stackseg")
@@ -95,6 +96,10 @@ class JsonProgress:
     def __init__(self, path: Path, inner: Progress) -> None:
         self._path = path
         self._inner = inner
+        try:
+            path.open("a").close()
+        except OSError as error:
+            raise UsageError(f"--json-log {path}: cannot be written ({error.strerror})") from error
 
     @contextmanager
     def showing(self, total: int, done: int) -> Iterator[None]:

@@ -103,4 +103,3 @@ def _tell(summary: JobSummary, settings: JobSettings) -> None:
         )
     for stack in summary.stacks:
         click.echo(stack)
-

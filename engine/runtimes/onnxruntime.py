@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from engine.errors import ModelError, UsageError
+from engine.errors import FrameError, ModelError, UsageError
 from engine.graph.pixels import accept_pixels
 from engine.model import IMAGE, PROBABILITIES, STATISTICS
 from engine.model_file import ModelFile
@@ -55,8 +55,9 @@ class OnnxRuntime:
         try:
             self._session = ort.InferenceSession(graph, options, providers=providers)
         except Exception as error:  # the runtime's own exceptions share no base class
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(f"{model.path}: ONNX Runtime refuses it ({first})") from error
+            raise ModelError(
+                f"{model.path}: ONNX Runtime refuses it ({_first_line(error)})"
+            ) from error
         used = self._session.get_providers()[0]
         wanted = CPU if device == "cpu" else CUDA
         if used != wanted:
@@ -66,7 +67,10 @@ class OnnxRuntime:
     def run(self, pixels: NDArray[Any], statistics: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `engine.runtimes.base.Runtime`."""
         feeds = {IMAGE: pixels, STATISTICS: statistics}
-        result: NDArray[np.float32] = self._session.run([PROBABILITIES], feeds)[0]
+        try:
+            result: NDArray[np.float32] = self._session.run([PROBABILITIES], feeds)[0]
+        except Exception as error:
+            raise FrameError(f"ONNX Runtime failed on it ({_first_line(error)})") from error
         return result
 
 
@@ -93,6 +97,10 @@ def runtime_name(device: str) -> str:
     """What a job records of its runtime: build, provider, precision."""
     provider = CPU if device == "cpu" else CUDA
     return f"onnxruntime {ort.__version__} {provider} float32"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _providers(device: str) -> list[Any]:
