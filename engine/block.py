@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import __version__
-from engine.errors import FrameError, ModelError, StackError
+from engine.errors import FrameError, JobStopped, StackError
 from engine.layout import Block
 from engine.measure import FrameRow, ObjectColumns
 from engine.model_file import ModelFile, open_model
@@ -37,11 +37,14 @@ class JobContext:
 
     version: str
     output: str
+    identity_sha256: str  # of the folder's identity: a block of another job commits nothing
     model_path: str
     model_sha256: str
     device: str  # resolved: "cpu" or "cuda:N"
+    runtime: str
     threads: int
     rules: Rules
+    in_flight: int  # blocks at once in a process, as planned for its memory
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,17 @@ def run_block(task: BlockTask) -> BlockOutcome | None:
 
     Safe to repeat: the same block gives the same bytes.
     """
-    context, plan, block = task.context, task.stack, task.block
+    context = task.context
     folder = JobFolder(Path(context.output))
     if folder.stopping():
         return None
     model = _model(context)
+    with _in_flight.get(context.in_flight, lambda: threading.Semaphore(context.in_flight)):
+        return _do_block(task, folder, model)
+
+
+def _do_block(task: BlockTask, folder: JobFolder, model: ModelFile) -> BlockOutcome:
+    plan, block = task.stack, task.block
     watch = Stopwatch()
     shard = new_shard(plan.layout)
     rows: list[FrameRow] = []
@@ -137,6 +146,8 @@ def _commit(
 ) -> None:
     """Put data first and the record last: what has a record is whole and on the disk."""
     plan, block = task.stack, task.block
+    if folder.identity_hash() != task.context.identity_sha256:
+        raise JobStopped(f"{folder.root}: another job has begun there; this one stops")
     array = folder.root / f"{plan.name}.zarr" / label_path(model.spec) / "0"
     with watch.stage("write"):
         labels = encode_shard(plan.layout, shard)
@@ -167,16 +178,25 @@ class _Kept:
             if key not in self._values:
                 self._values[key] = make()
                 if len(self._values) > self._limit:
-                    self._values.popitem(last=False)
+                    self._values.popitem(last=False)  # a thread may still use it: not closed here
             self._values.move_to_end(key)
             return self._values[key]
 
     def clear(self) -> None:
         with self._lock:
+            for value in self._values.values():
+                if isinstance(value, Stack):
+                    value.close()
             self._values.clear()
 
 
-_models, _runtimes, _stacks = _Kept(4), _Kept(4), _Kept(OPEN_STACKS)
+_models, _runtimes, _stacks = _Kept(2), _Kept(4), _Kept(OPEN_STACKS)
+_in_flight = _Kept(2)
+
+
+def keep_model(model: ModelFile) -> None:
+    """Have the blocks of this process use a model that is open already."""
+    _models.get((str(model.path), model.sha256), lambda: model)
 
 
 def warm_up(context: JobContext, dtypes: Iterable[str]) -> None:
@@ -192,15 +212,18 @@ def release() -> None:
 
 
 def _model(context: JobContext) -> ModelFile:
+    from engine.runtimes.onnxruntime import runtime_name
+
     def load() -> ModelFile:
-        if context.version != __version__:
-            raise ModelError(
-                f"this worker runs stackseg {__version__}, and the job {context.version}; "
-                "install the same version on every worker"
+        here = (__version__, runtime_name(context.device))
+        if here != (context.version, context.runtime):
+            raise JobStopped(
+                f"a worker runs stackseg {here[0]} on {here[1]}, and the job {context.version} on "
+                f"{context.runtime}; install the same versions on every worker"
             )
         model = open_model(context.model_path)
         if model.sha256 != context.model_sha256:
-            raise ModelError(
+            raise JobStopped(
                 f"{context.model_path}: is another file on this worker than where the job began"
             )
         return model
@@ -224,10 +247,15 @@ def _stack(plan: StackPlan) -> Stack:
 
     def reopen() -> Stack:
         try:
-            return open_stack(plan.info.path, plan.axes)
+            stack = open_stack(plan.path, plan.axes)
         except StackError as error:
-            raise FrameError(str(error)) from error
+            raise JobStopped(
+                f"{error}; once it can be read again, the same command goes on"
+            ) from error
+        if stack.info.identity != plan.info.identity:
+            stack.close()
+            raise JobStopped(f"{plan.info.path}: has changed since the job began")
+        return stack
 
-    key = (plan.info.path, plan.axes, plan.info.identity)
-    found: Stack = _stacks.get(key, reopen)
+    found: Stack = _stacks.get((plan.path, plan.axes, plan.info.identity), reopen)
     return found

@@ -44,7 +44,11 @@ def main() -> None:
     try:
         status = stackseg.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        command = (
+            error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+        )
+        hint = f" (see {command} --help)" if command else ""
+        click.echo(f"stackseg: {error.format_message().rstrip('.')}{hint}", err=True)
         status = error.exit_code
     except click.exceptions.Exit as error:
         status = error.exit_code

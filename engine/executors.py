@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,8 +37,11 @@ class SerialExecutor:
 
     def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
         """See `Executor`."""
-        outcomes = (run_block(task) for task in tasks)
-        return (outcome for outcome in outcomes if outcome is not None)
+        for task in tasks:
+            outcome = run_block(task)
+            if outcome is None:
+                return
+            yield outcome
 
 
 class DaskExecutor:
@@ -44,22 +49,26 @@ class DaskExecutor:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._slots = sum(client.nthreads().values())  # blocks that can be in flight
+
+    @property
+    def _slots(self) -> int:
+        """Blocks that can be in flight now: workers of a cluster come and go."""
+        return sum(self._client.nthreads().values())
 
     def site(self, device: str) -> Site:
         """What the workers are: all alike, or UsageError. Memory and cores are of the least."""
-        sites = list(self._client.run(local_site, device).values())
+        sites: list[Site] = list(self._client.run(local_site, device).values())
         runtimes = sorted({site.runtime for site in sites})
         if len(runtimes) > 1:
             raise UsageError(
                 f"the workers would not give the same labels ({'; '.join(runtimes)}); "
                 "install the same version on all, and choose one --device"
             )
-        return Site(
+        sharing = Counter(site.host for site in sites)
+        return replace(
+            sites[0],
             cores=min(self._client.nthreads().values()),
-            memory_bytes=min(site.memory_bytes for site in sites),
-            device=sites[0].device,
-            runtime=runtimes[0],
+            memory_bytes=min(site.memory_bytes // sharing[site.host] for site in sites),
         )
 
     def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
@@ -70,10 +79,11 @@ class DaskExecutor:
             # Impure: a block writes files, and must run again when it is asked for again.
             return [
                 self._client.submit(run_block, task, pure=False)
-                for task in itertools.islice(tasks, count)
+                for task in itertools.islice(tasks, max(count, 0))
             ]
 
         pending = as_completed(submit(self._slots * WINDOW), loop=self._client.loop)
+        stopped = False
         for future in pending:
             try:
                 outcome: BlockOutcome | None = future.result()
@@ -83,7 +93,9 @@ class DaskExecutor:
                     "run the same command again to go on"
                 ) from error
             future.release()
-            pending.update(submit(1))
+            stopped = stopped or outcome is None
+            if not stopped:
+                pending.update(submit(self._slots * WINDOW - pending.count()))
             if outcome is not None:
                 yield outcome
 
@@ -134,5 +146,10 @@ def dask_cluster(address: str) -> Iterator[DaskExecutor]:
             "give its address, such as tcp://host:8786, or its scheduler file"
         ) from error
     with client:
-        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError as error:
+            raise UsageError(
+                f"--scheduler {address}: has had no worker for {CONNECT_SECONDS} s; start some"
+            ) from error
         yield DaskExecutor(client)

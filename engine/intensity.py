@@ -56,6 +56,9 @@ def _channel_statistics(channel: NDArray[Any], levels: tuple[float, float]) -> N
         low, high = np.float32(channel.min()), np.float32(channel.max())
     if low == high:
         raise FrameError(f"every pixel has the value {low:g}: there is nothing to segment")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(high - low):
+            raise FrameError(f"values from {low:g} to {high:g} are too far apart for float32")
     return np.array([low, high], dtype=np.float32)
 
 

@@ -7,12 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from engine import __version__
-from engine.block import BlockTask, JobContext, release, warm_up
+from engine.block import BlockTask, JobContext, keep_model, release, warm_up
 from engine.errors import JobStopped, OutputError
 from engine.executors import Executor, dask_cluster, dask_in_process
 from engine.plan import Plan, StackPlan
@@ -56,11 +56,11 @@ def run_job(
             executor = cluster = stack.enter_context(dask_cluster(settings.scheduler))
             site = cluster.site(settings.device)
         job = prepare_job(settings, site)
-        context = _context(job)
+        stack.callback(release)
         if site is None:
-            stack.callback(release)
+            keep_model(job.model)
             # A model that the runtime refuses is refused now, before anything is written.
-            warm_up(context, {s.info.dtype for s in job.plan.stacks})
+            warm_up(_context(job, ""), {s.info.dtype for s in job.plan.stacks})
         for warning in job.plan.warnings:
             log.warning(warning)
         folder = JobFolder(settings.output)
@@ -68,21 +68,24 @@ def run_job(
         folder.claim(identity(job), fresh=settings.fresh)
         if (ended := report.read(folder)) is not None:
             return _summary(job, ended, already_complete=True)
-        _write_metadata(folder, job)
+        context = _context(job, folder.identity_hash())
         if executor is None:
             executor = stack.enter_context(dask_in_process(job.plan.workers))
         return _carry_out(job, context, folder, executor, progress)
 
 
-def _context(job: Prepared) -> JobContext:
+def _context(job: Prepared, identity_sha256: str) -> JobContext:
     return JobContext(
         version=__version__,
         output=str(job.settings.output.resolve()),
+        identity_sha256=identity_sha256,
         model_path=str(job.model.path),
         model_sha256=job.model.sha256,
         device=job.site.device,
+        runtime=job.site.runtime,
         threads=job.plan.threads,
         rules=job.plan.rules,
+        in_flight=job.plan.workers,
     )
 
 
@@ -108,38 +111,47 @@ def _write_metadata(folder: JobFolder, job: Prepared) -> None:
 def _carry_out(
     job: Prepared, context: JobContext, folder: JobFolder, executor: Executor, progress: Progress
 ) -> JobSummary:
-    pending, done = _pending(job.plan, folder)
     run = report.Run(started=time.time(), frames=0)
     begin = time.perf_counter()
+    pending = _pending(job.plan, folder)
     tasks = (BlockTask(context, stack, stack.layout.block(i)) for stack, i in pending)
-    with _graceful_stop(folder), progress.showing(job.plan.n_frames, done):
-        try:
+    try:
+        _write_metadata(folder, job)
+        with _graceful_stop(folder), progress.showing(job.plan.n_frames, *_done(job.plan, folder)):
             for outcome in executor.run(tasks):
                 run.frames += outcome.frames
                 progress.advance(outcome)
-        except OutputError as error:
-            raise JobStopped(str(error)) from error
-        except MemoryError as error:
-            raise JobStopped(
-                f"{folder.root}: the memory is used up; run the same command again with fewer "
-                "--workers or a smaller --tile to go on"
-            ) from error
-        stopped = folder.stopping() and bool(_pending(job.plan, folder)[0])
-    run.seconds = time.perf_counter() - begin
-    if stopped:
-        return _summary(job, None, run)
-    ended = report.write(folder, job, run)
+            stopped = folder.stopping() and bool(_pending(job.plan, folder))
+        run.seconds = time.perf_counter() - begin
+        ended = None if stopped else report.write(folder, job, run)
+    except OutputError as error:
+        raise JobStopped(str(error)) from error
+    except MemoryError as error:
+        raise JobStopped(
+            f"{folder.root}: the memory is used up; run the same command again with fewer "
+            "--workers or a smaller --tile to go on"
+        ) from error
     return _summary(job, ended, run)
 
 
-def _pending(plan: Plan, folder: JobFolder) -> tuple[list[tuple[StackPlan, int]], int]:
-    """Blocks without a record, and the number of frames that have one."""
-    pending, done = [], 0
+def _pending(plan: Plan, folder: JobFolder) -> list[tuple[StackPlan, int]]:
+    """Blocks without a record."""
+    pending = []
     for stack in plan.stacks:
         committed = folder.committed(stack.name)
         pending += [(stack, i) for i in range(stack.layout.n_blocks) if i not in committed]
-        done += sum(stack.layout.block(i).n_frames for i in committed)
-    return pending, done
+    return pending
+
+
+def _done(plan: Plan, folder: JobFolder) -> tuple[int, int]:
+    """Frames and objects of the blocks that have a record."""
+    frames = objects = 0
+    for stack in plan.stacks:
+        for index in folder.committed(stack.name):
+            rows = folder.record(stack.name, stack.layout.block(index))["frames"]
+            frames += len(rows)
+            objects += sum(row.get("objects") or 0 for row in rows)
+    return frames, objects
 
 
 def _summary(
@@ -173,7 +185,8 @@ def _graceful_stop(folder: JobFolder) -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         if folder.stopping():
             raise KeyboardInterrupt
-        folder.ask_to_stop()
+        with suppress(OSError):  # a folder that is gone stops the job by itself
+            folder.ask_to_stop()
         log.info("stopping after the blocks in flight; interrupt again to stop at once")
 
     if threading.current_thread() is not threading.main_thread():

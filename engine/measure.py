@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from engine.labels.components import bands
+
 FrameRow = dict[str, Any]
 ObjectColumns = dict[str, NDArray[Any]]
 
@@ -34,36 +36,38 @@ def measure_objects(
     `labels`, `channel` (raw pixels) and `probability` are all (Y, X); ids run from 1 without
     gaps. Centroids are means of pixel indices; bounding boxes are half-open.
     """
-    flat = labels.reshape(-1)
-    where = np.flatnonzero(flat)
-    ids = flat[where]
-    count = int(ids.max()) if ids.size else 0
-    rows, columns = np.divmod(where, labels.shape[1])
-
-    def total(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(ids, weights=values, minlength=count + 1)[1:].astype(
-            np.float64, copy=False
-        )
-
-    area = np.bincount(ids, minlength=count + 1)[1:]
-    boxes = ndimage.find_objects(labels.astype(np.int32, copy=False))
+    count = int(labels.max(initial=0))
+    area = np.zeros(count + 1, dtype=np.int64)
+    sums = np.zeros((4, count + 1))  # of y, x, intensity and probability
+    top = 0
+    for band, pixels, certainty in zip(
+        bands(labels), bands(channel), bands(probability), strict=True
+    ):
+        y, x = np.nonzero(band)
+        ids = band[y, x]
+        area += np.bincount(ids, minlength=count + 1)
+        for total, values in zip(sums, (y + top, x, pixels[y, x], certainty[y, x]), strict=True):
+            total += np.bincount(ids, weights=values, minlength=count + 1)
+        top += len(band)
+    boxes = ndimage.find_objects(labels.view(np.int32))
     corners = np.array(
         [(y.start, x.start, y.stop, x.stop) for y, x in boxes], dtype=np.int64
     ).reshape(count, 4)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     touches = np.zeros(count + 1, dtype=bool)
     touches[edge] = True
+    area, means = area[1:], sums[:, 1:] / area[1:]
     return {
         "label": np.arange(1, count + 1, dtype=np.uint32),
         "area_px": area,
-        "centroid_y_px": total(rows) / area,
-        "centroid_x_px": total(columns) / area,
+        "centroid_y_px": means[0],
+        "centroid_x_px": means[1],
         "bbox_y0": corners[:, 0],
         "bbox_x0": corners[:, 1],
         "bbox_y1": corners[:, 2],
         "bbox_x1": corners[:, 3],
-        "mean_intensity": total(channel.reshape(-1)[where]) / area,
-        "mean_probability": total(probability.reshape(-1)[where]) / area,
+        "mean_intensity": means[2],
+        "mean_probability": means[3],
         "touches_border": touches[1:],
     }
 
@@ -107,19 +111,25 @@ def measure_classes(
 
     `probability`, (K, Y, X), gives the mean probability of the chosen class in the foreground.
     """
-    flat = classes.reshape(-1)
-    counts = np.bincount(flat, minlength=len(names))
-    totals = np.bincount(flat, weights=channel.reshape(-1), minlength=len(names))
+    counts = np.zeros(len(names), dtype=np.int64)
+    totals = np.zeros(len(names))
+    certain, top = 0.0, 0
+    for band, pixels in zip(bands(classes), bands(channel), strict=True):
+        flat = band.reshape(-1)
+        counts += np.bincount(flat, minlength=len(names))
+        totals += np.bincount(flat, weights=pixels.reshape(-1), minlength=len(names))
+        within = probability[:, top : top + len(band)]
+        chosen = np.take_along_axis(within, band[None].astype(np.intp), axis=0)[0]
+        certain += float(np.sum(chosen[band > 0], dtype=np.float64))
+        top += len(band)
     inside, outside = int(counts[1:].sum()), int(counts[0])
-    chosen = np.take_along_axis(probability, classes[None].astype(np.intp), axis=0)[0]
-    certain = float(np.sum(chosen[classes > 0], dtype=np.float64))
     row: FrameRow = {
-        "foreground_fraction": inside / flat.size,
+        "foreground_fraction": inside / classes.size,
         "mean_intensity_objects": float(totals[1:].sum()) / inside if inside else None,
         "mean_intensity_background": float(totals[0]) / outside if outside else None,
         "mean_probability_objects": certain / inside if inside else None,
     }
-    row.update({f"fraction_{n}": int(c) / flat.size for n, c in zip(names, counts, strict=True)})
+    row.update({f"fraction_{n}": int(c) / classes.size for n, c in zip(names, counts, strict=True)})
     return row
 
 

@@ -7,8 +7,11 @@ Nothing in it grows with the number of frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from engine.errors import UsageError
 from engine.graph.memory import activation_bytes
@@ -19,7 +22,8 @@ from engine.tiling import FrameTiling
 
 MB = 2**20
 BASE = 300 * MB  # interpreter, NumPy, Dask, Zarr, Arrow, ONNX Runtime, one tiny job (measured)
-WEIGHT_COPIES = 4  # the file, the parsed graph, the session, its prepacked weights
+FILE_COPIES = 3  # the file as read, the parsed graph, and its copy for shape inference
+SESSION_COPIES = 2  # a session's weights, and their prepacked form; one session per pixel type
 USABLE = 0.8  # of the memory there is: the page cache and other processes want some too
 TILES = (4096, 2048, 1024, 512, 256, 128)  # px, tried from the largest
 
@@ -36,9 +40,19 @@ class MemoryEstimate:
     workers: int
 
     @property
+    def shared(self) -> int:
+        """What is there once, however many blocks are in flight."""
+        return self.base + self.model
+
+    @property
+    def per_worker(self) -> int:
+        """What each block in flight adds."""
+        return self.activations + self.frame + self.block
+
+    @property
     def peak(self) -> int:
         """The figure a job is held to."""
-        return self.base + self.model + self.workers * (self.activations + self.frame + self.block)
+        return self.shared + self.workers * self.per_worker
 
 
 @dataclass(frozen=True)
@@ -73,18 +87,20 @@ def choose_tiling(
     if tile is None and halo is not None:
         tiles += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
     # More blocks in flight than there are blocks would only be memory on paper.
-    crowd = [min(workers, n_blocks)] if workers else _halvings(max(min(cores, n_blocks), 1))
+    wanted = max(min(workers or cores, n_blocks), 1)
     smallest = None
     for side in tiles:
         tilings = tuple(
             FrameTiling(layout.shape[-2], layout.shape[-1], stride, halo or 0, side)
             for _, layout in stacks
         )
-        for count in crowd:
-            memory = estimate(stacks, tilings, model, count)
-            if memory.peak <= allowed:
-                return TilingChoice(tilings, count, max(cores // count, 1), memory)
-            smallest = min(smallest or memory.peak, memory.peak)
+        one = estimate(stacks, tilings, model)
+        fit = (allowed - one.shared) // one.per_worker
+        count = wanted if workers else min(wanted, fit)
+        if 0 < count <= fit:
+            return TilingChoice(tilings, count, max(cores // count, 1), replace(one, workers=count))
+        least = one.shared + one.per_worker * (wanted if workers else 1)
+        smallest = min(smallest or least, least)
     raise UsageError(
         f"the job needs {(smallest or 0) / MB:,.0f} MB at the least, and {allowed / MB:,.0f} MB "
         "may be used; free some memory, give fewer --workers, or cut the frames smaller"
@@ -95,46 +111,34 @@ def estimate(
     stacks: Sequence[tuple[StackInfo, LabelLayout]],
     tilings: Sequence[FrameTiling],
     model: ModelFile,
-    workers: int,
 ) -> MemoryEstimate:
-    """Predicted peak with `workers` blocks in flight, by the most demanding stack."""
+    """Predicted needs with one block in flight, by the most demanding stack."""
     n_in, n_out = len(model.spec.channels), model.spec.n_outputs
-    activations = {
-        shape: activation_bytes(model.proto, *shape) for shape in {t.tile_shape for t in tilings}
-    }
-    frames = [
-        _frame_bytes(info, t, n_in, n_out) for (info, _), t in zip(stacks, tilings, strict=True)
-    ]
+    graph = model.parse()
+    tiles = {tiling.tile_shape for tiling in tilings}
+    sessions = len({info.dtype for info, _ in stacks})
     return MemoryEstimate(
         base=BASE,
-        model=len(model.data) * WEIGHT_COPIES,
-        activations=max(activations.values()),
-        frame=max(frames),
+        model=len(model.data) * (FILE_COPIES + SESSION_COPIES * sessions),
+        activations=max(activation_bytes(graph, *shape) for shape in tiles),
+        frame=max(
+            _frame_bytes(info, tiling, n_in, n_out)
+            for (info, _), tiling in zip(stacks, tilings, strict=True)
+        ),
         block=max(_block_bytes(layout) for _, layout in stacks),
-        workers=workers,
+        workers=1,
     )
 
 
 def _frame_bytes(info: StackInfo, tiling: FrameTiling, n_in: int, n_out: int) -> int:
     pixels = tiling.padded[0] * tiling.padded[1]
-    raw = pixels * info.size("C") * {"uint8": 1, "uint16": 2, "int16": 2, "float32": 4}[info.dtype]
-    padded = raw // info.size("C") * n_in
+    raw = pixels * np.dtype(info.dtype).itemsize * (info.size("C") + n_in)  # as read, as padded
     probabilities = pixels * 4 * n_out
-    labels = pixels * (4 + 4 + 1)  # before and after dropping small objects, and the mask
-    measures = pixels * 10  # indices, ids and weights of the foreground, a third of the frame
-    return raw + padded + probabilities + labels + measures
+    labels = pixels * (4 + 1)  # and the mask they come from
+    counted = pixels * 8  # NumPy counts 16-bit pixels as 64-bit indices
+    return raw + probabilities + labels + counted
 
 
 def _block_bytes(layout: LabelLayout) -> int:
-    itemsize = 4 if layout.dtype == "uint32" else 1
-    size = itemsize
-    for length in layout.shard:
-        size *= length
+    size = math.prod(layout.shard) * np.dtype(layout.dtype).itemsize
     return size + size // 4  # the labels, and their encoded chunks
-
-
-def _halvings(count: int) -> list[int]:
-    steps = [count]
-    while steps[-1] > 1:
-        steps.append(steps[-1] // 2)
-    return steps

@@ -77,8 +77,13 @@ class ModelSpec(_Frozen):
 
     @property
     def is_binary(self) -> bool:
-        """One foreground class behind a sigmoid: instance labels rather than a class map."""
+        """One foreground class behind a sigmoid."""
         return len(self.classes) == 2
+
+    @property
+    def gives_instances(self) -> bool:
+        """Whether labels are instance ids; else they are a class map."""
+        return self.is_binary and self.instances == "components"
 
     @property
     def n_outputs(self) -> int:

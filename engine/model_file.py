@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -19,7 +18,7 @@ BUNDLED = Path(__file__).parent / "models"
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model that has passed every check; `proto` is parsed when first asked for."""
+    """A model that has passed every check."""
 
     path: Path
     spec: ModelSpec
@@ -27,9 +26,8 @@ class ModelFile:
     field: ReceptiveField
     data: bytes
 
-    @cached_property
-    def proto(self) -> onnx.ModelProto:
-        """The parsed graph."""
+    def parse(self) -> onnx.ModelProto:
+        """The graph, parsed anew: it holds all weights once more, so let go of it soon."""
         return onnx.load_model_from_string(self.data)
 
     @property
@@ -105,6 +103,10 @@ def _check_signature(proto: onnx.ModelProto, spec: ModelSpec, path: Path) -> Non
             raise ModelError(
                 f"{path}: its spec names {count} {what}, but the graph's {name} does not have "
                 "that many; export it again"
+            )
+        if any(dims[axis].dim_value for axis in (0, 2, 3)):
+            raise ModelError(
+                f"{path}: the batch or size of its {name} is fixed; export it with dynamic axes"
             )
 
 

@@ -22,12 +22,16 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
     where two files of one folder differ in nothing else.
     """
     full = [Path(path).resolve() for path in paths]
-    stems = [_without_suffix(path) for path in full]
-    repeated = Counter(stems)
-    parts = [
-        (stem.with_name(path.name) if repeated[stem] > 1 else stem).parts
-        for path, stem in zip(full, stems, strict=True)
-    ]
+    whole = [False] * len(full)  # whether the file's suffix is kept
+    while True:
+        stems = [p if keep else _without_suffix(p) for p, keep in zip(full, whole, strict=True)]
+        repeated = Counter(stems)
+        clashing = [i for i, stem in enumerate(stems) if repeated[stem] > 1 and not whole[i]]
+        if not clashing:
+            break
+        for i in clashing:
+            whole[i] = True
+    parts = [stem.parts for stem in stems]
     lengths = [1] * len(parts)
     while True:
         names = [str(PurePosixPath(*p[-n:])) for p, n in zip(parts, lengths, strict=True)]

@@ -6,11 +6,14 @@ serial loop over it gives the same result as any cluster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import StackError, UsageError
+import numpy as np
+
+from engine.errors import OutputError, StackError, UsageError
 from engine.layout import Block, LabelLayout
 from engine.memory import MemoryEstimate, choose_tiling
 from engine.model import ModelSpec
@@ -28,6 +31,7 @@ class StackPlan:
 
     name: str  # its result is NAME.zarr
     info: StackInfo
+    path: str  # absolute: workers may run in another folder
     axes: str | None  # as given by the user, for opening it again
     channels: tuple[int, ...]  # of the stack, one per channel of the model
     layout: LabelLayout
@@ -70,19 +74,19 @@ class Plan:
 
 def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_bytes: int) -> Plan:
     """Open every input, and decide. Raises StackError where no input can be opened."""
-    infos, refused = _open_all(settings, model.spec)
-    if not infos:
+    _check_rules(settings, model.spec)
+    opened, refused = _open_all(settings, model.spec)
+    if not opened:
         if len(refused) == 1:
             raise StackError(refused[0][1])
         listed = "; ".join(reason for _, reason in refused[:5])
         more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
         raise StackError(f"none of the {len(refused)} inputs can be opened: {listed}{more}")
-    names = distinct_names([info.path for info, _ in infos])
+    names = distinct_names([one.info.path for one in opened])
     warnings: list[str] = []
     halo = _halo(settings, model, warnings)
-    layouts = [_layout(info, settings, model.spec) for info, _ in infos]
     choice = choose_tiling(
-        [(info, layout) for (info, _), layout in zip(infos, layouts, strict=True)],
+        [(one.info, one.layout) for one in opened],
         model,
         tile=_tile(settings, model, halo),
         halo=halo,
@@ -91,11 +95,19 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         memory_bytes=memory_bytes,
     )
     stacks = tuple(
-        StackPlan(name, info, settings.axes, channels, layout, tiling)
-        for name, (info, channels), layout, tiling in zip(
-            names, infos, layouts, choice.tilings, strict=True
+        StackPlan(
+            name=name,
+            info=one.info,
+            path=str(Path(one.info.path).resolve()),
+            axes=settings.axes,
+            channels=one.channels,
+            layout=one.layout,
+            tiling=tiling,
         )
+        for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
     )
+    for stack in stacks:
+        _check_apart(settings.output / f"{stack.name}.zarr", opened)
     spec = model.spec
     rules = Rules(
         threshold=spec.threshold if settings.threshold is None else settings.threshold,
@@ -110,14 +122,23 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
 
 def predicted_disk(layout: LabelLayout) -> int:
     """Bytes of compressed labels: 1/40 of the raw ones, at the upper end of what nuclei gave."""
-    itemsize = 4 if layout.dtype == "uint32" else 1
-    pixels = layout.n_frames * layout.shape[-1] * layout.shape[-2]
-    return pixels * itemsize // 40 + 4096 * (layout.n_blocks + 4)
+    raw = math.prod(layout.shape) * np.dtype(layout.dtype).itemsize
+    return raw // 40 + 4096 * (layout.n_blocks + 4)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An input that can be segmented."""
+
+    info: StackInfo
+    channels: tuple[int, ...]
+    layout: LabelLayout
 
 
 def _open_all(
     settings: JobSettings, spec: ModelSpec
-) -> tuple[list[tuple[StackInfo, tuple[int, ...]]], list[tuple[str, str]]]:
+) -> tuple[list[_Opened], list[tuple[str, str]]]:
+    """Every input that can be segmented; and the others, with the reason of each."""
     from engine.stacks.open import expand_inputs, open_stack
 
     opened, refused = [], []
@@ -130,10 +151,32 @@ def _open_all(
             with open_stack(path, settings.axes) as stack:
                 info = stack.info
             _check_pixels(info, spec)
-            opened.append((info, choose_channels(info, settings.channel, spec)))
+            channels = choose_channels(info, settings.channel, spec)
+            opened.append(_Opened(info, channels, _layout(info, settings, spec)))
         except (StackError, UsageError) as error:
             refused.append((path, str(error)))
     return opened, refused
+
+
+def _check_rules(settings: JobSettings, spec: ModelSpec) -> None:
+    if not spec.is_binary and settings.threshold is not None:
+        raise UsageError(
+            f"--threshold: {spec.name} has several classes, of which the most probable is taken"
+        )
+    if not spec.gives_instances and settings.min_area is not None:
+        raise UsageError(f"--min-area: {spec.name} gives a class map, which has no objects")
+
+
+def _check_apart(result: Path, opened: list[_Opened]) -> None:
+    """A result must never lie where an input does: it would be written into, and removed."""
+    result = result.resolve()
+    for one in opened:
+        path = Path(one.info.path).resolve()
+        inside = path in result.parents and "Zarr" in one.info.format
+        if result == path or result in path.parents or inside:
+            raise OutputError(
+                f"{result}: would be written over the input {one.info.path}; give another --output"
+            )
 
 
 def _check_pixels(info: StackInfo, spec: ModelSpec) -> None:
@@ -164,7 +207,7 @@ def choose_channels(info: StackInfo, given: str | None, spec: ModelSpec) -> tupl
 def _channel(info: StackInfo, text: str) -> int:
     if text in info.channel_names:
         return info.channel_names.index(text)
-    if text.isdigit() and int(text) < info.size("C"):
+    if text.isdecimal() and int(text) < info.size("C"):
         return int(text)
     raise StackError(f"{info.path}: has no channel {text!r}; it has {_listed(info)}")
 
@@ -181,19 +224,19 @@ def _layout(info: StackInfo, settings: JobSettings, spec: ModelSpec) -> LabelLay
     axes = info.axes.replace("C", "")
     sizes = {axis: info.size(axis) for axis in axes}
     origin = {"T": 0, "Z": 0}
-    along = "T" if "T" in sizes else "Z" if "Z" in sizes else None
     if settings.frames != (None, None):
+        along = next((axis for axis in "TZ" if sizes.get(axis, 1) > 1), None)
         if along is None:
-            raise UsageError(f"--frames: {info.path} is a single frame")
+            raise UsageError(f"{info.path}: is a single frame, which --frames cannot select from")
         first, last, _ = slice(*settings.frames).indices(sizes[along])
         if first >= last:
             given = ":".join("" if v is None else str(v) for v in settings.frames)
             raise UsageError(
-                f"--frames {given}: selects nothing of the {sizes[along]} frames of {info.path}"
+                f"{info.path}: --frames {given} selects nothing of its {sizes[along]} frames"
             )
         sizes[along], origin[along] = last - first, first
     shape = tuple(sizes[axis] for axis in axes)
-    dtype = "uint32" if spec.is_binary else "uint8"
+    dtype = "uint32" if spec.gives_instances else "uint8"
     return LabelLayout(axes, shape, dtype, origin["T"], origin["Z"])
 
 

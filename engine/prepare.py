@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engine import __version__
@@ -11,6 +10,7 @@ from engine.model_file import ModelFile, open_model
 from engine.plan import Plan, make_plan
 from engine.resources import Site, local_site
 from engine.settings import JobSettings
+from engine.tiling import FrameTiling
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ def prepare_job(settings: JobSettings, site: Site | None = None) -> Prepared:
     return Prepared(settings, model, site, plan)
 
 
+def _inexact_tile(model: ModelFile, tiling: FrameTiling) -> dict[str, Any]:
+    """An exact tiling changes no byte, and a job may go on with another; any other does."""
+    if tiling.n_tiles == 1 or (model.halo is not None and tiling.halo >= model.halo):
+        return {}
+    return {"tile": list(tiling.tile_shape)}
+
+
 def identity(job: Prepared) -> dict[str, Any]:
     """What must be the same for a second run to go on with the first: all that decides bytes."""
     return {
@@ -39,14 +46,15 @@ def identity(job: Prepared) -> dict[str, Any]:
         "runtime": job.site.runtime,
         "threshold": job.plan.rules.threshold,
         "min-area": job.plan.rules.min_area,
-        "halo": job.settings.halo,
         "stacks": {
             stack.name: {
-                "path": str(Path(stack.info.path).resolve()),
+                "path": stack.path,
                 "content": stack.info.identity,
                 "axes": stack.info.axes,
                 "channel": list(stack.channels),
                 "frames": [stack.layout.t0, stack.layout.z0, *stack.layout.shape],
+                "halo": stack.tiling.halo,
+                **_inexact_tile(job.model, stack.tiling),
             }
             for stack in job.plan.stacks
         },

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +23,8 @@ log = logging.getLogger("stackseg")
 class Progress(Protocol):
     """Hears of every block that is done."""
 
-    def showing(self, total: int, done: int) -> Any:
-        """Context in which a job of `total` frames runs, `done` of them by an earlier run."""
+    def showing(self, total: int, done: int, objects: int) -> Any:
+        """Context of a job of `total` frames, `done` of them, with `objects`, by an earlier run."""
         ...
 
     def advance(self, outcome: BlockOutcome) -> None:
@@ -34,7 +36,7 @@ class SilentProgress:
     """Says nothing."""
 
     @contextmanager
-    def showing(self, total: int, done: int) -> Iterator[None]:
+    def showing(self, total: int, done: int, objects: int) -> Iterator[None]:
         """See `Progress`."""
         yield
 
@@ -48,23 +50,28 @@ class LineProgress:
     def __init__(self, stream: TextIO = sys.stderr, every: float = LOG_SECONDS) -> None:
         self._stream = stream
         self._every = every
-        self._live: Any = None
 
     @contextmanager
-    def showing(self, total: int, done: int) -> Iterator[None]:
+    def showing(self, total: int, done: int, objects: int) -> Iterator[None]:
         """See `Progress`."""
-        self._total, self._before, self._done, self._objects = total, done, done, 0
-        self._begin = self._told = time.monotonic()
+        self._total, self._before, self._done, self._objects = total, done, done, objects
+        self._begin = time.monotonic()
         if not self._stream.isatty():
-            yield
-            self._tell()
+            ended = threading.Event()
+            clock = threading.Thread(target=self._tell_until, args=(ended,), daemon=True)
+            clock.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                clock.join()
+            log.info(self._line())
             return
         from rich.console import Console
         from rich.live import Live
 
-        with Live(
-            console=Console(file=self._stream), refresh_per_second=4, get_renderable=self._line
-        ) as self._live:
+        console = Console(file=self._stream, highlight=False)
+        with Live(console=console, refresh_per_second=4, get_renderable=self._line):
             yield
 
     def advance(self, outcome: BlockOutcome) -> None:
@@ -73,12 +80,10 @@ class LineProgress:
         self._objects += outcome.objects
         for t, z, reason in outcome.failed:
             log.warning("%s t=%d z=%d set aside: %s", outcome.stack, t, z, reason)
-        if self._live is None and time.monotonic() - self._told >= self._every:
-            self._tell()
 
-    def _tell(self) -> None:
-        self._told = time.monotonic()
-        log.info(self._line())
+    def _tell_until(self, ended: threading.Event) -> None:
+        while not ended.wait(self._every):
+            log.info(self._line())
 
     def _line(self) -> str:
         seconds = time.monotonic() - self._begin
@@ -96,15 +101,14 @@ class JsonProgress:
     def __init__(self, path: Path, inner: Progress) -> None:
         self._path = path
         self._inner = inner
-        try:
-            path.open("a").close()
-        except OSError as error:
-            raise UsageError(f"--json-log {path}: cannot be written ({error.strerror})") from error
+        # The file is made when the job begins: a job that is refused leaves nothing behind.
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UsageError(f"--json-log {path}: cannot be written")
 
     @contextmanager
-    def showing(self, total: int, done: int) -> Iterator[None]:
+    def showing(self, total: int, done: int, objects: int) -> Iterator[None]:
         """See `Progress`."""
-        with self._path.open("a", encoding="utf-8") as self._file, self._inner.showing(total, done):
+        with self._inner.showing(total, done, objects):
             self._event("start", frames=total, frames_done=done)
             yield
             self._event("end")
@@ -123,8 +127,12 @@ class JsonProgress:
         )
 
     def _event(self, kind: str, **values: Any) -> None:
-        self._file.write(json.dumps({"event": kind, "time": time.time(), **values}) + "\n")
-        self._file.flush()
+        line = json.dumps({"event": kind, "time": time.time(), **values}) + "\n"
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:  # a log is not worth a night's work
+            log.warning("%s: cannot be written (%s)", self._path, error.strerror)
 
 
 def _clock(seconds: float) -> str:

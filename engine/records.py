@@ -15,7 +15,9 @@ flushed after that. A block's record is put last, so that a record means: all of
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -29,6 +31,8 @@ from engine.errors import OutputError
 from engine.layout import Block
 
 PRIVATE = ".stackseg"
+TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", "failures.json")
+log = logging.getLogger("stackseg")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -46,7 +50,7 @@ class JobFolder:
         staged = self.private / "staging" / uuid.uuid4().hex
         try:
             staged.parent.mkdir(parents=True, exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             with staged.open("wb") as file:
                 file.write(data)
                 file.flush()
@@ -71,13 +75,14 @@ class JobFolder:
     def claim(self, identity: dict[str, Any], *, fresh: bool) -> None:
         """Make the folder this job's, or see that it already is.
 
-        Raises OutputError where another job began here, naming what differs, and where the
-        folder holds other things than a job. With `fresh`, what an earlier job left is removed.
+        Raises OutputError where another job began here, naming what differs, and where a result
+        would be written over something else. With `fresh`, what an earlier job left is removed.
         """
-        if fresh and self.identity_path.exists():
-            self._clear()
-        if self.identity_path.exists():
-            known = json.loads(self.identity_path.read_bytes())
+        known = self.identity()
+        if known is not None and fresh:
+            self._clear(known)
+            known = None
+        if known is not None:
             differing = _differences(known, json.loads(json.dumps(identity)))
             if differing:
                 raise OutputError(
@@ -85,23 +90,53 @@ class JobFolder:
                     "give another --output, or start over with --fresh"
                 )
         else:
+            for name in identity["stacks"]:
+                if (store := self.root / f"{name}.zarr").exists():
+                    raise OutputError(
+                        f"{store}: is there already, and not by this job; give another --output"
+                    )
             self.put_json(self.identity_path, identity)
         shutil.rmtree(self.private / "staging", ignore_errors=True)
         (self.private / "stop").unlink(missing_ok=True)
 
-    def _clear(self) -> None:
-        """Remove what a job made, and nothing else: the user's own files may lie beside it."""
-        known = json.loads(self.identity_path.read_bytes())
-        for name in known.get("stacks", {}):
-            shutil.rmtree(self.root / f"{name}.zarr", ignore_errors=True)
-        for table in ("frames", "objects", "timings"):
-            for kind in ("parquet", "csv"):
-                (self.root / f"{table}.{kind}").unlink(missing_ok=True)
-        for name in ("job.json", "failures.json"):
-            (self.root / name).unlink(missing_ok=True)
-        for name in ("records", "objects", "timings"):
-            shutil.rmtree(self.private / name, ignore_errors=True)
-        self.identity_path.unlink()
+    def identity(self) -> dict[str, Any] | None:
+        """The identity of the job that began here; None where none did."""
+        try:
+            content: dict[str, Any] = json.loads(self.identity_path.read_bytes())
+            content["stacks"].keys()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, AttributeError) as error:
+            raise OutputError(
+                f"{self.identity_path}: is damaged, so that nobody can tell what job this is; "
+                "give another --output"
+            ) from error
+        return content
+
+    def identity_hash(self) -> str:
+        """Hash of the identity: what a worker compares before it commits."""
+        try:
+            return hashlib.sha256(self.identity_path.read_bytes()).hexdigest()
+        except FileNotFoundError:
+            return ""
+
+    def _clear(self, known: dict[str, Any]) -> None:
+        """Remove what a job made, and nothing else: the user's own files may lie beside it.
+
+        What says that something is complete goes first, so that an end in the middle of this
+        leaves a job to be done, never one that seems to be done.
+        """
+        try:
+            (self.root / "job.json").unlink(missing_ok=True)
+            for name in ("records", "objects", "timings"):
+                _remove(self.private / name)
+            for name in known["stacks"]:
+                _remove(self.root / f"{name}.zarr")
+            for name in TABLES:
+                (self.root / name).unlink(missing_ok=True)
+            self.identity_path.unlink()
+        except OSError as error:
+            raise _sentence(error, self.root) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -171,10 +206,20 @@ def check_writable(root: Path) -> None:
         raise OutputError(f"{root}: cannot be a folder, because {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"{root}: cannot be written (no permission in {existing})")
-    if root.exists() and not (root / PRIVATE).exists() and any(root.glob("*.zarr")):
-        raise OutputError(
-            f"{root}: holds Zarr stores that no stackseg job wrote; give another --output"
-        )
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, each new one on the disk before anything is put below it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _flush_folder(folder.parent)
 
 
 def flush_file(path: Path) -> None:
@@ -220,6 +265,7 @@ def _short(value: Any) -> str:
 
 
 def _try_lock(handle: int) -> bool:
+    """Lock a file; False where another process holds it."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -232,6 +278,8 @@ def _try_lock(handle: int) -> bool:
 
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return False
+        log.warning("this file system has no locks: see that no other job writes here")
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 
 
@@ -14,6 +15,7 @@ class Site:
     memory_bytes: int
     device: str  # resolved: "cpu" or "cuda:N"
     runtime: str  # runtime, build, provider and precision
+    host: str
 
 
 def local_site(device: str) -> Site:
@@ -21,7 +23,7 @@ def local_site(device: str) -> Site:
     from engine.runtimes.onnxruntime import resolve_device, runtime_name
 
     resolved = resolve_device(device)
-    return Site(cores(), memory_bytes(), resolved, runtime_name(resolved))
+    return Site(cores(), memory_bytes(), resolved, runtime_name(resolved), socket.gethostname())
 
 
 def cores() -> int:
@@ -29,8 +31,8 @@ def cores() -> int:
     from dask.system import cpu_count
 
     allowed = [max(int(cpu_count()), 1)]
-    if os.environ.get("SLURM_CPUS_PER_TASK", "").isdigit():
-        allowed.append(int(os.environ["SLURM_CPUS_PER_TASK"]))
+    if (told := _slurm("SLURM_CPUS_PER_TASK")) is not None:
+        allowed.append(told)
     return min(allowed)
 
 
@@ -40,6 +42,13 @@ def memory_bytes() -> int:
     from distributed.system import memory_limit
 
     allowed = [int(memory_limit()), int(psutil.virtual_memory().available)]
-    if os.environ.get("SLURM_MEM_PER_NODE", "").isdigit():
-        allowed.append(int(os.environ["SLURM_MEM_PER_NODE"]) * 2**20)
+    if (node := _slurm("SLURM_MEM_PER_NODE")) is not None:
+        allowed.append(node * 2**20)
+    elif (core := _slurm("SLURM_MEM_PER_CPU")) is not None:
+        allowed.append(core * (_slurm("SLURM_CPUS_PER_TASK") or 1) * 2**20)
     return min(allowed)
+
+
+def _slurm(name: str) -> int | None:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() and int(value) > 0 else None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import FrameError
 from engine.intensity import frame_statistics
 from engine.labels.components import components
 from engine.measure import (
@@ -73,7 +74,9 @@ def segment_frame(
         statistics = frame_statistics(frame, spec.normalisation)
     with watch.stage("network"):
         probability = predict(frame, statistics, tiling, runtime)
-    if spec.is_binary:
+        if not np.isfinite(probability).all():
+            raise FrameError("the network gave probabilities that are not finite")
+    if spec.gives_instances:
         with watch.stage("labels"):
             labels = components(probability[0] >= rules.threshold, rules.min_area)
         with watch.stage("measure"):
@@ -81,7 +84,11 @@ def segment_frame(
             row = measure_frame(objects, frame[0], pixel_area_um2)
         return SegmentedFrame(labels, row, objects)
     with watch.stage("labels"):
-        classes = probability.argmax(axis=0).astype(np.uint8)
+        if spec.is_binary:
+            classes = (probability[0] >= rules.threshold).astype(np.uint8)
+            probability = np.concatenate([1 - probability, probability])
+        else:
+            classes = probability.argmax(axis=0).astype(np.uint8)
     with watch.stage("measure"):
         names = tuple(c.name for c in spec.classes)
         row = measure_classes(classes, probability, frame[0], names)

@@ -133,7 +133,7 @@ def _scale(info: StackInfo, axis: str) -> float:
 def _image_label(spec: ModelSpec) -> dict[str, Any]:
     """Class maps name and colour their classes; instances take the viewer's own colours."""
     content: dict[str, Any] = {"version": NGFF_VERSION, "source": {"image": "../../"}}
-    if not spec.is_binary:
+    if not spec.gives_instances:
         content["colors"] = [
             {"label-value": value, "rgba": [*bytes.fromhex(c.color[1:]), 255 if value else 0]}
             for value, c in enumerate(spec.classes)

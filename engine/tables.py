@@ -92,11 +92,15 @@ def write_objects(path: Path, parts: Iterator[Path]) -> None:
     """Join the blocks' parts, in their order, into one table."""
     with pq.ParquetWriter(path, objects_schema(), compression="zstd") as writer:
         gathered: list[pa.Table] = []
+        rows = 0
         for part in parts:
-            gathered.append(pq.read_table(part, schema=objects_schema()))
-            if sum(table.num_rows for table in gathered) >= ROWS:
+            table = pq.read_table(part, schema=objects_schema())
+            if table.num_rows:
+                gathered.append(table)
+                rows += table.num_rows
+            if rows >= ROWS:
                 writer.write_table(pa.concat_tables(gathered).combine_chunks())
-                gathered = []
+                gathered, rows = [], 0
         if gathered:
             writer.write_table(pa.concat_tables(gathered).combine_chunks())
 

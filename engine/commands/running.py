@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
+from engine.executors import dask_cluster
 from engine.job import JobSummary, run_job
 from engine.memory import MB
 from engine.plan import Plan
@@ -38,7 +40,11 @@ def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int
 
 def show_plan(settings: JobSettings) -> int:
     """Print the plan; the exit status the job would end with if every frame went well."""
-    job = prepare_job(settings)
+    with ExitStack() as stack:
+        site = None
+        if settings.scheduler:
+            site = stack.enter_context(dask_cluster(settings.scheduler)).site(settings.device)
+        job = prepare_job(settings, site)
     for line in plan_lines(job):
         click.echo(line)
     for _, reason in job.plan.refused:

@@ -11,20 +11,17 @@ from engine.model import IMAGE
 _CAST = f"{IMAGE}_as_float"
 
 
-def accept_pixels(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
-    """A copy of `model` whose `image` input is of `dtype`, behind a Cast to float32."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+def accept_pixels(model: onnx.ModelProto, dtype: str) -> None:
+    """Change `model` so that its `image` input is of `dtype`, behind a Cast to float32."""
     if dtype == "float32":
-        return copy
-    for value in copy.graph.input:
+        return
+    for value in model.graph.input:
         if value.name == IMAGE:
             value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    for node in copy.graph.node:
+    for node in model.graph.node:
         for position, name in enumerate(node.input):
             if name == IMAGE:
                 node.input[position] = _CAST
-    copy.graph.node.insert(
+    model.graph.node.insert(
         0, helper.make_node("Cast", [IMAGE], [_CAST], to=TensorProto.FLOAT, name=_CAST)
     )
-    return copy

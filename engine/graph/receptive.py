@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -35,6 +34,8 @@ WHOLE_FRAME = frozenset([
     "MeanVarianceNormalization",
 ])
 # fmt: on
+# Resize grids on which an output pixel's place does not depend on the size of the image.
+ALIGNED_GRIDS = frozenset(["half_pixel", "pytorch_half_pixel", "asymmetric"])
 
 Interval = tuple[int, int]  # inclusive at both ends
 
@@ -60,21 +61,41 @@ def receptive_field(model: onnx.ModelProto) -> ReceptiveField:
             return ReceptiveField(graph.stride, None, f"{node.op_type} sees the whole frame")
         if node.op_type not in POINTWISE | SLIDING | {"ConvTranspose", "Resize"}:
             return ReceptiveField(graph.stride, None, f"{node.op_type} is not understood")
+        if reason := _not_exact(node):
+            return ReceptiveField(graph.stride, None, reason)
     radii = [_radius(graph, axis) for axis in (0, 1)]
     return ReceptiveField(graph.stride, max(radii))
+
+
+def _not_exact(node: onnx.NodeProto) -> str:
+    """Why a known operator's reach cannot be told from its indices; empty where it can."""
+    if node.op_type in ("Softmax", "Concat") and _integer(node, "axis", -1) not in (1, -3):
+        return f"{node.op_type} runs along another axis than the channels"
+    if node.op_type == "Resize":
+        mode = _text(node, "mode", "nearest")
+        grid = _text(node, "coordinate_transformation_mode", "half_pixel")
+        if mode not in ("nearest", "linear") or grid not in ALIGNED_GRIDS:
+            return f"Resize ({mode}, {grid}) depends on the size of the whole frame"
+    return ""
 
 
 class _Graph:
     """The nodes that pixels pass through, and the pitch of the grid each tensor lies on."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+        self.shapes = {i.name: tuple(i.dims) for i in model.graph.initializer}
+        # Values are wanted of scales alone; weights would only be copied.
+        self.constants = {
+            i.name: numpy_helper.to_array(i) for i in model.graph.initializer if len(i.dims) <= 1
+        }
         self.spatial_nodes: list[onnx.NodeProto] = []
         # Pixels of the image per pixel of the tensor, along Y and X.
         self.pitch: dict[str, tuple[Fraction, Fraction]] = {IMAGE: (Fraction(1), Fraction(1))}
         for node in model.graph.node:
             if node.op_type == "Constant":
-                self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+                value = numpy_helper.to_array(node.attribute[0].t)
+                self.constants[node.output[0]] = value
+                self.shapes[node.output[0]] = value.shape
             incoming = [self.pitch[name] for name in node.input if name in self.pitch]
             if incoming and node.op_type != "Shape":
                 self.spatial_nodes.append(node)
@@ -114,7 +135,7 @@ def _radius(graph: _Graph, axis: int) -> int:
         if not wanted:
             continue
         hull = (min(w[0] for w in wanted), max(w[1] for w in wanted))
-        first, last = _reads(node, axis, hull, graph.constants)
+        first, last = _reads(graph, node, axis, hull)
         for name in node.input:
             if name in graph.pitch:
                 seen = needed.get(name, (first, last))
@@ -123,16 +144,16 @@ def _radius(graph: _Graph, axis: int) -> int:
     return max(window[0] - first, last - window[1], 0)
 
 
-def _reads(node: onnx.NodeProto, axis: int, out: Interval, constants: dict[str, Any]) -> Interval:
+def _reads(graph: _Graph, node: onnx.NodeProto, axis: int, out: Interval) -> Interval:
     """Input indices along `axis` that the output indices `out` of `node` are made from."""
     if node.op_type in POINTWISE:
         return out
     if node.op_type == "Resize":
-        scale = _resize_scale(node, axis, constants)
+        scale = _resize_scale(node, axis, graph.constants)
         reach = 0 if _text(node, "mode", "nearest") == "nearest" else 1
         return math.floor(out[0] / scale) - reach, math.floor(out[1] / scale) + reach
     stride = _attribute(node, "strides", axis, 1)
-    extent = (_kernel(node, axis, constants) - 1) * _attribute(node, "dilations", axis, 1)
+    extent = (_kernel(graph, node, axis) - 1) * _attribute(node, "dilations", axis, 1)
     pad = _pad(node, axis, extent)
     if node.op_type == "ConvTranspose":
         return math.ceil((out[0] + pad - extent) / stride), (out[1] + pad) // stride
@@ -146,14 +167,13 @@ def _pad(node: onnx.NodeProto, axis: int, extent: int) -> int:
     return extent // 2 if policy == "SAME_UPPER" else extent - extent // 2
 
 
-def _kernel(node: onnx.NodeProto, axis: int, constants: dict[str, Any]) -> int:
+def _kernel(graph: _Graph, node: onnx.NodeProto, axis: int) -> int:
     given = _attribute(node, "kernel_shape", axis, 0)
     if given:
         return given
-    weights: np.ndarray[Any, Any] | None = constants.get(node.input[1])
-    if weights is None:
+    if len(node.input) < 2 or node.input[1] not in graph.shapes:
         raise ModelError(f"the graph computes the weights of {node.name or node.op_type}")
-    return int(weights.shape[2 + axis])
+    return int(graph.shapes[node.input[1]][2 + axis])
 
 
 def _resize_scale(node: onnx.NodeProto, axis: int, constants: dict[str, Any]) -> Fraction:
@@ -168,6 +188,10 @@ def _attribute(node: onnx.NodeProto, name: str, axis: int, default: int) -> int:
         if attribute.name == name:
             return int(attribute.ints[axis])
     return default
+
+
+def _integer(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
 def _text(node: onnx.NodeProto, name: str, default: str) -> str:

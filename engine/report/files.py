@@ -43,76 +43,76 @@ def read(folder: JobFolder) -> dict[str, Any] | None:
 def write(folder: JobFolder, job: Prepared, run: Run) -> dict[str, Any]:
     """Write every table and report from the records; `job.json` last, which ends the job."""
     try:
-        _write_tables(folder, job)
+        totals = _write_tables(folder, job)
+        refused = [{"input": path, "reason": reason} for path, reason in job.plan.refused]
+        failures = {"stacks": refused, "frames": totals.failures}
+        folder.put_json(folder.root / "failures.json", failures)
+        ended = _job_json(job, run, totals, refused)
+        folder.put_json(folder.root / "job.json", ended)
     except OSError as error:
         raise JobStopped(
             f"{folder.root}: the tables cannot be written ({error.strerror}); "
             "run the same command again to go on"
         ) from error
-    totals = _Totals()
-    inputs = [_input(folder, stack, totals) for stack in job.plan.stacks]
-    refused = [{"input": path, "reason": reason} for path, reason in job.plan.refused]
-    folder.put_json(folder.root / "failures.json", {"stacks": refused, "frames": totals.failures})
-    ended = _job_json(folder, job, run, totals, inputs, refused)
-    folder.put_json(folder.root / "job.json", ended)
     return ended
 
 
 class _Totals:
+    """What adds up while the records go by, on their way into the tables."""
+
     def __init__(self) -> None:
         self.frames = self.failed = self.objects = 0
         self.failures: list[dict[str, Any]] = []
+        self.pixels: dict[str, Any] = {}  # by stack: hash over the hashes of its frames
+        self.seconds = dict.fromkeys(tables.STAGES, 0.0)
+
+    def add_frame(self, row: dict[str, Any]) -> None:
+        """Count a row of the frames table."""
+        self.frames += 1
+        self.objects += row.get("objects") or 0
+        pixels = self.pixels.setdefault(row["stack"], hashlib.sha256())
+        pixels.update(row.get("sha256", "failed").encode())
+        if row["status"] == "failed":
+            self.failed += 1
+            self.failures.append({key: row[key] for key in ("stack", "t", "z", "reason")})
 
 
-def _records(folder: JobFolder, stack: StackPlan) -> Iterator[dict[str, Any]]:
-    return (folder.record(stack.name, block) for block in stack.layout.blocks())
-
-
-def _write_tables(folder: JobFolder, job: Prepared) -> None:
+def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
     staging = folder.private / "staging"
     staging.mkdir(parents=True, exist_ok=True)
-    stacks, spec = job.plan.stacks, job.model.spec
-    names = () if spec.is_binary else tuple(c.name for c in spec.classes)
-    rows = (
-        {"stack": stack.name, **row}
-        for stack in stacks
-        for record in _records(folder, stack)
-        for row in record["frames"]
-    )
-    tables.write_frames(staging / "frames", rows, tables.frames_schema(names))
-    parts = (folder.objects_path(s.name, b.index) for s, b in job.plan.blocks())
+    totals, spec = _Totals(), job.model.spec
+
+    def frames() -> Iterator[dict[str, Any]]:
+        for stack, block in job.plan.blocks():
+            for row in folder.record(stack.name, block)["frames"]:
+                row["stack"] = stack.name
+                totals.add_frame(row)
+                yield row
+
+    def timings() -> Iterator[dict[str, Any]]:
+        for stack, block in job.plan.blocks():
+            seconds = folder.timings(stack.name, block)
+            for stage, value in seconds.items():
+                totals.seconds[stage] += value
+            where = {"stack": stack.name, "block": block.index, "frames": block.n_frames}
+            yield {**where, **{f"{stage}_s": value for stage, value in seconds.items()}}
+
+    classes = () if spec.gives_instances else tuple(c.name for c in spec.classes)
+    tables.write_frames(staging / "frames", frames(), tables.frames_schema(classes))
+    parts = (folder.objects_path(stack.name, block.index) for stack, block in job.plan.blocks())
     tables.write_objects(staging / "objects.parquet", parts)
-    timings = (
-        {
-            "stack": stack.name,
-            "block": block.index,
-            "frames": block.n_frames,
-            **{f"{k}_s": v for k, v in folder.timings(stack.name, block).items()},
-        }
-        for stack, block in job.plan.blocks()
-    )
-    tables.write_timings(staging / "timings.parquet", timings)
+    tables.write_timings(staging / "timings.parquet", timings())
     for name in ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet"):
         flush_file(staging / name)
         (staging / name).replace(folder.root / name)
+    return totals
 
 
-def _input(folder: JobFolder, stack: StackPlan, totals: _Totals) -> dict[str, Any]:
-    """The stack as it was read, with a hash over the pixels of its frames, in their order."""
-    pixels = hashlib.sha256()
-    for record in _records(folder, stack):
-        for row in record["frames"]:
-            totals.frames += 1
-            totals.objects += row.get("objects") or 0
-            pixels.update(row.get("sha256", "failed").encode())
-            if row["status"] == "failed":
-                totals.failed += 1
-                where = {"stack": stack.name, "t": row["t"], "z": row["z"]}
-                totals.failures.append({**where, "reason": row["reason"]})
+def _input(stack: StackPlan, totals: _Totals) -> dict[str, Any]:
     info = stack.info
     return {
         "name": stack.name,
-        "path": str(Path(info.path).resolve()),
+        "path": stack.path,
         "format": info.format,
         "axes": info.axes,
         "shape": list(info.shape),
@@ -123,22 +123,13 @@ def _input(folder: JobFolder, stack: StackPlan, totals: _Totals) -> dict[str, An
         "labels_shape": list(stack.layout.shape),
         "tile": list(stack.tiling.tile_shape),
         "halo": stack.tiling.halo,
-        "pixels_sha256": pixels.hexdigest(),
+        "pixels_sha256": totals.pixels[stack.name].hexdigest(),
     }
 
 
 def _job_json(
-    folder: JobFolder,
-    job: Prepared,
-    run: Run,
-    totals: _Totals,
-    inputs: list[dict[str, Any]],
-    refused: list[dict[str, str]],
+    job: Prepared, run: Run, totals: _Totals, refused: list[dict[str, str]]
 ) -> dict[str, Any]:
-    stages: dict[str, float] = dict.fromkeys(tables.STAGES, 0.0)
-    for stack, block in job.plan.blocks():
-        for stage, seconds in folder.timings(stack.name, block).items():
-            stages[stage] += seconds
     plan = job.plan
     return {
         "status": "complete",
@@ -159,7 +150,7 @@ def _job_json(
             "sha256": job.model.sha256,
             "spec": job.model.spec.model_dump(mode="json"),
         },
-        "inputs": inputs,
+        "inputs": [_input(stack, totals) for stack in plan.stacks],
         "refused": refused,
         "predicted": {"memory_bytes": plan.memory.peak, "disk_bytes": plan.disk_bytes},
         "machine": machine(),
@@ -172,7 +163,7 @@ def _job_json(
         "seconds": run.seconds,
         "frames_in_this_run": run.frames,
         "frames_per_second": run.frames / run.seconds if run.seconds else 0.0,
-        "seconds_by_stage": stages,
+        "seconds_by_stage": totals.seconds,
     }
 
 

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from engine.errors import FrameError, ModelError, UsageError
+from engine.errors import JobStopped, ModelError, UsageError
 from engine.graph.pixels import accept_pixels
 from engine.model import IMAGE, PROBABILITIES, STATISTICS
 from engine.model_file import ModelFile
@@ -28,7 +28,7 @@ def resolve_device(device: str) -> str:
     if device == "cpu":
         return "cpu"
     kind, _, index = device.partition(":")
-    if kind != "cuda" or not (index or "0").isdigit():
+    if kind != "cuda" or not (index or "0").isdecimal():
         raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:N")
     if not _cuda_works():
         raise UsageError(
@@ -50,7 +50,10 @@ class OnnxRuntime:
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.use_env_allocators", "1")
         _share_cpu_arena()
-        graph = accept_pixels(model.proto, dtype).SerializeToString()
+        proto = model.parse()
+        accept_pixels(proto, dtype)
+        graph = proto.SerializeToString()
+        del proto  # weights are held often enough
         providers = _providers(device)
         try:
             self._session = ort.InferenceSession(graph, options, providers=providers)
@@ -70,7 +73,11 @@ class OnnxRuntime:
         try:
             result: NDArray[np.float32] = self._session.run([PROBABILITIES], feeds)[0]
         except Exception as error:
-            raise FrameError(f"ONNX Runtime failed on it ({_first_line(error)})") from error
+            # Pixels cannot do this: it is memory, the device or the model, and no frame's fault.
+            raise JobStopped(
+                f"ONNX Runtime failed ({_first_line(error)}); give fewer --workers or a smaller "
+                "--tile if it was memory, and run the same command again to go on"
+            ) from error
         return result
 
 

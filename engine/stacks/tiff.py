@@ -83,7 +83,7 @@ def _stack(
 ) -> Stack:
     series = main_series(tif, name)
     refuse_lost_frames(messages, name)
-    letters, shape = series_axes(series)
+    letters, shape = series_axes(tif, series)
     pages, shape = series_pages(tif, series, shape)
     source = source_axes(letters, shape, name, axes)
     dtype = np.dtype(series.dtype)

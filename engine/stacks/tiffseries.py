@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import StackError
 
@@ -18,7 +18,7 @@ _MAX_ODD_SHARE = 5  # at most one page in five may differ and still count as a b
 # What tifffile logs when it goes on with less than the file promises.
 _LOST_FRAMES = (
     "metadata invalid or corrupted",
-    "invalid shaped series metadata",
+    "invalid shaped series",
     "does not match page shape",
     "circular reference",
     "invalid page offset",
@@ -45,14 +45,27 @@ def refuse_lost_frames(messages: Sequence[tuple[int, str]], name: str) -> None:
             )
 
 
-def series_axes(series: TiffPageSeries) -> tuple[str, tuple[int, ...]]:
-    """Letters and shape of all dimensions; "?" for those of length 1 that tifffile leaves out."""
-    letters, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
-    if series.axes != letters:  # the format lists all axes, used or not
+def series_axes(tif: TiffFile, series: TiffPageSeries) -> tuple[str, tuple[int, ...]]:
+    """Letters and shape of all dimensions; "?" for those of length 1 that may be no axes."""
+    letters, shape = _unsqueezed(tif, series)
+    if series.kind != "shaped":  # every other format lists all its axes, used or not
         letters = "".join(
             a if n > 1 or a in "YXS" else "?" for a, n in zip(letters, shape, strict=True)
         )
     return _one_sample_axis(letters, shape)
+
+
+def _unsqueezed(tif: TiffFile, series: TiffPageSeries) -> tuple[str, tuple[int, ...]]:
+    """Letters and shape of a series of `tif.series`, those of length 1 included.
+
+    Until 2026.5 a series of tifffile has two shapes, since then a file has two lists of series.
+    """
+    whole: Any = series
+    if hasattr(whole, "get_axes"):
+        return whole.get_axes(squeeze=False), whole.get_shape(squeeze=False)
+    every: Any = tif.series
+    whole = every(squeeze=False)[every.index(series)]
+    return whole.axes, whole.shape
 
 
 def _one_sample_axis(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:

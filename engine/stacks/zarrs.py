@@ -133,10 +133,11 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
     _refuse_objects(path, meta)
     array = zarr.open_array(str(where), mode="r")
     letters = _letters(image.names, array.ndim)
-    if array.ndim < 2 or 0 in array.shape or 0 in array.chunks:
+    chunks = _stored_chunks(meta)
+    if array.ndim < 2 or 0 in array.shape or 0 in chunks:
         raise StackError(
             f"{path}: is a Zarr array of shape {array.shape} with chunks of "
-            f"{array.chunks}, which is no image; give another array"
+            f"{chunks}, which is no image; give another array"
         )
     source = source_axes(letters, array.shape, path, axes, guess_time=False)
     dtype = read_dtype(np.dtype(array.dtype), path)
@@ -165,6 +166,13 @@ def _refuse_objects(path: str, meta: dict[str, Any]) -> None:
     codecs = json.dumps([meta.get(k) for k in ("filters", "compressor", "codecs")])
     if not isinstance(dtype, str) or "O" in dtype or "pickle" in codecs:
         raise StackError(f"{path}: is a Zarr array of objects, not of numbers; give an image")
+
+
+def _stored_chunks(meta: dict[str, Any]) -> tuple[Any, ...]:
+    """Chunk sizes as stored: since 3.4 zarr takes a 0 for a 1, and reads nothing but background."""
+    if meta["zarr_format"] == 2:
+        return tuple(meta["chunks"])
+    return tuple(meta["chunk_grid"]["configuration"].get("chunk_shape", ()))
 
 
 def _identity(top: Path, array: Path) -> str:

@@ -21,7 +21,7 @@ def loaded_by(*arguments: str) -> set[str]:
         "import sys; from engine.cli import main\n"
         f"sys.argv = ['stackseg', *{list(arguments)!r}]\n"
         "try: main()\n"
-        "except SystemExit: pass\n"
+        "except SystemExit as end: assert not end.code\n"
         "print('\\n', *sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow.parquet as pq
 import pytest
 import tifffile
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import block as block_module
-from engine import layout
+from engine import layout, records
 from engine.block import BlockOutcome, BlockTask, run_block
 from engine.errors import JobStopped, ModelError, OutputError, StackError, UsageError
 from engine.executors import SerialExecutor
@@ -131,7 +132,7 @@ def test_another_job_in_the_same_folder_is_refused_by_name(
     with pytest.raises(OutputError, match="model"):
         other = make_threshold_model(tmp_path / "other.onnx", description="another")
         run_job(jobs.settings(stack, other, output))
-    with pytest.raises(OutputError, match="frames"):
+    with pytest.raises(OutputError, match=r"frames"):
         run_job(jobs.settings(stack, threshold_model, output, frames=(0, 3)))
     assert jobs.contents(output) == before
     jobs.write_stack(stack, jobs.blobs((14, 64, 96), seed=9))
@@ -354,7 +355,7 @@ def test_a_stop_finishes_what_is_in_flight_and_resumes(
     class Interrupts:
         asked = False
 
-        def showing(self, total: int, done: int) -> Any:
+        def showing(self, total: int, done: int, objects: int) -> Any:
             from contextlib import nullcontext
 
             self.total, self.before = total, done
@@ -394,3 +395,153 @@ def test_sessions_are_released(tmp_path: Path, stack: Path, threshold_model: Pat
     run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
     assert not block_module._runtimes._values and not block_module._stacks._values
     shutil.rmtree(tmp_path / "out")
+
+
+def test_an_input_is_never_written_over(tmp_path: Path, threshold_model: Path) -> None:
+    data = jobs.blobs((3, 40, 50))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        array = zarr.create_array(
+            tmp_path / name / "01.zarr", data=data, zarr_format=2, chunks=(1, 40, 50)
+        )
+        assert array.shape == data.shape
+    before = {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()}
+    inputs = [tmp_path / name / "01.zarr" for name in ("a", "b")]
+    for output in (tmp_path, tmp_path / "a" / "01.zarr"):
+        with pytest.raises(OutputError, match="over the input"):
+            run_job(jobs.settings(inputs, threshold_model, output, axes="TYX", fresh=True))
+    stranger = tmp_path / "out/stack.zarr"
+    stranger.mkdir(parents=True)
+    stack = jobs.write_stack(tmp_path / "stack.tif", data)
+    with pytest.raises(OutputError, match="is there already, and not by this job"):
+        run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
+    stack.unlink()
+    after = {p: p.read_bytes() for p in before}
+    assert after == before
+
+
+def test_an_end_while_starting_over_leaves_a_job_to_be_done(
+    tmp_path: Path, stack: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    job = jobs.settings(stack, threshold_model, output)
+    run_job(job)
+    whole = jobs.contents(output)
+    removed = 0
+
+    def dies(path: Path) -> None:
+        nonlocal removed
+        removed += 1
+        if removed == stop:
+            raise KeyboardInterrupt
+        shutil.rmtree(path)
+
+    for stop in (1, 2, 3, 4):  # noqa: B007 - read by `dies`
+        removed = 0
+        monkeypatch.setattr(records, "_remove", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(jobs.settings(stack, threshold_model, output, fresh=True))
+        monkeypatch.undo()
+        again = run_job(job)
+        assert not again.already_complete
+        assert jobs.contents(output) == whole
+
+
+def test_a_block_of_another_job_commits_nothing(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    output = tmp_path / "out"
+    run_job(jobs.settings(stack, threshold_model, output))
+    late: list[BlockTask] = []
+
+    class Keeps:
+        def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+            late.extend(tasks)
+            raise OutputError("the disk is full")
+            yield
+
+    with pytest.raises(JobStopped):
+        run_job(
+            jobs.settings(stack, threshold_model, output, threshold=0.4, fresh=True),
+            executor=Keeps(),
+        )
+    run_job(jobs.settings(stack, threshold_model, output, fresh=True))
+    before = jobs.contents(output)
+    with pytest.raises(JobStopped, match="another job has begun"):
+        run_block(late[0])
+    assert jobs.contents(output) == before
+
+
+def test_an_input_that_changes_stops_the_job(
+    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None
+) -> None:
+    output = tmp_path / "out"
+
+    class Changes(Shuffled):
+        def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+            stack.unlink()
+            yield from super().run(tasks)
+
+    job = jobs.settings(stack, threshold_model, output)
+    with pytest.raises(JobStopped, match=r"stack.tif.*same command goes on"):
+        run_job(job, executor=Changes(0))
+    assert not JobFolder(output).committed("stack")
+
+
+def test_resuming_with_inexact_tiles_is_refused(
+    tmp_path: Path, stack: Path, make_model: Any
+) -> None:
+    network = networks.unet((4, 8), positive=False)
+    model = make_model(network, networks.spec(network))
+    needed = 8
+    run_job(jobs.settings(stack, model, tmp_path / "exact", halo=needed, tile=48))
+    assert run_job(jobs.settings(stack, model, tmp_path / "exact")).already_complete
+    run_job(jobs.settings(stack, model, tmp_path / "rough", halo=0, tile=32))
+    with pytest.raises(OutputError, match="tile"):
+        run_job(jobs.settings(stack, model, tmp_path / "rough", halo=0, tile=48))
+
+
+def test_a_frame_the_network_cannot_tell_anything_of_is_set_aside(
+    tmp_path: Path, make_model: Any
+) -> None:
+    network = networks.unet((2, 2))
+    weights = network.graph.initializer[-1]
+    values = onnx.numpy_helper.to_array(weights) * np.float32(np.nan)
+    weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weights.name))
+    model = make_model(network, networks.spec(network))
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((2, 40, 50)))
+    summary = run_job(jobs.settings(stack, model, tmp_path / "out"))
+    assert (summary.exit_status, summary.frames_failed) == (1, 2)
+
+
+def test_a_binary_model_without_instances_gives_a_class_map(tmp_path: Path, stack: Path) -> None:
+    model = make_threshold_model(tmp_path / "map.onnx", instances="none")
+    run_job(jobs.settings(stack, model, tmp_path / "out"))
+    instances = make_threshold_model(tmp_path / "ids.onnx")
+    run_job(jobs.settings(stack, instances, tmp_path / "ids"))
+    found = labels_of(tmp_path / "out", "stack")
+    assert found.dtype == np.uint8
+    assert np.array_equal(found > 0, labels_of(tmp_path / "ids", "stack") > 0)
+    with pytest.raises(UsageError, match="--min-area"):
+        run_job(jobs.settings(stack, model, tmp_path / "area", min_area=3))
+
+
+def test_one_short_stack_does_not_stop_the_others(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    short = jobs.write_stack(tmp_path / "short.tif", jobs.blobs((2, 64, 96)))
+    job = jobs.settings([short, stack], threshold_model, tmp_path / "out", frames=(5, 8))
+    summary = run_job(job)
+    assert summary.exit_status == 1 and summary.frames_done == 3
+    assert "selects nothing of its 2 frames" in summary.refused[0]
+
+
+def test_a_damaged_identity_is_one_sentence(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    output = tmp_path / "out"
+    run_job(jobs.settings(stack, threshold_model, output))
+    JobFolder(output).identity_path.write_text("{")
+    for fresh in (False, True):
+        with pytest.raises(OutputError, match="is damaged"):
+            run_job(jobs.settings(stack, threshold_model, output, fresh=fresh))

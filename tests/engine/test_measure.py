@@ -19,7 +19,9 @@ def test_objects_equal_regionprops(seed: int, height: int, width: int, density: 
     channel = rng.integers(0, 65536, (height, width), dtype=np.uint16)
     probability = rng.random((height, width), dtype=np.float32)
     found = measure_objects(labels, channel, probability)
-    props = regionprops(labels.astype(int), np.stack([channel, probability], axis=-1))
+    props = regionprops(
+        labels.astype(int), np.stack([channel, probability], axis=-1, dtype=np.float64)
+    )
     assert found["label"].tolist() == [p.label for p in props]
     for i, p in enumerate(props):
         assert found["area_px"][i] == p.area

@@ -110,11 +110,18 @@ def test_a_graph_without_the_contracts_names_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 def test_pixels_enter_in_their_own_type(dtype: str) -> None:
     network = networks.unet((2, 2))
-    changed = accept_pixels(network, dtype)
-    onnx.checker.check_model(changed)
-    kinds = [node.op_type for node in changed.graph.node]
-    assert (kinds[0] == "Cast") == (dtype != "float32")
-    assert len(network.graph.node) == len(kinds) - (dtype != "float32")  # the original is whole
+    before = [node.op_type for node in network.graph.node]
+    accept_pixels(network, dtype)
+    onnx.checker.check_model(network)
+    kinds = [node.op_type for node in network.graph.node]
+    assert kinds == ([] if dtype == "float32" else ["Cast"]) + before
+
+
+def test_fixed_sizes_are_refused(make_model: Any) -> None:
+    network = networks.unet((2, 2))
+    network.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 256
+    with pytest.raises(ModelError, match="size of its image is fixed"):
+        open_model(str(make_model(network, networks.spec(network))))
 
 
 def test_a_spec_round_trips() -> None:

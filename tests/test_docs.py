@@ -1,0 +1,44 @@
+"""What the documents name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_named_files_exist(path: Path) -> None:
+    for name in re.findall(
+        r"`((?:engine|train|export|tests|benchmarks)/[\w./]+\.\w+)`", path.read_text()
+    ):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`(test_\w+\.py)`", path.read_text()):
+        assert list((ROOT / "tests").rglob(name)), name
+
+
+def test_the_readmes_options_exist() -> None:
+    from click.testing import CliRunner
+
+    from engine.cli import stackseg
+
+    text = (ROOT / "README.md").read_text()
+    helps = {
+        name: CliRunner().invoke(stackseg, [name, "--help"]).output
+        for name in ("segment", "plan", "inspect", "train", "export", "evaluate")
+    }
+    for line in re.findall(r"^    stackseg (\w+) (.*)$", text.replace("\\\n", " "), re.M):
+        command, rest = line
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in helps[command], f"{command} {option}"
