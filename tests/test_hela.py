@@ -11,6 +11,7 @@ import tifffile
 import zarr
 
 from engine.job import run_job
+from engine.score.metrics import Score, score
 from tests.engine import jobs
 
 pytestmark = pytest.mark.realdata
@@ -40,6 +41,12 @@ def test_identical_labels_four_times_over(realdata: Path, tmp_path: Path) -> Non
         (store,) = output.glob("*.zarr")
         found.append(zarr.open_array(store / "labels/nuclei/0", mode="r")[...])
     assert found[0].shape == frames.shape and 20 < found[0][0].max() < 200  # type: ignore
+    truths = [tifffile.imread(realdata / f"hela/01_ST/SEG/man_seg{t:03d}.tif") for t in (0, 4)]
+    pooled = sum(
+        (score(found[0][t], truth, 25) for t, truth in zip((0, 4), truths, strict=True)),
+        start=Score(),
+    )
+    assert pooled.iou >= 0.8  # the bundled model's floor
     for other in found[1:]:
         assert np.array_equal(other, found[0])
 

@@ -150,7 +150,9 @@ def _reads(graph: _Graph, node: onnx.NodeProto, axis: int, out: Interval) -> Int
         return out
     if node.op_type == "Resize":
         scale = _resize_scale(node, axis, graph.constants)
-        reach = 0 if _text(node, "mode", "nearest") == "nearest" else 1
+        rounding = _text(node, "nearest_mode", "round_prefer_floor")
+        nearest = _text(node, "mode", "nearest") == "nearest"
+        reach = 0 if nearest and rounding in ("floor", "round_prefer_floor") else 1
         return math.floor(out[0] / scale) - reach, math.floor(out[1] / scale) + reach
     stride = _attribute(node, "strides", axis, 1)
     extent = (_kernel(graph, node, axis) - 1) * _attribute(node, "dilations", axis, 1)

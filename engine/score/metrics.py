@@ -208,10 +208,12 @@ def _matched(overlaps: Overlaps, threshold: float) -> int:
     if threshold > 0.5:  # an object has at most one partner that covers more than half
         return int(np.count_nonzero(good))
     shape = (len(overlaps.result_areas), len(overlaps.truth_areas))
-    edges = (np.ones(np.count_nonzero(good), bool), (overlaps.result[good], overlaps.truth[good]))
     if not good.any():
         return 0
-    partners = maximum_bipartite_matching(csr_array(edges, shape=shape), perm_type="column")
+    # The matching takes 32-bit indices alone, which scipy before 1.15 does not make by itself.
+    pairs = tuple(ids[good].astype(np.int32) for ids in (overlaps.result, overlaps.truth))
+    edges = csr_array((np.ones(len(pairs[0]), bool), pairs), shape=shape)
+    partners = maximum_bipartite_matching(edges, perm_type="column")
     return int(np.count_nonzero(partners >= 0))
 
 

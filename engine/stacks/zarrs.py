@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,15 +177,26 @@ def _stored_chunks(meta: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _identity(top: Path, array: Path) -> str:
-    """Hash over the metadata of store and array, and over the times of their folders."""
+    """Hash over the store's metadata, and over names, sizes and times of the array's files."""
     digest = hashlib.sha256()
-    for folder in (top, array):
-        for name in _METADATA:
-            if (folder / name).is_file():
-                digest.update((folder / name).read_bytes())
-        stat = folder.stat()
-        digest.update(f"{stat.st_mtime_ns}\n".encode())
+    for name in _METADATA:
+        if (top / name).is_file():
+            digest.update((top / name).read_bytes())
+    for entry in _files(array):
+        stat = entry.stat()
+        digest.update(f"{entry.path}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def _files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """Every file below `folder`, in an order that is always the same."""
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files(entry.path)
+        else:
+            yield entry
 
 
 class _ZarrStack(Stack):

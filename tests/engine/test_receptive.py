@@ -61,3 +61,56 @@ def test_an_unknown_operator_has_no_radius() -> None:
     model.graph.node.append(node)
     field = receptive_field(model)
     assert field.radius is None and "NonMaxSuppression" in field.reason
+
+
+def resized(**attributes: object) -> onnx.ModelProto:
+    """MaxPool and Resize back to the image's size."""
+    from onnx import TensorProto, numpy_helper
+
+    nodes = [
+        helper.make_node("MaxPool", ["image"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Resize", ["p", "", "scales"], ["probabilities"], **attributes),
+    ]
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "resized",
+        [
+            info("image", TensorProto.FLOAT, ["N", 1, "H", "W"]),
+            info("statistics", TensorProto.FLOAT, ["N", 1, 2]),
+        ],
+        [info("probabilities", TensorProto.FLOAT, ["N", 1, "H", "W"])],
+        [scales],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {
+            "mode": "nearest",
+            "coordinate_transformation_mode": "asymmetric",
+            "nearest_mode": "floor",
+        },
+        {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+    ],
+)
+def test_resizing_on_an_aligned_grid_has_the_measured_radius(attributes: dict[str, str]) -> None:
+    model = resized(**attributes)
+    field = receptive_field(model)
+    assert field.radius is not None
+    assert measured_radius(model, field.stride, 0) <= field.radius <= 4
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+        {"mode": "cubic", "coordinate_transformation_mode": "half_pixel"},
+    ],
+)
+def test_resizing_by_the_size_of_the_frame_has_no_radius(attributes: dict[str, str]) -> None:
+    field = receptive_field(resized(**attributes))
+    assert field.radius is None and "depends on the size of the whole frame" in field.reason

@@ -20,6 +20,7 @@ from engine import store
 from engine.job import run_job
 from engine.layout import LabelLayout
 from tests import networks
+from tests.conftest import make_threshold_model
 from tests.engine import jobs
 
 
@@ -61,8 +62,8 @@ def test_shards_put_one_by_one_make_the_array(
 
 
 @pytest.fixture
-def result(tmp_path: Path) -> Path:
-    """A class map and instance labels of a calibrated 5-D stack; the path of the OME-Zarr."""
+def calibrated(tmp_path: Path) -> Path:
+    """A class map of a calibrated time-lapse of volumes; the path of the OME-Zarr."""
     import tifffile
 
     path = tmp_path / "stack.ome.tif"
@@ -89,12 +90,30 @@ def result(tmp_path: Path) -> Path:
     return tmp_path / "out/stack.zarr"
 
 
+@pytest.fixture(params=["YX", "TYX", "ZYX", "TZYX", "classes"])
+def result(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Instance labels of stacks of each shape, and a class map; the path of the OME-Zarr."""
+    if request.param == "classes":
+        return request.getfixturevalue("calibrated")  # type: ignore[no-any-return]
+    shape = {"YX": (), "TYX": (3,), "ZYX": (3,), "TZYX": (2, 3)}[request.param]
+    stack = tmp_path / "stack.ome.tif"
+    jobs.write_stack(stack, jobs.blobs((*shape, 64, 80)), axes=request.param)
+    model = make_threshold_model(tmp_path / "model.onnx")
+    run_job(jobs.settings(stack, model, tmp_path / "out"))
+    return tmp_path / "out/stack.zarr"
+
+
+def name_of(result: Path) -> str:
+    (name,) = zarr.open_group(result / "labels", mode="r").attrs["ome"]["labels"]  # type: ignore
+    return str(name)
+
+
 def expected(result: Path) -> Any:
-    return zarr.open_array(result / "labels/heart/0", mode="r")[...]
+    return zarr.open_array(result / "labels" / name_of(result) / "0", mode="r")[...]
 
 
-def test_axes_units_and_pixel_sizes_carry_over(result: Path) -> None:
-    image = zarr.open_group(result, mode="r").attrs["ome"]["multiscales"][0]  # type: ignore
+def test_axes_units_and_pixel_sizes_carry_over(calibrated: Path) -> None:
+    image = zarr.open_group(calibrated, mode="r").attrs["ome"]["multiscales"][0]  # type: ignore
     assert [a["name"] for a in image["axes"]] == ["t", "z", "y", "x"]
     assert [a["unit"] for a in image["axes"]] == ["second", *["micrometer"] * 3]
     transform = image["datasets"][0]["coordinateTransformations"][0]
@@ -107,9 +126,15 @@ def test_valid_by_ome_zarr_models(result: Path) -> None:
     image = Image.from_zarr(zarr.open_group(result, mode="r"))
     assert image.labels is not None
     Labels.from_zarr(zarr.open_group(result / "labels", mode="r"))
-    label = ImageLabel.from_zarr(zarr.open_group(result / "labels/heart", mode="r"))
-    names = [p.model_dump()["name"] for p in label.attributes.ome.image_label.properties or ()]
-    assert names == ["background", "left", "right"]
+    label = ImageLabel.from_zarr(zarr.open_group(result / "labels" / name_of(result), mode="r"))
+    assert label.attributes.ome.image_label is not None
+
+
+def test_classes_have_names_and_colours(calibrated: Path) -> None:
+    group = zarr.open_group(calibrated / "labels/heart", mode="r")
+    shown = group.attrs["ome"]["image-label"]  # type: ignore
+    assert [p["name"] for p in shown["properties"]] == ["background", "left", "right"]  # type: ignore
+    assert shown["colors"][0]["rgba"][3] == 0  # type: ignore
 
 
 def test_opens_with_ome_zarr_py(result: Path) -> None:
@@ -144,5 +169,6 @@ def test_opens_with_our_own_reader(result: Path) -> None:
     from engine.stacks.open import open_stack
 
     with open_stack(str(result)) as stack:
-        assert stack.info.axes == "TZYX"
-        assert np.array_equal(stack.read(1, 1, [0])[0], expected(result)[1, 1])
+        labels = expected(result)
+        t, z = stack.info.size("T") - 1, stack.info.size("Z") - 1
+        assert np.array_equal(stack.read(t, z, [0])[0], labels.reshape(-1, *labels.shape[-2:])[-1])

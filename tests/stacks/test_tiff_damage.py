@@ -70,6 +70,18 @@ def test_big_imagej_file_that_is_cut_off(tmp_path: Path) -> None:
         open_stack(str(path))
 
 
+def test_a_damaged_description_is_never_a_shorter_stack(tmp_path: Path) -> None:
+    """It alone says how many frames lie behind the one directory."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, ramp((6, 64, 64)), truncate=True, metadata={"axes": "TYX"})
+    data = path.read_bytes()
+    assert b"[6, 64, 64]" in data
+    path.write_bytes(data.replace(b"[6, 64, 64]", b"[6, 64, 64;"))
+    with pytest.raises(StackError) as caught:
+        open_stack(str(path))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("back_to", [0, 50, 149])
 def test_a_chain_that_runs_in_a_circle(tmp_path: Path, back_to: int) -> None:
     path = tmp_path / "a.tif"

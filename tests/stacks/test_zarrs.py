@@ -187,6 +187,17 @@ def test_bad_arrays(tmp_path: Path, document: Any, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_chunks_without_pixels(tmp_path: Path) -> None:
+    """Nothing can have been stored in them: what zarr reads there is no image."""
+    write(tmp_path / "a", ramp((5, 20, 30)), 3)
+    metadata = tmp_path / "a" / "zarr.json"
+    document = json.loads(metadata.read_text())
+    document["chunk_grid"]["configuration"]["chunk_shape"] = [1, 20, 0]
+    metadata.write_text(json.dumps(document))
+    with pytest.raises(StackError, match="no image"):
+        open_stack(str(tmp_path / "a"))
+
+
 @pytest.mark.parametrize(
     "multiscales",
     [
@@ -209,3 +220,18 @@ def test_bad_images(tmp_path: Path, multiscales: Any) -> None:
     with pytest.raises(StackError) as caught:
         open_stack(str(tmp_path / "a.zarr"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_identity_changes_when_a_chunk_does(tmp_path: Path, version: int) -> None:
+    data = np.arange(4 * 8 * 9, dtype=np.uint16).reshape(4, 8, 9)
+    array = zarr.create_array(
+        tmp_path / "a.zarr",
+        data=data,
+        chunks=(1, 8, 9),
+        zarr_format=version,  # type: ignore
+    )
+    before = open_stack(str(tmp_path / "a.zarr"), "TYX").info.identity
+    assert open_stack(str(tmp_path / "a.zarr"), "TYX").info.identity == before
+    array[2] = data[1]
+    assert open_stack(str(tmp_path / "a.zarr"), "TYX").info.identity != before

@@ -1,0 +1,55 @@
+"""The module that is exported: normalise, network, activation. What the engine runs, in torch."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from train.networks.normalise import normalise
+
+
+class ServedNetwork(nn.Module):
+    """Raw pixels and the frame's statistics in, class probabilities out.
+
+    image         float32 (N, C, H, W), H and W multiples of the network's stride
+    statistics    float32 (N, C, 2), low and high of the whole frame
+    -> probabilities  float32 (N, K, H, W); K = 1: sigmoid; K > 1: softmax over the classes
+    """
+
+    def __init__(self, network: nn.Module, n_outputs: int) -> None:
+        super().__init__()
+        self.network = fold_batch_norm(network)
+        self.n_outputs = n_outputs
+        self.eval()
+
+    def forward(self, image: Tensor, statistics: Tensor) -> Tensor:
+        """Probabilities of one batch."""
+        logits = self.network(normalise(image, statistics))
+        if self.n_outputs == 1:
+            return torch.sigmoid(logits)
+        return torch.softmax(logits, dim=1)
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy in eval mode whose batch normalisations are part of the convolutions before them.
+
+    Folded in float64, so that the copy agrees with the original to float32 rounding.
+    """
+    folded = copy.deepcopy(network).eval()
+    for block in folded.modules():
+        if isinstance(block, nn.Sequential):
+            _fold_sequence(block)
+    return folded
+
+
+def _fold_sequence(block: nn.Sequential) -> None:
+    names = list(block._modules)
+    for name, following in pairwise(names):
+        convolution, norm = block._modules[name], block._modules[following]
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            block._modules[name] = fuse_conv_bn_eval(convolution.double(), norm.double()).float()
+            block._modules[following] = nn.Identity()

@@ -1,0 +1,252 @@
+"""Checkpoint -> ONNX file. Nothing is written before ONNX Runtime has agreed with PyTorch."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.export import Dim
+
+from engine.errors import ModelError, OutputError, UsageError
+from engine.graph import receptive_field
+from engine.intensity import frame_statistics
+from engine.model import (
+    IMAGE,
+    METADATA_KEY,
+    PROBABILITIES,
+    STATISTICS,
+    ClassSpec,
+    ModelSpec,
+    Normalisation,
+)
+from engine.stacks.synthetic import TimeLapse
+from export.graph import ServedNetwork
+from train.checkpoint import Checkpoint, load_checkpoint
+from train.networks import UNet
+from train.networks.normalise import normalise
+from train.predict import pad_to_stride
+
+OPSET = 18
+TOLERANCE = 1e-4  # of probability
+# (batch, height, width) of the frames on which the two must agree; the last is odd in one
+# dimension only, which is where hand-made padding goes wrong.
+CHECKED_SIZES = ((1, 64, 64), (2, 96, 160), (1, 120, 161))
+AXES = {0: "batch", 2: "height", 3: "width"}
+COLORS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+
+
+def export_run(
+    run: Path,
+    output: Path,
+    name: str | None = None,
+    checkpoint: str = "best",
+    description: str = "",
+) -> ModelSpec:
+    """Write the checkpoint "best" or "last" of a training run as an ONNX file.
+
+    Raises ModelError, and leaves nothing behind, where the run holds no such checkpoint or where
+    ONNX Runtime's probabilities differ from PyTorch's by more than TOLERANCE.
+    """
+    state = load_checkpoint(run / f"{checkpoint}.pt")
+    network = state.build()
+    model = to_onnx(network, state.network.n_out)
+    spec = make_spec(state, model, network, name or output.stem, description)
+    embed(model, spec)
+    data = model.SerializeToString()
+    check_agreement(data, network, spec)
+    _put(output, data)
+    return spec
+
+
+def to_onnx(network: UNet, n_outputs: int) -> onnx.ModelProto:
+    """The graph of engine/model.py's contract, dynamic in batch, height and width."""
+    served = ServedNetwork(network, n_outputs)
+    stride, n_in = network.stride, network.n_in
+    image = torch.zeros(2, n_in, 4 * stride, 6 * stride)
+    statistics = torch.tensor([0.0, 1.0]).expand(2, n_in, 2).contiguous()
+    with warnings.catch_warnings(), _Quiet("torch.onnx"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            served,
+            (image, statistics),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[IMAGE, STATISTICS],
+            output_names=[PROBABILITIES],
+            dynamic_shapes={
+                IMAGE: dict.fromkeys(AXES, Dim.DYNAMIC),
+                STATISTICS: {0: Dim.DYNAMIC},
+            },
+            verbose=False,
+        )
+    if program is None:
+        raise ModelError("PyTorch's exporter returned nothing")
+    return _tidied(program.model_proto)
+
+
+def make_spec(
+    state: Checkpoint, model: onnx.ModelProto, network: UNet, name: str, description: str = ""
+) -> ModelSpec:
+    """The spec: stride and radius are read off the graph and must be the architecture's own."""
+    field = receptive_field(model)
+    if (field.stride, field.radius) != (network.stride, network.receptive_radius):
+        raise ModelError(
+            f"the graph has stride {field.stride} and receptive radius {field.radius}, but the "
+            f"architecture {network.stride} and {network.receptive_radius}: the export is wrong"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores")
+    return ModelSpec(
+        name=name,
+        description=description,
+        channels=_channel_names(state),
+        classes=_classes(state),
+        normalisation=state.settings.normalisation,
+        stride=field.stride,
+        receptive_radius=network.receptive_radius,
+        threshold=state.chosen.get("threshold", 0.5),
+        min_area=int(state.chosen.get("min_area", 0)),
+        trained_on=state.trained_on,
+        scores={key: round(value, 4) for key, value in state.scores.items()},
+        hashes=dict(state.hashes),
+        created_with=f"stackseg {_version()}",
+    )
+
+
+def embed(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Put the spec into the file's metadata, as its only entry under its key."""
+    others = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(others)
+    model.metadata_props.add(key=METADATA_KEY, value=spec.model_dump_json())
+
+
+def check_agreement(data: bytes, network: UNet, spec: ModelSpec) -> float:
+    """Largest difference of probability between ONNX Runtime on the CPU and PyTorch.
+
+    `data` is the serialised model. The reference is the network as it was trained, batch
+    normalisation apart. Raises ModelError above TOLERANCE.
+    """
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for size in CHECKED_SIZES:
+        image, statistics = _frames(size, network, spec.normalisation)
+        feed = {IMAGE: image.numpy(), STATISTICS: statistics.numpy()}
+        found = session.run([PROBABILITIES], feed)[0]
+        wanted = _reference(network, image, statistics, spec)
+        if found.shape != wanted.shape:
+            raise ModelError(
+                f"ONNX Runtime returns {found.shape} where PyTorch returns {wanted.shape}; "
+                "nothing was written"
+            )
+        difference = float(np.abs(found - wanted).max())
+        worst = max(worst, difference)
+        if not difference <= TOLERANCE:  # also where it is NaN
+            raise ModelError(
+                f"ONNX Runtime and PyTorch differ by {difference:.2g} in probability on a frame of "
+                f"{size[1]}x{size[2]} px, more than {TOLERANCE:g}; nothing was written"
+            )
+    return worst
+
+
+def _reference(
+    network: UNet, image: Tensor, statistics: Tensor, spec: ModelSpec
+) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        logits = network.eval()(normalise(image, statistics))
+        found = torch.sigmoid(logits) if spec.n_outputs == 1 else torch.softmax(logits, dim=1)
+    return np.asarray(found.numpy(), dtype=np.float32)
+
+
+def _frames(
+    size: tuple[int, int, int], network: UNet, normalisation: Normalisation
+) -> tuple[Tensor, Tensor]:
+    """Synthetic nuclei (N, C, H, W), padded to the stride, and their statistics (N, C, 2)."""
+    batch, height, width = size
+    lapse = TimeLapse(shape=(batch * network.n_in, height, width), seed=1, density=2000)
+    planes = np.stack([lapse.frame(t)[0] for t in range(lapse.shape[0])])
+    frames = planes.reshape(batch, network.n_in, height, width)
+    statistics = np.stack([frame_statistics(frame, normalisation) for frame in frames])
+    image = torch.from_numpy(frames.astype(np.float32))
+    return pad_to_stride(image, network.stride), torch.from_numpy(statistics)
+
+
+def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's stack traces, which tell paths; with axes that have names."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output):
+        shape = value.type.tensor_type.shape.dim
+        for axis, axis_name in AXES.items():
+            if axis < len(shape) and (axis == 0 or value.name != STATISTICS):
+                shape[axis].dim_param = axis_name
+    model.producer_name, model.producer_version = "stackseg", _version()
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _put(output: Path, data: bytes) -> None:
+    """Write beside `output`, then put it in place at once."""
+    beside = output.with_name(output.name + ".part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(data)
+        beside.replace(output)
+    except OSError as error:
+        if beside.is_file():
+            beside.unlink()
+        raise OutputError(f"{output}: cannot be written ({error.strerror})") from None
+
+
+def _channel_names(state: Checkpoint) -> tuple[str, ...]:
+    n_in, names = state.network.n_in, state.settings.channel_names
+    if names and len(names) != n_in:
+        raise ModelError(f"the settings name {len(names)} channels, but the network takes {n_in}")
+    if names:
+        return names
+    return ("intensity",) if n_in == 1 else tuple(f"channel {i + 1}" for i in range(n_in))
+
+
+def _classes(state: Checkpoint) -> tuple[ClassSpec, ...]:
+    names = [state.settings.class_name]
+    if state.network.n_out > 1:
+        names = [f"class {i}" for i in range(1, state.network.n_out)]
+    colors = [COLORS[1 + i % (len(COLORS) - 1)] for i in range(len(names))]
+    background = ClassSpec(name="background", color=COLORS[0])
+    return (
+        background,
+        *(ClassSpec(name=n, color=c) for n, c in zip(names, colors, strict=True)),
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("stackseg")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class _Quiet:
+    """Keeps a logger to errors while the block runs."""
+
+    def __init__(self, name: str) -> None:
+        self.logger = logging.getLogger(name)
+
+    def __enter__(self) -> None:
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *exc: object) -> None:
+        self.logger.setLevel(self.level)

@@ -1,0 +1,91 @@
+"""What the bundled model `nuclei` reaches on real images that it has never seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from engine.intensity import frame_statistics
+from engine.model import IMAGE, STATISTICS
+from engine.model_file import ModelFile, open_model
+from engine.score.metrics import Score, score
+from train.data.frames import load_frame
+from train.data.layouts import find_pairs
+from train.data.splits import split_frames
+
+HELA_MARGIN = 25  # px; the truth ends there
+
+
+class Nuclei:
+    """The bundled model by ONNX Runtime alone: what any other program would get from the file."""
+
+    def __init__(self) -> None:
+        self.model: ModelFile = open_model("nuclei")
+        self.session = onnxruntime.InferenceSession(
+            self.model.data, providers=["CPUExecutionProvider"]
+        )
+
+    def labels(self, frame: NDArray[Any]) -> NDArray[np.int32]:
+        """Instance labels (Y, X) of a frame (1, Y, X)."""
+        spec = self.model.spec
+        height, width = frame.shape[1:]
+        after = ((0, 0), (0, -height % spec.stride), (0, -width % spec.stride))
+        image = np.pad(frame, after, mode="reflect").astype(np.float32)
+        statistics = frame_statistics(frame, spec.normalisation)
+        feed = {IMAGE: image[None], STATISTICS: statistics[None]}
+        probability = self.session.run(None, feed)[0][0, 0, :height, :width]
+        labels, _ = ndimage.label(probability > spec.threshold, np.ones((3, 3)), np.int32)
+        small = np.bincount(labels.ravel()) < spec.min_area
+        return np.where(small[labels], 0, labels).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def nuclei() -> Nuclei:
+    return Nuclei()
+
+
+def test_the_bundled_model_is_small_and_says_where_it_comes_from(nuclei: Nuclei) -> None:
+    spec = nuclei.model.spec
+    assert len(nuclei.model.data) < 4e6
+    assert (spec.name, spec.stride, spec.receptive_radius) == ("nuclei", 8, 46)
+    assert set(spec.hashes) == {"data", "code", "settings"}
+    assert "dsb2018" in spec.trained_on
+    card = nuclei.model.path.with_suffix(".md").read_text()
+    assert nuclei.model.sha256 in card
+
+
+@pytest.mark.realdata
+def test_hela_foreground_is_found(realdata: Path, nuclei: Nuclei) -> None:
+    """Foreground IoU of at least 0.80 on all frames of hela/01 with truth."""
+    total = Score()
+    for truth in sorted((realdata / "hela" / "01_ST" / "SEG").glob("man_seg*.tif")):
+        frame = tifffile.imread(realdata / "hela" / "01" / f"t{truth.stem[-3:]}.tif")
+        total += score(nuclei.labels(frame[None]), tifffile.imread(truth), HELA_MARGIN)
+    print({k: round(v, 4) if isinstance(v, float) else v for k, v in total.to_dict().items()})
+    assert total.frames == 47
+    assert total.iou >= 0.80
+
+
+@pytest.mark.realdata
+def test_held_back_images_are_segmented(realdata: Path, nuclei: Nuclei) -> None:
+    """A floor under F1 at IoU 0.5 on the fifth of dsb2018 held back from training.
+
+    The model's card gives what it reaches, 0.835; the goal is 0.85 and not reached yet.
+    """
+    spec = nuclei.model.spec
+    held_back = split_frames(find_pairs(realdata / "dsb2018"), 0.1, 0.2).test
+    scores = []
+    for source in held_back:
+        frame = load_frame(source, spec.normalisation, 0)
+        scores.append(score(nuclei.labels(frame.image), frame.labels))
+    per_image = float(np.mean([s.f1[0] for s in scores]))
+    print({"f1_50 pooled": sum(scores, Score()).f1[0], "f1_50 per image": per_image})
+    assert len(held_back) == 95
+    assert per_image >= 0.82

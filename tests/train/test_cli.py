@@ -1,0 +1,99 @@
+"""`stackseg train`: options reach the settings, mistakes end in one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from engine.errors import MissingExtra, StacksegError
+from tests.train.data import write_ctc, write_pairs
+from train.checkpoint import load_checkpoint
+from train.cli import train
+
+SMALL = [
+    "--channels", "2,4", "--epochs", "1", "--steps-per-epoch", "2", "--patch", "32",
+    "--batch", "1", "--workers", "0", "--device", "cpu",
+]  # fmt: skip
+
+
+def test_a_run_from_the_command_line(tmp_path: Path) -> None:
+    data = write_ctc(tmp_path / "data", {"01": 6, "02": 4})
+    run = tmp_path / "run"
+    result = CliRunner().invoke(
+        train,
+        ["--data", str(data), "--layout", "ctc", "--output", str(run), "--frames", "0:5", *SMALL],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0
+    assert "epoch 1/1" in result.stderr
+    assert result.stdout.startswith("val_iou ")
+    settings = load_checkpoint(run / "best.pt").settings
+    assert (settings.frames, settings.channels) == ((0, 5), (2, 4))
+    assert (settings.ignore_border, settings.test_fraction) == (25, 0.0)
+
+
+def test_pairs_hold_back_a_fifth_and_no_margin(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "data", [f"{i}.tif" for i in range(10)])
+    run = tmp_path / "run"
+    arguments = ["--data", str(data), "--layout", "pairs", "--output", str(run), *SMALL]
+    assert CliRunner().invoke(train, arguments).exit_code == 0
+    settings = load_checkpoint(run / "best.pt").settings
+    assert (settings.ignore_border, settings.test_fraction) == (0, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", "nowhere"], "there is no such folder"),
+        (["--patch", "100"], "multiple of the network's stride 8"),
+        (["--lr", "0"], "--lr: Input should be greater than 0"),
+        (["--frames", "0:5"], "layout ctc only"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(options: list[str], words: str, tmp_path: Path) -> None:
+    arguments = ["--data", str(tmp_path), "--layout", "pairs", "--output", str(tmp_path / "run")]
+    result = CliRunner().invoke(train, arguments + options)
+    assert isinstance(result.exception, StacksegError)
+    assert words in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+@pytest.mark.parametrize("options", [["--channels", "a,b"], ["--frames", "5"], ["--frames", "x:y"]])
+def test_values_that_cannot_be_read_are_usage_errors(options: list[str], tmp_path: Path) -> None:
+    arguments = ["--data", str(tmp_path), "--layout", "ctc", "--output", str(tmp_path)]
+    result = CliRunner().invoke(train, arguments + options)
+    assert result.exit_code == 2
+    assert options[0] in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train.cli:train", "export.cli:export"])
+def test_without_torch_one_sentence_tells_what_to_install(command: str, tmp_path: Path) -> None:
+    module, name = command.split(":")
+    arguments = {
+        "train": ["--data", str(tmp_path), "--layout", "pairs", "--output", str(tmp_path / "run")],
+        "export": [str(tmp_path), "--output", str(tmp_path / "m.onnx")],
+    }[name]
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        f"from {module} import {name}\n"
+        f"try: {name}.main({arguments!r}, standalone_mode=False)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.startswith(
+        f"{MissingExtra.__name__} stackseg {name} needs PyTorch: pip install"
+    )
+    assert "stackseg[train]" in out.stdout
+
+
+@pytest.mark.parametrize("module", ["train.cli", "export.cli"])
+def test_command_modules_load_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(' '.join(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(out.stdout.split())
+    heavy = {"torch", "numpy", "scipy", "onnx", "onnxruntime", "pydantic", "matplotlib", "dask"}
+    assert not heavy & loaded

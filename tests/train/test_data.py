@@ -1,0 +1,180 @@
+"""Layouts and splits: what is found, and that no group is ever in two parts."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import StackError, StacksegError, UsageError
+from engine.model import Normalisation
+from tests.train.data import nuclei, write_ctc, write_pairs
+from train.data.frames import FrameSource, digest, load_frame, make_frame, read_channels
+from train.data.layouts import find_ctc, find_pairs
+from train.data.splits import split_frames
+from train.data.synthetic import synthetic_frames
+
+
+def test_ctc_finds_the_frames_that_have_truth(tmp_path: Path) -> None:
+    found = find_ctc(write_ctc(tmp_path, {"01": 5, "02": 3}))
+    assert [f.name for f in found] == ["01/t000", "01/t002", "01/t004", "02/t000", "02/t002"]
+    assert [f.group for f in found] == ["01", "01", "01", "02", "02"]
+    assert found[1].labels.name == "man_seg002.tif"
+
+
+def test_ctc_frame_range_leaves_out_its_end(tmp_path: Path) -> None:
+    found = find_ctc(write_ctc(tmp_path, {"01": 9}), (2, 6))
+    assert [f.time for f in found] == [2, 4]
+
+
+def test_ctc_prefers_silver_truth(tmp_path: Path) -> None:
+    write_ctc(tmp_path, {"01": 3}, kind="GT")
+    assert "01_GT" in str(find_ctc(tmp_path)[0].labels)
+    shutil.copytree(tmp_path / "01_GT", tmp_path / "01_ST")
+    assert all("01_ST" in str(f.labels) for f in find_ctc(tmp_path))
+
+
+@pytest.mark.parametrize("find", [find_ctc, find_pairs])
+def test_an_empty_folder_is_refused_with_the_layout_it_should_have(find, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(StackError, match=r"man_seg000|images/"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("truth", ["labels", "masks"])
+def test_pairs_in_one_folder(tmp_path: Path, truth: str) -> None:
+    found = find_pairs(write_pairs(tmp_path, ["b.tif", "a.tif"], truth=truth))
+    assert [f.name for f in found] == ["images/a.tif", "images/b.tif"]
+    assert [f.group for f in found] == ["images/a.tif", "images/b.tif"]
+    assert all(f.labels.parent.name == truth for f in found)
+
+
+def test_pairs_in_sub_folders_are_grouped_by_folder(tmp_path: Path) -> None:
+    found = find_pairs(write_pairs(tmp_path, ["dish1/a.tif", "dish1/b.tif", "dish2/a.tif"]))
+    assert [(f.name, f.group) for f in found] == [
+        ("dish1/images/a.tif", "dish1"),
+        ("dish1/images/b.tif", "dish1"),
+        ("dish2/images/a.tif", "dish2"),
+    ]
+
+
+def test_pairs_are_grouped_by_what_the_pattern_matches(tmp_path: Path) -> None:
+    names = ["p01_z0.tif", "p01_z1.tif", "p02_z0.tif"]
+    write_pairs(tmp_path, names)
+    assert [f.group for f in find_pairs(tmp_path, r"(p\d+)_z")] == ["p01", "p01", "p02"]
+    assert [f.group for f in find_pairs(tmp_path, r"p\d+")] == ["p01", "p01", "p02"]
+    with pytest.raises(UsageError, match="matches nothing in p01_z0"):
+        find_pairs(tmp_path, "q")
+    with pytest.raises(UsageError, match="not a regular expression"):
+        find_pairs(tmp_path, "(")
+
+
+def test_an_image_without_truth_is_named(tmp_path: Path) -> None:
+    write_pairs(tmp_path, ["a.tif", "b.tif"])
+    (tmp_path / "labels" / "b.tif").unlink()
+    with pytest.raises(StackError, match=r"1 images have no truth there, the first is b\.tif"):
+        find_pairs(tmp_path)
+
+
+def _sources(groups: list[str]) -> list[FrameSource]:
+    return [FrameSource(f"{g}/{i}", g, Path(), Path(), i) for i, g in enumerate(groups)]
+
+
+@given(
+    groups=st.lists(st.text("abc", min_size=1, max_size=3), min_size=4, max_size=40),
+    val=st.sampled_from([0.1, 0.2]),
+    test=st.sampled_from([0.0, 0.2]),
+    order=st.randoms(use_true_random=False),
+)
+def test_parts_share_no_group_and_do_not_depend_on_order(
+    groups: list[str], val: float, test: float, order: random.Random
+) -> None:
+    sources = _sources(groups)
+    if len(set(groups)) == 2 and test:
+        with pytest.raises(UsageError, match="cannot be split"):
+            split_frames(sources, val, test)
+        return
+    split = split_frames(sources, val, test)
+    parts = [split.train, split.val, split.test]
+    assert sorted(f.name for p in parts for f in p) == sorted(f.name for f in sources)
+    assert split.train and split.val and bool(split.test) == bool(test)
+    if len(set(groups)) > 1:
+        seen = [{f.group for f in part} for part in parts]
+        assert sum(map(len, seen)) == len(set(groups))
+    order.shuffle(sources)
+    again = split_frames(sources, val, test)
+    assert [{f.name for f in p} for p in (again.train, again.val, again.test)] == [
+        {f.name for f in p} for p in parts
+    ]
+
+
+def test_one_sequence_is_split_by_time_and_says_so() -> None:
+    split = split_frames(_sources(["01"] * 20), 0.1, 0.0)
+    assert [f.time for f in split.val] == [18, 19]
+    assert max(f.time for f in split.train) == 17
+    assert split.rule.startswith("by time")
+    assert split.as_json()["val"]["frames"] == ["01/18", "01/19"]
+
+
+def test_the_test_part_does_not_change_with_the_validation_fraction() -> None:
+    sources = _sources([f"image{i}" for i in range(50)])
+    first, second = split_frames(sources, 0.1, 0.2), split_frames(sources, 0.3, 0.2)
+    assert first.test == second.test
+    assert len(first.test) == 10
+
+
+def test_grey_that_is_stored_as_colour_is_one_channel(tmp_path: Path) -> None:
+    grey = nuclei(0)[0].astype(np.uint8)
+    alpha = np.full_like(grey, 255)
+    tifffile.imwrite(tmp_path / "rgb.tif", np.dstack([grey] * 3), photometric="rgb")
+    tifffile.imwrite(
+        tmp_path / "rgba.tif", np.dstack([grey] * 3 + [alpha]), photometric="rgb",
+        extrasamples=["unassalpha"],
+    )  # fmt: skip
+    for name in ("rgb.tif", "rgba.tif"):
+        assert np.array_equal(read_channels(tmp_path / name), grey[None])
+
+
+def test_truth_of_another_size_is_refused_with_both(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "image.tif", nuclei(0, 64)[0])
+    tifffile.imwrite(tmp_path / "labels.tif", nuclei(0, 48)[1])
+    source = FrameSource("a", "a", tmp_path / "image.tif", tmp_path / "labels.tif")
+    with pytest.raises(StackError, match=r"48x48 px but its image 64x64"):
+        load_frame(source, Normalisation(), 0)
+
+
+def test_a_margin_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
+    (source,) = find_pairs(write_pairs(tmp_path, ["a.tif"], size=40))
+    with pytest.raises(StacksegError, match="--ignore-border 20 leaves nothing of 40x40"):
+        load_frame(source, Normalisation(), 20)
+    assert load_frame(source, Normalisation(), 5).inside == (slice(5, 35), slice(5, 35))
+
+
+def test_a_frame_without_contrast_is_named() -> None:
+    flat = np.zeros((1, 8, 8), np.uint8)
+    with pytest.raises(StackError, match="01/t003: every pixel has the value 0"):
+        make_frame("01/t003", flat, np.zeros((8, 8), np.int32), Normalisation())
+
+
+def test_the_digest_follows_contents_and_not_order() -> None:
+    frames = [
+        make_frame(str(i), image[None], labels.astype(np.int32), Normalisation())
+        for i, (image, labels) in enumerate(map(nuclei, range(3)))
+    ]
+    assert digest(frames) == digest(frames[::-1])
+    changed = frames[0].image.copy()
+    changed[0, 0, 0] += 1
+    other = make_frame("0", changed, frames[0].labels, Normalisation())
+    assert digest([other, *frames[1:]]) != digest(frames)
+
+
+def test_synthetic_frames_follow_from_their_seed() -> None:
+    first, again = (synthetic_frames(3, 5, Normalisation()) for _ in range(2))
+    assert [f.sha256 for f in first] == [f.sha256 for f in again]
+    assert all(f.labels.any() for f in first)
+    assert digest(synthetic_frames(3, 6, Normalisation())) != digest(first)

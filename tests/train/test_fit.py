@@ -1,0 +1,202 @@
+"""A whole training run, small: what it leaves, that a seed repeats it, and that it learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.errors import ModelError, OutputError, UsageError
+from engine.model import Normalisation
+from engine.stacks.synthetic import TimeLapse
+from tests.train.data import write_ctc, write_pairs
+from train.checkpoint import load_checkpoint
+from train.curves import Epoch, read_history
+from train.data.frames import make_frame
+from train.data.patches import whole_frame
+from train.fit import fit, learning_rate, resolve_device, start_from
+from train.losses import segmentation_loss
+from train.networks import NetworkArgs, UNet
+from train.settings import TrainSettings
+
+
+def _settings(data: Path, **values: Any) -> TrainSettings:
+    small = {"layout": "pairs", "channels": (2, 4), "patch": 32, "batch": 2, "workers": 0}
+    run = {"epochs": 2, "steps_per_epoch": 3, "device": "cpu", "precision": "fp32"}
+    return TrainSettings.model_validate(small | run | {"data": str(data)} | values)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), [f"{i}.tif" for i in range(10)])
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def test_a_run_leaves_all_it_promises(pairs: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = _settings(pairs, test_fraction=0.2, synthetic=2)
+    best = fit(settings, tmp_path / "run", note=said.append)
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {
+        "best.pt", "last.pt", "history.csv", "curves.png",
+        "settings.json", "split.json", "threshold.csv",
+    }  # fmt: skip
+    history = read_history(tmp_path / "run" / "history.csv")
+    assert [row.epoch for row in history] == [1, 2]
+    assert [row.step for row in history] == [3, 6]
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert [len(split[part]["frames"]) for part in ("train", "val", "test")] == [7, 1, 2]
+    assert split["synthetic"] == {"train": 2, "val": 1}
+    saved = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert TrainSettings.model_validate(saved) == settings
+    assert set(best.scores) == {f"{p}_{s}" for p in ("val", "test") for s in ("iou", "f1", "f1_50")}
+    assert "by group" in said[0]
+
+
+def test_a_checkpoint_says_all_and_builds_the_network_again(pairs: Path, tmp_path: Path) -> None:
+    settings = _settings(pairs)
+    fit(settings, tmp_path, note=_silent)
+    last = load_checkpoint(tmp_path / "last.pt")  # by torch's weights_only loader
+    assert last.settings == settings
+    assert (last.epoch, last.step) == (2, 6)
+    assert last.optimiser["param_groups"][0]["weight_decay"] == settings.weight_decay
+    assert last.rng is not None
+    assert set(last.hashes) == {"data", "code", "settings"}
+    assert last.best_score == max(r.val_f1 for r in read_history(tmp_path / "history.csv"))
+    assert last.build()(torch.rand(1, 1, 8, 8)).shape == (1, 1, 8, 8)
+    best = load_checkpoint(tmp_path / "best.pt")
+    assert set(best.chosen) == {"threshold", "min_area"}
+
+
+def test_the_same_seed_gives_the_same_history(pairs: Path, tmp_path: Path) -> None:
+    for name, seed, workers in (("a", 3, 0), ("b", 3, 1), ("c", 4, 0)):
+        fit(_settings(pairs, seed=seed, workers=workers), tmp_path / name, note=_silent)
+    first, again, other = ((tmp_path / n / "history.csv").read_text() for n in "abc")
+    assert first == again
+    assert first != other
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(pairs: Path, tmp_path: Path) -> None:
+    settings = _settings(pairs, epochs=3)
+    whole = fit(settings, tmp_path / "whole", note=_silent)
+
+    def interrupt(row: Epoch) -> None:
+        if row.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings, tmp_path / "cut", note=_silent, report=interrupt)
+    resumed = fit(settings, tmp_path / "cut", note=_silent, resume=True)
+    histories = [(tmp_path / name / "history.csv").read_text() for name in ("whole", "cut")]
+    assert histories[0] == histories[1]
+    assert resumed.scores == whole.scores
+    assert all(torch.equal(w, resumed.weights[name]) for name, w in whole.weights.items())
+
+
+def test_a_run_does_not_go_on_with_other_settings(pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no training run to go on with"):
+        fit(_settings(pairs), tmp_path, note=_silent, resume=True)
+    fit(_settings(pairs, epochs=1), tmp_path, note=_silent)
+    with pytest.raises(UsageError, match="begun with other settings"):
+        fit(_settings(pairs, epochs=2), tmp_path, note=_silent, resume=True)
+
+
+def test_a_run_starts_from_the_weights_of_another(pairs: Path, tmp_path: Path) -> None:
+    first = fit(_settings(pairs, epochs=1), tmp_path / "first", note=_silent)
+    network = UNet(1, 1, (2, 4))
+    args = NetworkArgs("unet", 1, 1, (2, 4))
+    start_from(network, args, tmp_path / "first")
+    assert all(torch.equal(w, first.weights[name]) for name, w in network.state_dict().items())
+    said: list[str] = []
+    onward = _settings(pairs, epochs=1, init=str(tmp_path / "first"))
+    second = fit(onward, tmp_path / "second", note=said.append)
+    assert any("starting from the best weights" in words for words in said)
+    assert second.hashes["settings"] != first.hashes["settings"]
+    with pytest.raises(UsageError, match="its network is"):
+        start_from(UNet(1, 1, (2, 6)), NetworkArgs("unet", 1, 1, (2, 6)), tmp_path / "first")
+
+
+def test_one_sequence_is_split_by_time_and_said(tmp_path: Path) -> None:
+    data, said = write_ctc(tmp_path / "data", {"01": 21}), list[str]()
+    settings = _settings(data, layout="ctc", frames=(0, 17), ignore_border=10)
+    fit(settings, tmp_path / "run", note=said.append)
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert split["val"]["frames"] == ["01/t016"]
+    assert split["train"]["frames"][-1] == "01/t014"
+    assert any("by time" in words for words in said)
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(pairs: Path, tmp_path: Path) -> None:
+    fit(_settings(pairs, epochs=1), tmp_path, note=_silent)
+    before = (tmp_path / "best.pt").read_bytes()
+    with pytest.raises(OutputError, match="holds a training run already"):
+        fit(_settings(pairs), tmp_path, note=_silent)
+    assert (tmp_path / "best.pt").read_bytes() == before
+
+
+def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "best.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    torch.save({"weights": 1}, tmp_path / "other.pt")
+    for name in ("text.pt", "other.pt"):
+        with pytest.raises(ModelError, match="not a checkpoint"):
+            load_checkpoint(tmp_path / name)
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, epochs=10, steps_per_epoch=100, lr=1.0)
+    rates = [learning_rate(step, settings) for step in range(1000)]
+    peak = int(np.argmax(rates))
+    assert peak == 100
+    assert rates[:101] == sorted(rates[:101])
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert rates[peak] == 1.0
+    assert rates[-1] < 1e-4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="finds no CUDA device"):
+        resolve_device(_settings(tmp_path, device="cuda"))
+
+
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    for values, words in (
+        ({"patch": 33}, "not a multiple of the network's stride 2; use 32"),
+        ({"frames": (0, 5)}, "layout ctc only"),
+        ({"layout": "ctc", "frames": (5, 5)}, "hold no frame"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "nothing to train on"),
+        ({"epoch": 3}, "Extra inputs"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            _settings(tmp_path, **values)
+
+
+def test_a_network_learns_one_frame_by_heart() -> None:
+    """The oldest check of a training loop: target, loss, network and optimiser fit together."""
+    torch.manual_seed(0)
+    pixels, labels = TimeLapse(shape=(1, 64, 64), seed=2, density=2500).frame(0)
+    frame = make_frame("one", pixels[None], labels.astype(np.int32), Normalisation())
+    settings = _settings(Path(), channels=(8, 16, 32))
+    example = whole_frame(frame, settings)
+    network = UNet(1, 1, settings.channels)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for _ in range(100):
+        logits = network(example.image[None])
+        loss = segmentation_loss(logits, example.target[None], example.weight[None], settings.dice)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.inference_mode():
+        found = network.eval()(example.image[None])[0] > 0
+    target = example.target > 0
+    assert target.sum() > 300
+    assert (found & target).sum() / (found | target).sum() > 0.95

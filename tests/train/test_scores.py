@@ -1,0 +1,55 @@
+"""Scores that choose an epoch, and the choice of a threshold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.score.metrics import score
+from train.choose import choose, write_curve
+from train.scores import Scores, label_objects
+
+
+def test_components_are_eight_connected_and_small_ones_are_dropped() -> None:
+    foreground = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=bool)
+    assert label_objects(foreground).tolist() == [[1, 0, 0, 2], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert label_objects(foreground, 2).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+
+
+def test_f1_is_the_mean_of_frames_and_iou_that_of_pixels() -> None:
+    one = np.zeros((10, 10), np.int32)
+    one[:4] = 1
+    many = np.arange(1, 101, dtype=np.int32).reshape(10, 10)
+    nothing = np.zeros_like(many)
+    scores = Scores.pooled([score(one, one), score(nothing, many), score(nothing, nothing)])
+    assert scores.iou == pytest.approx(40 / 140)
+    assert scores.f1 == scores.f1_50 == pytest.approx(0.5)
+
+
+def test_empty_frames_that_stay_empty_are_right() -> None:
+    nothing = np.zeros((4, 4), np.int32)
+    assert Scores.pooled([score(nothing, nothing)]) == Scores(1.0, 1.0, 1.0)
+
+
+def test_the_threshold_that_separates_and_the_area_that_cleans_are_chosen(tmp_path: Path) -> None:
+    truth = np.zeros((40, 40), np.int32)
+    truth[5:20, 5:19], truth[5:20, 21:35] = 1, 2
+    probability = np.where(truth > 0, 0.95, 0.05).astype(np.float32)
+    probability[5:20, 19:21] = 0.58  # a bridge that only 0.6 and more cut
+    probability[30:34, 30:34] = 0.95  # 16 px of dirt
+    best, curve = choose([probability], [truth])
+    assert (best.threshold, best.min_area) == (0.6, 20)
+    assert best.scores.f1 == 1
+    write_curve(tmp_path / "threshold.csv", curve)
+    lines = (tmp_path / "threshold.csv").read_text().splitlines()
+    assert lines[0] == "threshold,min_area,iou,f1,f1_50"
+    assert len(lines) == 1 + len(curve) == 46
+
+
+def test_among_equals_one_half_and_no_minimum_area_are_chosen() -> None:
+    truth = np.zeros((40, 40), np.int32)
+    truth[5:20, 5:19] = 1
+    best, _ = choose([(truth > 0).astype(np.float32)], [truth])
+    assert (best.threshold, best.min_area) == (0.5, 0)

@@ -1,0 +1,99 @@
+"""Checkpoints: all that is needed to export a network, to go on training, and to tell how it came.
+
+A checkpoint is read with torch's `weights_only` loader, so that opening one runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import engine.intensity
+import train
+from engine.errors import ModelError
+from engine.stacks import synthetic
+from train.networks import NetworkArgs, UNet, build_network
+from train.settings import TrainSettings
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved state of a training run."""
+
+    network: NetworkArgs
+    weights: Mapping[str, torch.Tensor]
+    settings: TrainSettings
+    epoch: int  # epochs done
+    step: int  # optimiser steps done
+    best_score: float  # highest validation score so far
+    scores: Mapping[str, float] = field(default_factory=dict)  # of these weights
+    hashes: Mapping[str, str] = field(default_factory=dict)  # of data, code and settings
+    chosen: Mapping[str, float] = field(default_factory=dict)  # threshold, min_area
+    trained_on: str = ""  # in words
+    optimiser: Mapping[str, Any] = field(default_factory=dict)
+    rng: torch.Tensor | None = None  # torch's generator; patches draw from seeds of their own
+
+    def build(self) -> UNet:
+        """The network with these weights, ready to predict."""
+        network = build_network(self.network)
+        network.load_state_dict(dict(self.weights))
+        return network.eval()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write beside `path`, then put it in place: a kill leaves the old one."""
+    values = {name: getattr(checkpoint, name) for name in checkpoint.__dataclass_fields__}
+    for name in ("weights", "scores", "hashes", "chosen", "optimiser"):
+        values[name] = dict(values[name])
+    values["network"] = checkpoint.network.as_json()
+    values["settings"] = checkpoint.settings.as_json()
+    beside = path.with_name(path.name + ".part")
+    torch.save({"format": FORMAT} | values, beside)
+    beside.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; ModelError where the file is none."""
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: there is no such checkpoint; train first") from None
+    except Exception as error:  # torch raises whatever its unpickler met
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
+        raise ModelError(f"{path}: not a checkpoint of stackseg train ({reason})") from None
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise ModelError(f"{path}: not a checkpoint of stackseg train of format {FORMAT}")
+    try:
+        values["network"] = NetworkArgs.from_json(values["network"])
+        values["settings"] = TrainSettings.model_validate(values["settings"])
+        return Checkpoint(**values)
+    except (KeyError, TypeError, ValueError):
+        raise ModelError(f"{path}: written by another version of stackseg; train again") from None
+
+
+def settings_hash(settings: TrainSettings) -> str:
+    """SHA-256 of the settings, without the place where the data happen to lie."""
+    values = settings.as_json() | {"data": Path(settings.data).name}
+    if settings.init is not None:
+        values["init"] = Path(settings.init).name
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def code_hash() -> str:
+    """SHA-256 of the code that shapes weights: training, statistics and synthetic frames."""
+    top = Path(train.__file__).parent.parent
+    files = [path for path in (top / "train").rglob("*.py") if path.name != "cli.py"]
+    files += [Path(engine.intensity.__file__), *Path(synthetic.__file__).parent.glob("*.py")]
+    lines = [
+        f"{path.relative_to(top).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in files
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

@@ -1,0 +1,135 @@
+"""`stackseg train`: options only; the work is in `train.fit`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from train.curves import Epoch
+
+DEFAULT_BORDER = {"ctc": 25, "pairs": 0}  # px; the challenge's HeLa truth ends 25 px inside
+DEFAULT_TEST = {"ctc": 0.0, "pairs": 0.2}
+
+
+def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is not a list of whole numbers such as 16,32,64,128"
+        ) from None
+
+
+def _frame_range(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    first, _colon, end = value.partition(":")
+    try:
+        return int(first or 0), int(end)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a range of frames such as 0:60") from None
+
+
+@click.command(short_help="Train a network on images with truth.")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the data.")
+@click.option(
+    "--layout",
+    required=True,
+    type=click.Choice(["ctc", "pairs"]),
+    help="ctc: NN/tTTT.tif with NN_ST/SEG or NN_GT/SEG; pairs: images/ and labels/ or masks/.",
+)
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option("--arch", default="unet", show_default=True, type=click.Choice(["unet"]))
+@click.option("--channels", default="16,32,64,128", show_default=True, callback=_numbers,
+              metavar="N,N,...", help="Channels of each level, finest first.")  # fmt: skip
+@click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
+@click.option("--steps-per-epoch", default=200, show_default=True, help="Steps of an epoch.")
+@click.option("--batch", default=4, show_default=True, help="Patches per step.")
+@click.option("--patch", default=256, show_default=True, help="Side of a patch, px.")
+@click.option("--lr", default=2e-3, show_default=True, help="Peak learning rate.")
+@click.option("--frames", metavar="A:B", callback=_frame_range,
+              help="Frame numbers to use, B not included (ctc).")  # fmt: skip
+@click.option("--group", metavar="REGEX", help="File names that agree here stay together (pairs).")
+@click.option("--val-fraction", default=0.1, show_default=True, help="Share that chooses.")
+@click.option("--test-fraction", type=float, help="Share held back first.  [pairs 0.2, ctc 0]")
+@click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, pairs 0]")
+@click.option("--synthetic", default=0, show_default=True, help="Synthetic frames of nuclei added.")
+@click.option("--synthetic-share", default=0.4, show_default=True,
+              help="Share of patches cut from them.")  # fmt: skip
+@click.option("--init", metavar="RUN", help="Start from the best weights of an earlier run.")
+@click.option("--class-name", default="foreground", show_default=True, help="What is segmented.")
+@click.option("--seed", default=0, show_default=True, help="Of weights, patches, synthetic frames.")
+@click.option("--device", default="auto", show_default=True,
+              type=click.Choice(["auto", "cpu", "cuda"]))  # fmt: skip
+@click.option("--precision", default="auto", show_default=True,
+              type=click.Choice(["auto", "fp32", "bf16"]))  # fmt: skip
+@click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
+@click.option("--resume", is_flag=True, help="Go on with the run that OUTPUT holds.")
+def train(output: Path, layout: str, resume: bool, **options: Any) -> None:
+    """Train a U-Net to tell objects from background and from each other.
+
+    OUTPUT gets best.pt, last.pt, history.csv, curves.png, settings.json, split.json and
+    threshold.csv. `stackseg export` turns it into a model. Data are split by sequence, folder or
+    image, never by patch; one sequence alone is split by time.
+    """
+    from engine.errors import MissingExtra
+
+    try:
+        from train.fit import fit
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision", "matplotlib"):
+            raise
+        raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
+
+    defaults = {"ignore_border": DEFAULT_BORDER[layout], "test_fraction": DEFAULT_TEST[layout]}
+    given = {name: value for name, value in options.items() if value is not None}
+    given["data"] = str(given["data"])
+    settings = _settings(defaults | given | {"layout": layout})
+    best = fit(settings, output, note=_note, report=_Reporter(settings.epochs), resume=resume)
+    for name, value in best.scores.items():
+        click.echo(f"{name} {value:.4f}")
+    _note(
+        f"best epoch {best.epoch}, threshold {best.chosen['threshold']:g}, "
+        f"minimum area {best.chosen['min_area']:g} px: {output / 'best.pt'}"
+    )
+
+
+def _settings(values: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    from engine.errors import UsageError
+    from train.settings import TrainSettings
+
+    try:
+        return TrainSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        option = f"--{where.replace('_', '-')}: " if where else ""
+        raise UsageError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _note(words: str) -> None:
+    click.echo(words, err=True)
+
+
+class _Reporter:
+    """A line an epoch; on a terminal, the same line with a bar before it."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def __call__(self, row: Epoch) -> None:
+        done = round(20 * row.epoch / self.epochs)
+        bar = f"[{'#' * done}{'.' * (20 - done)}] " if sys.stderr.isatty() else ""
+        _note(
+            f"{bar}epoch {row.epoch}/{self.epochs}  loss {row.train_loss:.3f} "
+            f"(val {row.val_loss:.3f})  IoU {row.train_iou:.3f} (val {row.val_iou:.3f})  "
+            f"val F1 {row.val_f1:.3f}, at 0.5 {row.val_f1_50:.3f}"
+        )

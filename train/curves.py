@@ -1,0 +1,72 @@
+"""The history of a run: as CSV, a row an epoch, and as a picture of learning curves."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of history.csv. Nothing in it depends on the clock: the same seed, the same rows."""
+
+    epoch: int  # from 1
+    step: int  # optimiser steps done
+    lr: float  # learning rate of the last step
+    train_loss: float
+    train_iou: float  # foreground IoU on the varied patches
+    val_loss: float
+    val_iou: float  # foreground IoU of whole validation frames, pooled
+    val_f1: float  # mean F1 of objects at IoU 0.5 to 0.9: chooses the best epoch
+    val_f1_50: float  # F1 at IoU 0.5
+
+
+def write_history(path: Path, history: Sequence[Epoch]) -> None:
+    """Write all rows so far."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Epoch)])
+        writer.writeheader()
+        for row in history:
+            values = asdict(row)
+            writer.writerow(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()}
+            )
+
+
+def read_history(path: Path) -> list[Epoch]:
+    """The rows of a history.csv."""
+    with path.open(newline="") as file:
+        return [
+            Epoch(**{k: int(v) if k in ("epoch", "step") else float(v) for k, v in row.items()})  # type: ignore[arg-type]
+            for row in csv.DictReader(file)
+        ]
+
+
+def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
+    """Loss and IoU over epochs, training dashed and validation solid, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    epochs = [row.epoch for row in history]
+    best = max(history, key=lambda row: row.val_f1)
+    left, right = figure.subplots(1, 2)
+    left.plot(epochs, [r.train_loss for r in history], "--", color="#7a5195", label="train")
+    left.plot(epochs, [r.val_loss for r in history], "-", color="#7a5195", label="val")
+    left.set(title="Loss", xlabel="epoch")
+    right.plot(epochs, [r.train_iou for r in history], "--", color="#00798c", label="train IoU")
+    right.plot(epochs, [r.val_iou for r in history], "-", color="#00798c", label="val IoU")
+    right.plot(epochs, [r.val_f1 for r in history], ":", color="#333333", label="val F1 0.5-0.9")
+    right.axvline(best.epoch, color="#999999", linewidth=0.8)
+    right.annotate(f"best: {best.epoch}", (best.epoch, 0.02), xytext=(-3, 0), ha="right",
+                   textcoords="offset points", fontsize=8)  # fmt: skip
+    right.set(title="Foreground IoU and object F1", xlabel="epoch", ylim=(0, 1))
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,83 @@
+"""Splits frames into training, validation and test: by group or by time, never by patch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import UsageError
+from train.data.frames import FrameSource
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which frames teach, which choose, and which are never looked at."""
+
+    train: tuple[FrameSource, ...]
+    val: tuple[FrameSource, ...]
+    test: tuple[FrameSource, ...]
+    rule: str  # how it was made, in words
+
+    def as_json(self) -> dict[str, Any]:
+        """Rule, groups and frame names of the three parts."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {"rule": self.rule} | {
+            name: {"groups": sorted({f.group for f in part}), "frames": [f.name for f in part]}
+            for name, part in parts.items()
+        }
+
+
+def split_frames(sources: list[FrameSource], val_fraction: float, test_fraction: float) -> Split:
+    """Split by group; frames of one group alone are split by time.
+
+    Groups are taken in the order of the SHA-256 of their names, which depends on nothing else:
+    neither on the order in which files are listed nor on a seed. The test part comes first, then
+    validation; each that is wanted gets at least one group.
+    """
+    groups = sorted({s.group for s in sources}, key=_hash)
+    if len(groups) == 1:
+        return _split_by_time(sources, val_fraction, test_fraction)
+    n_test, n_val = _sizes(len(groups), val_fraction, test_fraction)
+    test, val = set(groups[:n_test]), set(groups[n_test : n_test + n_val])
+    return Split(
+        train=tuple(s for s in sources if s.group not in test | val),
+        val=tuple(s for s in sources if s.group in val),
+        test=tuple(s for s in sources if s.group in test),
+        rule=(
+            f"by group: of {len(groups)} groups in the order of the SHA-256 of their names, "
+            f"the first {n_test} are test, the next {n_val} validation"
+        ),
+    )
+
+
+def _split_by_time(sources: list[FrameSource], val_fraction: float, test_fraction: float) -> Split:
+    ordered = sorted(sources, key=lambda s: (s.time, s.name))
+    n_test, n_val = _sizes(len(ordered), val_fraction, test_fraction)
+    n_train = len(ordered) - n_val - n_test
+    return Split(
+        train=tuple(ordered[:n_train]),
+        val=tuple(ordered[n_train : n_train + n_val]),
+        test=tuple(ordered[n_train + n_val :]),
+        rule=(
+            f"by time, since there is one group only ({ordered[0].group}): of {len(ordered)} "
+            f"frames the last {n_test} are test, the {n_val} before them validation; validation "
+            "frames resemble the training frames before them, so their scores flatter"
+        ),
+    )
+
+
+def _sizes(n: int, val_fraction: float, test_fraction: float) -> tuple[int, int]:
+    """Numbers of test and validation groups out of n, at least one training group left."""
+    n_test = max(round(n * test_fraction), 1) if test_fraction else 0
+    n_val = max(round(n * val_fraction), 1)
+    if n_test + n_val >= n:
+        raise UsageError(
+            f"{n} groups or frames cannot be split into training, validation"
+            f"{' and test' if n_test else ''}; give more data or smaller fractions"
+        )
+    return n_test, n_val
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()

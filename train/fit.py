@@ -1,0 +1,230 @@
+"""Fits a network: settings, data, model, optimiser, loop, checkpoints. Reads from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from engine.errors import OutputError, UsageError
+from train.assess import choose_defaults, named_scores, score_test, validate
+from train.checkpoint import (
+    Checkpoint,
+    code_hash,
+    load_checkpoint,
+    save_checkpoint,
+    settings_hash,
+)
+from train.curves import Epoch, draw_curves, read_history, write_history
+from train.data.dataset import TrainingData, load_data, load_part
+from train.data.patches import Example, Patches, shares_by_area, whole_frame
+from train.losses import segmentation_loss
+from train.networks import NetworkArgs, UNet, build_network
+from train.settings import TrainSettings
+
+WARM_UP = 100  # steps over which the learning rate rises
+Report = Callable[[Epoch], None]
+Note = Callable[[str], None]
+
+
+def fit(
+    settings: TrainSettings,
+    run: Path,
+    note: Note = print,
+    report: Report | None = None,
+    resume: bool = False,
+) -> Checkpoint:
+    """Train as `settings` say and leave everything in the folder `run`; returns the best state.
+
+    `note` is told in words what happens, `report` gets the figures of each epoch. With `resume`
+    a run that was interrupted goes on after its last whole epoch, to the same end.
+    """
+    _prepare(run, resume)
+    device, bf16 = resolve_device(settings)
+    torch.manual_seed(settings.seed)
+
+    data = load_data(settings)
+    _write_json(run / "settings.json", settings.as_json())
+    _write_json(run / "split.json", data.split_as_json())
+    note(_describe(data))
+
+    args = NetworkArgs(settings.arch, data.n_channels, 1, settings.channels)
+    network = build_network(args).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    note(f"{_size(network):,} weights, on {device} in {'bf16' if bf16 else 'fp32'}")
+    if settings.init is not None:
+        start_from(network, args, Path(settings.init))
+        note(f"starting from the best weights of {settings.init}")
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    validation = [(frame, whole_frame(frame, settings)) for frame in data.val]
+
+    history: list[Epoch] = []
+    best = _nothing_yet(args, settings, data)
+    if resume:
+        best, history = _take_up(run, best, network, optimiser)
+        note(f"going on after epoch {len(history)}")
+    for epoch in range(len(history), settings.epochs):
+        lr, loss, iou = _train_epoch(network, optimiser, data, epoch, device, bf16, settings)
+        val_loss, scores = validate(network, validation, settings)
+        step = (epoch + 1) * settings.steps_per_epoch
+        history.append(
+            Epoch(epoch + 1, step, lr, loss, iou, val_loss, scores.iou, scores.f1, scores.f1_50)
+        )
+        now = replace(
+            best,
+            weights={k: v.detach().cpu().clone() for k, v in network.state_dict().items()},
+            epoch=epoch + 1,
+            step=step,
+            best_score=max(best.best_score, scores.f1),
+            scores=named_scores("val", scores),
+        )
+        if scores.f1 > best.best_score:
+            best = now
+            save_checkpoint(run / "best.pt", best)
+        write_history(run / "history.csv", history)
+        draw_curves(run / "curves.png", history)
+        state = replace(now, optimiser=optimiser.state_dict(), rng=torch.get_rng_state())
+        save_checkpoint(run / "last.pt", state)
+        if report:
+            report(history[-1])
+
+    best = choose_defaults(best, data.val, run, device)
+    best = score_test(best, load_part(data.split.test, settings), device)
+    save_checkpoint(run / "best.pt", best)
+    return best
+
+
+def resolve_device(settings: TrainSettings) -> tuple[torch.device, bool]:
+    """The device to train on, and whether in bf16."""
+    has_cuda = torch.cuda.is_available()
+    if settings.device == "cuda" and not has_cuda:
+        raise UsageError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    device = torch.device("cuda" if has_cuda and settings.device != "cpu" else "cpu")
+    if settings.precision == "auto":
+        return device, _multiplies_bf16(device)
+    return device, settings.precision == "bf16"
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    # Without AMX tiles a processor emulates bf16, more slowly than it computes in fp32.
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return bool(has_tiles())
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """Warm-up along a line, then down along a cosine to 0 at the last step."""
+    total = settings.epochs * settings.steps_per_epoch
+    warm_up = min(WARM_UP, total // 10)
+    if step < warm_up:
+        return settings.lr * (step + 1) / (warm_up + 1)
+    done = (step - warm_up) / max(total - warm_up, 1)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _train_epoch(
+    network: UNet,
+    optimiser: torch.optim.Optimizer,
+    data: TrainingData,
+    epoch: int,
+    device: torch.device,
+    bf16: bool,
+    settings: TrainSettings,
+) -> tuple[float, float, float]:
+    """One pass of `steps_per_epoch` steps: last learning rate, mean loss, foreground IoU."""
+    network.train()
+    lr, losses, overlap, union = 0.0, 0.0, 0, 0
+    for step, batch in enumerate(_batches(data, epoch, settings)):
+        image, target, weight = (t.to(device) for t in batch)
+        lr = learning_rate(epoch * settings.steps_per_epoch + step, settings)
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = network(image.contiguous(memory_format=torch.channels_last))
+        loss = segmentation_loss(logits, target, weight, settings.dice)
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimiser.step()
+        losses += loss.item()
+        both, either = _overlap(logits, target, weight)
+        overlap, union = overlap + both, union + either
+    if not math.isfinite(losses):
+        raise UsageError(f"the loss is no longer a number in epoch {epoch + 1}; lower --lr")
+    return lr, losses / settings.steps_per_epoch, overlap / max(union, 1)
+
+
+def _batches(data: TrainingData, epoch: int, settings: TrainSettings) -> DataLoader[Example]:
+    count = settings.steps_per_epoch * settings.batch
+    shares = shares_by_area(data.train, data.is_synthetic, settings.synthetic_share)
+    patches = Patches(data.train, shares, settings, epoch, count)
+    return DataLoader(patches, batch_size=settings.batch, num_workers=settings.workers)
+
+
+def _overlap(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[int, int]:
+    found, truth = (logits > 0) & (weight > 0), (target > 0) & (weight > 0)
+    return int((found & truth).sum()), int((found | truth).sum())
+
+
+def start_from(network: UNet, args: NetworkArgs, earlier: Path) -> None:
+    """Load the best weights of another run of the same architecture."""
+    checkpoint = load_checkpoint(earlier / "best.pt")
+    if checkpoint.network != args:
+        raise UsageError(
+            f"{earlier}: its network is {checkpoint.network}, but this run's is {args}"
+        )
+    network.load_state_dict(dict(checkpoint.weights))
+
+
+def _prepare(run: Path, resume: bool) -> None:
+    if resume and not (run / "last.pt").exists():
+        raise UsageError(f"{run}: holds no training run to go on with; leave out --resume")
+    if not resume and (run / "last.pt").exists():
+        raise OutputError(
+            f"{run}: holds a training run already; give another --output, or --resume to go on"
+        )
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{run}: cannot be made ({error.strerror})") from None
+
+
+def _nothing_yet(args: NetworkArgs, settings: TrainSettings, data: TrainingData) -> Checkpoint:
+    hashes = {"data": data.sha256, "code": code_hash(), "settings": settings_hash(settings)}
+    words = data.described(settings)
+    return Checkpoint(args, {}, settings, 0, 0, -1.0, hashes=hashes, trained_on=words)
+
+
+def _take_up(
+    run: Path, fresh: Checkpoint, network: UNet, optimiser: torch.optim.Optimizer
+) -> tuple[Checkpoint, list[Epoch]]:
+    """Bring network, optimiser and generator to where `last.pt` left them."""
+    last = load_checkpoint(run / "last.pt")
+    for what in ("settings", "data"):
+        if last.hashes[what] != fresh.hashes[what]:
+            raise UsageError(f"{run}: was begun with other {what}; give another --output")
+    network.load_state_dict(dict(last.weights))
+    optimiser.load_state_dict(dict(last.optimiser))
+    if last.rng is not None:
+        torch.set_rng_state(last.rng)
+    return load_checkpoint(run / "best.pt"), read_history(run / "history.csv")[: last.epoch]
+
+
+def _describe(data: TrainingData) -> str:
+    parts = f"{len(data.train)} training, {len(data.val)} validation frames"
+    return f"{parts}, {len(data.split.test)} held back; split {data.split.rule}"
+
+
+def _size(network: UNet) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _write_json(path: Path, values: object) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n")

@@ -1,0 +1,139 @@
+"""All settings of a training run: declared, explained and checked here, saved with its results."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from engine.model import Normalisation
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AugmentSettings(_Frozen):
+    """How training patches are varied. Intensities are in normalised units: 0 is low, 1 is high."""
+
+    scale: Range = (0.5, 2.0)
+    """Smallest and largest magnification, drawn evenly in its logarithm."""
+    rotate: bool = True
+    """Rotate by any angle; otherwise by quarter turns only."""
+    gain: Range = (0.6, 1.6)
+    """Factor on all intensities."""
+    gamma: Range = (0.6, 1.8)
+    """Exponent on positive intensities; above 1 it dims what is dim already."""
+    offset: float = 0.1
+    """Largest constant added to or taken from all intensities."""
+    object_gain: Range = (0.2, 1.25)
+    """Contrast of single objects against the background, so that dim ones beside bright are met."""
+    object_gain_chance: Fraction = 0.5
+    """Share of patches whose objects get contrasts of their own."""
+    blur: float = 2.0
+    """Largest sigma of a Gaussian blur, px."""
+    blur_chance: Fraction = 0.3
+    """Share of patches that are blurred."""
+    noise: Range = (0.002, 0.06)
+    """Smallest and largest sigma of the Gaussian noise, drawn evenly in its logarithm."""
+    noise_chance: Fraction = 0.5
+    """Share of patches that get noise."""
+
+
+class TrainSettings(_Frozen):
+    """One training run. Saved in every checkpoint and as `settings.json`."""
+
+    data: str
+    """Folder with images and their truth."""
+    layout: Literal["ctc", "pairs"]
+    """How the folder is laid out: Cell Tracking Challenge, or images/ beside labels/."""
+    frames: tuple[int, int] | None = None
+    """Frame numbers to use, first included, last not; all where None. Layout ctc only."""
+    group: str | None = None
+    """Pattern on a file's name; files whose first group (or match) agrees are never split apart."""
+    ignore_border: Annotated[int, Field(ge=0)] = 0
+    """Margin of a frame left out of loss and scores, px."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the groups that chooses the best epoch."""
+    test_fraction: Fraction = 0.0
+    """Share of the groups held back before anything else and never looked at by training."""
+    synthetic: Annotated[int, Field(ge=0)] = 0
+    """Synthetic frames of nuclei added to the training part; a quarter as many to validation."""
+    synthetic_share: Fraction = 0.4
+    """Share of training patches that are cut from synthetic frames, where there are any."""
+    normalisation: Normalisation = Normalisation()
+    """How a frame's intensity statistics are taken."""
+    channel_names: tuple[str, ...] = ()
+    """Names of the image's channels; where empty, "intensity", or "channel 1" and so on."""
+    class_name: Annotated[str, Field(min_length=1)] = "foreground"
+    """Name of what is segmented: "nucleus"."""
+
+    arch: Literal["unet"] = "unet"
+    """Network architecture."""
+    channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
+        16,
+        32,
+        64,
+        128,
+    )
+    """Channels of each level of the network, finest first."""
+
+    init: str | None = None
+    """Folder of an earlier run whose best weights to start from; fresh weights where None."""
+    epochs: Annotated[int, Field(ge=1)] = 30
+    """Epochs to train; after each the network is scored on the validation part."""
+    steps_per_epoch: Annotated[int, Field(ge=1)] = 200
+    """Optimiser steps per epoch; patches are drawn at random, with replacement."""
+    batch: Annotated[int, Field(ge=1)] = 4
+    """Patches per step."""
+    patch: Annotated[int, Field(ge=8)] = 256
+    """Side of a patch, px; a multiple of the network's stride."""
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """Peak learning rate of AdamW; warmed up over 100 steps, then lowered along a cosine to 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight decay of AdamW."""
+    dice: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of the soft Dice loss beside the weighted cross entropy."""
+    border_weight: Annotated[float, Field(ge=0)] = 10.0
+    """w0 of the border weight map."""
+    border_sigma: Annotated[float, Field(gt=0)] = 5.0
+    """sigma of the border weight map, px."""
+    augment: AugmentSettings = AugmentSettings()
+    """How training patches are varied."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, patches and synthetic frames."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes CUDA where there is a device."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of training; auto takes bf16 where the processor multiplies matrices in it."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Processes that cut and vary patches beside the training; 0: none, it does so itself."""
+
+    @property
+    def stride(self) -> int:
+        """Coarsest grid of the network, px: each level but the first halves the resolution."""
+        return int(2 ** (len(self.channels) - 1))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.patch % self.stride:
+            nearest = max(round(self.patch / self.stride), 1) * self.stride
+            raise ValueError(
+                f"patch {self.patch} is not a multiple of the network's stride {self.stride}; "
+                f"use {nearest}"
+            )
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction leave nothing to train on")
+        if self.frames is not None and self.layout != "ctc":
+            raise ValueError("frames are numbered in layout ctc only")
+        if self.frames is not None and not 0 <= self.frames[0] < self.frames[1]:
+            raise ValueError(f"frames {self.frames[0]}:{self.frames[1]} hold no frame")
+        return self
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return self.model_dump(mode="json")
