@@ -49,10 +49,10 @@ format: $(VENV)/.lint
 bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks.throughput
 
-# One stage, about half an hour on two cores. Threads that wait must not spin on shared cores.
+# About half an hour on two cores.
 nuclei: $(VENV)/.test
 	test -n "$(STACKSEG_DATA)" || { echo "set STACKSEG_DATA to a folder that holds dsb2018/"; exit 2; }
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/stackseg train --data $(STACKSEG_DATA)/dsb2018 --layout pairs \
+	$(BIN)/stackseg train --data $(STACKSEG_DATA)/dsb2018 --layout pairs \
 	    --arch unet --channels 16,32,64,128 --epochs 10 --steps-per-epoch 300 --synthetic 160 \
 	    --class-name nucleus --output runs/nuclei
 	$(BIN)/stackseg export runs/nuclei --output engine/models/nuclei.onnx --name nuclei \

@@ -20,7 +20,7 @@ from engine.errors import JobStopped, UsageError
 from engine.resources import Site, local_site
 
 WINDOW = 2  # tasks on their way for each block in flight: the next one is always there
-CONNECT_SECONDS = 30
+CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,9 @@ def train(output: Path, layout: str, resume: bool, **options: Any) -> None:
     """
     from engine.errors import MissingExtra
 
+    # Threads that wait must not spin: on cores that are shared with anything else, a step took
+    # ten times as long. OpenMP reads this when PyTorch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from train.fit import fit
     except ModuleNotFoundError as error:
