@@ -18,6 +18,7 @@ from engine import __version__
 from engine.errors import FrameError, JobStopped, StackError
 from engine.layout import Block
 from engine.measure import FrameRow, ObjectColumns
+from engine.model import ModelSpec
 from engine.model_file import ModelFile, open_model
 from engine.plan import StackPlan
 from engine.records import JobFolder
@@ -148,10 +149,9 @@ def _commit(
     plan, block = task.stack, task.block
     if folder.identity_hash() != task.context.identity_sha256:
         raise JobStopped(f"{folder.root}: another job has begun there; this one stops")
-    array = folder.root / f"{plan.name}.zarr" / label_path(model.spec) / "0"
     with watch.stage("write"):
         labels = encode_shard(plan.layout, shard)
-        folder.put(array / plan.layout.shard_key(block), labels)
+        folder.put(shard_path(folder.root, plan, model.spec, block), labels)
         objects = encode_objects(plan.name, plan.pixel_area_um2, parts)
         folder.put(folder.objects_path(plan.name, block.index), objects)
     folder.put_json(folder.timings_path(plan.name, block.index), watch.seconds)
@@ -162,6 +162,12 @@ def _commit(
         "frames": rows,
     }
     folder.put_json(folder.record_path(plan.name, block.index), record)
+
+
+def shard_path(root: Path, plan: StackPlan, spec: ModelSpec, block: Block) -> Path:
+    """Where the labels of a block lie in a job's folder."""
+    array = root / f"{plan.name}.zarr" / label_path(spec) / "0"
+    return array / plan.layout.shard_key(block)
 
 
 class _Kept:

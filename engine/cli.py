@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
@@ -41,6 +42,10 @@ def stackseg() -> None:
 
 def main() -> None:
     """Run the command; every expected error ends in one sentence and its exit status."""
+    # Streams that are closed must not end a night's work.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a job takes both over
     try:
         status = stackseg.main(standalone_mode=False)
     except click.ClickException as error:
@@ -62,4 +67,8 @@ def main() -> None:
         # Whoever read our output has gone, as in `stackseg inspect x | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"stackseg: {where}{error.strerror or error}", err=True)
+        status = 2
     sys.exit(status if isinstance(status, int) else 0)

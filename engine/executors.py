@@ -7,6 +7,7 @@ so that a million blocks cost no more memory than ten.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -137,14 +138,22 @@ def dask_cluster(address: str) -> Iterator[DaskExecutor]:
     """The workers of a running scheduler, by its address or its scheduler file."""
     from distributed import Client
 
-    target = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
+    refusal = (
+        f"--scheduler {address}: no Dask scheduler answers there; "
+        "give its address, such as tcp://host:8786, or its scheduler file"
+    )
+    target = address
+    if Path(address).is_file():
+        try:
+            target = str(json.loads(Path(address).read_bytes())["address"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UsageError(f"--scheduler {address}: is no scheduler file") from error
+    if "://" not in target:
+        raise UsageError(refusal)
     try:
-        client = Client(**target, set_as_default=False, timeout=CONNECT_SECONDS)
+        client = Client(target, set_as_default=False, timeout=CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
-        raise UsageError(
-            f"--scheduler {address}: no Dask scheduler answers there; "
-            "give its address, such as tcp://host:8786, or its scheduler file"
-        ) from error
+        raise UsageError(refusal) from error
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)

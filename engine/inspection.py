@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import Any
 from engine.errors import StackError
 from engine.model_file import bundled_models, open_model
 from engine.records import PRIVATE, JobFolder
+from engine.report import files as report
 
 
 def describe(target: str, axes: str | None = None) -> dict[str, Any]:
     """Everything known of `target`; StackError or ModelError where it is none of the three."""
+    if not target:
+        raise StackError("nothing to inspect; give a model, a stack or a result")
     path = Path(target)
     if (path / PRIVATE / "identity.json").is_file():
         return {"result": str(path), **_result(path)}
@@ -63,16 +65,15 @@ def _model(reference: str) -> dict[str, Any]:
 
 def _result(path: Path) -> dict[str, Any]:
     folder = JobFolder(path)
-    identity = json.loads(folder.identity_path.read_bytes())
+    identity = folder.identity() or {"stacks": {}}
     done = {name: len(folder.committed(name)) for name in identity["stacks"]}
-    ended = path / "job.json"
-    if not ended.exists():
+    told = report.read(folder)
+    if told is None:
         return {
             "status": "not complete: the same command goes on with it",
             "blocks_committed": done,
             "settings": {k: v for k, v in identity.items() if k != "stacks"},
         }
-    told = json.loads(ended.read_bytes())
     return {
         "status": told["status"],
         "counts": told["counts"],

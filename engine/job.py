@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import __version__
-from engine.block import BlockTask, JobContext, keep_model, release, warm_up
+from engine.block import BlockTask, JobContext, keep_model, release, shard_path, warm_up
 from engine.errors import JobStopped, OutputError
 from engine.executors import Executor, dask_cluster, dask_in_process
-from engine.plan import Plan, StackPlan
+from engine.plan import StackPlan, check_apart
 from engine.prepare import Prepared, identity, prepare_job
 from engine.progress import Progress, SilentProgress
 from engine.records import JobFolder, check_writable
@@ -64,6 +66,8 @@ def run_job(
         for warning in job.plan.warnings:
             log.warning(warning)
         folder = JobFolder(settings.output)
+        check_apart(job.plan, settings.output)
+        folder.check(identity(job), fresh=settings.fresh)
         stack.enter_context(folder.lock())
         folder.claim(identity(job), fresh=settings.fresh)
         if (ended := report.read(folder)) is not None:
@@ -113,15 +117,16 @@ def _carry_out(
 ) -> JobSummary:
     run = report.Run(started=time.time(), frames=0)
     begin = time.perf_counter()
-    pending = _pending(job.plan, folder)
-    tasks = (BlockTask(context, stack, stack.layout.block(i)) for stack, i in pending)
+    before = _survey(job, folder)
+    tasks = (BlockTask(context, stack, stack.layout.block(i)) for stack, i in before.pending)
     try:
         _write_metadata(folder, job)
-        with _graceful_stop(folder), progress.showing(job.plan.n_frames, *_done(job.plan, folder)):
+        showing = progress.showing(job.plan.n_frames, before.frames, before.objects)
+        with _graceful_stop(folder), showing:
             for outcome in executor.run(tasks):
                 run.frames += outcome.frames
                 progress.advance(outcome)
-            stopped = folder.stopping() and bool(_pending(job.plan, folder))
+            stopped = folder.stopping() and bool(_survey(job, folder).pending)
         run.seconds = time.perf_counter() - begin
         ended = None if stopped else report.write(folder, job, run)
     except OutputError as error:
@@ -134,24 +139,27 @@ def _carry_out(
     return _summary(job, ended, run)
 
 
-def _pending(plan: Plan, folder: JobFolder) -> list[tuple[StackPlan, int]]:
-    """Blocks without a record."""
-    pending = []
-    for stack in plan.stacks:
-        committed = folder.committed(stack.name)
-        pending += [(stack, i) for i in range(stack.layout.n_blocks) if i not in committed]
-    return pending
+@dataclass(frozen=True)
+class _Survey:
+    """What earlier runs of a job have committed, and what is left."""
+
+    pending: list[tuple[StackPlan, int]]
+    frames: int
+    objects: int
 
 
-def _done(plan: Plan, folder: JobFolder) -> tuple[int, int]:
-    """Frames and objects of the blocks that have a record."""
-    frames = objects = 0
-    for stack in plan.stacks:
-        for index in folder.committed(stack.name):
-            rows = folder.record(stack.name, stack.layout.block(index))["frames"]
-            frames += len(rows)
-            objects += sum(row.get("objects") or 0 for row in rows)
-    return frames, objects
+def _survey(job: Prepared, folder: JobFolder) -> _Survey:
+    pending, frames, objects = [], 0, 0
+    for stack in job.plan.stacks:
+        for block in stack.layout.blocks():
+            shard = shard_path(folder.root, stack, job.model.spec, block)
+            record = folder.record(stack.name, block, shard)
+            if record is None:
+                pending.append((stack, block.index))
+            else:
+                frames += block.n_frames
+                objects += sum(row.get("objects") or 0 for row in record["frames"])
+    return _Survey(pending, frames, objects)
 
 
 def _summary(
@@ -184,7 +192,10 @@ def _graceful_stop(folder: JobFolder) -> Iterator[None]:
 
     def handle(number: int, frame: Any) -> None:
         if folder.stopping():
-            raise KeyboardInterrupt
+            # Threads at a block cannot be interrupted, and what they do commits itself or not.
+            print("stackseg: stopped at once; the same command goes on", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
         with suppress(OSError):  # a folder that is gone stops the job by itself
             folder.ask_to_stop()
         log.info("stopping after the blocks in flight; interrupt again to stop at once")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def bundled_models() -> list[str]:
 def find_model(reference: str) -> Path:
     """Path of a model given as a file or as a bundled name; ModelError where there is none."""
     path = Path(reference)
-    if path.is_file():
-        return path
+    with suppress(OSError):  # a name too long, a loop of links: no such file
+        if path.is_file():
+            return path
     if reference in bundled_models():
         return BUNDLED / f"{reference}.onnx"
     names = ", ".join(bundled_models()) or "none"

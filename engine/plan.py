@@ -106,8 +106,6 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         )
         for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
     )
-    for stack in stacks:
-        _check_apart(settings.output / f"{stack.name}.zarr", opened)
     spec = model.spec
     rules = Rules(
         threshold=spec.threshold if settings.threshold is None else settings.threshold,
@@ -144,17 +142,20 @@ def _open_all(
     opened, refused = [], []
     seen: set[Path] = set()
     for path in expand_inputs(settings.inputs):
-        if (resolved := Path(path).resolve()) in seen:
-            continue
-        seen.add(resolved)
         try:
+            _check_name(path)
+            if (resolved := Path(path).resolve()) in seen:
+                continue
+            seen.add(resolved)
             with open_stack(path, settings.axes) as stack:
                 info = stack.info
             _check_pixels(info, spec)
             channels = choose_channels(info, settings.channel, spec)
             opened.append(_Opened(info, channels, _layout(info, settings, spec)))
         except (StackError, UsageError) as error:
-            refused.append((path, str(error)))
+            refused.append((_printable(path), str(error)))
+        except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
+            refused.append((_printable(path), f"{_printable(path)}: cannot be opened ({error})"))
     return opened, refused
 
 
@@ -167,16 +168,29 @@ def _check_rules(settings: JobSettings, spec: ModelSpec) -> None:
         raise UsageError(f"--min-area: {spec.name} gives a class map, which has no objects")
 
 
-def _check_apart(result: Path, opened: list[_Opened]) -> None:
+def check_apart(plan: Plan, output: Path) -> None:
     """A result must never lie where an input does: it would be written into, and removed."""
-    result = result.resolve()
-    for one in opened:
-        path = Path(one.info.path).resolve()
-        inside = path in result.parents and "Zarr" in one.info.format
-        if result == path or result in path.parents or inside:
-            raise OutputError(
-                f"{result}: would be written over the input {one.info.path}; give another --output"
-            )
+    for stack in plan.stacks:
+        result = (output / f"{stack.name}.zarr").resolve()
+        for other in plan.stacks:
+            path = Path(other.path)
+            inside = path in result.parents and "Zarr" in other.info.format
+            if result == path or result in path.parents or inside:
+                raise OutputError(
+                    f"{result}: would be written over the input {other.info.path}; "
+                    "give another --output"
+                )
+
+
+def _check_name(path: str) -> None:
+    if not path:
+        raise StackError("an INPUT is empty; give the path of a stack")
+    if _printable(path) != path:
+        raise StackError(f"{_printable(path)}: its name is not UTF-8; rename it, or link to it")
+
+
+def _printable(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _check_pixels(info: StackInfo, spec: ModelSpec) -> None:

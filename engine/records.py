@@ -78,26 +78,47 @@ class JobFolder:
         Raises OutputError where another job began here, naming what differs, and where a result
         would be written over something else. With `fresh`, what an earlier job left is removed.
         """
-        known = self.identity()
+        known = self.check(identity, fresh=fresh)
         if known is not None and fresh:
             self._clear(known)
             known = None
-        if known is not None:
-            differing = _differences(known, json.loads(json.dumps(identity)))
-            if differing:
-                raise OutputError(
-                    f"{self.root}: holds a job that differs in {differing}; "
-                    "give another --output, or start over with --fresh"
-                )
-        else:
-            for name in identity["stacks"]:
-                if (store := self.root / f"{name}.zarr").exists():
-                    raise OutputError(
-                        f"{store}: is there already, and not by this job; give another --output"
-                    )
+        if known is None:
             self.put_json(self.identity_path, identity)
         shutil.rmtree(self.private / "staging", ignore_errors=True)
-        (self.private / "stop").unlink(missing_ok=True)
+        try:
+            (self.private / "stop").unlink(missing_ok=True)
+        except OSError as error:
+            raise _sentence(error, self.private / "stop") from error
+
+    def check(self, identity: dict[str, Any], *, fresh: bool) -> dict[str, Any] | None:
+        """What `claim` would refuse, without writing; the identity of the job that is here."""
+        known = self.identity()
+        if known is None:
+            own = [*TABLES, "job.json", *(f"{name}.zarr" for name in identity["stacks"])]
+            for path in (self.root / name for name in own):
+                if path.exists():
+                    raise OutputError(
+                        f"{path}: is there already, and not by this job; give another --output"
+                    )
+        elif fresh:
+            self._check_removal(known, identity)
+        elif differing := _differences(known, json.loads(json.dumps(identity))):
+            raise OutputError(
+                f"{self.root}: holds a job that differs in {differing}; "
+                "give another --output, or start over with --fresh"
+            )
+        return known
+
+    def _check_removal(self, known: dict[str, Any], identity: dict[str, Any]) -> None:
+        """Starting over must not remove an input, nor anything outside the folder."""
+        inputs = [Path(stack["path"]) for stack in identity["stacks"].values()]
+        for name in known["stacks"]:
+            store = (self.root / f"{name}.zarr").resolve()
+            if not store.is_relative_to(self.root.resolve()):
+                raise OutputError(f"{self.identity_path}: names a stack outside of {self.root}")
+            for path in inputs:
+                if path.is_relative_to(store) or store.is_relative_to(path):
+                    raise OutputError(f"{path}: is an input that --fresh would remove")
 
     def identity(self) -> dict[str, Any] | None:
         """The identity of the job that began here; None where none did."""
@@ -181,27 +202,39 @@ class JobFolder:
         folder = self.private / "records" / stack
         if not folder.is_dir():
             return set()
-        return {int(p.stem) for p in folder.iterdir() if p.suffix == ".json" and p.stem.isdigit()}
+        return {int(p.stem) for p in folder.iterdir() if p.suffix == ".json" and p.stem.isdecimal()}
 
-    def record(self, stack: str, block: Block) -> dict[str, Any]:
-        """The record of a committed block."""
-        content: dict[str, Any] = json.loads(self.record_path(stack, block.index).read_bytes())
-        return content
+    def record(self, stack: str, block: Block, shard: Path) -> dict[str, Any] | None:
+        """The record of a block, None where it is not committed: it is done again then.
+
+        A record that cannot be read, or whose shard or objects are gone, commits nothing.
+        """
+        try:
+            content = json.loads(self.record_path(stack, block.index).read_bytes())
+        except (OSError, ValueError):
+            return None
+        if not isinstance(content, dict) or len(content.get("frames", ())) != block.n_frames:
+            return None
+        whole = shard.is_file() and self.objects_path(stack, block.index).is_file()
+        return content if whole else None
 
     def timings(self, stack: str, block: Block) -> dict[str, Any]:
         """Timings of a block; empty where they were lost (they commit nothing)."""
-        path = self.timings_path(stack, block.index)
-        if not path.exists():
+        try:
+            content: dict[str, Any] = json.loads(self.timings_path(stack, block.index).read_bytes())
+        except (OSError, ValueError):
             return {}
-        content: dict[str, Any] = json.loads(path.read_bytes())
         return content
 
 
 def check_writable(root: Path) -> None:
     """OutputError where `root` cannot be a job's folder. Leaves nothing behind."""
-    existing = root
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    try:
+        existing = root.resolve()
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a loop of links
+        raise OutputError(f"{root}: cannot be a folder ({error})") from error
     if not existing.is_dir():
         raise OutputError(f"{root}: cannot be a folder, because {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):

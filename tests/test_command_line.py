@@ -41,6 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "lzw.tif").write_bytes(whole[: len(whole) // 2])
     zarr.create_array(place / "bare.zarr", data=np.zeros((5, 3, 32, 32), np.uint16))
     (place / "file").write_text("in the way")
+    (place / "loop").symlink_to(place / "loop")
     return place
 
 
@@ -66,6 +67,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["good.tif", "--workers", "0"], ["--workers"]),
         (["good.tif", "--device", "gpu"], ["gpu", "auto, cpu, cuda"]),
         (["good.tif", "--scheduler", "tcp://127.0.0.1:1"], ["--scheduler tcp://127.0.0.1:1"]),
+        (["good.tif", "--scheduler", "nonsense"], ["--scheduler nonsense"]),
+        (["good.tif", "--scheduler", "file"], ["--scheduler file", "no scheduler file"]),
+        (["good.tif", "--json-log", "good.tif"], ["--json-log good.tif"]),
+        (["good.tif", "--model", "m" * 300], ["neither a model file"]),
+        (["x" * 300], ["cannot be opened"]),
+        (["loop"], ["loop"]),
+        ([""], ["empty"]),
         (["@list.txt"], ["list.txt"]),
     ],
 )
@@ -83,7 +91,7 @@ def test_bad_input_is_one_sentence(
     assert sorted(place.rglob("*")) == before
 
 
-@pytest.mark.parametrize("output", ["file", "file/below", "/proc/stackseg"])
+@pytest.mark.parametrize("output", ["file", "file/below", "/proc/stackseg", "", "o" * 300, "loop"])
 def test_a_folder_that_cannot_be_written(place: Path, output: str) -> None:
     done = stackseg("segment", "good.tif", "--model", "model.onnx", "--output", output, cwd=place)
     assert done.returncode == 2

@@ -10,12 +10,14 @@ from typing import Any
 
 import click
 
+from engine.errors import UsageError
 from engine.executors import dask_cluster
 from engine.job import JobSummary, run_job
 from engine.memory import MB
-from engine.plan import Plan
+from engine.plan import Plan, check_apart
 from engine.prepare import Prepared, prepare_job
 from engine.progress import JsonProgress, LineProgress, Progress, SilentProgress
+from engine.records import check_writable
 from engine.settings import JobSettings, job_settings, parse_frames
 
 log = logging.getLogger("stackseg")
@@ -32,19 +34,29 @@ def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int
         logging.getLogger("stackseg").setLevel(logging.WARNING)
     progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
     if json_log is not None:
+        _check_log(json_log, settings)
         progress = JsonProgress(json_log, progress)
     summary = run_job(settings, progress)
     _tell(summary, settings)
     return summary.exit_status
 
 
-def show_plan(settings: JobSettings) -> int:
+def _check_log(path: Path, settings: JobSettings) -> None:
+    taken = [Path(p).resolve() for p in (*settings.inputs, settings.model)]
+    if any(path.resolve().is_relative_to(other) for other in taken):
+        raise UsageError(f"--json-log {path}: is an input or the model; give another file")
+
+
+def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
     """Print the plan; the exit status the job would end with if every frame went well."""
     with ExitStack() as stack:
         site = None
         if settings.scheduler:
             site = stack.enter_context(dask_cluster(settings.scheduler)).site(settings.device)
         job = prepare_job(settings, site)
+    if for_output:
+        check_writable(settings.output)
+        check_apart(job.plan, settings.output)
     for line in plan_lines(job):
         click.echo(line)
     for _, reason in job.plan.refused:

@@ -41,12 +41,19 @@ def job_options(command: Command) -> Command:
     return command
 
 
+def _folder(context: click.Context, parameter: click.Parameter, value: str) -> Path:
+    # An unset variable in a script must not turn into the current folder.
+    if not value:
+        raise click.BadParameter("is empty; give a folder, or . for the current one")
+    return Path(value)
+
+
 @click.command()
 @job_options
 @click.option(
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    callback=_folder,
     metavar="DIR",
     help="Folder for labels and tables; an unfinished job in it is gone on with.",
 )

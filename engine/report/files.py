@@ -13,12 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from engine import tables
+from engine.block import shard_path
 from engine.errors import JobStopped
 from engine.plan import StackPlan
 from engine.prepare import Prepared
 from engine.records import JobFolder, flush_file
 
+KEYS = {"status", "counts", "settings", "model", "inputs"}
 LIBRARIES = ("numpy", "scipy", "zarr", "tifffile", "imagecodecs", "dask", "onnx", "pyarrow")
 
 
@@ -33,11 +37,12 @@ class Run:
 
 def read(folder: JobFolder) -> dict[str, Any] | None:
     """`job.json` of a complete job; None where the job has not come to its end."""
-    path = folder.root / "job.json"
-    if not path.exists():
+    try:
+        content = json.loads((folder.root / "job.json").read_bytes())
+    except (OSError, ValueError):
         return None
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    return content
+    # One that is damaged is written again, from the records.
+    return content if isinstance(content, dict) and content.keys() >= KEYS else None
 
 
 def write(folder: JobFolder, job: Prepared, run: Run) -> dict[str, Any]:
@@ -53,6 +58,12 @@ def write(folder: JobFolder, job: Prepared, run: Run) -> dict[str, Any]:
         raise JobStopped(
             f"{folder.root}: the tables cannot be written ({error.strerror}); "
             "run the same command again to go on"
+        ) from error
+    except pa.ArrowException as error:
+        first = str(error).splitlines()[0]
+        raise JobStopped(
+            f"{folder.private / 'objects'}: holds a damaged part ({first}); remove it, and run "
+            "the same command again to have it made"
         ) from error
     return ended
 
@@ -84,7 +95,14 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
 
     def frames() -> Iterator[dict[str, Any]]:
         for stack, block in job.plan.blocks():
-            for row in folder.record(stack.name, block)["frames"]:
+            shard = shard_path(folder.root, stack, spec, block)
+            record = folder.record(stack.name, block, shard)
+            if record is None:
+                raise JobStopped(
+                    f"{folder.record_path(stack.name, block.index)}: is gone or damaged; run the "
+                    "same command again to have its block done"
+                )
+            for row in record["frames"]:
                 row["stack"] = stack.name
                 totals.add_frame(row)
                 yield row

@@ -53,6 +53,7 @@ def open_labels(path: Path | str) -> LabelFrames:
     """
     where = Path(path)
     try:
+        _refuse_unfinished(where)
         if where.is_file():
             return _open_file(where)
         if not where.is_dir():
@@ -62,6 +63,15 @@ def open_labels(path: Path | str) -> LabelFrames:
         raise
     except Exception as error:  # tifffile, imagecodecs and zarr raise what they like
         raise StackError(f"{where}: cannot be read as labels ({_first_line(error)})") from error
+
+
+def _refuse_unfinished(path: Path) -> None:
+    """Frames that are still to be segmented would score as empty ones."""
+    for folder in (path, *path.resolve().parents):
+        if (folder / ".stackseg" / "identity.json").is_file():
+            if not (folder / "job.json").is_file():
+                raise UsageError(f"{folder}: its job is not complete; run it to its end first")
+            return
 
 
 def _open_file(path: Path) -> LabelFrames:

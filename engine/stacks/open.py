@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,4 +85,5 @@ def _listed(name: str) -> list[str]:
     paths = [line for line in lines if line and not line.startswith("#")]
     if not paths:
         raise UsageError(f"{name}: the list of inputs names none; write one input per line")
-    return [str(Path(name).parent / Path(p).expanduser()) for p in paths]
+    # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
+    return [str(Path(name).parent / os.path.expanduser(p)) for p in paths]  # noqa: PTH111

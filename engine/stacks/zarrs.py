@@ -184,7 +184,8 @@ def _identity(top: Path, array: Path) -> str:
             digest.update((top / name).read_bytes())
     for entry in _files(array):
         stat = entry.stat()
-        digest.update(f"{entry.path}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
+        name = os.path.relpath(entry.path, array)  # the same however the path is spelled
+        digest.update(f"{name}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]
 
 

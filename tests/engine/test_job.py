@@ -545,3 +545,90 @@ def test_a_damaged_identity_is_one_sentence(
     for fresh in (False, True):
         with pytest.raises(OutputError, match="is damaged"):
             run_job(jobs.settings(stack, threshold_model, output, fresh=fresh))
+
+
+@pytest.mark.parametrize("spelling", ["image.zarr", "there/../image.zarr", "link.zarr"])
+def test_a_zarr_by_any_spelling_of_its_path(
+    tmp_path: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    data = jobs.blobs((3, 40, 50))
+    zarr.create_array(tmp_path / "image.zarr", data=data, chunks=(1, 40, 50))
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "image.zarr")
+    monkeypatch.chdir(tmp_path)
+    summary = run_job(jobs.settings(spelling, threshold_model, tmp_path / "out", axes="TYX"))
+    assert (summary.exit_status, summary.frames_done) == (0, 3)
+
+
+def test_starting_over_removes_no_input_and_nothing_outside(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    output = tmp_path / "out"
+    run_job(jobs.settings(stack, threshold_model, output))
+    labels = output / "stack.zarr/labels/threshold"
+    with pytest.raises(OutputError, match="--fresh would remove"):
+        run_job(jobs.settings(labels, threshold_model, output, fresh=True))
+    assert labels_of(output, "stack").any()
+    victim = tmp_path / "victim.zarr"
+    victim.mkdir()
+    path = JobFolder(output).identity_path
+    path.write_text(path.read_text().replace('"stack": {', '"../victim": {'))
+    with pytest.raises(OutputError, match="outside of"):
+        run_job(jobs.settings(stack, threshold_model, output, fresh=True))
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("name", ["job.json", "frames.csv", "stack.zarr"])
+def test_files_of_others_are_left_alone(
+    tmp_path: Path, stack: Path, threshold_model: Path, name: str
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / name).write_text('{"mine": 1}')
+    with pytest.raises(OutputError, match="not by this job"):
+        run_job(jobs.settings(stack, threshold_model, output))
+    assert [p.name for p in output.iterdir()] == [name]
+    assert (output / name).read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "stack.zarr/labels/threshold/0/c/1/0/0",
+        ".stackseg/objects/stack/000001.parquet",
+        ".stackseg/records/stack/000001.json",
+    ],
+)
+@pytest.mark.parametrize("how", ["removed", "cut"])
+def test_a_block_that_is_not_whole_is_done_again(
+    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None, damaged: str, how: str
+) -> None:
+    output = tmp_path / "out"
+    job = jobs.settings(stack, threshold_model, output)
+    run_job(job)
+    whole = jobs.contents(output)
+    (output / "job.json").write_text("{")  # damaged: the job is not at its end
+    (output / ".stackseg/records/stack/000099.json").write_text("")  # of no block
+    if how == "removed":
+        (output / damaged).unlink()
+    elif "records" in damaged:
+        (output / damaged).write_bytes((output / damaged).read_bytes()[:50])
+    else:
+        return  # what is cut short is found by its checksum, not by resuming
+    executor = Shuffled(0)
+    assert run_job(job, executor=executor).exit_status == 0
+    assert executor.ran == [1]
+    (output / ".stackseg/records/stack/000099.json").unlink()
+    assert jobs.contents(output) == whole
+
+
+def test_a_name_that_is_not_utf8_is_refused(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    import os
+
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/lat\xb5.tif")
+    shutil.copy(stack, odd)
+    job = jobs.settings([odd, stack], threshold_model, tmp_path / "out")
+    summary = run_job(job)
+    assert summary.exit_status == 1 and "not UTF-8" in summary.refused[0]

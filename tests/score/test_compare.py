@@ -1,6 +1,7 @@
 """Label frames from everywhere, matched by number, and the command around them."""
 
 import json
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -214,3 +215,12 @@ def test_the_command_prints_json(tmp_path, truth):
     assert told["compared"] == 5 and told["ignore_border"] == 2
     assert told["pooled"]["f1_0.5"] == 1
     assert told["frames"][3]["t"] == 3 and told["frames"][3]["objects"] == 2
+
+
+def test_an_unfinished_job_is_not_scored(tmp_path: Path) -> None:
+    (tmp_path / "out/.stackseg").mkdir(parents=True)
+    (tmp_path / "out/.stackseg/identity.json").write_text("{}")
+    (tmp_path / "out/a.zarr").mkdir()
+    for path in ("out", "out/a.zarr"):
+        with pytest.raises(UsageError, match="is not complete"):
+            open_labels(tmp_path / path)
