@@ -21,7 +21,7 @@ from engine.stacks.base import StackInfo
 from engine.tiling import FrameTiling
 
 MB = 2**20
-BASE = 300 * MB  # interpreter, NumPy, Dask, Zarr, Arrow, ONNX Runtime, one tiny job (measured)
+BASE = 320 * MB  # interpreter, NumPy, Dask, Zarr, Arrow, ONNX Runtime, one tiny job (measured)
 FILE_COPIES = 3  # the file as read, the parsed graph, and its copy for shape inference
 SESSION_COPIES = 2  # a session's weights, and their prepacked form; one session per pixel type
 USABLE = 0.8  # of the memory there is: the page cache and other processes want some too
@@ -141,4 +141,4 @@ def _frame_bytes(info: StackInfo, tiling: FrameTiling, n_in: int, n_out: int) ->
 
 def _block_bytes(layout: LabelLayout) -> int:
     size = math.prod(layout.shard) * np.dtype(layout.dtype).itemsize
-    return size + size // 4  # the labels, and their encoded chunks
+    return 2 * size + size // 4  # the labels, once more while they are encoded, and encoded

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from engine.measure import OBJECT_DTYPES, ObjectColumns
 
-ROWS = 65536  # rows gathered before they are written as one row group
+ROWS = 8192  # rows gathered before they are written as one row group: a megabyte or so
 STAGES = ("read", "statistics", "network", "labels", "measure", "write")
 
 _SUMMARIES = [f"area_{s}_{u}" for u in ("px", "um2") for s in ("mean", "median", "q25", "q75")]
@@ -76,25 +76,36 @@ def encode_objects(
 
 def write_frames(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
     """Write `path`.parquet and `path`.csv from the rows of all records."""
-    csv_path = path.with_suffix(".csv")
-    with (
-        pq.ParquetWriter(path.with_suffix(".parquet"), schema, compression="zstd") as parquet,
-        csv_path.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         lines = csv.DictWriter(file, schema.names, extrasaction="ignore", lineterminator="\n")
         lines.writeheader()
-        for batch in _batches(rows):
-            lines.writerows(batch)
-            parquet.write_table(_table(batch, schema))
+
+        def told() -> Iterator[pa.Table]:
+            for batch in _batches(rows):
+                lines.writerows(batch)
+                yield _table(batch, schema)
+
+        _write(path.with_suffix(".parquet"), told(), schema)
 
 
 def write_objects(path: Path, parts: Iterator[Path]) -> None:
     """Join the blocks' parts, in their order, into one table."""
-    with pq.ParquetWriter(path, objects_schema(), compression="zstd") as writer:
+    schema = objects_schema()
+    _write(path, (pq.read_table(part, schema=schema) for part in parts), schema)
+
+
+def write_timings(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Write the timings table."""
+    schema = timings_schema()
+    _write(path, (_table(batch, schema) for batch in _batches(rows)), schema)
+
+
+def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
+    """Write tables one after the other, in row groups of ROWS rows or a little more."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         gathered: list[pa.Table] = []
         rows = 0
-        for part in parts:
-            table = pq.read_table(part, schema=objects_schema())
+        for table in tables:
             if table.num_rows:
                 gathered.append(table)
                 rows += table.num_rows
@@ -105,19 +116,12 @@ def write_objects(path: Path, parts: Iterator[Path]) -> None:
             writer.write_table(pa.concat_tables(gathered).combine_chunks())
 
 
-def write_timings(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    """Write the timings table."""
-    with pq.ParquetWriter(path, timings_schema(), compression="zstd") as writer:
-        for batch in _batches(rows):
-            writer.write_table(_table(batch, timings_schema()))
-
-
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
     return pa.table(columns, schema=schema)
 
 
-def _batches(rows: Iterator[dict[str, Any]], size: int = 4096) -> Iterator[list[dict[str, Any]]]:
+def _batches(rows: Iterator[dict[str, Any]], size: int = 256) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
     for row in rows:
         batch.append(row)

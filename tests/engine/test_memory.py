@@ -66,6 +66,7 @@ def test_ten_times_the_frames_take_no_more_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("widths", "shape", "n_frames", "options"),
     [
+        ((), (700, 1100), 40, ["--workers", "2"]),
         ((16, 32, 64, 128), (700, 1100), 24, ["--workers", "2"]),
         ((16, 32, 64, 128), (700, 1100), 12, ["--workers", "1"]),
         ((16, 32, 64, 128), (2000, 2200), 3, ["--workers", "2", "--tile", "512"]),
@@ -78,7 +79,7 @@ def test_measured_peak_is_between_06_and_10_of_the_plan(
     tmp_path: Path, widths: tuple[int, ...], shape: tuple[int, int], n_frames: int,
     options: list[str],
 ) -> None:  # fmt: skip
-    network = networks.unet(widths, positive=False)
+    network = networks.unet(widths, positive=False) if widths else networks.threshold_model()
     model = networks.save(tmp_path / "model.onnx", network, networks.spec(network, min_area=30))
     stack = folder_of(tmp_path / "stack", n_frames, shape)
     changes = {k.lstrip("-"): int(v) for k, v in zip(options[::2], options[1::2], strict=True)}

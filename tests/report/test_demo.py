@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from engine.commands.demo import demo
 
-SMALL = ["--frames", "3", "--size", "96x128", "--workers", "1"]
+SMALL = ["--frames", "3", "--size", "192x256", "--workers", "1"]
 
 
 def test_the_demo_leaves_its_files_and_can_be_run_again(tmp_path):
@@ -23,9 +23,9 @@ def test_the_demo_leaves_its_files_and_can_be_run_again(tmp_path):
     told = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if line)
     assert told["frames"] == "3"
     assert float(told["IoU"]) > 0.6
-    assert imagecodecs.png_decode((output / "overlay.png").read_bytes()).shape == (96, 128, 3)
+    assert imagecodecs.png_decode((output / "overlay.png").read_bytes()).shape == (192, 256, 3)
     with tifffile.TiffFile(output / "timelapse.tif") as tiff:
-        assert (tiff.series[0].axes, tiff.series[0].shape) == ("TYX", (3, 96, 128))
+        assert (tiff.series[0].axes, tiff.series[0].shape) == ("TYX", (3, 192, 256))
     assert not list(output.glob(".*")), "nothing half-written is left"
 
 
