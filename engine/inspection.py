@@ -72,11 +72,12 @@ def _result(path: Path) -> dict[str, Any]:
         return {
             "status": "not complete: the same command goes on with it",
             "blocks_committed": done,
+            "frames": {n: s["frames"][2:-2] for n, s in identity["stacks"].items()},
             "settings": {k: v for k, v in identity.items() if k != "stacks"},
         }
     return {
         "status": told["status"],
-        "counts": told["counts"],
+        "counts": told["counts"] | {"inputs refused": len(told.get("refused", ()))},
         "model": told["model"]["spec"]["name"],
         **told["settings"]["resolved"],
         "frames_per_second": round(told["frames_per_second"], 2),

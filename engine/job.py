@@ -38,6 +38,7 @@ class JobSummary:
     frames_done: int  # of the whole job, earlier runs included
     frames_failed: int
     objects: int
+    frames_in_this_run: int
     seconds: float  # of this run
     frames_per_second: float  # of this run
     stacks: tuple[str, ...]  # paths of the results
@@ -179,6 +180,7 @@ def _summary(
         frames_done=counts["frames"],
         frames_failed=counts["failed"],
         objects=counts["objects"],
+        frames_in_this_run=run.frames if run else 0,
         seconds=seconds,
         frames_per_second=run.frames / seconds if run and seconds else 0.0,
         stacks=tuple(str(job.settings.output / f"{s.name}.zarr") for s in job.plan.stacks),

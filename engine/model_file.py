@@ -14,6 +14,7 @@ from engine.errors import ModelError
 from engine.graph import ReceptiveField, receptive_field
 from engine.model import IMAGE, METADATA_KEY, PROBABILITIES, STATISTICS, ModelSpec, parse_spec
 
+EXPORT = "`stackseg export` makes one from a training run"
 BUNDLED = Path(__file__).parent / "models"
 
 
@@ -65,9 +66,9 @@ def open_model(reference: str) -> ModelFile:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path}: is not an ONNX file") from error
+        raise ModelError(f"{path}: is not an ONNX file; {EXPORT}") from error
     if not proto.graph.node:
-        raise ModelError(f"{path}: is not an ONNX file")
+        raise ModelError(f"{path}: is not an ONNX file; {EXPORT}")
     texts = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in texts:
         raise ModelError(

@@ -24,6 +24,8 @@ from engine.settings import JobSettings
 from engine.stacks.base import StackInfo
 from engine.tiling import FrameTiling, round_up
 
+MUCH_WASTE = 0.75  # share of the network's work from which a tiling is worth a warning
+
 
 @dataclass(frozen=True)
 class StackPlan:
@@ -106,6 +108,13 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         )
         for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
     )
+    for stack in stacks:
+        if stack.tiling.n_tiles > 1 and stack.tiling.waste > MUCH_WASTE:
+            warnings.append(
+                f"{stack.name}: {stack.tiling.waste:.0%} of the network's work is halo and "
+                "padding; a larger --tile is faster"
+            )
+            break
     spec = model.spec
     rules = Rules(
         threshold=spec.threshold if settings.threshold is None else settings.threshold,
@@ -230,8 +239,8 @@ def _listed(info: StackInfo) -> str:
     count = info.size("C")
     if count == 1 and not info.channel_names:
         return "1 channel, number 0"
-    numbers = f"{count} channels, numbers 0 to {count - 1}"
-    return f"{numbers} ({', '.join(info.channel_names)})" if info.channel_names else numbers
+    names = ", ".join(info.channel_names) or "its metadata name none"
+    return f"{count} channels, numbers 0 to {count - 1} ({names})"
 
 
 def _layout(info: StackInfo, settings: JobSettings, spec: ModelSpec) -> LabelLayout:

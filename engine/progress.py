@@ -55,7 +55,7 @@ class LineProgress:
     def showing(self, total: int, done: int, objects: int) -> Iterator[None]:
         """See `Progress`."""
         self._total, self._before, self._done, self._objects = total, done, done, objects
-        self._begin = time.monotonic()
+        self._begin, self._failed = time.monotonic(), 0
         if not self._stream.isatty():
             ended = threading.Event()
             clock = threading.Thread(target=self._tell_until, args=(ended,), daemon=True)
@@ -78,6 +78,7 @@ class LineProgress:
         """See `Progress`."""
         self._done += outcome.frames
         self._objects += outcome.objects
+        self._failed += len(outcome.failed)
         for t, z, reason in outcome.failed:
             log.warning("%s t=%d z=%d set aside: %s", outcome.stack, t, z, reason)
 
@@ -92,6 +93,7 @@ class LineProgress:
         return (
             f"{self._done:,} of {self._total:,} frames, {speed:.1f} frames/s, "
             f"{_clock(left)} left, {self._objects:,} objects"
+            + (f", {self._failed:,} frames set aside" if self._failed else "")
         )
 
 

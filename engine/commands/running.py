@@ -59,6 +59,8 @@ def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
         check_apart(job.plan, settings.output)
     for line in plan_lines(job):
         click.echo(line)
+    for warning in job.plan.warnings:
+        click.echo(f"stackseg: {warning}", err=True)
     for _, reason in job.plan.refused:
         click.echo(f"stackseg: {reason}", err=True)
     return 1 if job.plan.refused else 0
@@ -96,7 +98,7 @@ def _needs(plan: Plan) -> list[str]:
         f"workers   {plan.workers} blocks in flight, {plan.threads} threads each",
         f"memory    {memory.peak / MB:,.0f} MB: {(memory.base + memory.model) / MB:,.0f} MB and "
         f"{per_worker / MB:,.0f} MB for each block in flight",
-        f"disk      about {plan.disk_bytes / MB:,.0f} MB of compressed labels",
+        f"disk      about {plan.disk_bytes / MB:,.1f} MB of compressed labels",
     ]
 
 
@@ -109,10 +111,14 @@ def _tell(summary: JobSummary, settings: JobSettings) -> None:
     if summary.already_complete:
         click.echo(f"{settings.output}: already complete", err=True)
     else:
+        earlier = summary.frames_done - summary.frames_in_this_run
         log.info(
-            "%d frames in %.1f s, %.2f frames/s",
-            summary.frames_done, summary.seconds, summary.frames_per_second,
-        )  # fmt: skip
+            "%d frames in %.1f s, %.2f frames/s%s",
+            summary.frames_in_this_run,
+            summary.seconds,
+            summary.frames_per_second,
+            f"; {earlier} were done by an earlier run" if earlier else "",
+        )
     if summary.frames_failed:
         click.echo(
             f"stackseg: {summary.frames_failed} of {summary.frames_done} frames were set aside; "

@@ -253,7 +253,7 @@ def test_axes_and_frames_select(tmp_path: Path, threshold_model: Path) -> None:
 @pytest.mark.parametrize(
     ("channel", "sentence"),
     [
-        (None, "has 2 channels, numbers 0 to 1, and the model takes 1"),
+        (None, r"has 2 channels, numbers 0 to 1 \(its metadata name none\), and the model takes 1"),
         ("2", "has no channel '2'; it has 2 channels"),
         ("0,1", "names 2, and the model takes 1"),
         ("GFP", "has no channel 'GFP'"),
