@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
+import zarr
 from scipy import ndimage
 
+from engine.block import BlockOutcome, BlockTask, run_block
+from engine.errors import OutputError
 from engine.settings import JobSettings
 
 TIMED = {"job.json", "timings.parquet"}  # files that tell times: they differ between runs
@@ -46,3 +50,26 @@ def contents(folder: Path) -> dict[str, bytes]:
         and "timings" not in path.parts
         and path.name != "lock"
     }
+
+
+def labels_of(output: Path, name: str, model: str = "threshold") -> Any:
+    return zarr.open_array(output / f"{name}.zarr/labels/{model}/0", mode="r")[...]
+
+
+class Shuffled:
+    """A serial executor that takes blocks in another order, and stops after some of them."""
+
+    def __init__(self, seed: int, stop_after: int | None = None) -> None:
+        self.seed, self.stop_after = seed, stop_after
+        self.ran: list[int] = []
+
+    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+        order = list(tasks)
+        np.random.default_rng(self.seed).shuffle(order)  # type: ignore[arg-type]
+        for task in order[: self.stop_after]:
+            self.ran.append(task.block.index)
+            outcome = run_block(task)
+            assert outcome is not None
+            yield outcome
+        if self.stop_after is not None and self.stop_after < len(order):
+            raise OutputError("out: the disk is full")

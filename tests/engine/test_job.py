@@ -1,11 +1,10 @@
-"""Jobs from input to output: same bytes for any workers, resuming, refusing, failing."""
+"""Jobs from input to output: same bytes for any workers, selecting, refusing, failing."""
 
 from __future__ import annotations
 
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 import tifffile
 import zarr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine import block as block_module
-from engine import layout, records
-from engine.block import BlockOutcome, BlockTask, run_block
-from engine.errors import JobStopped, ModelError, OutputError, StackError, UsageError
+from engine.errors import ModelError, StackError, UsageError
 from engine.executors import SerialExecutor
-from engine.job import JobSummary, run_job
+from engine.job import run_job
 from engine.labels.components import components
 from engine.prepare import prepare_job
-from engine.records import JobFolder
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
-
-
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of three frames of 64x96, so that small stacks have several."""
-    monkeypatch.setattr(layout, "BLOCK_PIXELS", 3 * 64 * 96)
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Path:
-    return jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((14, 64, 96)))
-
-
-def labels_of(output: Path, name: str, model: str = "threshold") -> Any:
-    return zarr.open_array(output / f"{name}.zarr/labels/{model}/0", mode="r")[...]
+from tests.engine.jobs import labels_of
 
 
 def test_labels_are_components_of_the_thresholded_probability(
@@ -69,98 +49,6 @@ def test_dask_gives_the_bytes_of_the_serial_loop(
     run_job(jobs.settings(stack, threshold_model, dask, workers=workers))
     assert len(list((serial / "stack.zarr/labels/threshold/0/c").iterdir())) == 5
     assert jobs.contents(dask) == jobs.contents(serial)
-
-
-class Shuffled:
-    """A serial executor that takes blocks in another order, and stops after some of them."""
-
-    def __init__(self, seed: int, stop_after: int | None = None) -> None:
-        self.seed, self.stop_after = seed, stop_after
-        self.ran: list[int] = []
-
-    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
-        order = list(tasks)
-        np.random.default_rng(self.seed).shuffle(order)  # type: ignore[arg-type]
-        for task in order[: self.stop_after]:
-            self.ran.append(task.block.index)
-            outcome = run_block(task)
-            assert outcome is not None
-            yield outcome
-        if self.stop_after is not None and self.stop_after < len(order):
-            raise OutputError("out: the disk is full")
-
-
-@settings(max_examples=12)
-@given(seed=st.integers(0, 2**16), stop_after=st.integers(0, 5))
-def test_any_order_and_any_stop_end_in_the_same_bytes(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, stop_after: int
-) -> None:
-    folder = tmp_path_factory.mktemp("job")
-    model = make_threshold_model(folder / "model.onnx")
-    stack = jobs.write_stack(folder / "stack.tif", jobs.blobs((11, 40, 50), seed=1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "BLOCK_PIXELS", 2 * 40 * 50)
-        whole = jobs.settings(stack, model, folder / "whole")
-        run_job(whole, executor=SerialExecutor())
-        parts = jobs.settings(stack, model, folder / "parts")
-        first, second = Shuffled(seed, stop_after), Shuffled(seed + 1)
-        with pytest.raises(JobStopped, match="disk is full"):
-            run_job(parts, executor=first)
-        assert run_job(parts, executor=second).exit_status == 0
-    assert sorted(first.ran + second.ran) == list(range(6))  # nothing twice, nothing left out
-    assert jobs.contents(folder / "parts") == jobs.contents(folder / "whole")
-
-
-def test_a_finished_job_is_already_complete(
-    tmp_path: Path, stack: Path, threshold_model: Path
-) -> None:
-    job = jobs.settings(stack, threshold_model, tmp_path / "out")
-    first, second = run_job(job), run_job(job)
-    assert not first.already_complete
-    assert second.already_complete and second.exit_status == 0
-    assert (second.frames_done, second.objects) == (first.frames_done, first.objects)
-
-
-def test_another_job_in_the_same_folder_is_refused_by_name(
-    tmp_path: Path, stack: Path, threshold_model: Path
-) -> None:
-    output = tmp_path / "out"
-    run_job(jobs.settings(stack, threshold_model, output))
-    before = jobs.contents(output)
-    with pytest.raises(OutputError, match=r"threshold \(there 0.5, here 0.4\).*--fresh"):
-        run_job(jobs.settings(stack, threshold_model, output, threshold=0.4))
-    with pytest.raises(OutputError, match="model"):
-        other = make_threshold_model(tmp_path / "other.onnx", description="another")
-        run_job(jobs.settings(stack, other, output))
-    with pytest.raises(OutputError, match=r"frames"):
-        run_job(jobs.settings(stack, threshold_model, output, frames=(0, 3)))
-    assert jobs.contents(output) == before
-    jobs.write_stack(stack, jobs.blobs((14, 64, 96), seed=9))
-    with pytest.raises(OutputError, match="content"):
-        run_job(jobs.settings(stack, threshold_model, output))
-
-
-def test_fresh_starts_over_and_leaves_other_files_alone(
-    tmp_path: Path, stack: Path, threshold_model: Path
-) -> None:
-    output, clean = tmp_path / "out", tmp_path / "clean"
-    run_job(jobs.settings(stack, threshold_model, output, frames=(0, 3)))
-    (output / "notes.txt").write_text("mine")
-    run_job(jobs.settings(stack, threshold_model, output, fresh=True))
-    run_job(jobs.settings(stack, threshold_model, clean))
-    left = jobs.contents(output)
-    assert left.pop("notes.txt") == b"mine"
-    assert left == jobs.contents(clean)
-
-
-def test_a_second_job_on_the_same_folder_waits_for_no_one(
-    tmp_path: Path, stack: Path, threshold_model: Path
-) -> None:
-    with (
-        JobFolder(tmp_path / "out").lock(),
-        pytest.raises(OutputError, match="another job is writing here"),
-    ):
-        run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
 
 
 def damaged(tmp_path: Path) -> Path:
@@ -346,159 +234,10 @@ def test_empty_shards_are_written(tmp_path: Path, threshold_model: Path) -> None
     assert not labels_of(output, "stack").any()
 
 
-def test_a_stop_finishes_what_is_in_flight_and_resumes(
-    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None
-) -> None:
-    import os
-    import signal
-
-    class Interrupts:
-        asked = False
-
-        def showing(self, total: int, done: int, objects: int) -> Any:
-            from contextlib import nullcontext
-
-            self.total, self.before = total, done
-            return nullcontext()
-
-        def advance(self, outcome: BlockOutcome) -> None:
-            if self.before == 0 and not self.asked:
-                self.asked = True
-                os.kill(os.getpid(), signal.SIGINT)
-
-    job = jobs.settings(stack, threshold_model, tmp_path / "out", workers=1)
-    first: JobSummary = run_job(job, Interrupts())
-    assert first.exit_status == 130
-    committed = JobFolder(job.output).committed("stack")
-    assert 0 < len(committed) < 5
-    again = Interrupts()
-    assert run_job(job, again).exit_status == 0
-    assert again.before == sum(3 if i < 4 else 2 for i in committed)
-    whole = jobs.settings(stack, threshold_model, tmp_path / "whole")
-    run_job(whole)
-    assert jobs.contents(job.output) == jobs.contents(whole.output)
-
-
-def test_staged_leftovers_are_swept_away(
-    tmp_path: Path, stack: Path, threshold_model: Path
-) -> None:
-    output = tmp_path / "out"
-    run_job(jobs.settings(stack, threshold_model, output))
-    staging = output / ".stackseg/staging"
-    staging.mkdir(exist_ok=True)
-    (staging / "half").write_bytes(b"x")
-    run_job(jobs.settings(stack, threshold_model, output))
-    assert not staging.exists()
-
-
 def test_sessions_are_released(tmp_path: Path, stack: Path, threshold_model: Path) -> None:
     run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
     assert not block_module._runtimes._values and not block_module._stacks._values
     shutil.rmtree(tmp_path / "out")
-
-
-def test_an_input_is_never_written_over(tmp_path: Path, threshold_model: Path) -> None:
-    data = jobs.blobs((3, 40, 50))
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        array = zarr.create_array(
-            tmp_path / name / "01.zarr", data=data, zarr_format=2, chunks=(1, 40, 50)
-        )
-        assert array.shape == data.shape
-    before = {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()}
-    inputs = [tmp_path / name / "01.zarr" for name in ("a", "b")]
-    for output in (tmp_path, tmp_path / "a" / "01.zarr"):
-        with pytest.raises(OutputError, match="over the input"):
-            run_job(jobs.settings(inputs, threshold_model, output, axes="TYX", fresh=True))
-    stranger = tmp_path / "out/stack.zarr"
-    stranger.mkdir(parents=True)
-    stack = jobs.write_stack(tmp_path / "stack.tif", data)
-    with pytest.raises(OutputError, match="is there already, and not by this job"):
-        run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
-    stack.unlink()
-    after = {p: p.read_bytes() for p in before}
-    assert after == before
-
-
-def test_an_end_while_starting_over_leaves_a_job_to_be_done(
-    tmp_path: Path, stack: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = tmp_path / "out"
-    job = jobs.settings(stack, threshold_model, output)
-    run_job(job)
-    whole = jobs.contents(output)
-    removed = 0
-
-    def dies(path: Path) -> None:
-        nonlocal removed
-        removed += 1
-        if removed == stop:
-            raise KeyboardInterrupt
-        shutil.rmtree(path)
-
-    for stop in (1, 2, 3, 4):  # noqa: B007 - read by `dies`
-        removed = 0
-        monkeypatch.setattr(records, "_remove", dies)
-        with pytest.raises(KeyboardInterrupt):
-            run_job(jobs.settings(stack, threshold_model, output, fresh=True))
-        monkeypatch.undo()
-        again = run_job(job)
-        assert not again.already_complete
-        assert jobs.contents(output) == whole
-
-
-def test_a_block_of_another_job_commits_nothing(
-    tmp_path: Path, stack: Path, threshold_model: Path
-) -> None:
-    output = tmp_path / "out"
-    run_job(jobs.settings(stack, threshold_model, output))
-    late: list[BlockTask] = []
-
-    class Keeps:
-        def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
-            late.extend(tasks)
-            raise OutputError("the disk is full")
-            yield
-
-    with pytest.raises(JobStopped):
-        run_job(
-            jobs.settings(stack, threshold_model, output, threshold=0.4, fresh=True),
-            executor=Keeps(),
-        )
-    run_job(jobs.settings(stack, threshold_model, output, fresh=True))
-    before = jobs.contents(output)
-    with pytest.raises(JobStopped, match="another job has begun"):
-        run_block(late[0])
-    assert jobs.contents(output) == before
-
-
-def test_an_input_that_changes_stops_the_job(
-    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None
-) -> None:
-    output = tmp_path / "out"
-
-    class Changes(Shuffled):
-        def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
-            stack.unlink()
-            yield from super().run(tasks)
-
-    job = jobs.settings(stack, threshold_model, output)
-    with pytest.raises(JobStopped, match=r"stack.tif.*same command goes on"):
-        run_job(job, executor=Changes(0))
-    assert not JobFolder(output).committed("stack")
-
-
-def test_resuming_with_inexact_tiles_is_refused(
-    tmp_path: Path, stack: Path, make_model: Any
-) -> None:
-    network = networks.unet((4, 8), positive=False)
-    model = make_model(network, networks.spec(network))
-    needed = 8
-    run_job(jobs.settings(stack, model, tmp_path / "exact", halo=needed, tile=48))
-    assert run_job(jobs.settings(stack, model, tmp_path / "exact")).already_complete
-    run_job(jobs.settings(stack, model, tmp_path / "rough", halo=0, tile=32))
-    with pytest.raises(OutputError, match="tile"):
-        run_job(jobs.settings(stack, model, tmp_path / "rough", halo=0, tile=48))
 
 
 def test_a_frame_the_network_cannot_tell_anything_of_is_set_aside(
@@ -536,17 +275,6 @@ def test_one_short_stack_does_not_stop_the_others(
     assert "selects nothing of its 2 frames" in summary.refused[0]
 
 
-def test_a_damaged_identity_is_one_sentence(
-    tmp_path: Path, stack: Path, threshold_model: Path
-) -> None:
-    output = tmp_path / "out"
-    run_job(jobs.settings(stack, threshold_model, output))
-    JobFolder(output).identity_path.write_text("{")
-    for fresh in (False, True):
-        with pytest.raises(OutputError, match="is damaged"):
-            run_job(jobs.settings(stack, threshold_model, output, fresh=fresh))
-
-
 @pytest.mark.parametrize("spelling", ["image.zarr", "there/../image.zarr", "link.zarr"])
 def test_a_zarr_by_any_spelling_of_its_path(
     tmp_path: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
@@ -558,68 +286,6 @@ def test_a_zarr_by_any_spelling_of_its_path(
     monkeypatch.chdir(tmp_path)
     summary = run_job(jobs.settings(spelling, threshold_model, tmp_path / "out", axes="TYX"))
     assert (summary.exit_status, summary.frames_done) == (0, 3)
-
-
-def test_starting_over_removes_no_input_and_nothing_outside(
-    tmp_path: Path, stack: Path, threshold_model: Path
-) -> None:
-    output = tmp_path / "out"
-    run_job(jobs.settings(stack, threshold_model, output))
-    labels = output / "stack.zarr/labels/threshold"
-    with pytest.raises(OutputError, match="--fresh would remove"):
-        run_job(jobs.settings(labels, threshold_model, output, fresh=True))
-    assert labels_of(output, "stack").any()
-    victim = tmp_path / "victim.zarr"
-    victim.mkdir()
-    path = JobFolder(output).identity_path
-    path.write_text(path.read_text().replace('"stack": {', '"../victim": {'))
-    with pytest.raises(OutputError, match="outside of"):
-        run_job(jobs.settings(stack, threshold_model, output, fresh=True))
-    assert victim.exists()
-
-
-@pytest.mark.parametrize("name", ["job.json", "frames.csv", "stack.zarr"])
-def test_files_of_others_are_left_alone(
-    tmp_path: Path, stack: Path, threshold_model: Path, name: str
-) -> None:
-    output = tmp_path / "out"
-    output.mkdir()
-    (output / name).write_text('{"mine": 1}')
-    with pytest.raises(OutputError, match="not by this job"):
-        run_job(jobs.settings(stack, threshold_model, output))
-    assert [p.name for p in output.iterdir()] == [name]
-    assert (output / name).read_text() == '{"mine": 1}'
-
-
-@pytest.mark.parametrize(
-    "damaged",
-    [
-        "stack.zarr/labels/threshold/0/c/1/0/0",
-        ".stackseg/objects/stack/000001.parquet",
-        ".stackseg/records/stack/000001.json",
-    ],
-)
-@pytest.mark.parametrize("how", ["removed", "cut"])
-def test_a_block_that_is_not_whole_is_done_again(
-    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None, damaged: str, how: str
-) -> None:
-    output = tmp_path / "out"
-    job = jobs.settings(stack, threshold_model, output)
-    run_job(job)
-    whole = jobs.contents(output)
-    (output / "job.json").write_text("{")  # damaged: the job is not at its end
-    (output / ".stackseg/records/stack/000099.json").write_text("")  # of no block
-    if how == "removed":
-        (output / damaged).unlink()
-    elif "records" in damaged:
-        (output / damaged).write_bytes((output / damaged).read_bytes()[:50])
-    else:
-        return  # what is cut short is found by its checksum, not by resuming
-    executor = Shuffled(0)
-    assert run_job(job, executor=executor).exit_status == 0
-    assert executor.ran == [1]
-    (output / ".stackseg/records/stack/000099.json").unlink()
-    assert jobs.contents(output) == whole
 
 
 def test_a_name_that_is_not_utf8_is_refused(
