@@ -81,8 +81,8 @@ def train(output: Path, layout: str, resume: bool, **options: Any) -> None:
     """
     from engine.errors import MissingExtra
 
-    # Threads that wait must not spin: on cores that are shared with anything else, a step took
-    # ten times as long. OpenMP reads this when PyTorch loads it.
+    # Threads that wait must not spin away cores that are shared with anything else. OpenMP
+    # reads this when PyTorch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from train.fit import fit

@@ -45,7 +45,7 @@ class OnnxRuntime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Patterns pre-plan memory for each new shape: the arena grew by 40 % at no gain in speed
+        # Patterns pre-plan memory for each new shape: the arena grew more, at no gain in speed
         # (docs/memory.md).
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.use_env_allocators", "1")
