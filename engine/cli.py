@@ -14,7 +14,9 @@ from engine import __version__
 from engine.errors import StacksegError
 
 GROUP = "stackseg.commands"
-ORDER = ("demo", "segment", "plan", "inspect", "evaluate", "train", "export")
+ORDER = (
+    "demo", "segment", "plan", "merge", "verify", "inspect", "evaluate", "train", "export",
+)  # fmt: skip
 INTERRUPTED = 130
 
 

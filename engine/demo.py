@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import OutputError
-from engine.job import INTERRUPTED, JobSummary, run_job
+from engine.interrupts import INTERRUPTED
+from engine.job import JobSummary, run_job
 from engine.model_file import open_model
 from engine.progress import LineProgress
 from engine.report.overlay import overlay_png

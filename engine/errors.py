@@ -6,6 +6,7 @@
       ModelError             a model without a valid spec, or that the runtime refuses
       OutputError            an output folder that cannot be written, or belongs to another job
       JobStopped             a job that had to stop midway; the same command goes on from there
+        OutOfMemory          the runtime or NumPy found no memory; a smaller tile may fit
       MissingExtra           a command whose optional dependencies are not installed
       FrameError             one frame that cannot be read or computed; costs that frame only
 
@@ -41,6 +42,10 @@ class JobStopped(StacksegError):
     """A job that had to stop midway. What is committed stays; the same command goes on."""
 
     exit_status = 1
+
+
+class OutOfMemory(JobStopped):
+    """The runtime or NumPy found no memory. What was being computed may fit in smaller tiles."""
 
 
 class MissingExtra(StacksegError):

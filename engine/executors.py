@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.block import BlockOutcome, BlockTask, run_block
 from engine.errors import JobStopped, UsageError
 from engine.resources import Site, local_site
+from engine.steps.work import Outcome, Task
+from engine.tasks import run_task
 
 WINDOW = 2  # tasks on their way for each block in flight: the next one is always there
 CONNECT_SECONDS = 10
@@ -28,7 +29,7 @@ LOOPBACK = "127.0.0.1"
 class Executor(Protocol):
     """Runs tasks, each of which comes to nothing once the job has been asked to stop."""
 
-    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
         """Outcomes of the blocks that were done, in any order."""
         ...
 
@@ -36,10 +37,10 @@ class Executor(Protocol):
 class SerialExecutor:
     """One block after the other, without Dask: what every other executor must equal."""
 
-    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
         """See `Executor`."""
         for task in tasks:
-            outcome = run_block(task)
+            outcome = run_task(task)
             if outcome is None:
                 return
             yield outcome
@@ -72,14 +73,19 @@ class DaskExecutor:
             memory_bytes=min(site.memory_bytes // sharing[site.host] for site in sites),
         )
 
-    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+    def caution(self, *what: Any) -> tuple[int, float]:
+        """`engine.checks.choose_caution` on every worker, its model by path: the most they need."""
+        found: dict[str, tuple[int, float]] = self._client.run(_caution_here, *what)
+        return max(found.values())
+
+    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
         """See `Executor`."""
         from distributed import CancelledError, KilledWorker, as_completed
 
         def submit(count: int) -> list[Any]:
             # Impure: a block writes files, and must run again when it is asked for again.
             return [
-                self._client.submit(run_block, task, pure=False)
+                self._client.submit(run_task, task, pure=False)
                 for task in itertools.islice(tasks, max(count, 0))
             ]
 
@@ -87,7 +93,7 @@ class DaskExecutor:
         stopped = False
         for future in pending:
             try:
-                outcome: BlockOutcome | None = future.result()
+                outcome: Outcome | None = future.result()
             except (KilledWorker, CancelledError) as error:
                 raise JobStopped(
                     "the cluster lost the workers that ran a block; look into their logs, and "
@@ -99,6 +105,13 @@ class DaskExecutor:
                 pending.update(submit(self._slots * WINDOW - pending.count()))
             if outcome is not None:
                 yield outcome
+
+
+def _caution_here(model: str, *what: Any) -> tuple[int, float]:
+    from engine.checks import choose_caution
+    from engine.model_file import open_model
+
+    return choose_caution(open_model(model), *what)
 
 
 @contextmanager

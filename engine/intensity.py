@@ -7,6 +7,7 @@ statistics from here as well, so that a network sees the same pixels at both end
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def percentiles(values: NDArray[Any], levels: tuple[float, ...]) -> NDArray[np.f
     16-bit pixels, which are counted instead of sorted.
     """
     flat = values.reshape(-1)
-    ranks = [max(math.ceil(flat.size * (q / 100)), 1) for q in levels]
+    ranks = _ranks(flat.size, levels)
     if flat.dtype.kind in "ui" and flat.dtype.itemsize <= 2:
         lowest = np.iinfo(flat.dtype).min
         # Shifted to start at 0, and widened by bincount alone.
@@ -48,12 +49,126 @@ def percentiles(values: NDArray[Any], levels: tuple[float, ...]) -> NDArray[np.f
     return np.partition(flat, indices)[indices].astype(np.float32)
 
 
+def windowed_statistics(
+    windows: Callable[[], Iterator[NDArray[Any]]], normalisation: Normalisation
+) -> NDArray[np.float32]:
+    """`frame_statistics` of a frame that is never in memory as a whole: the same values.
+
+    `windows` begins anew at each call and gives parts (C, y, x) that together are the frame. It
+    is called once for 8- and 16-bit pixels, twice for float32.
+    """
+    levels = (normalisation.low, normalisation.high)
+    fixed = normalisation.policy == "range"
+    counts: list[_Counts] = []
+    for window in windows():
+        counts = counts or [_Counts(window.dtype) for _ in window]
+        for count, channel in zip(counts, window, strict=True):
+            _require_finite(channel)
+            if not fixed:
+                count.add(channel)
+    if fixed:
+        return np.tile(np.array([levels], dtype=np.float32), (len(counts), 1))
+    if any(count.is_coarse for count in counts):
+        refined = [count.refined(levels) for count in counts]
+        for window in windows():
+            for refinement, channel in zip(refined, window, strict=True):
+                refinement.add(channel)
+        found = [refinement.values(levels) for refinement in refined]
+    else:
+        found = [count.values(levels) for count in counts]
+    pairs = zip(counts, found, strict=True)
+    return np.stack([_with_contrast(low, high, c.lowest, c.highest) for c, (low, high) in pairs])
+
+
+class _Counts:
+    """How often each value of one channel occurs; of float32, each upper half of its bits."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.is_coarse = dtype.kind == "f"
+        self._shift = 0 if self.is_coarse or dtype.kind == "u" else int(np.iinfo(dtype).min)
+        self._counts = np.zeros(2**16, dtype=np.int64)
+        self.lowest, self.highest = np.float32(np.inf), np.float32(-np.inf)
+
+    def add(self, channel: NDArray[Any]) -> None:
+        """Count the pixels of one window."""
+        flat = channel.reshape(-1)
+        if self.is_coarse:
+            keys = _ordered_keys(flat) >> 16
+        else:
+            keys = flat if self._shift == 0 else flat.astype(np.int32) - self._shift
+        self._counts += np.bincount(keys, minlength=2**16)
+        self.lowest = min(self.lowest, np.float32(flat.min()))
+        self.highest = max(self.highest, np.float32(flat.max()))
+
+    def _find(self, levels: tuple[float, ...]) -> list[tuple[int, int]]:
+        """For each level the value (or upper half) at its rank, and the rank within that."""
+        below = np.cumsum(self._counts)
+        found = []
+        for rank in _ranks(int(below[-1]), levels):
+            at = int(np.searchsorted(below, rank))
+            found.append((at, rank - int(below[at] - self._counts[at])))
+        return found
+
+    def values(self, levels: tuple[float, ...]) -> NDArray[np.float32]:
+        """The percentiles, of 8- and 16-bit pixels."""
+        found = [at + self._shift for at, _ in self._find(levels)]
+        return np.array(found, dtype=np.float32)
+
+    def refined(self, levels: tuple[float, ...]) -> _Refinement:
+        """What counts the lower halves of the bits, where the upper halves are those found."""
+        return _Refinement(self._find(levels))
+
+
+class _Refinement:
+    """Second pass over float32 pixels: the lower half of the bits of a few values."""
+
+    def __init__(self, wanted: list[tuple[int, int]]) -> None:
+        self._wanted = wanted
+        self._counts = {upper: np.zeros(2**16, dtype=np.int64) for upper, _ in wanted}
+
+    def add(self, channel: NDArray[Any]) -> None:
+        """Count the pixels of one window."""
+        keys = _ordered_keys(channel.reshape(-1))
+        for upper, counts in self._counts.items():
+            lower = keys[keys >> 16 == upper] & 0xFFFF
+            counts += np.bincount(lower, minlength=2**16)
+
+    def values(self, levels: tuple[float, ...]) -> NDArray[np.float32]:
+        """The percentiles."""
+        keys = [
+            upper << 16 | int(np.searchsorted(np.cumsum(self._counts[upper]), rank))
+            for upper, rank in self._wanted
+        ]
+        return _from_keys(np.array(keys, dtype=np.uint32))
+
+
+def _ordered_keys(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Integers in the order of the floats: positive ones with the sign bit set, others inverted."""
+    bits = (values + np.float32(0)).view(np.uint32)  # -0 and 0 are one value
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
+def _from_keys(keys: NDArray[np.uint32]) -> NDArray[np.float32]:
+    return np.where(keys >> 31, keys ^ np.uint32(1 << 31), ~keys).view(np.float32)
+
+
+def _ranks(size: int, levels: tuple[float, ...]) -> list[int]:
+    return [max(math.ceil(size * (q / 100)), 1) for q in levels]
+
+
 def _channel_statistics(channel: NDArray[Any], levels: tuple[float, float]) -> NDArray[np.float32]:
     _require_finite(channel)
     low, high = percentiles(channel, levels)
+    lowest, highest = (low, high) if low < high else (channel.min(), channel.max())
+    return _with_contrast(low, high, np.float32(lowest), np.float32(highest))
+
+
+def _with_contrast(
+    low: np.float32, high: np.float32, lowest: np.float32, highest: np.float32
+) -> NDArray[np.float32]:
     if low == high:
         # A few bright objects on a flat background: the percentiles coincide, the range does not.
-        low, high = np.float32(channel.min()), np.float32(channel.max())
+        low, high = lowest, highest
     if low == high:
         raise FrameError(f"every pixel has the value {low:g}: there is nothing to segment")
     with np.errstate(over="ignore"):

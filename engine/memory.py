@@ -1,6 +1,6 @@
 """What a job needs of memory, and the tiling and workers that fit into what there is.
 
-    peak = base + runtime + workers x (activations of a tile + buffers of a frame + a block)
+    peak = base + model + workers x (activations of a tile + buffers of a frame + a block)
 
 Nothing in it grows with the number of frames.
 """
@@ -18,12 +18,15 @@ from engine.graph.memory import activation_bytes
 from engine.layout import LabelLayout
 from engine.model_file import ModelFile
 from engine.stacks.base import StackInfo
-from engine.tiling import FrameTiling
+from engine.tiling import FrameTiling, Window, round_up
 
 MB = 2**20
 BASE = 320 * MB  # interpreter, NumPy, Dask, Zarr, Arrow, ONNX Runtime, one tiny job (measured)
 FILE_COPIES = 3  # the file as read, the parsed graph, and its copy for shape inference
 SESSION_COPIES = 2  # a session's weights, and their prepacked form; one session per pixel type
+PIECE_PIXELS = 256  # px for each object and plane: what a row of blocks is planned for
+PIECE_BYTES = 300  # that it takes while a row is stitched
+FACE_BYTES = 64  # of a pixel of a face: both sides, their contacts as keys, and a sorted copy
 USABLE = 0.8  # of the memory there is: the page cache and other processes want some too
 TILES = (4096, 2048, 1024, 512, 256, 128)  # px, tried from the largest
 
@@ -35,8 +38,9 @@ class MemoryEstimate:
     base: int
     model: int
     activations: int  # of one tile
-    frame: int  # pixels, probabilities, labels, measures of one frame
+    frame: int  # pixels, probabilities, labels, measures of one frame, or a block's part of it
     block: int  # labels of a block
+    stitch: int  # a canvas being stitched, 0 where none is; after all blocks are segmented
     workers: int
 
     @property
@@ -47,7 +51,7 @@ class MemoryEstimate:
     @property
     def per_worker(self) -> int:
         """What each block in flight adds."""
-        return self.activations + self.frame + self.block
+        return max(self.activations + self.frame + self.block, self.stitch)
 
     @property
     def peak(self) -> int:
@@ -73,38 +77,46 @@ def choose_tiling(
     halo: int | None,
     workers: int | None,
     cores: int,
-    memory_bytes: int,
+    allowed: int,
 ) -> TilingChoice:
-    """Whole frames where they fit, else fewer at a time, else the largest tile that fits.
+    """Whole frames or regions where they fit, else fewer at a time, else the largest tile.
 
     `tile` and `workers` are taken as given where they are not None. `halo` is None for a network
-    that cannot be cut. Raises UsageError where nothing fits, with both numbers.
+    that cannot be cut. `allowed`: bytes. Raises UsageError where nothing fits, with both numbers.
     """
     stride = model.spec.stride
-    allowed = int(memory_bytes * USABLE)
     n_blocks = sum(layout.n_blocks for _, layout in stacks)
-    tiles: list[int | None] = [tile] if tile else [None]
+    sides: list[int | None] = [tile] if tile else [None]
     if tile is None and halo is not None:
-        tiles += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
+        sides += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
     # More blocks in flight than there are blocks would only be memory on paper.
     wanted = max(min(workers or cores, n_blocks), 1)
-    smallest = None
-    for side in tiles:
-        tilings = tuple(
-            FrameTiling(layout.shape[-2], layout.shape[-1], stride, halo or 0, side)
-            for _, layout in stacks
-        )
+    least = None
+    for side in sides:
+        tilings = tuple(_tiling(layout, stride, halo or 0, side) for _, layout in stacks)
         one = estimate(stacks, tilings, model)
         fit = (allowed - one.shared) // one.per_worker
         count = wanted if workers else min(wanted, fit)
         if 0 < count <= fit:
             return TilingChoice(tilings, count, max(cores // count, 1), replace(one, workers=count))
-        least = one.shared + one.per_worker * (wanted if workers else 1)
-        smallest = min(smallest or least, least)
+        needed = one.shared + one.per_worker * (wanted if workers else 1)
+        least = min(least or needed, needed)
     raise UsageError(
-        f"the job needs {(smallest or 0) / MB:,.0f} MB at the least, and {allowed / MB:,.0f} MB "
-        "may be used; free some memory, give fewer --workers, or cut the frames smaller"
+        f"the job needs {(least or 0) / MB:,.0f} MB at the least, and {allowed / MB:,.0f} MB "
+        f"may be used; free some memory, give --memory {math.ceil((least or 0) / MB)}MB or more "
+        "where there is that much, or fewer --workers"
     )
+
+
+def _tiling(layout: LabelLayout, stride: int, halo: int, side: int | None) -> FrameTiling:
+    """Tiles of `side` px; where it is None, one for each frame or region."""
+    height, width = layout.sizes[2:]
+    if side is None and layout.is_cut:
+        # A region's edges need not lie on the stride: its tile reaches out to where they would.
+        region = max(layout.block_size[2:])
+        slack = 0 if all(size % stride == 0 for size in layout.block_size[2:]) else stride
+        side = round_up(region, stride) + slack + 2 * halo
+    return FrameTiling(height, width, stride, halo, side)
 
 
 def estimate(
@@ -122,23 +134,59 @@ def estimate(
         model=len(model.data) * (FILE_COPIES + SESSION_COPIES * sessions),
         activations=max(activation_bytes(graph, *shape) for shape in tiles),
         frame=max(
-            _frame_bytes(info, tiling, n_in, n_out)
-            for (info, _), tiling in zip(stacks, tilings, strict=True)
+            _frame_bytes(info, layout, tiling, n_in, n_out)
+            for (info, layout), tiling in zip(stacks, tilings, strict=True)
         ),
         block=max(_block_bytes(layout) for _, layout in stacks),
+        stitch=max(_stitch_bytes(layout) for _, layout in stacks),
         workers=1,
     )
 
 
-def _frame_bytes(info: StackInfo, tiling: FrameTiling, n_in: int, n_out: int) -> int:
-    pixels = tiling.padded[0] * tiling.padded[1]
-    raw = pixels * np.dtype(info.dtype).itemsize * (info.size("C") + n_in)  # as read, as padded
-    probabilities = pixels * 4 * n_out
-    labels = pixels * (4 + 1)  # and the mask they come from
+def _frame_bytes(
+    info: StackInfo, layout: LabelLayout, tiling: FrameTiling, n_in: int, n_out: int
+) -> int:
+    """What a block holds at once of a frame; of all its planes where labels connect along Z."""
+    if layout.is_cut:
+        block = layout.block(0)
+        regions = (tiling.region(block.y, block.x), tiling.region(*_middle(layout)))
+        rows = max(r.read_y.size for r in regions)
+        columns = max(r.read_x.size for r in regions)
+        pixels = layout.block_size[2] * layout.block_size[3]
+    else:
+        rows, columns = tiling.padded
+        pixels = rows * columns
+    read = info.read_bytes(min(rows, tiling.height), min(columns, tiling.width), n_in)
+    padded = rows * columns * np.dtype(info.dtype).itemsize * n_in
+    kept = layout.block_size[1] if layout.connect_z else 1  # planes labelled together
+    probabilities = pixels * 4 * n_out * kept
+    channel = pixels * np.dtype(info.dtype).itemsize * (kept - 1)
+    labels = pixels * (4 + 1) * kept  # and the mask they come from
     counted = pixels * 8  # NumPy counts 16-bit pixels as 64-bit indices
-    return raw + probabilities + labels + counted
+    return read + padded + probabilities + channel + labels + counted
+
+
+def _middle(layout: LabelLayout) -> tuple[Window, Window]:
+    """Region in the middle of a cut frame: it has a halo on every side."""
+    _, _, rows, columns = layout.grid
+    block = layout.block(layout.number((0, 0, rows // 2, columns // 2)))
+    return block.y, block.x
 
 
 def _block_bytes(layout: LabelLayout) -> int:
     size = math.prod(layout.shard) * np.dtype(layout.dtype).itemsize
     return 2 * size + size // 4  # the labels, once more while they are encoded, and encoded
+
+
+def _stitch_bytes(layout: LabelLayout) -> int:
+    """A row of blocks with its pieces, and the widest pair of faces as it is compared."""
+    if not layout.is_stitched:
+        return 0
+    _, planes, height, width = layout.block_size
+    row = layout.sizes[3] * height * (layout.grid[2] if layout.connect_z else 1)
+    t = layout.block_size[0]
+    pieces = row * planes * t // PIECE_PIXELS * PIECE_BYTES
+    face = t * max(
+        planes * max(height, width), height * width if layout.connect_z else 0
+    )  # fmt: skip
+    return pieces + face * FACE_BYTES

@@ -12,9 +12,14 @@ from google.protobuf.message import DecodeError
 
 from engine.errors import ModelError
 from engine.graph import ReceptiveField, receptive_field
+from engine.graph.tensors import is_external, overstates, tensors
 from engine.model import IMAGE, METADATA_KEY, PROBABILITIES, STATISTICS, ModelSpec, parse_spec
 
 EXPORT = "`stackseg export` makes one from a training run"
+# What reading a broken graph raises: wrong types and ranks, missing fields, division by zero.
+MALFORMED = (
+    ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 BUNDLED = Path(__file__).parent / "models"
 
 
@@ -48,7 +53,7 @@ def bundled_models() -> list[str]:
 def find_model(reference: str) -> Path:
     """Path of a model given as a file or as a bundled name; ModelError where there is none."""
     path = Path(reference)
-    with suppress(OSError):  # a name too long, a loop of links: no such file
+    with suppress(OSError, ValueError):  # too long, a loop of links, a null byte: no such file
         if path.is_file():
             return path
     if reference in bundled_models():
@@ -76,18 +81,36 @@ def open_model(reference: str) -> ModelFile:
             "write the model with `stackseg export`"
         )
     spec = parse_spec(texts[METADATA_KEY], str(path))
-    _check_self_contained(proto, path)
-    _check_signature(proto, spec, path)
-    field = receptive_field(proto)
+    try:
+        _check_tensors(proto, path)
+        _check_signature(proto, spec, path)
+        field = _field(proto, path)
+    except MALFORMED as error:
+        # Each is what some field of a broken graph leads to; there are too many to ask for them.
+        raise ModelError(
+            f"{path}: its graph is malformed ({type(error).__name__}); export it again"
+        ) from error
     _check_geometry(field, spec, path)
     return ModelFile(path.resolve(), spec, hashlib.sha256(data).hexdigest(), field, data)
 
 
-def _check_self_contained(proto: onnx.ModelProto, path: Path) -> None:
-    # A file may name any path as its external data; one that is whole cannot read others.
-    external = onnx.TensorProto.EXTERNAL
-    if any(tensor.data_location == external for tensor in proto.graph.initializer):
-        raise ModelError(f"{path}: keeps weights in other files; export it as a single file")
+def _check_tensors(proto: onnx.ModelProto, path: Path) -> None:
+    for tensor in tensors(proto):
+        # A file may name any path as its external data; one that is whole cannot read others.
+        if is_external(tensor):
+            raise ModelError(f"{path}: keeps weights in other files; export it as a single file")
+        if overstates(tensor):
+            raise ModelError(
+                f"{path}: its tensor {tensor.name!r} claims more values than the file holds; "
+                "export it again"
+            )
+
+
+def _field(proto: onnx.ModelProto, path: Path) -> ReceptiveField:
+    try:
+        return receptive_field(proto)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}; export it again") from error
 
 
 def _check_signature(proto: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
@@ -97,6 +120,15 @@ def _check_signature(proto: onnx.ModelProto, spec: ModelSpec, path: Path) -> Non
     missing = [name for name, values in wanted if name not in values]
     if missing:
         raise ModelError(f"{path}: its graph has no {' and no '.join(missing)}; export it again")
+    given = {IMAGE, STATISTICS, *(t.name for t in proto.graph.initializer)}
+    if unknown := [name for name in inputs if name not in given]:
+        raise ModelError(
+            f"{path}: its graph asks for {unknown[0]!r}, which the engine does not have; "
+            "export it again"
+        )
+    for name, values in wanted:
+        if values[name].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+            raise ModelError(f"{path}: its {name} is not of float32; export it again")
     for name, values, count, what in [
         (IMAGE, inputs, len(spec.channels), "channels"),
         (PROBABILITIES, outputs, spec.n_outputs, "class outputs"),

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import OutputError, StackError, UsageError
-from engine.layout import Block, LabelLayout
-from engine.memory import MemoryEstimate, choose_tiling
+from engine.layout import Block, LabelLayout, make_layout
+from engine.memory import USABLE, MemoryEstimate, choose_tiling
 from engine.model import ModelSpec
 from engine.model_file import ModelFile
 from engine.naming import distinct_names
+from engine.resources import parse_memory
 from engine.segment import Rules
 from engine.settings import JobSettings
 from engine.stacks.base import StackInfo
@@ -77,7 +78,7 @@ class Plan:
 def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_bytes: int) -> Plan:
     """Open every input, and decide. Raises StackError where no input can be opened."""
     _check_rules(settings, model.spec)
-    opened, refused = _open_all(settings, model.spec)
+    opened, refused = _open_all(settings, model)
     if not opened:
         if len(refused) == 1:
             raise StackError(refused[0][1])
@@ -94,7 +95,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         halo=halo,
         workers=settings.workers,
         cores=cores,
-        memory_bytes=memory_bytes,
+        allowed=parse_memory(settings.memory) if settings.memory else int(memory_bytes * USABLE),
     )
     stacks = tuple(
         StackPlan(
@@ -109,7 +110,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
     )
     for stack in stacks:
-        if stack.tiling.n_tiles > 1 and stack.tiling.waste > MUCH_WASTE:
+        if stack.tiling.n_tiles > 1 and not stack.layout.is_cut and stack.tiling.waste > MUCH_WASTE:
             warnings.append(
                 f"{stack.name}: {stack.tiling.waste:.0%} of the network's work is halo and "
                 "padding; a larger --tile is faster"
@@ -130,7 +131,8 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
 def predicted_disk(layout: LabelLayout) -> int:
     """Bytes of compressed labels: 1/40 of the raw ones, at the upper end of what nuclei gave."""
     raw = math.prod(layout.shape) * np.dtype(layout.dtype).itemsize
-    return raw // 40 + 4096 * (layout.n_blocks + 4)
+    passes = 2 if layout.is_stitched else 1  # provisional labels, until the job is complete
+    return passes * (raw // 40 + 4096 * (layout.n_blocks + 4))
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class _Opened:
 
 
 def _open_all(
-    settings: JobSettings, spec: ModelSpec
+    settings: JobSettings, model: ModelFile
 ) -> tuple[list[_Opened], list[tuple[str, str]]]:
     """Every input that can be segmented; and the others, with the reason of each."""
     from engine.stacks.open import expand_inputs, open_stack
@@ -158,9 +160,9 @@ def _open_all(
             seen.add(resolved)
             with open_stack(path, settings.axes) as stack:
                 info = stack.info
-            _check_pixels(info, spec)
-            channels = choose_channels(info, settings.channel, spec)
-            opened.append(_Opened(info, channels, _layout(info, settings, spec)))
+            _check_pixels(info, model.spec)
+            channels = choose_channels(info, settings.channel, model.spec)
+            opened.append(_Opened(info, channels, _layout(info, settings, model)))
         except (StackError, UsageError) as error:
             refused.append((_printable(path), str(error)))
         except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
@@ -175,6 +177,8 @@ def _check_rules(settings: JobSettings, spec: ModelSpec) -> None:
         )
     if not spec.gives_instances and settings.min_area is not None:
         raise UsageError(f"--min-area: {spec.name} gives a class map, which has no objects")
+    if not spec.gives_instances and settings.connect != "none":
+        raise UsageError(f"--connect: {spec.name} gives a class map, which has no objects")
 
 
 def check_apart(plan: Plan, output: Path) -> None:
@@ -243,7 +247,7 @@ def _listed(info: StackInfo) -> str:
     return f"{count} channels, numbers 0 to {count - 1} ({names})"
 
 
-def _layout(info: StackInfo, settings: JobSettings, spec: ModelSpec) -> LabelLayout:
+def _layout(info: StackInfo, settings: JobSettings, model: ModelFile) -> LabelLayout:
     axes = info.axes.replace("C", "")
     sizes = {axis: info.size(axis) for axis in axes}
     origin = {"T": 0, "Z": 0}
@@ -258,9 +262,18 @@ def _layout(info: StackInfo, settings: JobSettings, spec: ModelSpec) -> LabelLay
                 f"{info.path}: --frames {given} selects nothing of its {sizes[along]} frames"
             )
         sizes[along], origin[along] = last - first, first
-    shape = tuple(sizes[axis] for axis in axes)
-    dtype = "uint32" if spec.gives_instances else "uint8"
-    return LabelLayout(axes, shape, dtype, origin["T"], origin["Z"])
+    if settings.connect == "z" and "Z" not in axes:
+        raise StackError(
+            f"{info.path}: has no Z axis for --connect z; leave it away, or give --axes"
+        )
+    return make_layout(
+        axes,
+        tuple(sizes[axis] for axis in axes),
+        instances=model.spec.gives_instances,
+        first=(origin["T"], origin["Z"]),
+        connect_z=settings.connect == "z",
+        whole_frames=model.halo is None and settings.halo is None,
+    )
 
 
 def _halo(settings: JobSettings, model: ModelFile, warnings: list[str]) -> int | None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import logging
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from engine import __version__
+from engine.errors import OutputError
+from engine.layout import LabelLayout
 from engine.model_file import ModelFile, open_model
 from engine.plan import Plan, make_plan
+from engine.precheck import first_tile, inexact
+from engine.records import JobFolder
 from engine.resources import Site, local_site
 from engine.settings import JobSettings
-from engine.tiling import FrameTiling
+from engine.store import label_path
+
+if TYPE_CHECKING:
+    from engine.executors import DaskExecutor
+
+log = logging.getLogger("stackseg")
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,51 @@ def prepare_job(settings: JobSettings, site: Site | None = None) -> Prepared:
     return Prepared(settings, model, site, plan)
 
 
-def _inexact_tile(model: ModelFile, tiling: FrameTiling) -> dict[str, Any]:
-    """An exact tiling changes no byte, and a job may go on with another; any other does."""
-    if tiling.n_tiles == 1 or (model.halo is not None and tiling.halo >= model.halo):
-        return {}
-    return {"tile": list(tiling.tile_shape)}
+def prepare_merge(folder: JobFolder) -> Prepared:
+    """A job as it was begun in a folder, to be completed without the network."""
+    known, settings = folder.identity(), folder.read_json(folder.settings_path)
+    if known is None or settings is None:
+        raise OutputError(f"{folder.root}: holds no job that could be completed")
+    settings |= {"output": folder.root, "shard": None, "device": "cpu", "scheduler": None}
+    settings |= {"retry_failed": False, "fresh": False, "workers": None, "memory": None}
+    # No network runs here: what the shards ran it on is what the job's labels were made by.
+    site = replace(local_site("cpu"), runtime=str(known["runtime"]))
+    return prepare_job(JobSettings(**settings), site)
+
+
+def check_device(job: Prepared, cluster: DaskExecutor | None) -> Prepared:
+    """Have the device give the right answer on one real tile, as carefully as it takes.
+
+    Raises ModelError where it does not. See `engine.checks.choose_caution`.
+    """
+    from engine.checks import choose_caution
+    from engine.runtimes.onnxruntime import runtime_name
+
+    found = first_tile(job.model, job.plan)
+    if found is None:
+        return job  # no frame can be read: each will say why
+    dtype, tile, statistics = found
+    if cluster is None:
+        caution, difference = choose_caution(
+            job.model, dtype, job.site.device, tile, statistics, job.plan.threads
+        )
+    else:
+        caution, difference = cluster.caution(
+            str(job.model.path), dtype, job.site.device, tile, statistics, job.plan.threads
+        )
+    if caution:
+        log.warning(
+            "%s: graph optimisation is turned off, since with it the results were wrong",
+            job.site.device,
+        )
+    log.debug("%s differs from the CPU by %.2g at most", job.site.device, difference)
+    runtime = runtime_name(job.site.device, caution)
+    return replace(job, site=replace(job.site, caution=caution, runtime=runtime))
+
+
+def _selection(layout: LabelLayout) -> dict[str, list[int]]:
+    t, z, _, _ = layout.sizes
+    return {"t": [layout.t0, layout.t0 + t], "z": [layout.z0, layout.z0 + z]}
 
 
 def identity(job: Prepared) -> dict[str, Any]:
@@ -46,15 +96,19 @@ def identity(job: Prepared) -> dict[str, Any]:
         "runtime": job.site.runtime,
         "threshold": job.plan.rules.threshold,
         "min-area": job.plan.rules.min_area,
+        "connect": job.settings.connect,
+        "labels": label_path(job.model.spec),
         "stacks": {
             stack.name: {
                 "path": stack.path,
                 "content": stack.info.identity,
                 "axes": stack.info.axes,
                 "channel": list(stack.channels),
-                "frames": [stack.layout.t0, stack.layout.z0, *stack.layout.shape],
+                "frames": _selection(stack.layout),
+                "layout": asdict(stack.layout),
                 "halo": stack.tiling.halo,
-                **_inexact_tile(job.model, stack.tiling),
+                # An exact tiling changes no byte, and a job may go on with another.
+                **({"tile": stack.tiling.tile} if inexact(job.model, stack.tiling) else {}),
             }
             for stack in job.plan.stacks
         },

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from engine.block import BlockOutcome
 from engine.errors import UsageError
+from engine.steps.work import Outcome
 
 LOG_SECONDS = 30.0
 log = logging.getLogger("stackseg")
@@ -23,11 +23,11 @@ log = logging.getLogger("stackseg")
 class Progress(Protocol):
     """Hears of every block that is done."""
 
-    def showing(self, total: int, done: int, objects: int) -> Any:
+    def showing(self, total: int, done: float, objects: int) -> Any:
         """Context of a job of `total` frames, `done` of them, with `objects`, by an earlier run."""
         ...
 
-    def advance(self, outcome: BlockOutcome) -> None:
+    def advance(self, outcome: Outcome) -> None:
         """A block has been committed."""
         ...
 
@@ -36,11 +36,11 @@ class SilentProgress:
     """Says nothing."""
 
     @contextmanager
-    def showing(self, total: int, done: int, objects: int) -> Iterator[None]:
+    def showing(self, total: int, done: float, objects: int) -> Iterator[None]:
         """See `Progress`."""
         yield
 
-    def advance(self, outcome: BlockOutcome) -> None:
+    def advance(self, outcome: Outcome) -> None:
         """See `Progress`."""
 
 
@@ -52,7 +52,7 @@ class LineProgress:
         self._every = every
 
     @contextmanager
-    def showing(self, total: int, done: int, objects: int) -> Iterator[None]:
+    def showing(self, total: int, done: float, objects: int) -> Iterator[None]:
         """See `Progress`."""
         self._total, self._before, self._done, self._objects = total, done, done, objects
         self._begin, self._failed = time.monotonic(), 0
@@ -74,7 +74,7 @@ class LineProgress:
         with Live(console=console, refresh_per_second=4, get_renderable=self._line):
             yield
 
-    def advance(self, outcome: BlockOutcome) -> None:
+    def advance(self, outcome: Outcome) -> None:
         """See `Progress`."""
         self._done += outcome.frames
         self._objects += outcome.objects
@@ -91,7 +91,7 @@ class LineProgress:
         speed = (self._done - self._before) / seconds if seconds else 0.0
         left = (self._total - self._done) / speed if speed else float("nan")
         return (
-            f"{self._done:,} of {self._total:,} frames, {speed:.1f} frames/s, "
+            f"{_frames(self._done)} of {self._total:,} frames, {speed:.1f} frames/s, "
             f"{_clock(left)} left, {self._objects:,} objects"
             + (f", {self._failed:,} frames set aside" if self._failed else "")
         )
@@ -108,20 +108,21 @@ class JsonProgress:
             raise UsageError(f"--json-log {path}: cannot be written")
 
     @contextmanager
-    def showing(self, total: int, done: int, objects: int) -> Iterator[None]:
+    def showing(self, total: int, done: float, objects: int) -> Iterator[None]:
         """See `Progress`."""
         with self._inner.showing(total, done, objects):
             self._event("start", frames=total, frames_done=done)
             yield
             self._event("end")
 
-    def advance(self, outcome: BlockOutcome) -> None:
+    def advance(self, outcome: Outcome) -> None:
         """See `Progress`."""
         self._inner.advance(outcome)
         self._event(
             "block",
             stack=outcome.stack,
-            block=outcome.block,
+            step=outcome.step,
+            block=outcome.index,
             frames=outcome.frames,
             objects=outcome.objects,
             failed=[{"t": t, "z": z, "reason": reason} for t, z, reason in outcome.failed],
@@ -135,6 +136,12 @@ class JsonProgress:
                 file.write(line)
         except OSError as error:  # a log is not worth a night's work
             log.warning("%s: cannot be written (%s)", self._path, error.strerror)
+
+
+def _frames(count: float) -> str:
+    """Whole frames, or tenths where regions of one are being done."""
+    whole = round(count, 1)
+    return f"{whole:,.0f}" if whole == int(whole) else f"{whole:,.1f}"
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""One frame's story: statistics, network, labels, measures."""
+"""From pixels to classes: the steps that whole frames and regions of frames share."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError
-from engine.intensity import frame_statistics
 from engine.labels.components import components
 from engine.measure import (
+    ClassSums,
     FrameRow,
+    FrameSums,
     ObjectColumns,
-    measure_classes,
-    measure_frame,
-    measure_objects,
+    object_sums,
+    objects_of,
+    total_intensity,
 )
 from engine.model import ModelSpec
-from engine.predict import predict
+from engine.predict import predict_region
 from engine.runtimes.base import Runtime
-from engine.tiling import FrameTiling
+from engine.tiling import Region
 
 
 @dataclass
@@ -60,36 +61,52 @@ class SegmentedFrame:
     objects: ObjectColumns | None  # None for class maps
 
 
-def segment_frame(
-    frame: NDArray[Any],
-    spec: ModelSpec,
+def probabilities(
+    pixels: NDArray[Any],
+    statistics: NDArray[np.float32],
+    region: Region,
     runtime: Runtime,
-    tiling: FrameTiling,
+    watch: Stopwatch,
+) -> NDArray[np.float32]:
+    """Probabilities of a region, (K, Y, X); FrameError where the network gives none."""
+    with watch.stage("network"):
+        probability = predict_region(pixels, statistics, region, runtime)
+        if not np.isfinite(probability).all():
+            raise FrameError("the network gave probabilities that are not finite")
+    return probability
+
+
+def classify(
+    probability: NDArray[np.float32], spec: ModelSpec, rules: Rules
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Class map (Y, X), and the probability of every class, background included."""
+    if spec.is_binary:
+        classes = (probability[0] >= rules.threshold).astype(np.uint8)
+        return classes, np.concatenate([1 - probability, probability])
+    return probability.argmax(axis=0).astype(np.uint8), probability
+
+
+def finish_frame(
+    channel: NDArray[Any],
+    probability: NDArray[np.float32],
+    spec: ModelSpec,
     rules: Rules,
     pixel_area_um2: float | None,
     watch: Stopwatch,
 ) -> SegmentedFrame:
-    """Segment one frame of raw pixels, (C, Y, X). Raises FrameError where it cannot be done."""
-    with watch.stage("statistics"):
-        statistics = frame_statistics(frame, spec.normalisation)
-    with watch.stage("network"):
-        probability = predict(frame, statistics, tiling, runtime)
-        if not np.isfinite(probability).all():
-            raise FrameError("the network gave probabilities that are not finite")
+    """Labels and measures of a whole frame: raw pixels (Y, X), probabilities (K, Y, X)."""
     if spec.gives_instances:
         with watch.stage("labels"):
             labels = components(probability[0] >= rules.threshold, rules.min_area)
         with watch.stage("measure"):
-            objects = measure_objects(labels, frame[0], probability[0])
-            row = measure_frame(objects, frame[0], pixel_area_um2)
-        return SegmentedFrame(labels, row, objects)
+            sums = object_sums(labels, channel, probability[0])
+            total = FrameSums(channel.size, total_intensity(channel))
+            total.add(sums)
+        return SegmentedFrame(labels, total.row(pixel_area_um2), objects_of(sums))
     with watch.stage("labels"):
-        if spec.is_binary:
-            classes = (probability[0] >= rules.threshold).astype(np.uint8)
-            probability = np.concatenate([1 - probability, probability])
-        else:
-            classes = probability.argmax(axis=0).astype(np.uint8)
+        classes, each = classify(probability, spec, rules)
     with watch.stage("measure"):
-        names = tuple(c.name for c in spec.classes)
-        row = measure_classes(classes, probability, frame[0], names)
+        counted = ClassSums(len(spec.classes))
+        counted.add(classes, each, channel)
+        row = counted.row(tuple(c.name for c in spec.classes))
     return SegmentedFrame(classes, row, None)

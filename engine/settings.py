@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.errors import UsageError
 
@@ -25,10 +25,36 @@ class JobSettings(BaseModel):
     min_area: Annotated[int, Field(ge=0)] | None = None  # px; None: the model's own
     tile: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # px, halo included
     halo: Annotated[int, Field(ge=0)] | None = None  # px; None: what the model's graph needs
+    connect: Literal["none", "z"] = "none"  # z: an object goes on from plane to plane
     workers: Annotated[int, Field(ge=1)] | None = None  # blocks in flight; None: one per core
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
     device: str = "auto"
+    memory: str | None = None  # "8GB": the most that may be used; None: what is free
+    grace: Annotated[float, Field(ge=0)] = 20.0  # s that SIGTERM leaves the blocks in flight
     fresh: bool = False  # start over instead of going on with an unfinished job
+    retry_failed: bool = False  # do the frames again that were set aside
+    shard: Annotated[str, Field(pattern=r"^[0-9]+/[0-9]+$")] | None = None  # "3/8": a part of it
+
+    @model_validator(mode="after")
+    def _consistent(self) -> JobSettings:
+        if self.shard is not None:
+            number, count = self.shard_of
+            if not 1 <= number <= count:
+                raise ValueError(f"--shard {self.shard}: use I/N with I from 1 to N")
+            if self.fresh or self.retry_failed:
+                raise ValueError(
+                    f"--shard {self.shard}: cannot start over or retry while other shards run; "
+                    "give that option without --shard first"
+                )
+        if self.fresh and self.retry_failed:
+            raise ValueError("--retry-failed: goes on with a job, and --fresh starts over")
+        return self
+
+    @property
+    def shard_of(self) -> tuple[int, int]:
+        """(I, N): this run does blocks I, I + N, ... of all; (1, 1) where it does all."""
+        number, _, count = (self.shard or "1/1").partition("/")
+        return int(number), int(count)
 
 
 def job_settings(**values: Any) -> JobSettings:
@@ -37,6 +63,8 @@ def job_settings(**values: Any) -> JobSettings:
         return JobSettings(**values)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # the rules between options name them
+            raise UsageError(first["msg"].removeprefix("Value error, ")) from None
         option = str(first["loc"][0]).replace("_", "-")
         raise UsageError(f"--{option}: {first['msg']} (got {first['input']!r})") from None
 

@@ -11,7 +11,9 @@ ever changed in place, and the bytes of a shard depend on its labels alone.
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,41 @@ def encode_shard(layout: LabelLayout, shard: NDArray[Any]) -> bytes:
     array = _new_array(MemoryStore(), layout, layout.shard)
     array[...] = shard.reshape(layout.shard)
     return _get(array.store, "/".join(["c", *("0" for _ in layout.axes)]))
+
+
+def decode_shard(layout: LabelLayout, data: bytes) -> NDArray[Any]:
+    """The labels in a shard, (T, Z, Y, X): the inverse of `encode_shard`.
+
+    Raises ValueError where `data` is no shard of the layout.
+    """
+    store = MemoryStore()
+    array = _new_array(store, layout, layout.shard)
+    key = "/".join(["c", *("0" for _ in layout.axes)])
+    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+    try:
+        found: NDArray[Any] = array[...]
+    except Exception as error:  # a codec's own exceptions share no base class
+        raise ValueError(f"not a shard of labels: {error}") from error
+    sizes = dict(zip(layout.axes, layout.shard, strict=True))
+    return found.reshape([sizes.get(axis, 1) for axis in "TZYX"])
+
+
+def provisional_layout(layout: LabelLayout) -> LabelLayout:
+    """The layout of labels before they are stitched: ids of a block always fit 32 bits."""
+    return layout if layout.dtype == "uint8" else replace(layout, dtype="uint32")
+
+
+def save_array(array: NDArray[Any]) -> bytes:
+    """An array as a .npy file."""
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    return out.getvalue()
+
+
+def load_array(data: bytes) -> NDArray[Any]:
+    """The inverse of `save_array`; ValueError where it is damaged."""
+    found: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return found
 
 
 def _get(store: Any, key: str) -> bytes:

@@ -35,6 +35,7 @@ _FRAME_COLUMNS = [
     ("mean_intensity_background", pa.float64()),
     ("mean_probability_objects", pa.float64()),
     ("objects_touching_border", pa.int64()),
+    ("missing_chunks", pa.int64()),
 ]
 
 
@@ -52,31 +53,75 @@ def objects_schema() -> pa.Schema:
 
 def timings_schema() -> pa.Schema:
     """Columns of the timings table."""
-    where = [("stack", pa.string()), ("block", pa.int64()), ("frames", pa.int64())]
-    return pa.schema([*where, *((f"{stage}_s", pa.float64()) for stage in STAGES)])
+    where = [("stack", pa.string()), ("step", pa.string()), ("index", pa.int64())]
+    took = [("attempts", pa.int64()), ("tile", pa.int64())]
+    return pa.schema([*where, *((f"{stage}_s", pa.float64()) for stage in STAGES), *took])
 
 
 def encode_objects(
     stack: str, pixel_area_um2: float | None, parts: Sequence[tuple[int, int, ObjectColumns]]
 ) -> bytes:
     """A block's rows of the objects table, as Parquet: (t, z, columns) per frame."""
-    batches = []
-    for t, z, columns in parts:
-        n = len(columns["label"])
-        area = columns["area_px"]
-        um2 = pa.nulls(n, pa.float64()) if pixel_area_um2 is None else area * pixel_area_um2
-        where = {"stack": [stack] * n, "t": np.full(n, t), "z": np.full(n, z)}
-        values = {**where, **columns, "area_um2": um2}
-        batches.append(pa.table(values, schema=objects_schema()))
-    table = pa.concat_tables(batches) if batches else objects_schema().empty_table()
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    with ObjectsWriter(sink, stack, pixel_area_um2) as writer:
+        for t, z, columns in parts:
+            writer.add(t, z, columns)
     return sink.getvalue()
 
 
-def write_frames(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write `path`.parquet and `path`.csv from the rows of all records."""
-    with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+def decode_objects(data: bytes) -> dict[tuple[int, int], ObjectColumns]:
+    """What `encode_objects` was given, by (t, z)."""
+    table = pq.read_table(io.BytesIO(data), schema=objects_schema())
+    t, z = table["t"].to_numpy(), table["z"].to_numpy()
+    found = {}
+    for one in sorted(set(zip(t.tolist(), z.tolist(), strict=True))):
+        rows = table.filter(pa.array((t == one[0]) & (z == one[1])))
+        found[one] = {name: rows[name].to_numpy() for name in OBJECT_DTYPES}
+    return found
+
+
+class ObjectsWriter:
+    """Writes a block's or a canvas's part of the objects table, frame by frame."""
+
+    def __init__(self, sink: Any, stack: str, pixel_area_um2: float | None) -> None:
+        self._stack, self._pixel_area = stack, pixel_area_um2
+        self._writer = pq.ParquetWriter(sink, objects_schema(), compression="zstd")
+        self._gathered: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, t: int, z: int, columns: ObjectColumns) -> None:
+        """Add the objects of a frame, or more of them."""
+        n = len(columns["label"])
+        if not n:
+            return
+        area = columns["area_px"]
+        um2 = pa.nulls(n, pa.float64()) if self._pixel_area is None else area * self._pixel_area
+        where = {"stack": [self._stack] * n, "t": np.full(n, t), "z": np.full(n, z)}
+        values = {**where, **columns, "area_um2": um2}
+        self._gathered.append(pa.table(values, schema=objects_schema()))
+        self._rows += n
+        if self._rows >= ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._gathered:
+            self._writer.write_table(pa.concat_tables(self._gathered).combine_chunks())
+        self._gathered, self._rows = [], 0
+
+    def __enter__(self) -> ObjectsWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+
+def write_frames(
+    parquet: Path, text: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema
+) -> None:
+    """Write the frames table as Parquet and as CSV, from the rows of all records."""
+    with text.open("w", newline="", encoding="utf-8") as file:
         lines = csv.DictWriter(file, schema.names, extrasaction="ignore", lineterminator="\n")
         lines.writeheader()
 
@@ -85,13 +130,20 @@ def write_frames(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) 
                 lines.writerows(batch)
                 yield _table(batch, schema)
 
-        _write(path.with_suffix(".parquet"), told(), schema)
+        _write(parquet, told(), schema)
 
 
 def write_objects(path: Path, parts: Iterator[Path]) -> None:
     """Join the blocks' parts, in their order, into one table."""
     schema = objects_schema()
-    _write(path, (pq.read_table(part, schema=schema) for part in parts), schema)
+
+    def batches() -> Iterator[pa.Table]:
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(batch_size=ROWS):
+                    yield pa.Table.from_batches([batch]).cast(schema)
+
+    _write(path, batches(), schema)
 
 
 def write_timings(path: Path, rows: Iterator[dict[str, Any]]) -> None:

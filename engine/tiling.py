@@ -13,11 +13,13 @@ with each new shape: at the ends of the frame, where no halo is needed, the wind
 inwards instead of shrinking, and the write window there is longer. Write windows partition the
 axis. All edges are multiples of the stride, so that pooling falls on the same pixels as in the
 whole frame: without that no halo makes a tile's result equal to the frame's.
+
+A *region* is the part of a frame that one block is responsible for. Its tiles are cut in the
+frame's own coordinates, so that a region's probabilities are those of the whole frame.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +43,10 @@ class Window:
     def size(self) -> int:
         """Length in px."""
         return self.stop - self.start
+
+    def within(self, other: Window) -> Window:
+        """What the two windows share."""
+        return Window(max(self.start, other.start), min(self.stop, other.stop))
 
     def as_slice(self, origin: int = 0) -> slice:
         """The window as a slice of an array whose first pixel is `origin`."""
@@ -83,27 +89,46 @@ class Tile:
         return self.y.crop, self.x.crop
 
 
-def cut(length: int, size: int, halo: int) -> tuple[Span, ...]:
+def cut(length: int, size: int, halo: int, within: Window | None = None) -> tuple[Span, ...]:
     """Cut an axis of `length` px into spans that read at most `size` px with a halo of `halo`.
 
-    All three are multiples of the stride; `size` must exceed twice the halo wherever the axis
-    does not fit a single read window.
+    `within` is what the spans write together, the whole axis by default. All figures are
+    multiples of the stride; `size` must exceed twice the halo wherever the axis does not fit a
+    single read window.
     """
+    within = within or Window(0, length)
     if length <= size:
-        whole = Window(0, length)
-        return (Span(whole, whole),)
-    core = size - 2 * halo
-    if core <= 0:
+        return (Span(Window(0, length), within),)
+    if size <= 2 * halo:
         raise UsageError(
             f"a tile of {size} px leaves nothing between two halos of {halo} px; "
             f"use a tile of more than {2 * halo} px"
         )
-    edges = [0, *range(size - halo, length - halo, core), length]
     spans = []
-    for start, stop in itertools.pairwise(edges):
-        origin = min(max(start - halo, 0), length - size)
-        spans.append(Span(Window(origin, origin + size), Window(start, stop)))
+    at = within.start
+    while at < within.stop:
+        origin = min(max(at - halo, 0), length - size)
+        reach = length if origin + size == length else origin + size - halo
+        stop = min(reach, within.stop)
+        spans.append(Span(Window(origin, origin + size), Window(at, stop)))
+        at = stop
     return tuple(spans)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a frame and the tiles that it takes.
+
+    Tiles are in the coordinates of the padded frame. `read_y` and `read_x` say which pixels of
+    the frame they need, those that the padding mirrors included.
+    """
+
+    y: Window  # what is asked for, in the frame
+    x: Window
+    read_y: Window
+    read_x: Window
+    tiles: tuple[Tile, ...]
+    padded: tuple[int, int]  # height and width of the whole frame after padding
 
 
 @dataclass(frozen=True)
@@ -159,3 +184,29 @@ class FrameTiling:
         """Tiles in raster order."""
         rows, columns = self.spans
         return (Tile(y, x) for y in rows for x in columns)
+
+    def region(self, y: Window | None = None, x: Window | None = None) -> Region:
+        """The part of the frame within `y` and `x`, all of it by default."""
+        y, x = y or Window(0, self.height), x or Window(0, self.width)
+        height, width = self.padded
+        rows = cut(height, self.tile or height, self.halo, self._aligned(y, height))
+        columns = cut(width, self.tile or width, self.halo, self._aligned(x, width))
+        return Region(
+            y, x, _needed(rows, self.height), _needed(columns, self.width),
+            tuple(Tile(row, column) for row in rows for column in columns), self.padded,
+        )  # fmt: skip
+
+    def _aligned(self, window: Window, padded: int) -> Window:
+        """The smallest window of whole strides around `window`."""
+        start = window.start - window.start % self.stride
+        return Window(start, min(round_up(window.stop, self.stride), padded))
+
+
+def _needed(spans: tuple[Span, ...], length: int) -> Window:
+    """Pixels of an axis of `length` px that `spans` read, or that the padding mirrors."""
+    start = min(span.read.start for span in spans)
+    stop = max(span.read.stop for span in spans)
+    if stop > length:
+        mirrored = stop - length
+        start = min(start, max(length - 1 - mirrored, 0))
+    return Window(start, min(stop, length))

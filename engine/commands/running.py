@@ -10,14 +10,15 @@ from typing import Any
 
 import click
 
+from engine.claim import check_writable
 from engine.errors import UsageError
 from engine.executors import dask_cluster
-from engine.job import JobSummary, run_job
+from engine.job import JobSummary, merge_job, run_job
 from engine.memory import MB
 from engine.plan import Plan, check_apart
 from engine.prepare import Prepared, prepare_job
 from engine.progress import JsonProgress, LineProgress, Progress, SilentProgress
-from engine.records import check_writable
+from engine.records import JobFolder
 from engine.settings import JobSettings, job_settings, parse_frames
 
 log = logging.getLogger("stackseg")
@@ -37,7 +38,17 @@ def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int
         _check_log(json_log, settings)
         progress = JsonProgress(json_log, progress)
     summary = run_job(settings, progress)
-    _tell(summary, settings)
+    _tell(summary, settings.output)
+    return summary.exit_status
+
+
+def merge(output: Path, *, quiet: bool) -> int:
+    """Complete a job that shards have done; the exit status."""
+    if quiet:
+        logging.getLogger("stackseg").setLevel(logging.WARNING)
+    progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
+    summary = merge_job(JobFolder(output), progress)
+    _tell(summary, output)
     return summary.exit_status
 
 
@@ -78,12 +89,15 @@ def plan_lines(job: Prepared) -> list[str]:
         tiling = stack.tiling
         height, width = tiling.tile_shape
         tiles = (
-            "whole frames" if tiling.n_tiles == 1
+            f"regions of {stack.layout.block_size[2]} x {stack.layout.block_size[3]} px, "
+            f"tiles of {height} x {width} px, halo {tiling.halo} px" if stack.layout.is_cut
+            else "whole frames" if tiling.n_tiles == 1
             else f"{tiling.n_tiles} tiles of {height} x {width} px, halo {tiling.halo} px"
         )  # fmt: skip
         lines.append(
             f"  {stack.name}: {stack.info.axes} {shape} {stack.info.dtype}, "
-            f"{stack.layout.n_frames:,} frames, {tiles}, {tiling.waste:.0%} halo and padding"
+            f"{stack.layout.n_frames:,} frames, {tiles}"
+            + ("" if stack.layout.is_cut else f", {tiling.waste:.0%} halo and padding")
         )
     if len(plan.stacks) > 20:
         lines.append(f"  and {len(plan.stacks) - 20:,} more")
@@ -93,23 +107,28 @@ def plan_lines(job: Prepared) -> list[str]:
 
 def _needs(plan: Plan) -> list[str]:
     memory = plan.memory
-    per_worker = memory.activations + memory.frame + memory.block
     return [
         f"workers   {plan.workers} blocks in flight, {plan.threads} threads each",
         f"memory    {memory.peak / MB:,.0f} MB: {(memory.base + memory.model) / MB:,.0f} MB and "
-        f"{per_worker / MB:,.0f} MB for each block in flight",
+        f"{memory.per_worker / MB:,.0f} MB for each block in flight",
         f"disk      about {plan.disk_bytes / MB:,.1f} MB of compressed labels",
     ]
 
 
-def _tell(summary: JobSummary, settings: JobSettings) -> None:
+def _tell(summary: JobSummary, output: Path) -> None:
     for reason in summary.refused:
         click.echo(f"stackseg: {reason}", err=True)
     if summary.exit_status == 130:
         click.echo("stackseg: interrupted; run the same command again to go on", err=True)
         return
+    if summary.waiting:
+        log.info(
+            "%d frames in %.1f s; other shards are not done yet: the last one completes the job, "
+            "or `stackseg merge %s`", summary.frames_in_this_run, summary.seconds, output,
+        )  # fmt: skip
+        return
     if summary.already_complete:
-        click.echo(f"{settings.output}: already complete", err=True)
+        click.echo(f"{output}: already complete", err=True)
     else:
         earlier = summary.frames_done - summary.frames_in_this_run
         log.info(
@@ -119,10 +138,16 @@ def _tell(summary: JobSummary, settings: JobSettings) -> None:
             summary.frames_per_second,
             f"; {earlier} were done by an earlier run" if earlier else "",
         )
+    if summary.missing_chunks:
+        click.echo(
+            f"stackseg: {summary.missing_chunks} chunks are missing from the inputs and were read "
+            f"as background; {output / 'frames.csv'} tells in which frames",
+            err=True,
+        )
     if summary.frames_failed:
         click.echo(
             f"stackseg: {summary.frames_failed} of {summary.frames_done} frames were set aside; "
-            f"see {settings.output / 'failures.json'}",
+            f"see {output / 'failures.json'}",
             err=True,
         )
     for stack in summary.stacks:

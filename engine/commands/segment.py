@@ -30,8 +30,13 @@ def job_options(command: Command) -> Command:
                      help="Side of a tile in px, halo included; auto: whole frames if they fit."),
         click.option("--halo", type=int, metavar="N",
                      help="Margin around a tile in px  [default: what the network can see]"),
+        click.option("--connect", type=click.Choice(["none", "z"]), default="none",
+                     show_default=True,
+                     help="z: objects go on from plane to plane, corners included."),
         click.option("--workers", type=int, metavar="N",
                      help="Blocks in flight  [default: one per core]"),
+        click.option("--memory", metavar="SIZE",
+                     help="The most memory to use, such as 8GB  [default: most of what is free]"),
         click.option("--scheduler", metavar="ADDRESS|FILE",
                      help="Run on a Dask cluster  [default: in this process]"),
         click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]"),
@@ -58,6 +63,20 @@ def _folder(context: click.Context, parameter: click.Parameter, value: str) -> P
     help="Folder for labels and tables; an unfinished job in it is gone on with.",
 )
 @click.option("--fresh", is_flag=True, help="Start over instead of going on.")
+@click.option("--retry-failed", is_flag=True, help="Do the frames again that were set aside.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Do one of N parts of the blocks; the last part to end completes the job.",
+)
+@click.option(
+    "--grace",
+    type=float,
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="What SIGTERM leaves the blocks in flight.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; writes nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; warnings and errors only.")
 @click.option("--json-log", type=click.Path(path_type=Path), metavar="FILE",
@@ -76,8 +95,8 @@ def segment(
                  2 wrong use, unusable model, or no input that can be opened
                  130 interrupted; the same command goes on
     """
+    from engine.claim import check_writable
     from engine.commands import running
-    from engine.records import check_writable
 
     settings = running.settings(frames=frames, **options)
     if dry_run:

@@ -13,7 +13,7 @@ import math
 import onnx
 
 from engine.errors import ModelError
-from engine.graph.receptive import POINTWISE
+from engine.graph.operators import POINTWISE
 from engine.model import IMAGE, PROBABILITIES
 
 ARENA_OVERHEAD = 2.4
@@ -54,7 +54,12 @@ def _tensor_bytes(model: onnx.ModelProto, height: int, width: int) -> dict[str, 
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     del fixed.graph.value_info[:]
-    inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"the graph has no shapes for {height} x {width} px; export it again"
+        ) from error
     sizes = {}
     for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
         dims = value.type.tensor_type.shape.dim

@@ -16,11 +16,12 @@ from typing import Any
 import pyarrow as pa
 
 from engine import tables
-from engine.block import shard_path
 from engine.errors import JobStopped
 from engine.plan import StackPlan
 from engine.prepare import Prepared
-from engine.records import JobFolder, flush_file
+from engine.records import JobFolder
+from engine.steps import STEPS
+from engine.steps.whole import shard_path
 
 KEYS = {"status", "counts", "settings", "model", "inputs"}
 LIBRARIES = ("numpy", "scipy", "zarr", "tifffile", "imagecodecs", "dask", "onnx", "pyarrow")
@@ -31,7 +32,7 @@ class Run:
     """What one run of a job did; a resumed job has several."""
 
     started: float  # seconds since 1970
-    frames: int
+    frames: float = 0.0
     seconds: float = 0.0
 
 
@@ -52,6 +53,7 @@ def write(folder: JobFolder, job: Prepared, run: Run) -> dict[str, Any]:
         refused = [{"input": path, "reason": reason} for path, reason in job.plan.refused]
         failures = {"stacks": refused, "frames": totals.failures}
         folder.put_json(folder.root / "failures.json", failures)
+        folder.forget_work()
         ended = _job_json(job, run, totals, refused)
         folder.put_json(folder.root / "job.json", ended)
     except OSError as error:
@@ -72,15 +74,16 @@ class _Totals:
     """What adds up while the records go by, on their way into the tables."""
 
     def __init__(self) -> None:
-        self.frames = self.failed = self.objects = 0
+        self.frames = self.failed = self.objects = self.missing_chunks = 0
         self.failures: list[dict[str, Any]] = []
         self.pixels: dict[str, Any] = {}  # by stack: hash over the hashes of its frames
         self.seconds = dict.fromkeys(tables.STAGES, 0.0)
+        self.attempts: dict[str, int] = {}  # that took more than one, by "stack step index"
 
     def add_frame(self, row: dict[str, Any]) -> None:
         """Count a row of the frames table."""
         self.frames += 1
-        self.objects += row.get("objects") or 0
+        self.missing_chunks += row.get("missing_chunks") or 0
         pixels = self.pixels.setdefault(row["stack"], hashlib.sha256())
         pixels.update(row.get("sha256", "failed").encode())
         if row["status"] == "failed":
@@ -89,41 +92,80 @@ class _Totals:
 
 
 def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
-    staging = folder.private / "staging"
-    staging.mkdir(parents=True, exist_ok=True)
     totals, spec = _Totals(), job.model.spec
 
     def frames() -> Iterator[dict[str, Any]]:
-        for stack, block in job.plan.blocks():
-            shard = shard_path(folder.root, stack, spec, block)
-            record = folder.record(stack.name, block, shard)
-            if record is None:
-                raise JobStopped(
-                    f"{folder.record_path(stack.name, block.index)}: is gone or damaged; run the "
-                    "same command again to have its block done"
-                )
-            for row in record["frames"]:
-                row["stack"] = stack.name
-                totals.add_frame(row)
-                yield row
+        for stack in job.plan.stacks:
+            for record in _records(folder, job, stack):
+                rows = record["frames"]
+                objects = record.get("objects", sum(row.get("objects") or 0 for row in rows))
+                totals.objects += objects
+                for row in rows:
+                    row["stack"] = stack.name
+                    totals.add_frame(row)
+                    yield row
+
+    def parts() -> Iterator[Path]:
+        for stack in job.plan.stacks:
+            layout = stack.layout
+            count = layout.n_canvases if layout.is_stitched else layout.n_blocks
+            for index in range(count):
+                yield folder.place("objects", stack.name, index, ".parquet")
 
     def timings() -> Iterator[dict[str, Any]]:
-        for stack, block in job.plan.blocks():
-            seconds = folder.timings(stack.name, block)
-            for stage, value in seconds.items():
-                totals.seconds[stage] += value
-            where = {"stack": stack.name, "block": block.index, "frames": block.n_frames}
-            yield {**where, **{f"{stage}_s": value for stage, value in seconds.items()}}
+        for stack in job.plan.stacks:
+            for step in STEPS:
+                kind = folder.private / "timings" / stack.name / step
+                for path in sorted(kind.glob("*.json")) if kind.is_dir() else ():
+                    yield _timing(totals, stack, step, path, folder.read_json(path) or {})
 
     classes = () if spec.gives_instances else tuple(c.name for c in spec.classes)
-    tables.write_frames(staging / "frames", frames(), tables.frames_schema(classes))
-    parts = (folder.objects_path(stack.name, block.index) for stack, block in job.plan.blocks())
-    tables.write_objects(staging / "objects.parquet", parts)
-    tables.write_timings(staging / "timings.parquet", timings())
-    for name in ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet"):
-        flush_file(staging / name)
-        (staging / name).replace(folder.root / name)
+    schema = tables.frames_schema(classes)
+    with (
+        folder.staged(folder.root / "frames.parquet") as parquet,
+        folder.staged(folder.root / "frames.csv") as text,
+    ):
+        tables.write_frames(parquet, text, frames(), schema)
+    with folder.staged(folder.root / "objects.parquet") as staged:
+        tables.write_objects(staged, parts())
+    with folder.staged(folder.root / "timings.parquet") as staged:
+        tables.write_timings(staged, timings())
     return totals
+
+
+def _records(folder: JobFolder, job: Prepared, stack: StackPlan) -> Iterator[dict[str, Any]]:
+    """The records with a stack's frames, in order; JobStopped where one is gone."""
+    name, spec = stack.name, job.model.spec
+    for block in stack.layout.blocks():
+        record = folder.record(name, block, shard_path(folder.root, stack, spec, block))
+        if record is None:
+            raise JobStopped(_gone(folder.place("records", name, block.index)))
+        if not stack.layout.is_stitched:
+            yield record
+    if stack.layout.is_stitched:
+        for canvas in stack.layout.canvases():
+            record = folder.canvas_record(name, canvas)
+            if record is None:
+                raise JobStopped(_gone(folder.place("canvases", name, canvas.index)))
+            yield record
+
+
+def _gone(path: Path) -> str:
+    return f"{path}: is gone or damaged; run the same command again to have it made again"
+
+
+def _timing(
+    totals: _Totals, stack: StackPlan, step: str, path: Path, told: dict[str, Any]
+) -> dict[str, Any]:
+    seconds = told.get("seconds") or {}
+    for stage, value in seconds.items():
+        totals.seconds[stage] += value
+    attempts = told.get("attempts") or 1
+    if attempts > 1:
+        totals.attempts[f"{stack.name} {step} {int(path.stem)}"] = attempts
+    where = {"stack": stack.name, "step": step, "index": int(path.stem)}
+    took = {"attempts": attempts, "tile": told.get("tile") or None}
+    return {**where, **took, **{f"{stage}_s": value for stage, value in seconds.items()}}
 
 
 def _input(stack: StackPlan, totals: _Totals) -> dict[str, Any]:
@@ -151,7 +193,12 @@ def _job_json(
     plan = job.plan
     return {
         "status": "complete",
-        "counts": {"frames": totals.frames, "failed": totals.failed, "objects": totals.objects},
+        "counts": {
+            "frames": totals.frames,
+            "failed": totals.failed,
+            "objects": totals.objects,
+            "missing_chunks": totals.missing_chunks,
+        },
         "settings": {
             **job.settings.model_dump(mode="json"),
             "resolved": {
@@ -182,6 +229,7 @@ def _job_json(
         "frames_in_this_run": run.frames,
         "frames_per_second": run.frames / run.seconds if run.seconds else 0.0,
         "seconds_by_stage": totals.seconds,
+        "attempts": totals.attempts,
     }
 
 

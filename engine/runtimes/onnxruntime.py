@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -12,13 +13,23 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from engine.errors import JobStopped, ModelError, UsageError
+from engine.errors import JobStopped, ModelError, OutOfMemory, UsageError
 from engine.graph.pixels import accept_pixels
 from engine.model import IMAGE, PROBABILITIES, STATISTICS
 from engine.model_file import ModelFile
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+
+QUIET = 4  # of ONNX Runtime's log: fatal alone; what else it says is in its exceptions
+OPTIMISED, UNOPTIMISED = 0, 1  # how cautiously a session is made; `engine.checks` chooses
+
+# What is in the message when it was memory: of ONNX Runtime's arenas, C++, CUDA, cuBLAS and
+# cuDNN. Its exceptions do not tell; on the CPU the arena's is a plain Fail.
+MEMORY_SIGNS = (
+    "failed to allocate", "bad_alloc", "bad allocation", "out of memory", "cuda failure 2:",
+    "alloc_failed", "allocation_failed", "available memory of", "cannot allocate memory",
+)  # fmt: skip
 
 
 def resolve_device(device: str) -> str:
@@ -41,23 +52,42 @@ def resolve_device(device: str) -> str:
 class OnnxRuntime:
     """One session of a model for pixels of one type."""
 
-    def __init__(self, model: ModelFile, dtype: str, device: str, threads: int) -> None:
+    def __init__(
+        self, model: ModelFile, dtype: str, device: str, threads: int, caution: int = OPTIMISED
+    ) -> None:
+        """Make the session. `device` is resolved: "cpu" or "cuda:N".
+
+        With a `caution` of 1 the graph is run as it is written: no node is fused or folded, and on
+        CUDA cuDNN takes its default algorithm. Raises ModelError where ONNX Runtime refuses the
+        model, OutOfMemory where it finds no memory for it.
+        """
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = QUIET
         # Patterns pre-plan memory for each new shape: the arena grew more, at no gain in speed
         # (docs/memory.md).
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.use_env_allocators", "1")
+        if caution:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         _share_cpu_arena()
         proto = model.parse()
         accept_pixels(proto, dtype)
         graph = proto.SerializeToString()
         del proto  # weights are held often enough
-        providers = _providers(device)
+        providers = _providers(device, caution)
         try:
-            self._session = ort.InferenceSession(graph, options, providers=providers)
+            # Its fallback would go on with the CPU after a failure of CUDA, with other results
+            # under the same name, and tell it on stdout.
+            self._session = ort.InferenceSession(
+                graph, options, providers=providers, enable_fallback=0
+            )
         except Exception as error:  # the runtime's own exceptions share no base class
+            if _is_memory(error):
+                raise OutOfMemory(
+                    f"{model.path}: ONNX Runtime found no memory for the model; free some, or give "
+                    "fewer --workers, and run the same command again"
+                ) from error
             raise ModelError(
                 f"{model.path}: ONNX Runtime refuses it ({_first_line(error)})"
             ) from error
@@ -65,7 +95,7 @@ class OnnxRuntime:
         wanted = CPU if device == "cpu" else CUDA
         if used != wanted:
             raise ModelError(f"{model.path}: asked for {wanted}, but ONNX Runtime chose {used}")
-        self.name = runtime_name(device)
+        self.name = runtime_name(device, caution)
 
     def run(self, pixels: NDArray[Any], statistics: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `engine.runtimes.base.Runtime`."""
@@ -73,10 +103,17 @@ class OnnxRuntime:
         try:
             result: NDArray[np.float32] = self._session.run([PROBABILITIES], feeds)[0]
         except Exception as error:
-            # Pixels cannot do this: it is memory, the device or the model, and no frame's fault.
+            if _is_memory(error):
+                give_back_memory()  # what the failed run had gathered is of no use to smaller ones
+                raise OutOfMemory(
+                    f"ONNX Runtime found no memory for a tile of {pixels.shape[2]} x "
+                    f"{pixels.shape[3]} px; give fewer --workers or a smaller --tile, and run "
+                    "the same command again to go on"
+                ) from error
+            # Pixels cannot do this: it is the device or the model, and no frame's fault.
             raise JobStopped(
-                f"ONNX Runtime failed ({_first_line(error)}); give fewer --workers or a smaller "
-                "--tile if it was memory, and run the same command again to go on"
+                f"ONNX Runtime failed ({_first_line(error)}); run the same command again to go on, "
+                "with --device cpu if it fails once more"
             ) from error
         return result
 
@@ -100,22 +137,62 @@ def _share_cpu_arena() -> None:
     ort.create_and_register_allocator(place, ort.OrtArenaCfg(as_requested))
 
 
-def runtime_name(device: str) -> str:
-    """What a job records of its runtime: build, provider, precision."""
+def give_back_memory() -> None:
+    """Return to the system what no run in flight holds of the CPU arena of all sessions.
+
+    The arena keeps what it ever held: after one large tile, that is memory which nobody else gets.
+    """
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    # Best effort: where there is no memory even for this, the error on its way says so.
+    with suppress(Exception):
+        _identity(CPU, shared=True).run(None, {"x": np.zeros(1, np.float32)}, options)
+
+
+def runtime_name(device: str, caution: int = OPTIMISED) -> str:
+    """What a job records of its runtime: build, provider, precision, caution."""
     provider = CPU if device == "cpu" else CUDA
-    return f"onnxruntime {ort.__version__} {provider} float32"
+    name = f"onnxruntime {ort.__version__} {provider} float32"
+    return f"{name} unoptimised" if caution else name
+
+
+def _is_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in MEMORY_SIGNS)
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _providers(device: str) -> list[Any]:
+def _providers(device: str, caution: int) -> list[Any]:
     if device == "cpu":
         return [CPU]
     # TF32 keeps 10 bits of mantissa: labels would differ from the CPU's.
-    options = {"device_id": int(device.partition(":")[2]), "use_tf32": 0}
+    options: dict[str, Any] = {"device_id": int(device.partition(":")[2]), "use_tf32": 0}
+    if caution:
+        # No search among algorithms: the one that is always there.
+        options["cudnn_conv_algo_search"] = "DEFAULT"
     return [(CUDA, options), CPU]
+
+
+def _identity(provider: str, *, shared: bool = False) -> Any:
+    """A session that does nothing."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "identity",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = QUIET
+    if shared:
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    data = model.SerializeToString()
+    return ort.InferenceSession(data, options, providers=[provider], enable_fallback=0)
 
 
 def _cuda_works() -> bool:
@@ -124,18 +201,8 @@ def _cuda_works() -> bool:
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds CUDA libraries installed by pip
     # Driver and provider may be there without the CUDA libraries: only a session tells.
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])],
-        "probe",
-        [value("x", TensorProto.FLOAT, [1])],
-        [value("y", TensorProto.FLOAT, [1])],
-    )
-    probe = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(probe.SerializeToString(), options, providers=[CUDA])
+        session = _identity(CUDA)
     except Exception:  # no device or no libraries: all mean the same here
         return False
     return bool(session.get_providers()[0] == CUDA)

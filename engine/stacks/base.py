@@ -6,6 +6,8 @@ everybody else sees the canonical order T, C, Z, Y, X with the absent axes left 
 
 from __future__ import annotations
 
+import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from engine.errors import StackError
 
 CANONICAL = "TCZYX"
+SKIP = 1024  # bytes; where pixels lie unpacked in a file, gaps up to this are read through
 
 READ_AS = {
     # Pixels travel to the runtime as one of these four. What is narrower is widened without
@@ -49,6 +52,12 @@ class StackInfo:
     pixel_size_um: dict[str, float] = field(default_factory=dict)  # by axis: "Z", "Y", "X"
     time_step_s: float | None = None
     identity: str = ""  # changes when the file does: sizes and times of what holds the pixels
+    # How pixels are stored; `read_bytes` is made of it.
+    piece: tuple[int, int] | None = None  # height, width decoded at once; None: the whole frame
+    piece_bytes: int = 0  # that decoding a piece takes beside the pixels read; 0: none, unpacked
+    pieces_at_once: int = 1  # decoded side by side in one read
+    stored_bytes: int = 0  # of one value in the file; 0: it is stored as it is read
+    unit_channels: int = 1  # channels decoded together, whichever are read; 0: those read
 
     def size(self, axis: str) -> int:
         """Length of `axis`, 1 where the stack has none."""
@@ -59,11 +68,59 @@ class StackInfo:
         """Number of (t, z) planes."""
         return self.size("T") * self.size("Z")
 
+    def read_bytes(self, height: int, width: int, n_channels: int | None = None) -> int:
+        """Predicted peak, in bytes, of reading one window of `height` x `width` pixels.
+
+        Counts the pixels returned, those of `n_channels` (default: all) channels, and what is
+        decoded on the way; where `piece` is None that is the whole frame, which the stack keeps.
+        """
+        n = self.size("C") if n_channels is None else n_channels
+        value = np.dtype(self.dtype).itemsize
+        returned = n * height * width * value
+        rows, columns = self.size("Y"), self.size("X")
+        if self.piece is not None:
+            rows, columns = min(height, rows), min(width, columns)
+        stored = (self.unit_channels or n) * (self.stored_bytes or value)  # of a pixel
+        frame = n * rows * columns * value
+        unit = rows * columns * stored
+        if self.piece_bytes:
+            decoding = self.piece_bytes * min(self.pieces_at_once, self._pieces(rows, columns))
+        elif self.piece is not None:
+            gap = (self.size("X") - columns) * stored
+            decoding = rows * gap + frame if gap <= SKIP and gap else 0
+        else:
+            decoding = unit
+        if self.unit_channels == 1 and n > 1:  # each channel is decoded, then put into its place
+            peak = frame + unit + decoding
+        else:
+            copied = self.stored_bytes not in (0, value) or self.unit_channels > 1
+            peak = unit + max(decoding, frame if copied else 0)
+        if self.piece is not None:
+            return peak
+        # zarr lets go of its chunks late: at times only when the frame is being cropped.
+        lingering = decoding if self.unit_channels == 0 else 0
+        return max(peak, frame + returned + lingering)
+
+    def _pieces(self, height: int, width: int) -> int:
+        """The most pieces that a window can touch, wherever it lies."""
+        n = 1
+        for size, window, piece in zip(
+            (self.size("Y"), self.size("X")), (height, width), self.piece or (0, 0), strict=True
+        ):
+            if piece:
+                n *= min(math.ceil(max(window - 1, 0) / piece) + 1, math.ceil(size / piece))
+        return n
+
 
 class Stack(ABC):
     """An open stack. Reading is safe from several threads at once."""
 
     info: StackInfo
+
+    def __init__(self, info: StackInfo) -> None:
+        self.info = info
+        self._last_lock = threading.Lock()
+        self._last: tuple[tuple[int, ...], NDArray[Any]] | None = None  # frame that windows share
 
     @abstractmethod
     def read(self, t: int, z: int, channels: Sequence[int]) -> NDArray[Any]:
@@ -73,14 +130,62 @@ class Stack(ABC):
         in native byte order. Raises FrameError where the frame cannot be read.
         """
 
-    def close(self) -> None:  # noqa: B027 - most readers hold nothing open
-        """Let go of open files."""
+    def read_window(
+        self, t: int, z: int, channels: Sequence[int], rows: slice, columns: slice
+    ) -> NDArray[Any]:
+        """`read(t, z, channels)[:, rows, columns]`; slices have no step but 1.
+
+        Returns an array of its own, C-contiguous, of dtype `info.dtype`; only the pieces
+        (`info.piece`) that the window touches are decoded. A format without pieces decodes the
+        frame, and the stack keeps the last one, so that all windows of a frame decode it once.
+        Raises FrameError where those pixels cannot be read.
+        """
+        key = (t, z, *channels)
+        with self._last_lock:  # held while decoding: no two threads decode the same frame
+            if self._last is None or self._last[0] != key:
+                self._last = None  # freed before the next is decoded
+                self._last = (key, self.read(t, z, channels))
+            frame = self._last[1]
+        return frame[:, unit_step(rows), unit_step(columns)].copy()
+
+    def missing_chunks(
+        self,
+        t: int,
+        z: int,
+        channels: Sequence[int],
+        rows: slice | None = None,
+        columns: slice | None = None,
+    ) -> int:
+        """How many of the stored chunks that hold these pixels are absent.
+
+        They read as background without an error. Only Zarr has such chunks; what it does not
+        store because it was never written, or is background, counts as absent as well.
+        """
+        return 0
+
+    def close(self) -> None:
+        """Let go of open files and of pixels; a later read opens them again."""
+        with self._last_lock:
+            self._last = None
 
     def __enter__(self) -> Stack:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def unit_step(window: slice) -> slice:
+    """The same slice; ValueError where it skips pixels or runs backwards."""
+    if window.step not in (None, 1):
+        raise ValueError(f"{window}: a window has no step but 1")
+    return window
+
+
+def bounds(window: slice, size: int) -> slice:
+    """The slice with both ends given and inside 0..size, as indexing takes it."""
+    start, stop, _ = unit_step(window).indices(size)
+    return slice(start, max(start, stop))
 
 
 @dataclass(frozen=True)
@@ -99,9 +204,11 @@ class AxesMap:
         axes = "".join(a for a in CANONICAL if a in sizes)
         return axes, tuple(sizes[a] for a in axes)
 
-    def index(self, t: int, z: int) -> tuple[int | slice, ...]:
-        """Index that cuts the channels of one (t, z) plane out of the source array."""
-        at: dict[str, int | slice] = {"T": t, "Z": z, "_": 0}
+    def index(
+        self, t: int, z: int, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> tuple[int | slice, ...]:
+        """Index that cuts a window of all channels of one (t, z) plane out of the source array."""
+        at: dict[str, int | slice] = {"T": t, "Z": z, "_": 0, "Y": rows, "X": columns}
         return tuple(at.get(a, slice(None)) for a in self.source)
 
     def to_frame(self, plane: NDArray[Any], channels: Sequence[int], dtype: str) -> NDArray[Any]:
@@ -109,7 +216,9 @@ class AxesMap:
         left = [a for a in self.source if a in "CYX"]
         if "C" not in left:
             plane, left = plane[None], ["C", *left]
-        ordered = plane.transpose([left.index(a) for a in "CYX"])[list(channels)]
+        ordered = plane.transpose([left.index(a) for a in "CYX"])
+        if list(channels) != list(range(len(ordered))):  # picking copies, even to the same order
+            ordered = ordered[list(channels)]
         with np.errstate(over="ignore", invalid="ignore"):  # float64 beyond float32 is infinite
             return np.ascontiguousarray(ordered, dtype=np.dtype(dtype))
 

@@ -8,6 +8,7 @@ StackError and FrameError leave, and what tifffile complained about can be looke
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,11 +17,23 @@ from contextlib import contextmanager
 from engine.errors import FrameError, StackError, StacksegError
 
 _caught = threading.local()
+# What a library raises when it takes what a damaged file says for what it should say.
+_NONSENSE = (
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    IndexError,
+    RecursionError,
+    TypeError,
+    UnicodeError,
+    struct.error,
+)
 
 
 def brief(error: BaseException, limit: int = 120) -> str:
     """What a foreign exception says, as one short line."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(c if c.isprintable() else "?" for c in text)  # it may quote the file
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -38,6 +51,10 @@ def opening(path: str) -> Iterator[None]:
     except MemoryError as error:
         raise StackError(
             f"{path}: asks for more memory than there is; it is damaged or must be cut up"
+        ) from error
+    except _NONSENSE as error:
+        raise StackError(
+            f"{path}: cannot be opened, its headers are damaged; copy or write it again"
         ) from error
     except Exception as error:
         raise StackError(

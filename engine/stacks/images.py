@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import struct
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from engine.errors import FrameError, StackError
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, check_axes, read_dtype
-from engine.stacks.guard import opening, tifffile_messages
+from engine.stacks.coded import read_coded
+from engine.stacks.guard import opening
 from engine.stacks.units import UnitStack
 
 KINDS = {
@@ -25,8 +25,6 @@ KINDS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
 }
-# The most bytes of pixels that one byte of file can turn into.
-_EXPANSION = {"PNG": 1100, "JPEG": 1000}
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -62,19 +60,35 @@ def open_folder(path: str, axes: str | None = None) -> Stack:
     """A folder as a stack: one file per frame along T, or along the first letter of `axes`."""
     with opening(path):
         files = list_images(path)
-        first, letters, dtype = _probe(files[0])
+        first = _probe(files[0])
         shape = (len(files), *first.shape)
-        source = _folder_axes(letters, shape, path, axes)
-        canonical, sizes = AxesMap(source).canonical(shape)
-        info = StackInfo(
-            path=path,
-            format="images",
-            axes=canonical,
-            shape=sizes,
-            dtype=read_dtype(dtype, path),
-            identity=_folder_identity(files),
-        )
-        return _Images(info, source, shape, 1, files, dtype)
+        source = _folder_axes(first.letters, shape, path, axes)
+        return _stack(path, source, shape, 1, files, first, _folder_identity(files))
+
+
+def _stack(
+    path: str,
+    source: str,
+    shape: tuple[int, ...],
+    n_lead: int,
+    files: list[Path],
+    first: _First,
+    identity: str,
+) -> Stack:
+    canonical, sizes = AxesMap(source).canonical(shape)
+    info = StackInfo(
+        path=path,
+        format="images",
+        axes=canonical,
+        shape=sizes,
+        dtype=read_dtype(first.dtype, path),
+        identity=identity,
+        piece=first.piece,
+        piece_bytes=first.piece_bytes,
+        stored_bytes=first.stored_bytes,
+        unit_channels=sizes[canonical.index("C")] if "C" in source[n_lead:] else 1,
+    )
+    return _Images(info, source, shape, n_lead, files, first.dtype)
 
 
 def _folder_axes(letters: str, shape: tuple[int, ...], path: str, given: str | None) -> str:
@@ -96,28 +110,52 @@ def _folder_axes(letters: str, shape: tuple[int, ...], path: str, given: str | N
 def open_image(path: str, axes: str | None = None) -> Stack:
     """One PNG or JPEG as a stack of a single frame."""
     with opening(path):
-        pixels, letters, dtype = _probe(Path(path))
-        source = source_axes(letters, pixels.shape, path, axes)
-        canonical, sizes = AxesMap(source).canonical(pixels.shape)
+        first = _probe(Path(path))
+        source = source_axes(first.letters, first.shape, path, axes)
         stat = Path(path).stat()
-        info = StackInfo(
-            path=path,
-            format="images",
-            axes=canonical,
-            shape=sizes,
-            dtype=read_dtype(dtype, path),
-            identity=f"{stat.st_size}:{stat.st_mtime_ns}",
-        )
-        return _Images(info, source, pixels.shape, 0, [Path(path)], dtype)
+        identity = f"{stat.st_size}:{stat.st_mtime_ns}"
+        return _stack(path, source, first.shape, 0, [Path(path)], first, identity)
 
 
-def _probe(file: Path) -> tuple[NDArray[Any], str, np.dtype[Any]]:
-    """The first image, its axes and its dtype: the others must be like it."""
+@dataclass(frozen=True)
+class _First:
+    """The first image of a folder: the others must be like it. Fields as in StackInfo."""
+
+    shape: tuple[int, ...]
+    letters: str
+    dtype: np.dtype[Any]  # as read
+    piece: tuple[int, int] | None
+    piece_bytes: int
+    stored_bytes: int
+
+
+def _probe(file: Path) -> _First:
+    """What the first image is; StackError where it cannot be read."""
     try:
-        pixels, letters = read_image(file)
+        if _kind(file) != "TIFF":
+            pixels, letters = read_image(file)
+            return _First(
+                pixels.shape, letters, pixels.dtype, None, file.stat().st_size, pixels.itemsize
+            )
+        with _single(file) as stack:
+            info = stack.info
+            channels = range(info.size("C"))
+            if info.piece is None:
+                stack.read(0, 0, channels)
+            else:  # a frame may be larger than memory
+                height, width = info.piece
+                stack.read_window(0, 0, channels, slice(0, height), slice(0, width))
     except FrameError as error:
         raise StackError(str(error)) from error
-    return pixels, letters, pixels.dtype
+    letters = "CYX" if "C" in info.axes else "YX"
+    return _First(
+        tuple(info.size(a) for a in letters),
+        letters,
+        np.dtype(info.dtype),
+        info.piece,
+        info.piece_bytes,
+        info.stored_bytes,
+    )
 
 
 def _folder_identity(files: list[Path]) -> str:
@@ -146,12 +184,27 @@ class _Images(UnitStack):
 
     def _unit(self, n: int) -> NDArray[Any]:
         pixels, _ = read_image(self._files[n])
-        if pixels.shape != self._unit_shape or pixels.dtype != self._dtype:
+        self._check_like_first(n, pixels.shape, pixels.dtype)
+        return pixels
+
+    def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
+        if _kind(self._files[n]) != "TIFF":
+            return super()._part(n, part)
+        with _single(self._files[n]) as stack:
+            info = stack.info
+            letters = "CYX" if "C" in info.axes else "YX"
+            shape = tuple(info.size(a) for a in letters)
+            self._check_like_first(n, shape, np.dtype(info.dtype))
+            channels = range(info.size("C"))[part[0]] if "C" in letters else range(1)
+            pixels = stack.read_window(0, 0, channels, *part[-2:])
+        return pixels if "C" in letters else pixels[0]
+
+    def _check_like_first(self, n: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if shape != self._unit_shape or dtype != self._dtype:
             raise FrameError(
-                f"{self._files[n]}: is {_describe(pixels.shape, pixels.dtype)}, "
+                f"{self._files[n]}: is {_describe(shape, dtype)}, "
                 f"the first image is {_describe(self._unit_shape, self._dtype)}"
             )
-        return pixels
 
 
 def _describe(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
@@ -163,14 +216,23 @@ def read_image(file: Path) -> tuple[NDArray[Any], str]:
 
     Raises FrameError or StackError where the file is not one whole image.
     """
+    kind = _kind(file)
+    if kind != "TIFF":
+        return read_coded(file, kind)
+    with _single(file) as stack:
+        info = stack.info
+        frame = stack.read(0, 0, range(info.size("C")))
+    return (frame, "CYX") if "C" in info.axes else (frame[0], "YX")
+
+
+def _kind(file: Path) -> str:
+    """ "TIFF", "PNG" or "JPEG", by the first bytes; FrameError for anything else."""
     with file.open("rb") as stream:
         head = stream.read(8)
     kind = sniff(head)
-    if kind == "TIFF":
-        return _read_tiff(file)
-    if kind in ("PNG", "JPEG"):
-        return _read_coded(file, kind)
-    raise FrameError(f"{file}: {not_an_image(file, head)}")
+    if kind is None:
+        raise FrameError(f"{file}: {not_an_image(file, head)}")
+    return kind
 
 
 def sniff(head: bytes) -> str | None:
@@ -194,69 +256,14 @@ def not_an_image(file: Path, head: bytes) -> str:
     return "is none of TIFF, PNG, JPEG and Zarr; convert it to one of them"
 
 
-def _read_tiff(file: Path) -> tuple[NDArray[Any], str]:
+def _single(file: Path) -> Stack:
+    """A TIFF file of one frame, open; FrameError where it has several."""
     from engine.stacks.tiff import open_tiff
 
-    with open_tiff(str(file), multifile=False) as stack:
-        info = stack.info
-        if info.n_frames != 1:
-            raise FrameError(
-                f"{file}: holds {info.n_frames} frames, but a folder has one frame per file; "
-                "give such files one by one"
-            )
-        frame = stack.read(0, 0, range(info.size("C")))
-    return (frame, "CYX") if "C" in info.axes else (frame[0], "YX")
-
-
-def _read_coded(file: Path, kind: str) -> tuple[NDArray[Any], str]:
-    import imagecodecs
-
-    data = file.read_bytes()
-    claimed = _PIXELS[kind](data)
-    if claimed is None or claimed > len(data) * _EXPANSION[kind] + 4096:
-        raise FrameError(f"{file}: is truncated or damaged; copy or write it again")
-    decode = imagecodecs.png_decode if kind == "PNG" else imagecodecs.jpeg_decode
-    with tifffile_messages():
-        try:
-            pixels = np.asarray(decode(data))
-        except Exception as error:
-            raise FrameError(
-                f"{file}: is a {kind} file that cannot be decoded; copy or write it again"
-            ) from error
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    return pixels, "YXC" if pixels.ndim == 3 else "YX"
-
-
-def _png_bytes(data: bytes) -> int | None:
-    """Bytes of pixels that a PNG header claims, None for a damaged one."""
-    if len(data) < 33 or data[12:16] != b"IHDR":
-        return None
-    width, height, depth, color = struct.unpack(">IIBB", data[16:26])
-    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(color)
-    if samples is None or 0 in (width, height):
-        return None
-    row: int = (width * samples * depth + 7) // 8
-    return row * int(height)
-
-
-def _jpeg_bytes(data: bytes) -> int | None:
-    """Bytes of pixels that a JPEG header claims, None for a damaged or truncated file."""
-    at = 2
-    while at + 10 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF or 0xD0 <= marker <= 0xD8 or marker == 0x01:  # no length follows
-            at += 1 if marker == 0xFF else 2
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            height, width, samples = struct.unpack(">HHB", data[at + 5 : at + 10])
-            if data.find(b"\xff\xd9", at) < 0:  # no end: libjpeg would fill the rest with grey
-                return None
-            return int(width) * int(height) * int(samples) or None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-_PIXELS: dict[str, Callable[[bytes], int | None]] = {"PNG": _png_bytes, "JPEG": _jpeg_bytes}
+    stack = open_tiff(str(file), multifile=False)
+    if stack.info.n_frames != 1:
+        raise FrameError(
+            f"{file}: holds {stack.info.n_frames} frames, but a folder has one frame per file; "
+            "give such files one by one"
+        )
+    return stack

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StackError
+from engine.stacks.guard import brief
+
+_MAX_NAME = 1024  # of a path within a store
+_NAMED = 3  # members of a collection that a sentence names
 
 _UM = {
     "angstrom": 1e-4,
@@ -52,22 +56,38 @@ def ome(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_collections(path: str, where: Path, attributes: dict[str, Any]) -> None:
     """StackError for plates, wells and label collections, naming what to give instead."""
-    if isinstance(attributes.get("plate"), dict):
-        wells = [str(where / str(w["path"])) for w in attributes["plate"].get("wells", [])]
-        fields = _example([str(Path(w) / "0") for w in wells])
-        raise StackError(f"{path}: is a plate of {len(wells)} wells; give its fields: {fields}")
-    if isinstance(attributes.get("well"), dict):
-        images = [str(where / str(i["path"])) for i in attributes["well"].get("images", [])]
-        if len(images) != 1:
-            raise StackError(f"{path}: is a well; give its fields: {_example(images)}")
-        raise StackError(f"{path}: is a well; give its field: {images[0]}")
-    if isinstance(attributes.get("labels"), list) and "multiscales" not in attributes:
-        names = [str(where / str(name)) for name in attributes["labels"]]
-        raise StackError(f"{path}: is a collection of labels; give one: {_example(names)}")
+    try:
+        if isinstance(attributes.get("plate"), dict):
+            wells = _members(where, attributes["plate"].get("wells", []))
+            fields = _example([str(Path(w) / "0") for w in wells])
+            raise StackError(f"{path}: is a plate of {len(wells)} wells; give its fields: {fields}")
+        if isinstance(attributes.get("well"), dict):
+            images = _members(where, attributes["well"].get("images", []))
+            if len(images) != 1:
+                raise StackError(f"{path}: is a well; give its fields: {_example(images)}")
+            raise StackError(f"{path}: is a well; give its field: {images[0]}")
+        if isinstance(attributes.get("labels"), list) and "multiscales" not in attributes:
+            names = _members(where, [{"path": name} for name in attributes["labels"]])
+            raise StackError(f"{path}: is a collection of labels; give one: {_example(names)}")
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise _invalid(path, error) from error
+
+
+def _members(where: Path, members: list[dict[str, Any]]) -> list[str]:
+    """Paths of a collection's members; only those that will be named are looked at."""
+    inside = [str(_inside(where, str(m["path"]))) for m in members[:_NAMED]]
+    return inside + [str(m["path"]) for m in members[_NAMED:]]
+
+
+def _invalid(path: str, error: Exception) -> StackError:
+    return StackError(
+        f"{path}: its OME-Zarr metadata is not valid ({type(error).__name__}: {brief(error)}); "
+        "write the image again or give one of its arrays"
+    )
 
 
 def _example(paths: list[str]) -> str:
-    return ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "") or "it names none"
+    return ", ".join(paths[:_NAMED]) + (", ..." if len(paths) > _NAMED else "") or "it names none"
 
 
 def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
@@ -78,11 +98,8 @@ def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
         array = _inside(where, str(dataset["path"]))
         names, units = _axes(scales.get("axes"))
         scale = _scale(scales, dataset, len(names))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise StackError(
-            f"{path}: its OME-Zarr metadata is not valid ({type(error).__name__}: {error}); "
-            "write the image again or give one of its arrays"
-        ) from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise _invalid(path, error) from error
     sizes, step = _calibration(names, units, scale)
     return Image(array, names, sizes, step, _channel_names(attributes))
 
@@ -90,8 +107,10 @@ def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
 def _inside(where: Path, name: str) -> Path:
     """A path below the store; one that leads out of it is a trap."""
     array = where / name
+    if not name.isprintable() or len(name) > _MAX_NAME:
+        raise ValueError(f"{name!r} is no path")
     if not array.resolve().is_relative_to(where.resolve()):
-        raise ValueError(f"dataset path {name!r} leads out of the store")
+        raise ValueError(f"path {name!r} leads out of the store")
     return array
 
 

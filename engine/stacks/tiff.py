@@ -9,11 +9,12 @@ grow with the number of frames read.
 
 from __future__ import annotations
 
+import io
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,21 @@ from engine.errors import FrameError, StackError
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, read_dtype
 from engine.stacks.guard import brief, opening, tifffile_messages
+from engine.stacks.runs import read_part
 from engine.stacks.tiffchain import check_chain
 from engine.stacks.tiffmeta import calibration
 from engine.stacks.tiffpage import check_page
 from engine.stacks.tiffseries import main_series, refuse_lost_frames, series_axes, series_pages
+from engine.stacks.tiffwindow import page_part, storage
 from engine.stacks.units import UnitStack, split_lead
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
     from engine.stacks.tiffseries import Page
+
+
+_READ_AT_ONCE = 1  # bytes, so: a strip or tile; tifffile would hold all those of a page, twice
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,12 @@ def _stack(
         place = _Contiguous(path, series.dataoffset, dtype.newbyteorder(tif.byteorder))
         n_lead = min(source.index("Y"), source.index("X"))
         _check_first(name, place.offset, shape[n_lead:], dtype, Path(path).stat().st_size)
+        info = replace(
+            info,
+            piece=(1, info.size("X")),
+            stored_bytes=dtype.itemsize,
+            unit_channels=info.size("C") if "C" in source[n_lead:] else 1,
+        )
         return _ContiguousTiff(info, source, shape, n_lead, place)
     return _paged(info, source, shape, series, pages)
 
@@ -141,6 +153,7 @@ def _paged(
     )
     if pages[0] is key:
         _refuse_undecodable(key, info.path)
+    info = storage(info, source[n_lead:], shape[n_lead:], key, whole=series.transform is not None)
     return _PagedTiff(info, source, shape, n_lead, place, series.transform)
 
 
@@ -181,23 +194,27 @@ class _ContiguousTiff(UnitStack):
         super().__init__(info, source, shape, n_lead)
         self._place = place
         self._lock = threading.Lock()
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
 
     def _unit(self, n: int) -> NDArray[Any]:
-        unit = np.empty(self._unit_shape, self._place.dtype)
+        return self._part(n, tuple(slice(0, size) for size in self._unit_shape))
+
+    def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
+        place = self._place
+        start = place.offset + n * math.prod(self._unit_shape) * place.dtype.itemsize
         with self._lock:
-            if self._file is None:
-                self._file = Path(self._place.file).open("rb")  # noqa: SIM115 - kept open
-            self._file.seek(self._place.offset + n * unit.nbytes)
-            got = self._file.readinto(unit.data.cast("B"))  # type: ignore[attr-defined]
-        if got != unit.nbytes:
+            if self._file is None:  # unbuffered: only the pixels are read
+                self._file = Path(place.file).open("rb", buffering=0)  # noqa: SIM115 - kept open
+            pixels = read_part(self._file, start, self._unit_shape, place.dtype, part)
+        if pixels is None:
             raise FrameError(
                 f"{self.info.path}: is truncated, page {n} ends beyond the end of the file"
             )
-        return unit
+        return pixels
 
     def close(self) -> None:
         """Close the file; a later read opens it again."""
+        super().close()
         with self._lock:
             if self._file is not None:
                 self._file.close()
@@ -221,32 +238,42 @@ class _PagedTiff(UnitStack):
         self._transform = transform
         self._lock = threading.Lock()
         self._open: dict[int, TiffFile] = {}
+        self._window_lock = threading.Lock()
+        self._last_page: tuple[int, TiffPage] | None = None
 
     def _unit(self, n: int) -> NDArray[Any]:
-        if not self._place.directory[n]:
-            raise FrameError(f"{self.info.path}: page {n} is missing from the file")
         with tifffile_messages():
             page = self._page(n)
-            if page.shape != self._place.page_shape:
-                raise FrameError(
-                    f"{self.info.path}: page {n} has shape {page.shape}, "
-                    f"the others have {self._place.page_shape}"
-                )
             check_page(page, page.parent.filehandle.size)
-            pixels = page.asarray(maxworkers=1)
+            pixels = page.asarray(maxworkers=1, buffersize=_READ_AT_ONCE)
         if self._transform is not None:
             pixels = self._transform(pixels)
-        if pixels.dtype != self._place.dtype:
+        return self._checked(n, pixels).reshape(self._place.unit_shape)
+
+    def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
+        with self._window_lock:  # a page of many tiles takes long to parse: the last one is kept
+            if self._last_page is None or self._last_page[0] != n:
+                self._last_page = None
+                with tifffile_messages():
+                    self._last_page = (n, self._page(n))
+            page = self._last_page[1]
+        with tifffile_messages():
+            return self._checked(n, page_part(page, self._place.unit_shape, part))
+
+    def _checked(self, n: int, pixels: NDArray[Any]) -> NDArray[Any]:
+        if pixels.dtype.newbyteorder("=") != self._place.dtype:
             raise FrameError(
                 f"{self.info.path}: page {n} has pixels of type {pixels.dtype}, "
                 f"the others of {self._place.dtype}"
             )
-        return pixels.reshape(self._place.unit_shape)
+        return pixels
 
     def _page(self, n: int) -> TiffPage:
         """Parse the directory of page `n`; the lock guards the position of the file."""
         from tifffile import TiffFile, TiffPage
 
+        if not self._place.directory[n]:
+            raise FrameError(f"{self.info.path}: page {n} is missing from the file")
         with self._lock:
             which = int(self._place.file[n])
             if which not in self._open:
@@ -256,10 +283,19 @@ class _PagedTiff(UnitStack):
             tif = self._open[which]
             with tif.filehandle.lock:
                 tif.filehandle.seek(int(self._place.directory[n]))
-                return TiffPage(tif, index=n)
+                page = TiffPage(tif, index=n)
+        if page.shape != self._place.page_shape:
+            raise FrameError(
+                f"{self.info.path}: page {n} has shape {page.shape}, "
+                f"the others have {self._place.page_shape}"
+            )
+        return page
 
     def close(self) -> None:
         """Close the files; a later read opens them again."""
+        super().close()
+        with self._window_lock:
+            self._last_page = None
         with self._lock:
             for tif in self._open.values():
                 tif.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,43 +22,41 @@ _EXPANSION = {
 _EXPANSION_OTHER = 50_000  # zstd, LZMA, fax: long runs take next to nothing
 
 
-def check_page(page: TiffPage, file_size: int) -> None:
-    """ValueError, as the rest of a sentence, where the page's pixels cannot all be in the file."""
+def check_page(page: TiffPage, file_size: int, segments: Sequence[int] | None = None) -> None:
+    """ValueError, as the rest of a sentence, where the page's pixels cannot all be in the file.
+
+    `segments` are the strips or tiles that are wanted, by number; all of them by default.
+    """
     if 0 in page.shape or not page.shape:
         raise ValueError("has no pixels")
+    if not page.is_tiled and page.rowsperstrip < 1:
+        raise ValueError("has strips without rows")
     if page.is_contiguous:
         if not page.dataoffsets or page.dataoffsets[0] + page.nbytes > file_size:
             raise ValueError("ends beyond the end of the file, which is truncated")
         return
-    _check_segments(page, file_size)
-    if page.compression == 1:
-        return
-    packed = sum(page.databytecounts)
-    expansion = _EXPANSION.get(int(page.compression), _EXPANSION_OTHER)
-    if page.nbytes > packed * expansion + _sparse_bytes(page):
-        raise ValueError(
-            f"claims {page.nbytes} bytes of pixels, more than {packed} packed bytes can hold"
-        )
-
-
-def _check_segments(page: TiffPage, file_size: int) -> None:
-    """Every strip or tile must be there and lie within the file."""
     expected = math.prod(page.chunked)
     found = min(len(page.dataoffsets), len(page.databytecounts))
     if found < expected:
         raise ValueError(f"has {found} of {expected} strips or tiles")
-    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+    wanted = range(found) if segments is None else segments
+    packed = sparse = 0
+    for i in wanted:
+        offset, count = page.dataoffsets[i], page.databytecounts[i]
         if offset == 0 and count == 0 and page.is_tiled:
-            continue  # a sparse file: the tile holds the background
-        if offset == 0 or count == 0:
+            sparse += 1  # the tile holds the background
+            continue
+        if offset <= 0 or count <= 0:
             raise ValueError("lacks the data of some strips; it was not written to its end")
         if offset + count > file_size:
             raise ValueError("ends beyond the end of the file, which is truncated")
-
-
-def _sparse_bytes(page: TiffPage) -> int:
-    """Bytes of pixels that a sparse file leaves out on purpose."""
-    if not page.is_tiled or page.dtype is None:
-        return 0
-    tile = math.prod(page.chunks) * page.dtype.itemsize
-    return tile * sum(count == 0 for count in page.databytecounts)
+        packed += count
+    if page.compression == 1 or page.dtype is None:
+        return
+    piece = math.prod(page.chunks) * page.dtype.itemsize
+    claimed = page.nbytes if segments is None else min(page.nbytes, len(segments) * piece)
+    expansion = _EXPANSION.get(int(page.compression), _EXPANSION_OTHER)
+    if claimed > packed * expansion + sparse * piece:
+        raise ValueError(
+            f"claims {claimed} bytes of pixels, more than {packed} packed bytes can hold"
+        )

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError
-from engine.stacks.base import AxesMap, Stack, StackInfo
+from engine.stacks.base import AxesMap, Stack, StackInfo, bounds
 from engine.stacks.guard import reading
 
 MAX_PLANE_BYTES = 1 << 42  # 4 TiB: beyond any microscope, and within what damaged headers claim
@@ -42,10 +42,10 @@ def check_frame(info: StackInfo, t: int, z: int, channels: Sequence[int]) -> Non
 
 
 class UnitStack(Stack):
-    """Reads frames out of units; subclasses read one unit."""
+    """Reads frames out of units; subclasses read one unit, or a part of one."""
 
     def __init__(self, info: StackInfo, source: str, shape: Sequence[int], n_lead: int) -> None:
-        self.info = info
+        super().__init__(info)
         self._map = AxesMap(source)
         self._lead = tuple(shape[:n_lead])
         self._unit_shape = tuple(shape[n_lead:])
@@ -54,36 +54,89 @@ class UnitStack(Stack):
     def _unit(self, n: int) -> NDArray[Any]:
         """Unit `n`, of shape `_unit_shape`; may raise anything."""
 
+    def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
+        """`_unit(n)[part]`; `part` has a slice with both ends for each dimension of a unit."""
+        return self._unit(n)[part]
+
     def read(self, t: int, z: int, channels: Sequence[int]) -> NDArray[Any]:
         """One (t, z) frame, see `Stack.read`."""
+        return self._read(t, z, channels, slice(None), slice(None))
+
+    def read_window(
+        self, t: int, z: int, channels: Sequence[int], rows: slice, columns: slice
+    ) -> NDArray[Any]:
+        """A window of a frame, see `Stack.read_window`."""
+        if self.info.piece is None:
+            return super().read_window(t, z, channels, rows, columns)
+        return self._read(t, z, channels, rows, columns)
+
+    def _read(
+        self, t: int, z: int, channels: Sequence[int], rows: slice, columns: slice
+    ) -> NDArray[Any]:
         t, z, channels = int(t), int(z), [int(c) for c in channels]
         check_frame(self.info, t, z, channels)
+        rows, columns = bounds(rows, self.info.size("Y")), bounds(columns, self.info.size("X"))
         with reading(self.info.path, frame_name(self.info, t, z)):
-            return self._frame(t, z, channels)
+            return self._frame(self._map.index(t, z, rows, columns), channels)
 
-    def _frame(self, t: int, z: int, channels: Sequence[int]) -> NDArray[Any]:
-        index = self._map.index(t, z)
-        n_lead = len(self._lead)
+    def _frame(self, index: Sequence[int | slice], channels: Sequence[int]) -> NDArray[Any]:
+        """The frame that `index` cuts out of the source array; one unit at a time in memory."""
+        source, n_lead = self._map.source, len(self._lead)
         wanted: list[Sequence[int]] = []  # units along each lead dimension
-        for axis, size, at in zip(self._map.source[:n_lead], self._lead, index, strict=False):
-            if isinstance(at, int):
-                wanted.append([at])
+        for axis, size, at in zip(source, self._lead, index, strict=False):
+            picked = range(size)[at]
+            if isinstance(picked, int):
+                wanted.append([picked])
             else:
-                wanted.append(list(channels) if axis == "C" else range(size))
-        units = [self._unit(self._number(at)) for at in product(*wanted)]
-        sliced = [len(w) for w, at in zip(wanted, index, strict=False) if isinstance(at, slice)]
-        block = units[0] if len(units) == 1 else np.stack(units)
-        block = block.reshape(*sliced, *self._unit_shape)
-        plane = block[(*[slice(None)] * len(sliced), *index[n_lead:])]
-        if "C" in self._map.source[:n_lead]:
-            channels = range(len(channels))  # only those wanted were read
-        return self._map.to_frame(plane, channels, self.info.dtype)
+                wanted.append(list(channels) if axis == "C" else picked)
+        part = tuple(
+            slice(at, at + 1) if isinstance(at, int) else bounds(at, size)
+            for at, size in zip(index[n_lead:], self._unit_shape, strict=True)
+        )
+        inside = tuple(0 if isinstance(at, int) else slice(None) for at in index[n_lead:])
+        lead = [a for a in source[:n_lead] if a in "CYX"]
+        if math.prod(len(w) for w in wanted) == 1:  # one unit: its pixels need not be copied
+            plane = self._pixels([w[0] for w in wanted], part)[inside]
+            plane = plane.reshape(*[1 for _ in lead], *plane.shape)
+            return self._map.to_frame(plane, [0] if "C" in lead else channels, self.info.dtype)
+        return self._assembled(wanted, part, inside, channels)
 
-    def _number(self, at: Sequence[int]) -> int:
+    def _assembled(
+        self,
+        wanted: Sequence[Sequence[int]],
+        part: tuple[slice, ...],
+        inside: tuple[int | slice, ...],
+        channels: Sequence[int],
+    ) -> NDArray[Any]:
+        """A frame out of several units, each put into its place before the next is read."""
+        source, n_lead = self._map.source, len(wanted)
+        sizes = dict(zip(source, (len(w) for w in wanted), strict=False))
+        sizes |= {a: s.stop - s.start for a, s in zip(source[n_lead:], part, strict=True)}
+        sizes["C"] = len(channels)
+        frame = np.empty([sizes[a] for a in "CYX"], np.dtype(self.info.dtype))
+        axes = [a for a in source if a in "CYX"]
+        view = frame if "C" in axes else frame[0]
+        view = view.transpose(["CYX"[3 - view.ndim :].index(a) for a in axes])
+        of_unit = [a for a in source[n_lead:] if a in "CYX"]
+        with np.errstate(over="ignore", invalid="ignore"):  # float64 beyond float32 is infinite
+            for at in product(*(range(len(w)) for w in wanted)):
+                unit = [w[i] for w, i in zip(wanted, at, strict=True)]
+                pixels = self._pixels(unit, part)[inside]
+                if "C" in of_unit:
+                    pixels = pixels.take(list(channels), of_unit.index("C"))
+                view[tuple(i for a, i in zip(source, at, strict=False) if a in "CYX")] = pixels
+                del pixels  # before the next is decoded
+        return frame
+
+    def _pixels(self, at: Sequence[int], part: tuple[slice, ...]) -> NDArray[Any]:
+        """A part of the unit at these positions along the lead dimensions."""
         n = 0
         for i, size in zip(at, self._lead, strict=True):
             n = n * size + i
-        return n
+        whole = all(
+            s.stop - s.start == size for s, size in zip(part, self._unit_shape, strict=True)
+        )
+        return self._unit(n) if whole else self._part(n, part)
 
 
 def split_lead(shape: Sequence[int], unit_size: int) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -16,14 +15,23 @@ from numpy.typing import NDArray
 from engine.errors import StackError
 from engine.stacks import ngff
 from engine.stacks.axes import UNKNOWN, source_axes
-from engine.stacks.base import CANONICAL, AxesMap, Stack, StackInfo, read_dtype
+from engine.stacks.base import CANONICAL, AxesMap, Stack, StackInfo, bounds, read_dtype
 from engine.stacks.guard import no_warnings, opening, reading
 from engine.stacks.units import MAX_PLANE_BYTES, check_frame, frame_name
+from engine.stacks.zarrchunks import ChunkGrid, StoredChunks, chunk_grid
+from engine.stacks.zarrmeta import (
+    METADATA,
+    check_array,
+    children,
+    dimension_names,
+    item_bytes,
+    metadata,
+    stored_chunks,
+)
 
 if TYPE_CHECKING:
     from zarr import Array
 
-_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 _NAMES = {
     "t": "T",
     "time": "T",
@@ -41,9 +49,9 @@ def open_zarr(path: str, axes: str | None = None) -> Stack:
     """Open a Zarr array or a group that holds exactly one image; StackError otherwise."""
     with opening(path), no_warnings():
         where = Path(path)
-        meta = _metadata(where)
+        meta = metadata(where)
         if meta["node"] == "array":
-            names = _dimension_names(meta)
+            names = dimension_names(meta)
             image = ngff.Image(where, names, {}, None, ())
             return _array_stack(path, image, axes, "Zarr")
         return _group_stack(path, where, meta, axes)
@@ -54,11 +62,11 @@ def _group_stack(path: str, where: Path, meta: dict[str, Any], axes: str | None)
     ngff.refuse_collections(path, where, attributes)
     if "multiscales" in attributes:
         return _array_stack(path, ngff.image(path, where, attributes), axes, "OME-Zarr")
-    found = [(child, m) for child, m in _children(where) if _is_image(m)]
+    found = [(child, m) for child, m in children(where) if _is_image(m)]
     if len(found) == 1:
         child, child_meta = found[0]
         if child_meta["node"] == "array":
-            image = ngff.Image(child, _dimension_names(child_meta), {}, None, ())
+            image = ngff.Image(child, dimension_names(child_meta), {}, None, ())
             return _array_stack(path, image, axes, "Zarr")
         return _group_stack(path, child, child_meta, axes)
     if not found:
@@ -70,47 +78,6 @@ def _group_stack(path: str, where: Path, meta: dict[str, Any], axes: str | None)
 
 def _is_image(meta: dict[str, Any]) -> bool:
     return meta["node"] == "array" or "multiscales" in ngff.ome(meta["attributes"])
-
-
-def _children(where: Path) -> list[tuple[Path, dict[str, Any]]]:
-    return [
-        (child, _metadata(child))
-        for child in sorted(where.iterdir())
-        if child.is_dir() and any((child / name).is_file() for name in _METADATA)
-    ]
-
-
-def _metadata(where: Path) -> dict[str, Any]:
-    """{"node": "array" or "group", "attributes": ..., **the document}; v2 and v3 alike."""
-    if (where / "zarr.json").is_file():
-        document = _document(where / "zarr.json")
-        node = document.get("node_type")
-        attributes = document.get("attributes") or {}
-    else:
-        node = "array" if (where / ".zarray").is_file() else "group"
-        document = _document(where / ".zarray") if node == "array" else {}
-        attributes = _document(where / ".zattrs") if (where / ".zattrs").is_file() else {}
-    if node not in ("array", "group") or not isinstance(attributes, dict):
-        raise StackError(f"{where}: has Zarr metadata that says neither array nor group")
-    return {**document, "node": node, "attributes": attributes}
-
-
-def _document(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise StackError(f"{file}: is not valid JSON; write the store again") from error
-    if not isinstance(document, dict):
-        raise StackError(f"{file}: is not Zarr metadata; write the store again")
-    return document
-
-
-def _dimension_names(meta: dict[str, Any]) -> list[str]:
-    """Names by dimension, "" where there is none: v3's own, or xarray's convention for v2."""
-    names = meta.get("dimension_names") or meta["attributes"].get("_ARRAY_DIMENSIONS")
-    if isinstance(names, list) and len(names) == len(meta.get("shape") or ()):
-        return [str(n or "") for n in names]
-    return []
 
 
 def _letters(names: Sequence[str], ndim: int) -> str:
@@ -127,14 +94,19 @@ def _letters(names: Sequence[str], ndim: int) -> str:
 def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -> Stack:
     import zarr
 
+    from engine.stacks.zarrguard import checked_store, packing
+
     where = image.array
-    meta = _metadata(where)
+    meta = metadata(where)
     if meta["node"] != "array":
         raise StackError(f"{path}: names {where.name} as its pixels, which is no array")
-    _refuse_objects(path, meta)
-    array = zarr.open_array(str(where), mode="r")
+    check_array(path, meta)
+    store = checked_store(where, packing(meta, tuple(stored_chunks(meta)), item_bytes(meta)))
+    # The format is named, so that what is opened is what was checked, not its twin beside it.
+    version = 3 if (where / "zarr.json").is_file() else 2
+    array = zarr.open_array(store, mode="r", zarr_format=version)  # type: ignore[arg-type]
     letters = _letters(image.names, array.ndim)
-    chunks = _stored_chunks(meta)
+    chunks = stored_chunks(meta)
     if array.ndim < 2 or 0 in array.shape or 0 in chunks:
         raise StackError(
             f"{path}: is a Zarr array of shape {array.shape} with chunks of "
@@ -157,33 +129,50 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
         pixel_size_um={a: s for a, s in image.pixel_size_um.items() if a in canonical},
         time_step_s=image.time_step_s if "T" in canonical else None,
         identity=_identity(Path(path), where),
+        **_storage(array, source),
     )
-    return _ZarrStack(info, source, array)
+    return _ZarrStack(info, source, array, chunk_grid(where, meta))
 
 
-def _refuse_objects(path: str, meta: dict[str, Any]) -> None:
-    """Object arrays and pickled chunks run code when they are read: never opened."""
-    dtype = meta.get("dtype", meta.get("data_type"))
-    codecs = json.dumps([meta.get(k) for k in ("filters", "compressor", "codecs")])
-    if not isinstance(dtype, str) or "O" in dtype or "pickle" in codecs:
-        raise StackError(f"{path}: is a Zarr array of objects, not of numbers; give an image")
+def _storage(array: Array[Any], source: str) -> dict[str, Any]:
+    """How pixels are stored, as fields of StackInfo.
 
+    zarr reads several chunks side by side, each held packed and unpacked, and copies them to an
+    array of the pixels asked for. Within a shard it does the same once more.
+    """
+    import zarr
 
-def _stored_chunks(meta: dict[str, Any]) -> tuple[Any, ...]:
-    """Chunk sizes as stored: since 3.4 zarr takes a 0 for a 1, and reads nothing but background."""
-    if meta["zarr_format"] == 2:
-        return tuple(meta["chunks"])
-    return tuple(meta["chunk_grid"]["configuration"].get("chunk_shape", ()))
+    sizes = dict(zip(source, array.shape, strict=True))
+    chunk = dict(zip(source, array.chunks, strict=True))
+    itemsize = np.dtype(array.dtype).itemsize
+    unpacked = math.prod(array.chunks) * itemsize
+    at_once = int(zarr.config.get("async.concurrency"))
+    piece = (min(chunk["Y"], sizes["Y"]), min(chunk["X"], sizes["X"]))
+    fields: dict[str, Any] = {
+        "piece": None if piece == (sizes["Y"], sizes["X"]) else piece,
+        "piece_bytes": 2 * unpacked,
+        "pieces_at_once": at_once,
+        "stored_bytes": itemsize,
+        "unit_channels": 0,
+    }
+    if array.shards is not None:
+        inner = zip(array.shards, array.chunks, strict=True)
+        fields["piece_bytes"] = 3 * unpacked
+        fields["pieces_at_once"] = at_once * math.prod(s // c for s, c in inner)
+    return fields
 
 
 def _identity(top: Path, array: Path) -> str:
     """Hash over the store's metadata, and over names, sizes and times of the array's files."""
     digest = hashlib.sha256()
-    for name in _METADATA:
+    for name in METADATA:
         if (top / name).is_file():
             digest.update((top / name).read_bytes())
     for entry in _files(array):
-        stat = entry.stat()
+        try:
+            stat = entry.stat()
+        except OSError:  # a link to nothing
+            stat = entry.stat(follow_symlinks=False)
         name = os.path.relpath(entry.path, array)  # the same however the path is spelled
         digest.update(f"{name}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]
@@ -194,7 +183,7 @@ def _files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
-        if entry.is_dir():
+        if entry.is_dir(follow_symlinks=False):  # links may run in circles
             yield from _files(entry.path)
         else:
             yield entry
@@ -203,16 +192,33 @@ def _files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
 class _ZarrStack(Stack):
     """Reads regions of a Zarr array; zarr keeps no file open and no chunk in memory."""
 
-    def __init__(self, info: StackInfo, source: str, array: Array[Any]) -> None:
-        self.info = info
+    def __init__(
+        self, info: StackInfo, source: str, array: Array[Any], grid: ChunkGrid | None
+    ) -> None:
+        super().__init__(info)
         self._map = AxesMap(source)
         self._array = array
+        self._stored = StoredChunks(grid) if grid is not None else None
 
     def read(self, t: int, z: int, channels: Sequence[int]) -> NDArray[Any]:
         """One (t, z) frame, see `Stack.read`."""
+        return self._read(t, z, channels, slice(None), slice(None))
+
+    def read_window(
+        self, t: int, z: int, channels: Sequence[int], rows: slice, columns: slice
+    ) -> NDArray[Any]:
+        """A window of a frame, see `Stack.read_window`."""
+        if self.info.piece is None:
+            return super().read_window(t, z, channels, rows, columns)
+        rows, columns = bounds(rows, self.info.size("Y")), bounds(columns, self.info.size("X"))
+        return self._read(t, z, channels, rows, columns)
+
+    def _read(
+        self, t: int, z: int, channels: Sequence[int], rows: slice, columns: slice
+    ) -> NDArray[Any]:
         check_frame(self.info, t, z, channels)
         with reading(self.info.path, frame_name(self.info, t, z)):
-            index = list(self._map.index(t, z))
+            index = list(self._map.index(t, z, rows, columns))
             wanted: Sequence[int] = channels
             if "C" in self._map.source and channels:  # only the chunks of these channels
                 low, high = min(channels), max(channels)
@@ -220,3 +226,26 @@ class _ZarrStack(Stack):
                 wanted = [c - low for c in channels]
             plane = np.asarray(self._array[tuple(index)])
             return self._map.to_frame(plane, wanted, self.info.dtype)
+
+    def missing_chunks(
+        self,
+        t: int,
+        z: int,
+        channels: Sequence[int],
+        rows: slice | None = None,
+        columns: slice | None = None,
+    ) -> int:
+        """Chunks and chunks of shards that are not there, see `Stack.missing_chunks`."""
+        check_frame(self.info, t, z, channels)
+        if self._stored is None:
+            return 0
+        pixels: dict[str, Sequence[int]] = {
+            "T": range(t, t + 1),
+            "Z": range(z, z + 1),
+            "C": sorted(channels),
+            "_": range(1),
+            "Y": range(self.info.size("Y"))[rows or slice(None)],
+            "X": range(self.info.size("X"))[columns or slice(None)],
+        }
+        with reading(self.info.path, frame_name(self.info, t, z)):
+            return self._stored.count_missing([pixels[a] for a in self._map.source])

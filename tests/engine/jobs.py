@@ -11,9 +11,10 @@ import tifffile
 import zarr
 from scipy import ndimage
 
-from engine.block import BlockOutcome, BlockTask, run_block
 from engine.errors import OutputError
 from engine.settings import JobSettings
+from engine.steps.work import Outcome, Task
+from engine.tasks import run_task
 
 TIMED = {"job.json", "timings.parquet"}  # files that tell times: they differ between runs
 
@@ -48,7 +49,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         if path.is_file()
         and path.name not in TIMED
         and "timings" not in path.parts
-        and path.name != "lock"
+        and not path.name.startswith("lock")
+        and path.name != "settings.json"
     }
 
 
@@ -62,13 +64,15 @@ class Shuffled:
     def __init__(self, seed: int, stop_after: int | None = None) -> None:
         self.seed, self.stop_after = seed, stop_after
         self.ran: list[int] = []
+        self.tasks: list[tuple[str, int]] = []
 
-    def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
         order = list(tasks)
         np.random.default_rng(self.seed).shuffle(order)  # type: ignore[arg-type]
         for task in order[: self.stop_after]:
-            self.ran.append(task.block.index)
-            outcome = run_block(task)
+            self.ran.append(task.index)
+            self.tasks.append((task.step, task.index))
+            outcome = run_task(task)
             assert outcome is not None
             yield outcome
         if self.stop_after is not None and self.stop_after < len(order):

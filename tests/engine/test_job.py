@@ -15,11 +15,12 @@ import pytest
 import tifffile
 import zarr
 
-from engine import block as block_module
+from engine import worker
 from engine.errors import ModelError, StackError, UsageError
 from engine.executors import SerialExecutor
 from engine.job import run_job
 from engine.labels.components import components
+from engine.model import Normalisation
 from engine.prepare import prepare_job
 from tests import networks
 from tests.conftest import make_threshold_model
@@ -236,21 +237,39 @@ def test_empty_shards_are_written(tmp_path: Path, threshold_model: Path) -> None
 
 def test_sessions_are_released(tmp_path: Path, stack: Path, threshold_model: Path) -> None:
     run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
-    assert not block_module._runtimes._values and not block_module._stacks._values
+    assert not worker._runtimes._values and not worker._stacks._values
     shutil.rmtree(tmp_path / "out")
 
 
 def test_a_frame_the_network_cannot_tell_anything_of_is_set_aside(
     tmp_path: Path, make_model: Any
 ) -> None:
+    network = networks.threshold_model()
+    last = network.graph.node[-1]  # a sigmoid, behind what is negative for dark pixels
+    root = onnx.helper.make_node("Sqrt", [last.input[0]], ["root"])
+    last.input[0] = "root"
+    network.graph.node.insert(len(network.graph.node) - 1, root)
+    fixed = Normalisation(policy="range", low=-1000, high=1000)
+    model = make_model(network, networks.spec(network, normalisation=fixed))
+    frames = np.full((3, 40, 50), 500, np.int16)
+    frames[1, 3, 4] = -900
+    stack = jobs.write_stack(tmp_path / "stack.tif", frames)
+    summary = run_job(jobs.settings(stack, model, tmp_path / "out"))
+    assert (summary.exit_status, summary.frames_failed) == (1, 1)
+    told = json.loads((tmp_path / "out/failures.json").read_bytes())
+    assert [(f["t"], "not finite" in f["reason"]) for f in told["frames"]] == [(1, True)]
+
+
+def test_a_network_of_nan_is_refused(tmp_path: Path, make_model: Any) -> None:
     network = networks.unet((2, 2))
     weights = network.graph.initializer[-1]
     values = onnx.numpy_helper.to_array(weights) * np.float32(np.nan)
     weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weights.name))
     model = make_model(network, networks.spec(network))
     stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((2, 40, 50)))
-    summary = run_job(jobs.settings(stack, model, tmp_path / "out"))
-    assert (summary.exit_status, summary.frames_failed) == (1, 2)
+    with pytest.raises(ModelError, match="not finite"):
+        run_job(jobs.settings(stack, model, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_binary_model_without_instances_gives_a_class_map(tmp_path: Path, stack: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from skimage.measure import regionprops
 
 from engine.labels.components import components
-from engine.measure import measure_classes, measure_frame, measure_objects
+from engine.measure import ClassSums, FrameSums, measure_objects, merged, object_sums, objects_of
 
 
 @given(st.integers(0, 2**16), st.integers(1, 40), st.integers(1, 40), st.floats(0, 1))
@@ -35,12 +35,49 @@ def test_objects_equal_regionprops(seed: int, height: int, width: int, density: 
         assert found["touches_border"][i] == at_edge
 
 
+@given(st.integers(0, 2**16), st.integers(2, 40), st.integers(2, 40), st.floats(0, 1))
+def test_pieces_add_up_to_the_whole(seed: int, height: int, width: int, density: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels = components(rng.random((height, width)) < density)
+    channel = rng.integers(0, 65536, (height, width), dtype=np.uint16)
+    probability = rng.integers(0, 256, (height, width)).astype(np.float32) / 256  # adds exactly
+    y, x = int(rng.integers(1, height)), int(rng.integers(1, width))
+    cuts = [(0, y, 0, x), (0, y, x, width), (y, height, 0, x), (y, height, x, width)]
+    pieces = [
+        object_sums(
+            labels[a:b, c:d], channel[a:b, c:d], probability[a:b, c:d],
+            origin=(a, c), frame_shape=(height, width),
+        )
+        for a, b, c, d in cuts
+    ]  # fmt: skip
+    whole = merged({name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]})
+    expected = measure_objects(labels, channel, probability)
+    for name, values in objects_of(whole).items():
+        assert np.array_equal(values, expected[name]), name
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
+def test_area_summaries_equal_numpy(areas: list[int]) -> None:
+    sums = FrameSums(10_000, 0.0)
+    columns = {"sum_intensity": np.zeros(1), "sum_probability": np.zeros(1)}
+    for area in areas:
+        touching = {"touches_border": np.zeros(1, bool)}
+        sums.add({"area_px": np.array([area]), **columns, **touching})
+    row = sums.row(None)
+    assert row["objects"] == len(areas)
+    assert row["area_mean_px"] == pytest.approx(np.mean(areas))
+    for name, q in (("q25", 25), ("median", 50), ("q75", 75)):
+        assert row[f"area_{name}_px"] == pytest.approx(np.percentile(areas, q))
+
+
 def test_a_frame_by_hand() -> None:
     labels = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0]], np.uint32)
     channel = np.full((4, 4), 10, np.uint16)
     channel[labels == 1], channel[labels == 2] = 20, 50
     probability = np.where(labels > 0, 0.75, 0.25).astype(np.float32)
-    row = measure_frame(measure_objects(labels, channel, probability), channel, 0.25)
+    sums = FrameSums(16, float(channel.sum()))
+    sums.add(object_sums(labels, channel, probability))
+    row = sums.row(0.25)
     assert row["objects"] == 2
     assert (row["area_mean_px"], row["area_median_px"]) == (1.5, 1.5)
     assert row["area_q75_um2"] == 1.75 * 0.25
@@ -54,7 +91,9 @@ def test_a_frame_by_hand() -> None:
 def test_an_empty_frame_has_no_means() -> None:
     empty = np.zeros((5, 5), np.uint32)
     channel = np.full((5, 5), 3, np.uint8)
-    row = measure_frame(measure_objects(empty, channel, empty.astype(np.float32)), channel, None)
+    sums = FrameSums(25, 75)
+    sums.add(object_sums(empty, channel, empty.astype(np.float32)))
+    row = sums.row(None)
     assert row["objects"] == 0 and row["foreground_fraction"] == 0
     assert row["area_mean_px"] is row["mean_intensity_objects"] is row["area_mean_um2"] is None
     assert row["mean_intensity_background"] == 3
@@ -65,7 +104,9 @@ def test_class_maps_have_the_fraction_of_each_class() -> None:
     probability = np.full((3, 2, 2), 0.1, np.float32)
     probability[2, 1] = 0.8
     channel = np.array([[1, 2], [3, 5]], np.uint16)
-    row = measure_classes(classes, probability, channel, ("background", "a", "b"))
+    sums = ClassSums(3)
+    sums.add(classes, probability, channel)
+    row = sums.row(("background", "a", "b"))
     assert [row[f"fraction_{n}"] for n in ("background", "a", "b")] == [0.25, 0.25, 0.5]
     assert row["mean_intensity_objects"] == pytest.approx(10 / 3)
     assert row["mean_probability_objects"] == pytest.approx((0.1 + 0.8 + 0.8) / 3)

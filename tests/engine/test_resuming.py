@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,14 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import layout, records
-from engine.block import BlockOutcome, BlockTask, run_block
+from engine import claim, layout
+from engine.claim import lock
 from engine.errors import JobStopped, OutputError
 from engine.executors import SerialExecutor
 from engine.job import JobSummary, run_job
 from engine.records import JobFolder
+from engine.steps.work import Outcome, Task
+from engine.tasks import run_task
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -91,7 +92,7 @@ def test_a_second_job_on_the_same_folder_waits_for_no_one(
     tmp_path: Path, stack: Path, threshold_model: Path
 ) -> None:
     with (
-        JobFolder(tmp_path / "out").lock(),
+        lock(JobFolder(tmp_path / "out")),
         pytest.raises(OutputError, match="another job is writing here"),
     ):
         run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
@@ -112,7 +113,7 @@ def test_a_stop_finishes_what_is_in_flight_and_resumes(
             self.total, self.before = total, done
             return nullcontext()
 
-        def advance(self, outcome: BlockOutcome) -> None:
+        def advance(self, outcome: Outcome) -> None:
             if self.before == 0 and not self.asked:
                 self.asked = True
                 os.kill(os.getpid(), signal.SIGINT)
@@ -172,18 +173,18 @@ def test_an_end_while_starting_over_leaves_a_job_to_be_done(
     job = jobs.settings(stack, threshold_model, output)
     run_job(job)
     whole = jobs.contents(output)
-    removed = 0
+    removed, remove = 0, claim.remove_folder
 
     def dies(path: Path) -> None:
         nonlocal removed
         removed += 1
         if removed == stop:
             raise KeyboardInterrupt
-        shutil.rmtree(path)
+        remove(path)
 
-    for stop in (1, 2, 3, 4):  # noqa: B007 - read by `dies`
+    for stop in (1, 2, 3, 4, 5, 6, 7):  # noqa: B007 - read by `dies`
         removed = 0
-        monkeypatch.setattr(records, "_remove", dies)
+        monkeypatch.setattr(claim, "remove_folder", dies)
         with pytest.raises(KeyboardInterrupt):
             run_job(jobs.settings(stack, threshold_model, output, fresh=True))
         monkeypatch.undo()
@@ -197,10 +198,10 @@ def test_a_block_of_another_job_commits_nothing(
 ) -> None:
     output = tmp_path / "out"
     run_job(jobs.settings(stack, threshold_model, output))
-    late: list[BlockTask] = []
+    late: list[Task] = []
 
     class Keeps:
-        def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+        def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
             late.extend(tasks)
             raise OutputError("the disk is full")
             yield
@@ -213,7 +214,7 @@ def test_a_block_of_another_job_commits_nothing(
     run_job(jobs.settings(stack, threshold_model, output, fresh=True))
     before = jobs.contents(output)
     with pytest.raises(JobStopped, match="another job has begun"):
-        run_block(late[0])
+        run_task(late[0])
     assert jobs.contents(output) == before
 
 
@@ -223,7 +224,7 @@ def test_an_input_that_changes_stops_the_job(
     output = tmp_path / "out"
 
     class Changes(Shuffled):
-        def run(self, tasks: Iterator[BlockTask]) -> Iterator[BlockOutcome]:
+        def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
             stack.unlink()
             yield from super().run(tasks)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +20,57 @@ from zarr.storage import MemoryStore
 from engine import layout as layout_module
 from engine import store
 from engine.job import run_job
-from engine.layout import LabelLayout
+from engine.layout import layout_from, make_layout
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
 
 
-@st.composite
-def layouts(draw: st.DrawFn) -> LabelLayout:
-    axes = draw(st.sampled_from(["YX", "TYX", "ZYX", "TZYX"]))
-    shape = tuple(draw(st.integers(1, 7)) for _ in axes[:-2])
-    sides = (draw(st.integers(1, 90)), draw(st.integers(1, 90)))
-    origin = draw(st.integers(0, 3)) if "T" in axes else 0
-    return LabelLayout(axes, (*shape, *sides), draw(st.sampled_from(["uint8", "uint32"])), origin)
-
-
-@given(layouts(), st.integers(1, 9000), st.integers(0, 2**16))
+@given(
+    axes=st.sampled_from(["YX", "TYX", "ZYX", "TZYX"]),
+    sizes=st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 90), st.integers(1, 90)),
+    first=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    instances=st.booleans(),
+    connect_z=st.booleans(),
+    block_pixels=st.integers(1, 9000),
+    seed=st.integers(0, 2**16),
+)
 def test_shards_put_one_by_one_make_the_array(
-    plan: LabelLayout, block_pixels: int, seed: int
-) -> None:
+    axes: str, sizes: tuple[int, ...], first: tuple[int, int], instances: bool, connect_z: bool,
+    block_pixels: int, seed: int,
+) -> None:  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout_module, "BLOCK_PIXELS", block_pixels)
+        patch.setattr(layout_module, "REGION", 48)
         patch.setattr(layout_module, "WHOLE", 40)
         patch.setattr(layout_module, "CHUNK", 32)
-        rng = np.random.default_rng(seed)
-        expected = rng.integers(0, 200, plan.shape).astype(plan.dtype)
-        frames = expected.reshape(-1, *plan.shape[-2:])
+        shape = tuple(n for axis, n in zip("TZYX", sizes, strict=True) if axis in axes)
+        first = tuple(n if axis in axes else 0 for axis, n in zip("TZ", first, strict=True))  # type: ignore[assignment]
+        plan = make_layout(axes, shape, instances=instances, first=first, connect_z=connect_z)
+        expected = np.random.default_rng(seed).integers(0, 200, plan.shape).astype(plan.dtype)
+        whole = expected.reshape(plan.sizes)
         target = MemoryStore()
         array = store._new_array(target, plan, plan.shape)
-        done = []
+        covered = np.zeros(plan.sizes, int)
         for block in plan.blocks():
             shard = store.new_shard(plan)
             for t, z in block.frames:
-                position = (t - plan.t0) * plan._size("Z") + z - plan.z0
-                labels = frames[position]
-                shard[t - block.t[0], z - block.z[0], : labels.shape[0], : labels.shape[1]] = labels
-                done.append(position)
-            data = default_buffer_prototype().buffer.from_bytes(store.encode_shard(plan, shard))
+                at = (t - plan.t0, z - plan.z0, block.y.as_slice(), block.x.as_slice())
+                inside = (t - block.t[0], z - block.z[0])
+                shard[inside][: block.y.size, : block.x.size] = whole[at]
+                covered[at] += 1
+            encoded = store.encode_shard(plan, shard)
+            assert np.array_equal(store.decode_shard(plan, encoded), shard)
+            data = default_buffer_prototype().buffer.from_bytes(encoded)
             sync(target.set(plan.shard_key(block), data))
-        assert done == list(range(plan.n_frames))  # every frame once, in order
+        assert (covered == 1).all()  # every pixel once
         assert np.array_equal(array[...], expected)
         assert len(target._store_dict) == 1 + plan.n_blocks  # a shard is an object
+        numbers = [b for canvas in plan.canvases() for b in canvas.blocks]
+        assert sorted(numbers) == list(range(plan.n_blocks))  # canvases share no block
+        assert layout_from(json.loads(json.dumps(asdict(plan)))) == plan
+        for canvas in plan.canvases():
+            assert {plan.canvas_of(block) for block in canvas.blocks} == {canvas.index}
 
 
 @pytest.fixture

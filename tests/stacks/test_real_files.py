@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import collections
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
+from benchmarks import odd_files
 from engine.errors import StackError
 from engine.stacks.open import open_stack
 from tests.stacks.frames import check
@@ -53,36 +51,14 @@ def test_neubias(data: Path, name: str, axes: str) -> None:
         assert stack.info.axes == axes
 
 
-def _survey(paths: list[Path]) -> list[dict[str, Any]]:
-    """Every file in one child process with limits; a file that kills it is named."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.stacks.survey", str(1_000_000_000)],
-        input="\n".join(map(str, paths)),
-        capture_output=True,
-        text=True,
-        cwd=root,
-        env=environment,
-        timeout=250,
-    )
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, f"died at {rows[-1]['path']}: {done.stderr[-2000:]}"
-    assert done.stderr == ""
-    return [row for row in rows if row["result"] != "started"]
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_every_odd_file_reads_equal_or_is_refused(data: Path) -> None:
-    paths = sorted(
-        p for top in ("odd_tiffs", "neubias") for p in (data / top).rglob("*") if p.is_file()
-    )
-    rows = _survey(paths)
+    paths = [path for _, path in odd_files.inputs(data)]
+    rows = odd_files.survey(paths)
     counts = collections.Counter(row["result"] for row in rows)
-    wrong = [r for r in rows if r["result"] not in ("equal", "refused", "opened, tifffile fails")]
-    assert not wrong
-    assert len(rows) == len(paths)
-    assert counts["equal"] >= 350  # a reader that refuses everything passes no other test here
+    assert not [row for row in rows if row["result"] not in odd_files.GOOD]
+    assert [row["path"] for row in rows] == [str(path) for path in paths]
+    assert counts["equal"] >= 370  # a reader that refuses everything passes no other test here
 
 
 def test_ome_zarr_samples(data: Path) -> None:

@@ -1,0 +1,195 @@
+"""Labels of blocks become labels of the whole: contacts over faces, a union-find, final ids.
+
+    block A      | block B          A and B are labelled by themselves, from 1. Objects that touch
+       1 1 1     | 1 1              across the face, corners included, are one: A's 1 and B's 1,
+    2        3   |     2            and A's 3 and B's 1. The whole has three objects here; ids
+           3     |                  count up in raster order of each object's first pixel.
+
+Nothing here knows files. Ids of a canvas are made unique by an offset for each block; only those
+that touch a face take part in the union-find, so that its size follows from the faces.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+Offset = tuple[int, int, int]  # along Z, Y, X: where the neighbour lies
+Faces = Mapping[str, NDArray[np.uint32]]
+
+# Half of the 26 neighbours: each pair of blocks is looked at once.
+_STEPS = (-1, 0, 1)
+FORWARD: tuple[Offset, ...] = tuple(
+    offset for offset in itertools.product(_STEPS, _STEPS, _STEPS) if offset > (0, 0, 0)
+)
+
+
+def forward_offsets(*, connect_z: bool) -> tuple[Offset, ...]:
+    """Where those neighbours lie that a block may share objects with, each pair once."""
+    return tuple(o for o in FORWARD if connect_z or o[0] == 0)
+
+
+def faces_of(labels: NDArray[np.uint32], *, connect_z: bool) -> Faces:
+    """Copies of the outer planes of a block's labels, (T, Z, Y, X).
+
+    "y0" and "y1" are its first and last rows, (T, Z, X); "x0", "x1" (T, Z, Y); "z0", "z1"
+    (T, Y, X), where labels connect along Z.
+    """
+    faces = {
+        "y0": labels[:, :, 0, :],
+        "y1": labels[:, :, -1, :],
+        "x0": labels[:, :, :, 0],
+        "x1": labels[:, :, :, -1],
+    }
+    if connect_z:
+        faces |= {"z0": labels[:, 0], "z1": labels[:, -1]}
+    return {name: np.ascontiguousarray(face) for name, face in faces.items()}
+
+
+def contacts(a: Faces, b: Faces, offset: Offset, *, connect_z: bool) -> NDArray[np.int64]:
+    """Which labels of block `a` touch which of block `b`, which lies at `offset` from it.
+
+    Returns pairs of local ids, int64 of shape (n, 2), each once. Two pixels touch where no
+    coordinate differs by more than 1 (8-neighbourhood; 26 where labels connect along Z).
+    """
+    left, free = _facing(a, offset, connect_z=connect_z)
+    right, _ = _facing(b, (-offset[0], -offset[1], -offset[2]), connect_z=connect_z)
+    found = []
+    for shifts in itertools.product(*((-1, 0, 1) if f else (0,) for f in free)):
+        here = tuple(slice(max(-s, 0), n - max(s, 0)) for s, n in _lengths(shifts, left))
+        there = tuple(slice(max(s, 0), n - max(-s, 0)) for s, n in _lengths(shifts, left))
+        first, second = left[here], right[there]
+        both = (first > 0) & (second > 0)
+        keys = first[both].astype(np.uint64) << np.uint64(32) | second[both]
+        found.append(np.unique(keys))
+    keys = np.unique(np.concatenate(found))
+    low = keys & np.uint64(0xFFFFFFFF)
+    return np.stack([keys >> np.uint64(32), low], axis=1).astype(np.int64)
+
+
+def _lengths(shifts: tuple[int, ...], array: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    return zip(shifts, array.shape, strict=True)
+
+
+def _facing(
+    faces: Faces, offset: Offset, *, connect_z: bool
+) -> tuple[NDArray[np.uint32], tuple[bool, ...]]:
+    """The pixels of a block that face a neighbour; and along which axes pixels may also shift.
+
+    The first axis is T, along which nothing connects; nor does it along Z unless asked for.
+    """
+    z, y, x = offset
+    last = {1: "1", -1: "0"}
+    if z:
+        face = faces["z" + last[z]]  # (T, Y, X)
+        axes = [(y, True), (x, True)]
+    elif y:
+        face = faces["y" + last[y]]  # (T, Z, X)
+        axes = [(0, connect_z), (x, True)]
+    else:
+        face = faces["x" + last[x]]  # (T, Z, Y)
+        axes = [(0, connect_z), (0, True)]
+    index: list[Any] = [slice(None)]
+    free = [False]
+    for step, may_shift in axes:
+        index.append({1: -1, -1: 0, 0: slice(None)}[step])
+        if not step:
+            free.append(may_shift)
+    return face[tuple(index)], tuple(free)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Which provisional ids of a canvas are one object. Ids that no contact names stand alone."""
+
+    ids: NDArray[np.int64]  # those that touch another block's, ascending
+    group: NDArray[np.int64]  # of each, a number from 0
+    n_groups: int
+
+    def group_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Group of each id, -1 for those that stand alone."""
+        if not len(self.ids):
+            return np.full(len(ids), -1, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        return np.where(self.ids[place] == ids, self.group[place], -1)
+
+
+def join(pairs: NDArray[np.int64]) -> Joined:
+    """Union-find over `pairs`, (n, 2), of ids that are unique in the canvas."""
+    ids, inverse = np.unique(pairs, return_inverse=True)
+    edges = inverse.reshape(-1, 2)
+    size = (len(ids), len(ids))
+    graph = sparse.coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), size)
+    n_groups, group = connected_components(graph, directed=False) if len(ids) else (0, ids)
+    return Joined(ids, group.astype(np.int64), int(n_groups))
+
+
+class FinalIds:
+    """Gives ids row by row of blocks, in raster order of first pixels, from 1 in each scope."""
+
+    def __init__(
+        self,
+        joined: Joined,
+        group_first: NDArray[np.int64],
+        group_area: NDArray[np.int64],
+        min_area: int,
+    ) -> None:
+        """`group_first`: raster position of each group's first pixel; `group_area`: px in all."""
+        self._joined = joined
+        self._first, self._area = group_first, group_area
+        self._min_area = min_area
+        self._group_ids = np.zeros(joined.n_groups, dtype=np.int64)
+        self._next: dict[int, int] = {}  # by scope
+
+    @property
+    def total(self) -> int:
+        """Objects in all scopes so far."""
+        return sum(self._next.values())
+
+    def of_groups(self, group: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Final ids of groups; 0 for those too small, or not come to yet."""
+        found: NDArray[np.int64] = self._group_ids[group]
+        return found
+
+    def row(
+        self,
+        ids: NDArray[np.int64],
+        first: NDArray[np.int64],
+        area: NDArray[np.int64],
+        scope: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """Final id of each provisional one in a row of blocks; 0 where the object is too small.
+
+        `first` and `area` are those of the piece within its block. Rows must be given in order.
+        """
+        group = self._joined.group_of(ids)
+        alone = group < 0
+        if self._joined.n_groups:
+            first = np.where(alone, first, self._first[group])
+            area = np.where(alone, area, self._area[group])
+        known = np.where(alone, 0, self._group_ids[group]) if self._joined.n_groups else 0 * ids
+        # Every piece of a group holds the group's first pixel, so that duplicates sort together.
+        new = np.flatnonzero((area >= self._min_area) & (known == 0))
+        order = new[np.lexsort((first[new], scope[new]))]
+        change = np.ones(len(order), dtype=bool)
+        change[1:] = (first[order][1:] != first[order][:-1]) | (
+            scope[order][1:] != scope[order][:-1]
+        )
+        rank = np.cumsum(change)  # from 1 over all scopes of this row
+        out = np.asarray(known).copy()
+        for one in np.unique(scope[order]):
+            inside = scope[order] == one
+            start = self._next.get(int(one), 0)
+            given = rank[inside] - rank[inside][0] + 1 + start
+            out[order[inside]] = given
+            self._next[int(one)] = int(given[-1])
+        if self._joined.n_groups:
+            self._group_ids[group[~alone]] = out[~alone]
+        return out

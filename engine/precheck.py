@@ -1,0 +1,90 @@
+"""What is tried on real pixels before a job begins: the device, and a halo that is too small."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.checks import halo_error, real_tile
+from engine.errors import FrameError, JobStopped, StackError
+from engine.intensity import frame_statistics
+from engine.model_file import ModelFile
+from engine.plan import Plan, StackPlan
+from engine.runtimes.base import Runtime
+from engine.tiling import FrameTiling
+
+TRIES = 5  # frames looked at until one has something in it
+SIDE = 2048  # px; of a larger frame the middle is taken
+
+
+def first_tile(
+    model: ModelFile, plan: Plan
+) -> tuple[str, NDArray[Any], NDArray[np.float32]] | None:
+    """Pixel type, a tile (C, H, W) and its statistics (C, 2); None where no frame can be read."""
+    for stack in plan.stacks:
+        for frame, statistics in _readable(model, stack):
+            return stack.info.dtype, real_tile(frame, model.spec.stride), statistics
+    return None
+
+
+def inexact(model: ModelFile, tiling: FrameTiling) -> bool:
+    """Whether a tiling may change labels: its halo is less than what the network can see."""
+    cut = tiling.n_tiles > 1
+    return cut and (model.halo is None or tiling.halo < model.halo)
+
+
+def measured_halo_error(model: ModelFile, plan: Plan, runtime_of: Any) -> Iterator[str]:
+    """A sentence for each stack whose halo is too small: what that changes in a real frame.
+
+    `runtime_of` makes the runtime for a pixel type.
+    """
+    for stack in plan.stacks:
+        if not inexact(model, stack.tiling):
+            continue
+        for frame, statistics in _readable(model, stack):
+            tiling = stack.tiling
+            runtime: Runtime = runtime_of(stack.info.dtype)
+            side = max(tiling.tile_shape)
+            found = halo_error(
+                frame, statistics, tiling.stride, side, tiling.halo, runtime,
+                threshold=plan.rules.threshold,
+            )  # fmt: skip
+            yield (
+                f"{stack.name}: with a halo of {tiling.halo} px probabilities of one frame differ "
+                f"by up to {found.max_probability:.2g} from those of the frame in one piece, and "
+                f"{found.changed_fraction:.2%} of its pixels change class"
+            )
+            break
+
+
+def _readable(
+    model: ModelFile, plan: StackPlan
+) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
+    """Frames, or the middle of large ones, that can be read and have something in them."""
+    from engine.stacks.open import open_stack
+
+    try:
+        stack = open_stack(plan.path, plan.axes)
+    except StackError as error:
+        raise JobStopped(f"{error}; once it can be read again, the same command goes on") from error
+    layout = plan.layout
+    with stack:
+        windows = [_middle(size, model.spec.stride) for size in layout.sizes[2:]]
+        frames = (place for block in layout.blocks() for place in block.frames)
+        for t, z in itertools.islice(frames, TRIES):
+            try:
+                frame = stack.read_window(t, z, plan.channels, *windows)
+                yield frame, frame_statistics(frame, model.spec.normalisation)
+            except FrameError:
+                continue  # it will say so itself, in its place
+
+
+def _middle(size: int, stride: int) -> slice:
+    if size <= SIDE:
+        return slice(0, size)
+    start = (size - SIDE) // 2 // stride * stride
+    return slice(start, start + SIDE)

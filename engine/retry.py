@@ -1,0 +1,128 @@
+"""Frames that were set aside, done again: which they are, and that nothing else has changed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from engine.claim import check, differences
+from engine.errors import FrameError, OutputError
+from engine.plan import StackPlan
+from engine.prepare import Prepared
+from engine.records import JobFolder
+from engine.stacks.base import Stack
+from engine.steps.survey import windows_of
+from engine.steps.whole import shard_path
+from engine.steps.work import Frame
+
+
+def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
+    """Let a job go on whose input was mended since: every frame that was done is the same still.
+
+    The hash of each such frame is on record; all are read again where the input's files are not
+    those of the beginning. Raises OutputError where there is no job, or anything else differs.
+    Committed blocks of stitched stacks that hold failed frames are taken back.
+    """
+    known = folder.identity()
+    if known is None:
+        raise OutputError(f"{folder.root}: holds no job whose frames could be tried again")
+    mended = copy.deepcopy(json.loads(json.dumps(wanted)))
+    changed = []
+    for stack in job.plan.stacks:
+        before = known["stacks"].get(stack.name, {}).get("content")
+        if before != stack.info.identity:
+            changed.append(stack)
+            mended["stacks"][stack.name]["content"] = before
+    if differences(known, mended):
+        check(folder, wanted, fresh=False)  # says what
+    for stack in changed:
+        _compare(folder, job, stack)
+    if changed:
+        folder.put_json(folder.identity_path, wanted)
+    for stack in job.plan.stacks:
+        if stack.layout.is_stitched:
+            _take_back(folder, stack)
+
+
+def failed_frames(
+    folder: JobFolder, job: Prepared, stack: StackPlan
+) -> dict[int, tuple[Frame, ...]]:
+    """Failed frames of committed blocks of whole frames, by block; none unless asked for."""
+    if not job.settings.retry_failed or stack.layout.is_stitched:
+        return {}
+    found = {}
+    for block in stack.layout.blocks():
+        shard = shard_path(folder.root, stack, job.model.spec, block)
+        record = folder.record(stack.name, block, shard)
+        failed = [(r["t"], r["z"]) for r in _rows(record) if r["status"] == "failed"]
+        if failed:
+            found[block.index] = tuple(failed)
+    return found
+
+
+def _rows(record: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return list((record or {}).get("frames", ()))
+
+
+def _take_back(folder: JobFolder, stack: StackPlan) -> None:
+    """A canvas with a failed frame is stitched anew, from new parts."""
+    for canvas in stack.layout.canvases():
+        rows = _rows(folder.canvas_record(stack.name, canvas))
+        if any(row["status"] == "failed" for row in rows):
+            folder.remove(folder.root / "job.json")
+            folder.remove(folder.place("canvases", stack.name, canvas.index))
+            for block in canvas.blocks:
+                folder.remove(folder.place("records", stack.name, block))
+                folder.remove(folder.place("work/parts", stack.name, block))
+            for t, z in canvas.frames:
+                frame = stack.layout.frame_index(t, z)
+                folder.remove(folder.place("work/survey", stack.name, frame))
+
+
+def _done(folder: JobFolder, job: Prepared, stack: StackPlan) -> Iterator[dict[str, Any]]:
+    """Rows of all frames that were done, of committed blocks and canvases."""
+    layout = stack.layout
+    if layout.is_stitched:
+        records = (folder.canvas_record(stack.name, c) for c in layout.canvases())
+    else:
+        shards = ((b, shard_path(folder.root, stack, job.model.spec, b)) for b in layout.blocks())
+        records = (folder.record(stack.name, block, shard) for block, shard in shards)
+    for record in records:
+        yield from (row for row in _rows(record) if row["status"] == "ok")
+
+
+def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
+    """OutputError where a frame that was done is another one now."""
+    from engine.stacks.open import open_stack
+
+    with open_stack(plan.path, plan.axes) as stack, ThreadPoolExecutor(job.site.cores) as pool:
+
+        def compare(row: dict[str, Any]) -> None:
+            where = f"{plan.info.path}: frame t={row['t']} z={row['z']}"
+            try:
+                digest = _digest(stack, plan, row["t"], row["z"])
+            except FrameError as error:
+                raise OutputError(
+                    f"{where} was done, and cannot be read any more: {error}"
+                ) from error
+            if digest != row["sha256"]:
+                raise OutputError(
+                    f"{where} has changed since it was done; start over with --fresh, or give "
+                    "another --output"
+                )
+
+        for _ in pool.map(compare, _done(folder, job, plan)):
+            pass
+
+
+def _digest(stack: Stack, plan: StackPlan, t: int, z: int) -> str:
+    if not plan.layout.is_cut:
+        return hashlib.sha256(stack.read(t, z, plan.channels).data).hexdigest()
+    digest = hashlib.sha256()
+    for rows, columns in windows_of(plan.info):
+        digest.update(stack.read_window(t, z, plan.channels, rows, columns).data)
+    return digest.hexdigest()

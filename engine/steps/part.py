@@ -1,0 +1,208 @@
+"""A block of a stitched stack: its part of each frame, with provisional labels.
+
+What a part leaves for the stitching: the labels; for each of them the raster position of its
+first pixel and its area; its measures, plane by plane; and the faces of the block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import FrameError, JobStopped
+from engine.labels.components import first_pixels, provisional
+from engine.labels.stitch import faces_of
+from engine.layout import Block, LabelLayout
+from engine.measure import ClassSums, ObjectSums, object_sums, total_intensity
+from engine.segment import classify
+from engine.steps.work import Outcome, Seen, Work
+from engine.store import encode_shard, new_shard, provisional_layout
+
+
+@dataclass
+class _Found:
+    """What is found in a block, as it is saved: arrays by name."""
+
+    labels: NDArray[Any]  # (T, Z, Y, X), provisional ids from 1 in the block, or classes
+    ids: list[dict[str, NDArray[Any]]] = field(default_factory=list)  # first, area, scope
+    pieces: list[ObjectSums] = field(default_factory=list)  # one for each label and plane
+    frames: list[dict[str, Any]] = field(default_factory=list)  # status by frame
+    intensity: list[float] = field(default_factory=list)  # sum over each frame's part
+    classes: list[ClassSums] = field(default_factory=list)
+    count: int = 0
+
+
+def segment_part(work: Work) -> Outcome:
+    """Do a block's part of its frames and commit that. Safe to repeat: the same bytes again."""
+    plan, spec = work.plan, work.model.spec
+    block = plan.layout.block(work.task.index)
+    shape = (block.t[1] - block.t[0], block.z[1] - block.z[0], block.y.size, block.x.size)
+    found = _Found(np.zeros(shape, np.uint32 if spec.gives_instances else np.uint8))
+    for t in range(*block.t):
+        seen = {z: _see(work, t, z, block, found) for z in range(*block.z)}
+        if spec.gives_instances:
+            _add_objects(work, block, t, seen, found)
+        else:
+            _add_classes(work, block, t, seen, found)
+    _commit(work, block, found)
+    share = block.n_frames * block.y.size * block.x.size / np.prod(plan.layout.sizes[2:])
+    return Outcome(plan.name, work.task.step, block.index, float(share), seconds=work.watch.seconds)
+
+
+def _see(work: Work, t: int, z: int, block: Block, found: _Found) -> Seen | None:
+    row: dict[str, Any] = {"t": t, "z": z}
+    try:
+        statistics = None
+        if work.plan.layout.is_cut:
+            statistics, told = _surveyed(work, t, z)
+        seen = work.see(t, z, block, statistics)
+    except FrameError as error:
+        found.frames.append({**row, "status": "failed", "reason": str(error)})
+        return None
+    if statistics is None:
+        told = {"sha256": seen.sha256, "missing_chunks": seen.missing_chunks}
+    found.frames.append({**row, "status": "ok", **told})
+    return seen
+
+
+def _surveyed(work: Work, t: int, z: int) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Statistics of a cut frame; FrameError where it was set aside when it was surveyed."""
+    plan = work.plan
+    path = work.folder.place("work/survey", plan.name, plan.layout.frame_index(t, z))
+    row = work.folder.read_json(path)
+    if row is None:
+        raise JobStopped(f"{path}: is gone or damaged; run the same command again to go on")
+    if row["status"] == "failed":
+        raise FrameError(row["reason"])
+    told = {key: row[key] for key in ("sha256", "missing_chunks")}
+    return np.array(row["statistics"], dtype=np.float32), told
+
+
+def _add_objects(
+    work: Work, block: Block, t: int, seen: dict[int, Seen | None], found: _Found
+) -> None:
+    layout = work.plan.layout
+    with work.watch.stage("labels"):
+        mask = np.zeros(found.labels.shape[1:], dtype=bool)
+        for z, one in seen.items():
+            if one is not None:
+                threshold = work.task.context.rules.threshold
+                mask[z - block.z[0]] = one.probability[0] >= threshold
+        labels, count = provisional(mask, connect_z=layout.connect_z)
+        first = first_pixels(labels, count)
+        area = np.bincount(labels.reshape(-1), minlength=count + 1)[1:]
+        scope = t - layout.t0 if layout.connect_z else layout.frame_index(t, block.z[0])
+        found.ids.append(
+            {
+                "first": _raster(first, labels.shape, block, layout),
+                "area": area.astype(np.int64),
+                "scope": np.full(count, scope, dtype=np.int64),
+            }
+        )
+        labels[labels > 0] += np.uint32(found.count)
+        found.labels[t - block.t[0]] = labels
+        found.count += count
+    with work.watch.stage("measure"):
+        for z, one in seen.items():
+            if one is None:
+                found.intensity.append(0.0)
+                continue
+            found.intensity.append(total_intensity(one.channel))
+            pieces = object_sums(
+                labels[z - block.z[0]], one.channel, one.probability[0],
+                origin=(block.y.start, block.x.start), frame_shape=layout.sizes[2:],
+            )  # fmt: skip
+            frame = np.full(len(pieces["label"]), layout.frame_index(t, z), dtype=np.int64)
+            found.pieces.append({**pieces, "frame": frame})
+
+
+def _raster(
+    first: NDArray[np.int64], shape: tuple[int, ...], block: Block, layout: LabelLayout
+) -> NDArray[np.int64]:
+    """Raster positions in a block's (Z, Y, X) as those in the whole scope."""
+    z, y, x = np.unravel_index(first, shape)
+    whole = (layout.sizes[1], *layout.sizes[2:])
+    places = (z + block.z[0] - layout.z0, y + block.y.start, x + block.x.start)
+    return np.ravel_multi_index(places, whole).astype(np.int64)
+
+
+def _add_classes(
+    work: Work, block: Block, t: int, seen: dict[int, Seen | None], found: _Found
+) -> None:
+    spec = work.model.spec
+    for z, one in seen.items():
+        sums = ClassSums(len(spec.classes))
+        if one is not None:
+            with work.watch.stage("labels"):
+                classes, each = classify(one.probability, spec, work.task.context.rules)
+                found.labels[t - block.t[0], z - block.z[0]] = classes
+            with work.watch.stage("measure"):
+                sums.add(classes, each, one.channel)
+        found.classes.append(sums)
+
+
+def _commit(work: Work, block: Block, found: _Found) -> None:
+    plan, folder = work.plan, work.folder
+    layout = provisional_layout(plan.layout)
+    with work.watch.stage("write"):
+        shard = new_shard(layout)
+        t, z, y, x = found.labels.shape
+        shard[:t, :z, :y, :x] = found.labels
+        labels = encode_shard(layout, shard)
+        part = _encode(found, plan.layout)
+        work.check_identity()
+        folder.put(folder.place("work/labels", plan.name, block.index, ".shard"), labels)
+        folder.put(folder.place("work/parts", plan.name, block.index, ".npz"), part)
+    work.put_timings()
+    record = {
+        "block": block.index,
+        "labels_sha256": hashlib.sha256(labels).hexdigest(),
+        "part_sha256": hashlib.sha256(part).hexdigest(),
+        "count": found.count,
+        "frames": found.frames,
+    }
+    folder.put_json(folder.place("work/parts", plan.name, block.index), record)
+
+
+def _encode(found: _Found, layout: LabelLayout) -> bytes:
+    arrays: dict[str, NDArray[Any]] = {}
+    if found.classes:
+        arrays["class_counts"] = np.stack([c.counts for c in found.classes])
+        arrays["class_intensities"] = np.stack([c.intensities for c in found.classes])
+        arrays["class_certainty"] = np.array([c.certainty for c in found.classes])
+    else:
+        arrays["intensity"] = np.array(found.intensity)
+        for name in ("first", "area", "scope"):
+            arrays[name] = np.concatenate([one[name] for one in found.ids])
+        for name in found.pieces[0] if found.pieces else ():
+            arrays[f"piece_{name}"] = np.concatenate([one[name] for one in found.pieces])
+        faces = faces_of(found.labels, connect_z=layout.connect_z)
+        arrays |= {f"face_{name}": face for name, face in faces.items()}
+    out = io.BytesIO()
+    np.savez(out, allow_pickle=False, **arrays)
+    return out.getvalue()
+
+
+class Part:
+    """A part as it was saved; each array is read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """One array by its name."""
+        with np.load(self._path, allow_pickle=False) as arrays:
+            found: NDArray[Any] = arrays[name]
+            return found
+
+    def pieces(self) -> ObjectSums:
+        """Measures of each label and plane; "frame" is the frame's number in the layout."""
+        with np.load(self._path, allow_pickle=False) as arrays:
+            names = [name for name in arrays.files if name.startswith("piece_")]
+            return {name.removeprefix("piece_"): arrays[name] for name in names}

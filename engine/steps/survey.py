@@ -1,0 +1,72 @@
+"""A frame that is cut into regions: its statistics first, since they are the whole frame's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+
+from engine.errors import FrameError
+from engine.intensity import windowed_statistics
+from engine.layout import REGION
+from engine.stacks.base import StackInfo
+from engine.steps.work import ATTEMPTS, Outcome, Work
+from engine.tiling import round_up
+from engine.worker import stack_of
+
+WINDOW_PIXELS = 4 * 2**20  # px read at once, or a little more: whole strips, tiles or chunks
+
+
+def survey_frame(work: Work) -> Outcome:
+    """Read a frame window by window; keep its statistics, and whether it can be read at all."""
+    plan, layout = work.plan, work.plan.layout
+    t, z = divmod(work.task.index, layout.sizes[1])
+    t, z = t + layout.t0, z + layout.z0
+    row: dict[str, Any] = {"t": t, "z": z}
+    for attempt in range(1, ATTEMPTS + 1):
+        work.attempts = attempt
+        try:
+            with work.frame(t, z), work.watch.stage("statistics"):
+                row.update(status="ok", **_survey(work, t, z))
+            break
+        except FrameError as error:
+            row.update(status="failed", reason=str(error))
+    work.check_identity()
+    work.put_timings()
+    work.folder.put_json(work.folder.place("work/survey", plan.name, work.task.index), row)
+    return Outcome(plan.name, work.task.step, work.task.index, seconds=work.watch.seconds)
+
+
+def _survey(work: Work, t: int, z: int) -> dict[str, Any]:
+    plan = work.plan
+    stack = stack_of(plan)
+    digests: list[Any] = []
+
+    def windows() -> Iterator[NDArray[Any]]:
+        digests.append(hashlib.sha256())  # one for each time that the frame is gone through
+        for rows, columns in windows_of(plan.info):
+            pixels = stack.read_window(t, z, plan.channels, rows, columns)
+            digests[-1].update(pixels.data)
+            yield pixels
+
+    statistics = windowed_statistics(windows, work.model.spec.normalisation)
+    return {
+        "statistics": statistics.tolist(),
+        "sha256": digests[0].hexdigest(),
+        "missing_chunks": stack.missing_chunks(t, z, plan.channels),
+    }
+
+
+def windows_of(info: StackInfo) -> Iterator[tuple[slice, slice]]:
+    """Windows that together are a frame, in raster order, along what is decoded at once."""
+    height, width = info.size("Y"), info.size("X")
+    piece_height, piece_width = info.piece or (1, 1)
+    across = min(round_up(REGION, piece_width), width)
+    if info.piece is None or piece_width >= width:
+        across = width
+    down = min(round_up(max(WINDOW_PIXELS // across, 1), piece_height), height)
+    for y in range(0, height, down):
+        for x in range(0, width, across):
+            yield slice(y, min(y + down, height)), slice(x, min(x + across, width))

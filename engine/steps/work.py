@@ -1,0 +1,165 @@
+"""One task on its way: what it is, what it needs at hand, and how it sees a frame."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import FrameError, JobStopped, OutOfMemory
+from engine.intensity import frame_statistics
+from engine.layout import Block
+from engine.model_file import ModelFile
+from engine.plan import StackPlan
+from engine.records import JobFolder
+from engine.segment import Stopwatch, probabilities
+from engine.tiling import FrameTiling
+from engine.worker import JobContext, halve_tile, runtime_for, stack_of, tiling_of
+
+ATTEMPTS = 2  # a frame is tried once more before it is set aside
+Frame = tuple[int, int]  # t, z
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to be done. Plain data: travels to any worker."""
+
+    context: JobContext
+    stack: StackPlan
+    step: str
+    index: int  # of the block, frame or canvas
+    only: tuple[Frame, ...] = ()  # redo these frames of a committed block; empty: do all of it
+    skip: tuple[tuple[int, int, str], ...] = ()  # (t, z, reason): not to be touched
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the coordinator hears of a task; everything else is in its record."""
+
+    stack: str
+    step: str
+    index: int
+    frames: float = 0.0  # in frames' worth: a region is a part of one
+    failed: tuple[tuple[int, int, str], ...] = ()  # (t, z, reason)
+    objects: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+
+
+@dataclass
+class Seen:
+    """A frame, or a region of it, behind the network."""
+
+    channel: NDArray[Any]  # raw pixels (Y, X) that are measured: the model's first channel
+    probability: NDArray[np.float32]  # (K, Y, X)
+    sha256: str  # of all pixels read; of a whole frame's, where that was read
+    missing_chunks: int  # that the input lacks, and that were read as its fill value
+
+
+@dataclass
+class Work:
+    """A task with what it needs at hand."""
+
+    task: Task
+    folder: JobFolder
+    model: ModelFile
+    on_frame: Callable[[int, int], None] = lambda t, z: None  # told before a frame is touched
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    attempts: int = 1  # most tries that any frame took
+    tile: int = 0  # px; the smallest tile that memory allowed, 0 where it is as planned
+
+    @property
+    def plan(self) -> StackPlan:
+        """The stack's plan."""
+        return self.task.stack
+
+    def see(
+        self, t: int, z: int, block: Block, statistics: NDArray[np.float32] | None = None
+    ) -> Seen:
+        """A block's part of a frame, read and sent through the network.
+
+        `statistics` are the frame's where the block holds less than all of it. Raises FrameError
+        where the frame cannot be read or computed, at the second try too.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            self.attempts = max(self.attempts, attempt)
+            with self.frame(t, z):
+                try:
+                    return self._see(t, z, block, statistics)
+                except FrameError:
+                    if attempt == ATTEMPTS:
+                        raise
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def frame(self, t: int, z: int) -> Iterator[None]:
+        """Around all that touches a frame; FrameError where it is not to be touched."""
+        for skipped_t, skipped_z, reason in self.task.skip:
+            if (t, z) == (skipped_t, skipped_z):
+                raise FrameError(reason)
+        self.on_frame(t, z)
+        yield
+
+    def _see(self, t: int, z: int, block: Block, statistics: NDArray[np.float32] | None) -> Seen:
+        context, plan = self.task.context, self.plan
+        tiling: FrameTiling | None = tiling_of(context, plan)
+        while tiling is not None:
+            try:
+                return self._see_tiled(t, z, block, statistics, tiling)
+            except (OutOfMemory, MemoryError) as error:
+                reason = error
+                tiling = halve_tile(context, plan, tiling)
+                self.tile = max(tiling.tile_shape) if tiling else 0
+        raise JobStopped(
+            f"{plan.name} t={t} z={z}: out of memory ({reason}); give fewer --workers or a "
+            "smaller --tile, and run the same command again to go on"
+        ) from reason
+
+    def _see_tiled(
+        self, t: int, z: int, block: Block, statistics: NDArray[np.float32] | None,
+        tiling: FrameTiling,
+    ) -> Seen:  # fmt: skip
+        plan = self.plan
+        runtime = runtime_for(self.task.context, plan.info.dtype)
+        region = tiling.region(block.y, block.x)
+        rows, columns = region.read_y.as_slice(), region.read_x.as_slice()
+        with self.watch.stage("read"):
+            stack = stack_of(plan)
+            if statistics is None:
+                pixels = stack.read(t, z, plan.channels)
+            else:
+                pixels = stack.read_window(t, z, plan.channels, rows, columns)
+            missing = stack.missing_chunks(t, z, plan.channels, rows, columns)
+        expected = (len(plan.channels), region.read_y.size, region.read_x.size)
+        if pixels.shape != expected:
+            raise FrameError(f"has shape {pixels.shape}, and the stack's frames {expected}")
+        if statistics is None:
+            with self.watch.stage("statistics"):
+                statistics = frame_statistics(pixels, self.model.spec.normalisation)
+        probability = probabilities(pixels, statistics, region, runtime, self.watch)
+        channel = pixels[
+            0, block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start)
+        ]
+        return Seen(channel, probability, hashlib.sha256(pixels.data).hexdigest(), missing)
+
+    def check_identity(self) -> None:
+        """JobStopped where the folder is another job's now, or is gone: nothing is committed."""
+        context = self.task.context
+        found = self.folder.identity_hash()
+        if not found:
+            raise JobStopped(
+                f"{self.folder.root}: is gone, perhaps with its disk; once it is back, the same "
+                "command goes on"
+            )
+        if found != context.identity_sha256:
+            raise JobStopped(f"{self.folder.root}: another job has begun there; this one stops")
+
+    def put_timings(self) -> None:
+        """Keep how long the task took and what it took; tells nothing about the result."""
+        told = {"seconds": self.watch.seconds, "attempts": self.attempts, "tile": self.tile}
+        kind = f"timings/{self.plan.name}"
+        self.folder.put_json(self.folder.place(kind, self.task.step, self.task.index), told)

@@ -1,0 +1,133 @@
+"""Runs one task in this process or, after a death, in a process of its own.
+
+While a task runs, its *attempt* lies in the job's folder: a small file that is gone once the task
+is committed or has failed in an orderly way. An attempt found beside no record means that a
+process died at it. Such a task is done in a process of its own, so that what kills it (a decoder
+that crashes at one page) kills nothing else. Three deaths at one frame there set that frame aside.
+Deaths count only where they are seen from outside: a machine that reboots costs no frame.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from engine.errors import JobStopped
+from engine.isolation import Died, run_isolated
+from engine.records import JobFolder
+from engine.steps.finish import finish_block
+from engine.steps.part import segment_part
+from engine.steps.stitch import stitch_canvas
+from engine.steps.survey import survey_frame
+from engine.steps.whole import segment_whole
+from engine.steps.work import Frame, Outcome, Task, Work
+from engine.worker import in_flight, model_of
+
+DEATHS = 3  # in a process of its own, at the same frame, until it is set aside
+
+_open: set[Path] = set()  # attempts of this process
+_lock = threading.Lock()
+
+
+def run_task(task: Task) -> Outcome | None:
+    """Do one task and commit it; None where the job has been asked to stop.
+
+    Safe to repeat: the same task gives the same bytes.
+    """
+    context = task.context
+    folder = JobFolder(Path(context.output))
+    if folder.stopping(context.stop):
+        return None
+    model_of(context)
+    with in_flight(context):
+        attempt = folder.place(f"attempts/{task.stack.name}", task.step, task.index)
+        if attempt.exists():
+            return _run_apart(task, attempt)
+        _begin(attempt)
+        try:
+            return carry_out(task)
+        finally:
+            _end(attempt)
+
+
+def carry_out(
+    task: Task, on_frame: Callable[[int, int], None] = lambda t, z: None, deaths: int = 0
+) -> Outcome:
+    """Do one task in this process. `on_frame` is told of each frame before it is touched."""
+    folder = JobFolder(Path(task.context.output))
+    work = Work(task, folder, model_of(task.context), on_frame, attempts=1 + deaths)
+    if task.step == "survey":
+        return survey_frame(work)
+    if task.step == "stitch":
+        return stitch_canvas(work)
+    if task.step == "finish":
+        return finish_block(work)
+    return segment_part(work) if task.stack.layout.is_stitched else segment_whole(work)
+
+
+def forget_attempts() -> None:
+    """Called before this process is ended on purpose: what it was at did not kill it."""
+    with _lock:
+        for attempt in _open:
+            with suppress(OSError):
+                attempt.unlink(missing_ok=True)
+
+
+def _begin(attempt: Path) -> None:
+    # Not flushed to the disk: a machine that goes down blames no block.
+    with _lock:
+        attempt.parent.mkdir(parents=True, exist_ok=True)
+        attempt.write_text("{}")
+        _open.add(attempt)
+
+
+def _end(attempt: Path) -> None:
+    with _lock, suppress(OSError):
+        _open.discard(attempt)
+        attempt.unlink(missing_ok=True)
+
+
+def _run_apart(task: Task, attempt: Path) -> Outcome:
+    """Do a task in a process of its own, again and again, but for frames that killed it."""
+    deaths = _deaths(attempt)
+    while True:
+        skip = tuple((*frame, reason) for frame, reason in _killers(deaths))
+        so_far = sum(len(hows) for hows in deaths.values())
+        ended = run_isolated(replace(task, skip=(*task.skip, *skip)), so_far)
+        if not isinstance(ended, Died):
+            _end(attempt)
+            return ended
+        deaths.setdefault(ended.frame, []).append(ended.how)
+        told = [[*(frame or ()), *hows] for frame, hows in deaths.items()]
+        attempt.write_text(json.dumps(told))
+        if len(deaths.get(None, ())) >= DEATHS:
+            raise JobStopped(
+                f"{task.stack.name}: block {task.index} has ended its process {DEATHS} times "
+                f"({ended.how}) at the step {task.step}; run the same command again to go on"
+            )
+
+
+def _killers(deaths: dict[Frame | None, list[str]]) -> list[tuple[Frame, str]]:
+    return [
+        (frame, f"its process died {len(hows)} times at this frame ({hows[-1]})")
+        for frame, hows in deaths.items()
+        if frame is not None and len(hows) >= DEATHS
+    ]
+
+
+def _deaths(attempt: Path) -> dict[Frame | None, list[str]]:
+    """Deaths seen by earlier runs, by frame; None where it was at no frame."""
+    try:
+        told = json.loads(attempt.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    found: dict[Frame | None, list[str]] = {}
+    for one in told or ():
+        numbers = [v for v in one if isinstance(v, int)]
+        hows = [v for v in one if isinstance(v, str)]
+        found[(numbers[0], numbers[1]) if len(numbers) == 2 else None] = hows
+    return found

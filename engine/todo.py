@@ -1,0 +1,99 @@
+"""What of a job is still to be done, read off the records: step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from engine.model import ModelSpec
+from engine.plan import StackPlan
+from engine.records import JobFolder
+from engine.steps.whole import shard_path
+
+
+def todo(
+    step: str,
+    stack: StackPlan,
+    folder: JobFolder,
+    spec: ModelSpec,
+    is_mine: Callable[[int], bool] = lambda block: True,
+) -> Iterator[int]:
+    """Numbers of what is to be done at a step: frames, blocks or canvases, in order.
+
+    `is_mine` tells which blocks this run segments; the frames surveyed are those of these.
+    """
+    if not stack.layout.is_stitched:
+        blocks = _unfinished(stack, folder, spec) if step == "segment" else iter(())
+        return (block for block in blocks if is_mine(block))
+    state = _Stitched(stack, folder, spec, is_mine)
+    return iter(
+        {
+            "survey": state.frames,
+            "segment": state.parts,
+            "stitch": state.canvases,
+            "finish": state.blocks,
+        }[step]()
+    )
+
+
+def _unfinished(stack: StackPlan, folder: JobFolder, spec: ModelSpec) -> Iterator[int]:
+    for block in stack.layout.blocks():
+        if folder.record(stack.name, block, shard_path(folder.root, stack, spec, block)) is None:
+            yield block.index
+
+
+class _Stitched:
+    """A stack whose labels are stitched: each step needs what the one before it leaves."""
+
+    def __init__(
+        self,
+        stack: StackPlan,
+        folder: JobFolder,
+        spec: ModelSpec,
+        is_mine: Callable[[int], bool],
+    ) -> None:
+        self._is_mine = is_mine
+        self._stack, self._folder, self._spec = stack, folder, spec
+        self._layout = stack.layout
+
+    def _there(self, kind: str, index: int, suffix: str = ".json") -> bool:
+        return self._folder.place(kind, self._stack.name, index, suffix).is_file()
+
+    def blocks(self) -> list[int]:
+        """Blocks without their final labels."""
+        return list(_unfinished(self._stack, self._folder, self._spec))
+
+    def canvases(self) -> list[int]:
+        """Canvases without a record, and those whose ids a block still needs."""
+        name = self._stack.name
+        wanted = {
+            canvas.index
+            for canvas in self._layout.canvases()
+            if self._folder.canvas_record(name, canvas) is None
+        }
+        if self._spec.gives_instances:
+            for block in self.blocks():
+                if not self._there("work/maps", block, ".npy"):
+                    wanted.add(self._layout.canvas_of(block))
+        return sorted(wanted)
+
+    def parts(self) -> list[int]:
+        """Blocks whose provisional labels are needed and not there."""
+        needed = set(self.blocks())
+        for index in self.canvases():
+            needed.update(self._layout.canvas(index).blocks)
+        mine = filter(self._is_mine, sorted(needed))
+        return [block for block in mine if not self._has_part(block)]
+
+    def _has_part(self, block: int) -> bool:
+        kinds = (("work/labels", ".shard"), ("work/parts", ".npz"), ("work/parts", ".json"))
+        return all(self._there(kind, block, suffix) for kind, suffix in kinds)
+
+    def frames(self) -> list[int]:
+        """Cut frames without their statistics."""
+        if not self._layout.is_cut:
+            return []
+        frames: set[int] = set()
+        for index in self.parts():
+            block = self._layout.block(index)
+            frames.update(self._layout.frame_index(t, z) for t, z in block.frames)
+        return [frame for frame in sorted(frames) if not self._there("work/survey", frame)]

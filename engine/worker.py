@@ -1,0 +1,178 @@
+"""What a process keeps while it does the blocks of a job: the model, its sessions, open stacks.
+
+Blocks run in whatever process Dask chose; none of them pays for these twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine import __version__
+from engine.errors import JobStopped, StackError
+from engine.model_file import ModelFile, open_model
+from engine.plan import StackPlan
+from engine.runtimes.base import Runtime
+from engine.segment import Rules
+from engine.stacks.base import Stack
+from engine.tiling import FrameTiling, round_up
+
+OPEN_STACKS = 32  # kept open by a process; each may hold a file handle
+log = logging.getLogger("stackseg")
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What every block of a job needs to know. Plain data: travels to any worker."""
+
+    version: str
+    output: str
+    identity_sha256: str  # of the folder's identity: a block of another job commits nothing
+    stop: str  # name of the file that asks for a stop
+    model_path: str
+    model_sha256: str
+    device: str  # resolved: "cpu" or "cuda:N"
+    runtime: str
+    caution: int  # of the runtime, see `engine.checks`
+    threads: int
+    rules: Rules
+    in_flight: int  # blocks at once in a process, as planned for its memory
+
+
+class _Kept:
+    """A small cache shared by the threads of a process: the least recently used goes first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        # Held while making: two threads must not build the same session at once.
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = make()
+                if len(self._values) > self._limit:
+                    self._values.popitem(last=False)  # a thread may still use it: not closed here
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def clear(self) -> None:
+        with self._lock:
+            for value in self._values.values():
+                if isinstance(value, Stack):
+                    value.close()
+            self._values.clear()
+
+
+_models, _runtimes, _stacks = _Kept(2), _Kept(4), _Kept(OPEN_STACKS)
+_in_flight = _Kept(2)
+_smaller_tiles: dict[tuple[str, str], int] = {}  # by job and stack: what fitted after all
+
+
+def keep_model(model: ModelFile) -> None:
+    """Have the blocks of this process use a model that is open already."""
+    _models.get((str(model.path), model.sha256), lambda: model)
+
+
+def warm_up(context: JobContext, dtypes: Iterable[str]) -> None:
+    """Make this process's sessions; ModelError where the runtime refuses the model."""
+    for dtype in dtypes:
+        runtime_for(context, dtype)
+
+
+def release() -> None:
+    """Let go of the sessions and stacks that this process keeps."""
+    for kept in (_stacks, _runtimes, _models):
+        kept.clear()
+    _smaller_tiles.clear()
+
+
+def in_flight(context: JobContext) -> threading.Semaphore:
+    """Held by each block while it is being done: as many at once as memory was planned for."""
+    found: threading.Semaphore = _in_flight.get(
+        context.in_flight, lambda: threading.Semaphore(context.in_flight)
+    )
+    return found
+
+
+def model_of(context: JobContext) -> ModelFile:
+    """The job's model; JobStopped where this worker would not give the same results."""
+    from engine.runtimes.onnxruntime import runtime_name
+
+    def load() -> ModelFile:
+        here = (__version__, runtime_name(context.device, context.caution))
+        if here != (context.version, context.runtime):
+            raise JobStopped(
+                f"a worker runs stackseg {here[0]} on {here[1]}, and the job {context.version} on "
+                f"{context.runtime}; install the same versions on every worker"
+            )
+        model = open_model(context.model_path)
+        if model.sha256 != context.model_sha256:
+            raise JobStopped(
+                f"{context.model_path}: is another file on this worker than where the job began"
+            )
+        return model
+
+    found: ModelFile = _models.get((context.model_path, context.model_sha256), load)
+    return found
+
+
+def runtime_for(context: JobContext, dtype: str) -> Runtime:
+    """This process's session for pixels of a type."""
+    from engine.runtimes.onnxruntime import OnnxRuntime
+
+    key = (context.model_sha256, dtype, context.device, context.caution, context.threads)
+    model = model_of(context)
+    found: Runtime = _runtimes.get(
+        key,
+        lambda: OnnxRuntime(model, dtype, context.device, context.threads, context.caution),
+    )
+    return found
+
+
+def stack_of(plan: StackPlan) -> Stack:
+    """The open stack; JobStopped where it is gone or has changed."""
+    from engine.stacks.open import open_stack
+
+    def reopen() -> Stack:
+        try:
+            stack = open_stack(plan.path, plan.axes)
+        except StackError as error:
+            raise JobStopped(
+                f"{error}; once it can be read again, the same command goes on"
+            ) from error
+        if stack.info.identity != plan.info.identity:
+            stack.close()
+            raise JobStopped(f"{plan.info.path}: has changed since the job began")
+        return stack
+
+    found: Stack = _stacks.get((plan.path, plan.axes, plan.info.identity), reopen)
+    return found
+
+
+def tiling_of(context: JobContext, plan: StackPlan) -> FrameTiling:
+    """The stack's tiling, with smaller tiles where the planned ones found no memory here."""
+    side = _smaller_tiles.get((context.identity_sha256, plan.name))
+    return replace(plan.tiling, tile=side) if side else plan.tiling
+
+
+def halve_tile(context: JobContext, plan: StackPlan, failed: FrameTiling) -> FrameTiling | None:
+    """A tiling of half the tile, for this process from now on; None where that is not exact.
+
+    Smaller tiles change no byte as long as they keep their halo.
+    """
+    model = model_of(context)
+    if model.halo is None or failed.halo < model.halo:
+        return None
+    side = round_up(max(failed.tile_shape) // 2, failed.stride)
+    if side <= 2 * failed.halo or side >= max(failed.tile_shape):
+        return None
+    known = _smaller_tiles.get((context.identity_sha256, plan.name), side)
+    _smaller_tiles[context.identity_sha256, plan.name] = min(side, known)
+    log.warning("%s: out of memory; going on with tiles of %d px", plan.name, min(side, known))
+    return tiling_of(context, plan)

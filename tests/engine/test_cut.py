@@ -1,0 +1,250 @@
+"""Frames cut into regions, and planes that connect: jobs that equal SciPy on the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import layout
+from engine.errors import JobStopped, StackError, UsageError
+from engine.executors import SerialExecutor
+from engine.job import run_job
+from engine.prepare import prepare_job
+from tests import networks
+from tests.conftest import make_threshold_model
+from tests.engine import jobs
+from tests.engine.jobs import Shuffled, labels_of
+from tests.engine.test_stitch import whole_labels
+
+
+@pytest.fixture
+def small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of more than 2,000 px are cut into regions of about 32 x 32."""
+    for name, value in REGIONS.items():
+        monkeypatch.setattr(layout, name, value)
+
+
+REGIONS = {"BLOCK_PIXELS": 2000, "REGION": 32, "GRAIN": 8}
+WHOLE = {"BLOCK_PIXELS": 10**9}
+
+
+def expected(path: Path, connect_z: bool = False, min_area: int = 0) -> Any:
+    """What the threshold model and SciPy make of a stack, (T, Z, Y, X)."""
+    frames = tifffile.imread(path)
+    frames = frames.reshape(-1, frames.shape[-3] if connect_z else 1, *frames.shape[-2:])
+    masks = []
+    for frame in frames.reshape(-1, *frames.shape[-2:]):
+        low, high = np.percentile(frame, (1, 99.8), method="inverted_cdf").astype(np.float32)
+        masks.append((frame - low) / (high - low) >= 0.5)
+    volumes = np.array(masks).reshape(frames.shape)
+    return np.stack([whole_labels(volume, connect_z, min_area) for volume in volumes])
+
+
+def tables(output: Path) -> tuple[Any, Any]:
+    frames = pq.read_table(output / "frames.parquet").to_pylist()
+    return frames, pq.read_table(output / "objects.parquet").to_pylist()
+
+
+def assert_rows_equal(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert a.keys() == b.keys()
+        for name, value in b.items():
+            # Sums of float32 probabilities depend on their order in the last digits.
+            assert a[name] == (pytest.approx(value) if isinstance(value, float) else value), name
+
+
+def test_a_cut_frame_equals_the_whole(
+    tmp_path: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((3, 90, 130)))
+    for name, constants in (("whole", WHOLE), ("cut", REGIONS)):
+        for key, value in constants.items():
+            monkeypatch.setattr(layout, key, value)
+        done = run_job(jobs.settings(stack, threshold_model, tmp_path / name, min_area=20))
+        assert (done.exit_status, done.frames_done) == (0, 3)
+    assert np.array_equal(labels_of(tmp_path / "cut", "stack"), expected(stack, min_area=20)[:, 0])
+    assert len(list((tmp_path / "cut/stack.zarr/labels/threshold/0/c/0").rglob("*"))) > 6
+    for found, wanted in zip(tables(tmp_path / "cut"), tables(tmp_path / "whole"), strict=True):
+        assert_rows_equal(found, wanted)
+    assert not (tmp_path / "cut/.stackseg/work").exists()
+    assert not (tmp_path / "cut/.stackseg/attempts").is_dir() or not [
+        p for p in (tmp_path / "cut/.stackseg/attempts").rglob("*") if p.is_file()
+    ]
+
+
+def test_a_cut_frame_through_a_network_with_a_halo(
+    tmp_path: Path, make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = networks.unet((4, 6, 8), n_channels=2, seed=3, positive=False)
+    model = make_model(network, networks.spec(network, n_channels=2, name="threshold"))
+    stack = jobs.write_stack(tmp_path / "s.tif", jobs.blobs((2, 2, 93, 131)), axes="TCYX")
+    found = []
+    for name, constants in (("whole", WHOLE), ("cut", REGIONS)):
+        for key, value in constants.items():
+            monkeypatch.setattr(layout, key, value)
+        job = prepare_job(jobs.settings(stack, model, tmp_path / name))
+        assert job.plan.stacks[0].layout.is_cut == (name == "cut")
+        run_job(jobs.settings(stack, model, tmp_path / name))
+        found.append((labels_of(tmp_path / name, "s"), tables(tmp_path / name)))
+    assert found[0][0].any() and np.array_equal(found[0][0], found[1][0])
+    for wanted, cut in zip(found[0][1], found[1][1], strict=True):
+        assert_rows_equal(cut, wanted)
+    # Tiles within a region: smaller ones change nothing either.
+    run_job(jobs.settings(stack, model, tmp_path / "tiles", tile=72))
+    assert np.array_equal(labels_of(tmp_path / "tiles", "s"), found[0][0])
+
+
+@pytest.mark.parametrize("constants", [WHOLE, {"BLOCK_PIXELS": 3 * 40 * 50}, REGIONS])
+def test_labels_connect_along_z(
+    tmp_path: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch,
+    constants: dict[str, int],
+) -> None:  # fmt: skip
+    for key, value in constants.items():
+        monkeypatch.setattr(layout, key, value)
+    side = (48, 50) if constants is REGIONS else (40, 50)
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((2, 7, *side)), axes="TZYX")
+    done = run_job(jobs.settings(stack, threshold_model, tmp_path / "out", connect="z", min_area=9))
+    wanted = expected(stack, connect_z=True, min_area=9)
+    found = labels_of(tmp_path / "out", "stack")
+    assert np.array_equal(found, wanted)
+    assert done.objects == sum(int(volume.max()) for volume in wanted)
+    frames, objects = tables(tmp_path / "out")
+    assert [f["objects"] for f in frames] == [len(np.unique(p[p > 0])) for v in wanted for p in v]
+    areas = {(o["t"], o["z"], o["label"]): o["area_px"] for o in objects}
+    for (t, z, label), area in areas.items():
+        assert area == (wanted[t, z] == label).sum()
+    assert len(areas) == len(objects) == sum(f["objects"] for f in frames)
+    assert objects == sorted(objects, key=lambda o: (o["t"], o["z"], o["label"]))
+
+
+def test_a_class_map_of_a_cut_frame(
+    tmp_path: Path, make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = networks.unet((4, 4), n_outputs=3, seed=16, positive=False)
+    # With these biases at the end the three classes are about as frequent.
+    bias = network.graph.initializer[-1]
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.float32([-0.069, -0.139, -0.088]), bias.name))
+    spec = networks.spec(network, classes=("background", "left", "right"), name="threshold")
+    model = make_model(network, spec)
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((2, 90, 130)))
+    found = []
+    for name, constants in (("whole", WHOLE), ("cut", REGIONS)):
+        for key, value in constants.items():
+            monkeypatch.setattr(layout, key, value)
+        run_job(jobs.settings(stack, model, tmp_path / name))
+        found.append((labels_of(tmp_path / name, "stack"), tables(tmp_path / name)))
+    assert np.array_equal(found[0][0], found[1][0]) and len(np.unique(found[0][0])) > 1
+    assert_rows_equal(found[1][1][0], found[0][1][0])
+
+
+@settings(max_examples=8)
+@given(seed=st.integers(0, 2**16), stops=st.lists(st.integers(0, 9), max_size=4))
+def test_any_order_and_any_stops_end_in_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, stops: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("job")
+    model = make_threshold_model(folder / "model.onnx")
+    volume = jobs.write_stack(folder / "v.tif", jobs.blobs((3, 50, 60), seed=2), axes="ZYX")
+    flat = jobs.write_stack(folder / "f.tif", jobs.blobs((2, 30, 40), seed=1))
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in REGIONS.items():
+            patch.setattr(layout, key, value)
+        inputs = [volume, flat]
+        whole = jobs.settings(inputs[:1], model, folder / "whole", connect="z")
+        run_job(whole, executor=SerialExecutor())
+        parts = jobs.settings(inputs[:1], model, folder / "parts", connect="z")
+        ran: list[tuple[str, int]] = []
+        for i, stop in enumerate([*stops, None]):
+            executor = Shuffled(seed + i, stop)
+            try:
+                assert run_job(parts, executor=executor).exit_status == 0
+            except JobStopped:
+                assert stop is not None
+            ran += executor.tasks
+    assert len(set(ran)) == len(ran)  # nothing twice
+    assert jobs.contents(folder / "parts") == jobs.contents(folder / "whole")
+
+
+def test_a_failed_frame_costs_that_frame(
+    tmp_path: Path, threshold_model: Path, small_regions: None
+) -> None:
+    frames = jobs.blobs((3, 60, 70)).astype(np.float32)
+    good = jobs.write_stack(tmp_path / "good.tif", frames)
+    frames[1, 50, 60] = np.nan
+    bad = jobs.write_stack(tmp_path / "bad.tif", frames)
+    run_job(jobs.settings(good, threshold_model, tmp_path / "good"))
+    done = run_job(jobs.settings(bad, threshold_model, tmp_path / "bad"))
+    assert (done.exit_status, done.frames_failed) == (1, 1)
+    wanted, found = labels_of(tmp_path / "good", "good"), labels_of(tmp_path / "bad", "bad")
+    assert not found[1].any() and wanted[1].any()
+    assert np.array_equal(found[[0, 2]], wanted[[0, 2]])
+
+
+def test_a_failed_plane_costs_that_plane(
+    tmp_path: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for constants in (WHOLE, REGIONS):
+        for key, value in constants.items():
+            monkeypatch.setattr(layout, key, value)
+        frames = jobs.blobs((5, 48, 50)).astype(np.float32)
+        frames[2, 3, 4] = np.nan
+        name = f"v{constants['BLOCK_PIXELS']}"
+        stack = jobs.write_stack(tmp_path / f"{name}.tif", frames, axes="ZYX")
+        done = run_job(jobs.settings(stack, threshold_model, tmp_path / name, connect="z"))
+        assert (done.exit_status, done.frames_failed) == (1, 1)
+        frames[2] = 0
+        frames[2, 0, 0] = 1  # a plane without foreground in its place
+        masks = [
+            (f - low) / (high - low) >= 0.5
+            for f in frames
+            for low, high in [np.percentile(f, (1, 99.8), method="inverted_cdf")]
+            if high > low
+        ]
+        masks.insert(2, np.zeros((48, 50), bool))
+        assert np.array_equal(labels_of(tmp_path / name, name), whole_labels(np.array(masks), True))
+
+
+def test_what_cannot_be_connected_is_refused(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    with pytest.raises(StackError, match="no Z axis"):
+        run_job(jobs.settings(stack, threshold_model, tmp_path / "out", connect="z"))
+    classes = make_threshold_model(tmp_path / "map.onnx", instances="none")
+    with pytest.raises(UsageError, match="--connect"):
+        run_job(jobs.settings(stack, classes, tmp_path / "out", connect="z"))
+
+
+def test_a_network_that_sees_the_whole_frame_is_never_cut(
+    tmp_path: Path, make_model: Any, small_regions: None
+) -> None:
+    network = networks.unet((4, 4), instance_norm=True, positive=False)
+    model = make_model(network, networks.spec(network))
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((2, 90, 130)))
+    job = prepare_job(jobs.settings(stack, model, tmp_path / "out"))
+    assert not job.plan.stacks[0].layout.is_cut and job.plan.stacks[0].tiling.n_tiles == 1
+    with pytest.raises(UsageError, match="cannot be cut into tiles"):
+        prepare_job(jobs.settings(stack, model, tmp_path / "out", tile=64))
+    halved = prepare_job(jobs.settings(stack, model, tmp_path / "out", halo=8))
+    assert halved.plan.stacks[0].layout.is_cut
+    assert any("no halo makes tiles exact" in w for w in halved.plan.warnings)
+
+
+def test_a_zarr_is_cut_as_a_tiff(
+    tmp_path: Path, threshold_model: Path, small_regions: None
+) -> None:
+    data = jobs.blobs((2, 90, 130))
+    tiff = jobs.write_stack(tmp_path / "a.tif", data)
+    zarr.create_array(tmp_path / "b.zarr", data=data, chunks=(1, 33, 41))
+    run_job(jobs.settings(tiff, threshold_model, tmp_path / "tiff"))
+    run_job(jobs.settings(tmp_path / "b.zarr", threshold_model, tmp_path / "zarr", axes="TYX"))
+    assert np.array_equal(labels_of(tmp_path / "tiff", "a"), labels_of(tmp_path / "zarr", "b"))

@@ -1,0 +1,218 @@
+"""Labels of blocks, stitched, equal labelling the whole: SciPy is the oracle."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from engine.labels.components import first_pixels, provisional
+from engine.labels.stitch import FinalIds, contacts, faces_of, forward_offsets, join
+
+Cuts = tuple[list[int], list[int], list[int]]  # edges of the blocks along Z, Y, X
+
+
+def whole_labels(mask: NDArray[np.bool_], connect_z: bool, min_area: int = 0) -> NDArray[Any]:
+    """What SciPy makes of the whole, (Z, Y, X); ids in raster order of what is large enough."""
+    if connect_z:
+        return renumbered(ndimage.label(mask, np.ones((3, 3, 3)))[0], min_area)
+    planes = [ndimage.label(plane, np.ones((3, 3)))[0] for plane in mask]
+    return np.stack([renumbered(plane, min_area) for plane in planes])
+
+
+def renumbered(labels: NDArray[Any], min_area: int) -> NDArray[Any]:
+    ids, first, area = np.unique(labels, return_index=True, return_counts=True)
+    good = (ids > 0) & (area >= min_area)
+    new = np.zeros(len(ids), int)
+    new[np.flatnonzero(good)[np.argsort(first[good])]] = np.arange(1, good.sum() + 1)
+    return new[np.searchsorted(ids, labels)]
+
+
+def stitched_labels(
+    mask: NDArray[np.bool_], cuts: Cuts, connect_z: bool, min_area: int = 0
+) -> NDArray[Any]:
+    """Label block by block, then stitch, as the steps of a job do; all of it in memory."""
+    grid = [list(itertools.pairwise(edges)) for edges in cuts]
+    blocks: dict[tuple[int, int, int], dict[str, Any]] = {}
+    start = 0
+    depth, height, width = mask.shape
+    for place in itertools.product(*(range(len(axis)) for axis in grid)):
+        (z, y, x) = (grid[axis][at] for axis, at in enumerate(place))
+        labels, count = provisional(
+            mask[z[0] : z[1], y[0] : y[1], x[0] : x[1]], connect_z=connect_z
+        )
+        local = np.unravel_index(first_pixels(labels, count), labels.shape)
+        places = (local[0] + z[0], local[1] + y[0], local[2] + x[0])
+        blocks[place] = {
+            "at": (z, y, x), "labels": labels, "count": count, "start": start,
+            "faces": faces_of(labels[None], connect_z=connect_z),
+            "first": np.ravel_multi_index(places, (depth, height, width)),
+            "area": np.bincount(labels.ravel(), minlength=count + 1)[1:],
+            "scope": np.zeros(count, int) if connect_z else places[0],
+        }  # fmt: skip
+        start += count
+    pairs = [np.zeros((0, 2), np.int64)]
+    for place, block in blocks.items():
+        for offset in forward_offsets(connect_z=connect_z):
+            other = blocks.get(tuple(np.add(place, offset).tolist()))  # type: ignore[arg-type]
+            if other is not None:
+                found = contacts(block["faces"], other["faces"], offset, connect_z=connect_z)
+                pairs.append(found + np.array([block["start"], other["start"]]))
+    joined = join(np.concatenate(pairs))
+    first = np.full(joined.n_groups, mask.size)
+    area = np.zeros(joined.n_groups, int)
+    for block in blocks.values():
+        ids = block["start"] + np.arange(1, block["count"] + 1)
+        group = joined.group_of(ids)
+        np.minimum.at(first, group[group >= 0], block["first"][group >= 0])
+        np.add.at(area, group[group >= 0], block["area"][group >= 0])
+    final = FinalIds(joined, first, area, min_area)
+    out = np.zeros(mask.shape, int)
+    by_row = itertools.groupby(blocks.values(), lambda b: b["at"][: 1 if connect_z else 2])
+    for _, row in by_row:
+        members = list(row)
+        ids = np.concatenate([b["start"] + np.arange(1, b["count"] + 1) for b in members])
+        columns = [np.concatenate([b[k] for b in members]) for k in ("first", "area", "scope")]
+        given_ids = final.row(ids, *columns)
+        at = 0
+        for b in members:
+            new = np.r_[0, given_ids[at : at + b["count"]]]
+            at += b["count"]
+            z, y, x = b["at"]
+            out[z[0] : z[1], y[0] : y[1], x[0] : x[1]] = new[b["labels"]]
+    return out
+
+
+def cuts_of(draw: st.DrawFn, size: int, most: int) -> list[int]:
+    inner = draw(st.lists(st.integers(1, max(size - 1, 1)), max_size=most)) if size > 1 else []
+    return [0, *sorted({c for c in inner if 0 < c < size}), size]
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> tuple[NDArray[np.bool_], Cuts, bool]:
+    shape = (draw(st.integers(1, 6)), draw(st.integers(1, 24)), draw(st.integers(1, 24)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    mask = rng.random(shape) < draw(st.sampled_from([0.05, 0.25, 0.4, 0.5, 0.8, 1.0]))
+    connect_z = draw(st.booleans())
+    planes = cuts_of(draw, shape[0], 3) if connect_z else list(range(shape[0] + 1))
+    return mask, (planes, cuts_of(draw, shape[1], 5), cuts_of(draw, shape[2], 5)), connect_z
+
+
+@settings(max_examples=300)
+@given(masks(), st.integers(0, 12))
+def test_any_cut_equals_the_whole(
+    case: tuple[NDArray[np.bool_], Cuts, bool], min_area: int
+) -> None:
+    mask, cuts, connect_z = case
+    found = stitched_labels(mask, cuts, connect_z, min_area)
+    assert np.array_equal(found, whole_labels(mask, connect_z, min_area))
+
+
+def spiral(n: int) -> NDArray[np.bool_]:
+    """One object that winds inwards, a pixel wide: it crosses every face many times."""
+    mask = np.zeros((n, n), bool)
+    y, x, dy, dx = 0, 0, 0, 1
+    mask[0, 0] = True
+
+    def free(y: int, x: int) -> bool:
+        return 0 <= y < n and 0 <= x < n and not mask[y, x]
+
+    while True:
+        ahead, beyond = (y + dy, x + dx), (y + 2 * dy, x + 2 * dx)
+        inside = 0 <= beyond[0] < n and 0 <= beyond[1] < n
+        if not free(*ahead) or (inside and mask[beyond]):
+            dy, dx = dx, -dy
+            ahead, beyond = (y + dy, x + dx), (y + 2 * dy, x + 2 * dx)
+            inside = 0 <= beyond[0] < n and 0 <= beyond[1] < n
+            if not free(*ahead) or (inside and mask[beyond]):
+                return mask
+        y, x = ahead
+        mask[y, x] = True
+
+
+def comb(n: int) -> NDArray[np.bool_]:
+    """Teeth that only the last row joins."""
+    mask = np.zeros((n, n), bool)
+    mask[:, ::2] = True
+    mask[-1] = True
+    return mask
+
+
+def checkerboard(n: int) -> NDArray[np.bool_]:
+    """Corners alone hold it together."""
+    return (np.indices((n, n)).sum(axis=0) % 2).astype(bool)
+
+
+def four_corners(n: int) -> NDArray[np.bool_]:
+    """Pixels that meet at the corner of four blocks, two by two."""
+    mask = np.zeros((n, n), bool)
+    mask[n // 2 - 1, n // 2 - 1] = mask[n // 2, n // 2] = True
+    return mask
+
+
+SHAPES = [spiral, comb, checkerboard, four_corners, lambda n: np.ones((n, n), bool)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["spiral", "comb", "checks", "corners", "full"])
+@pytest.mark.parametrize("side", [1, 3, 16, 31])
+def test_shapes_that_are_hard(shape: Any, side: int) -> None:
+    mask = shape(32)[None]
+    edges = [*range(0, 32, side), 32]
+    cuts = ([0, 1], edges, edges)
+    assert np.array_equal(stitched_labels(mask, cuts, False), whole_labels(mask, False))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=["spiral", "comb", "checks", "corners", "full"])
+def test_shapes_that_are_hard_along_z(shape: Any) -> None:
+    side = 16
+    mask = np.stack([np.roll(shape(side), i, axis=i % 2) & (i % 3 > 0) for i in range(side)])
+    for turned in (mask, mask.transpose(1, 0, 2), mask.transpose(2, 1, 0)):
+        cuts = ([0, 4, 5, 16], [0, 7, 16], [0, 3, 9, 16])
+        assert np.array_equal(stitched_labels(turned, cuts, True), whole_labels(turned, True))
+
+
+def test_empty_blocks() -> None:
+    mask = np.zeros((1, 30, 30), bool)
+    cuts = ([0, 1], [0, 10, 20, 30], [0, 10, 20, 30])
+    assert not stitched_labels(mask, cuts, False).any()
+    mask[0, 25, 25] = mask[0, 2, 2] = True
+    found = stitched_labels(mask, cuts, False)
+    assert (found[0, 2, 2], found[0, 25, 25]) == (1, 2)
+
+
+def test_a_million_objects() -> None:
+    mask = np.zeros((1, 2000, 2000), bool)
+    mask[:, ::2, ::2] = True
+    cuts = ([0, 1], [0, 700, 1301, 2000], [0, 999, 2000])
+    found = stitched_labels(mask, cuts, False)
+    assert found.max() == 1_000_000
+    assert np.array_equal(found, whole_labels(mask, False))
+
+
+def test_a_count_beyond_the_type_is_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine import layout
+
+    # Types and their limits, a step down: the same decisions at sizes that can be tried.
+    monkeypatch.setattr(layout, "LABEL_TYPES", ("uint8", "uint16"))
+    for height, width, expected in [(30, 34, "uint8"), (32, 32, "uint16"), (31, 33, "uint16")]:
+        made = layout.make_layout("YX", (height, width), instances=True)
+        most = np.zeros((height, width), bool)
+        most[::2, ::2] = True
+        count = ndimage.label(most, np.ones((3, 3)))[1]
+        assert layout.max_objects(made.sizes, connect_z=False) == count
+        assert made.dtype == expected and count <= np.iinfo(expected).max
+    for shape in [(3, 9, 9), (2, 4, 5), (1, 1, 1)]:
+        most = np.zeros(shape, bool)
+        most[::2, ::2, ::2] = True
+        count = ndimage.label(most, np.ones((3, 3, 3)))[1]
+        assert layout.max_objects((1, *shape), connect_z=True) == count
+    monkeypatch.undo()
+    at_limit = layout.make_layout("YX", (2**17, 2**17 - 1), instances=True)
+    assert at_limit.dtype == "uint64"  # 2^16 x 2^16 = 2^32 objects, one too many for uint32
+    assert layout.make_layout("YX", (2**17 - 2, 2**17), instances=True).dtype == "uint32"
