@@ -15,6 +15,8 @@ from engine.stacks.guard import tifffile_messages
 
 # The most bytes of pixels that one byte of file can turn into.
 _EXPANSION = {"PNG": 1100, "JPEG": 1000}
+_PNG_SIDE = 1_000_000  # px; libpng takes no more
+_MAX_MARKERS = 10_000  # before the header of a JPEG's frame
 
 
 def read_coded(file: Path, kind: str) -> tuple[NDArray[Any], str]:
@@ -44,17 +46,36 @@ def _png_bytes(data: bytes) -> int | None:
         return None
     width, height, depth, color = struct.unpack(">IIBB", data[16:26])
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(color)
-    if samples is None or 0 in (width, height):
+    if samples is None or not (0 < width <= _PNG_SIDE and 0 < height <= _PNG_SIDE):
         return None
-    row: int = (width * samples * depth + 7) // 8
-    return row * int(height)
+    row: int = (width * samples * depth + 7) // 8 + 1
+    claimed = row * int(height)
+    # Packing never doubles a size: more of it is unpacked for nothing, and may take for ever.
+    return claimed if _png_packed(data) <= 2 * claimed + 4096 else None
+
+
+def _png_packed(data: bytes) -> int:
+    """Bytes of packed pixels in a PNG."""
+    total, at = 0, 8
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        total += length if data[at + 4 : at + 8] == b"IDAT" else 0
+        at += 12 + length
+    return total
 
 
 def _jpeg_bytes(data: bytes) -> int | None:
     """Bytes of pixels that a JPEG header claims, None for a damaged or truncated file."""
+    if data.rfind(b"\xff\xd9") < 0:  # no end: libjpeg would fill the rest with grey
+        return None
+    return jpeg_claim(data)
+
+
+def jpeg_claim(data: bytes) -> int | None:
+    """Bytes of pixels that the first frame header in a JPEG stream claims."""
     at = 2
-    while at + 10 <= len(data):
-        if data[at] != 0xFF:
+    for _ in range(_MAX_MARKERS):
+        if at + 10 > len(data) or data[at] != 0xFF:
             return None
         marker = data[at + 1]
         if marker == 0xFF or 0xD0 <= marker <= 0xD8 or marker == 0x01:  # no length follows
@@ -62,11 +83,30 @@ def _jpeg_bytes(data: bytes) -> int | None:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             height, width, samples = struct.unpack(">HHB", data[at + 5 : at + 10])
-            if data.find(b"\xff\xd9", at) < 0:  # no end: libjpeg would fill the rest with grey
-                return None
             return int(width) * int(height) * int(samples) or None
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
 
 
+def jpeg2000_claim(data: bytes) -> int | None:
+    """Bytes of pixels that the size marker of a JPEG 2000 stream claims, at a byte a sample."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at < 0 or at + 42 > len(data):
+        return None
+    right, bottom, left, top = struct.unpack(">IIII", data[at + 8 : at + 24])
+    samples = int.from_bytes(data[at + 40 : at + 42], "big")
+    return max(int(right) - int(left), 0) * max(int(bottom) - int(top), 0) * samples
+
+
 _PIXELS: dict[str, Callable[[bytes], int | None]] = {"PNG": _png_bytes, "JPEG": _jpeg_bytes}
+
+# Pictures within a TIFF, by its compression code.
+CLAIMS: dict[int, Callable[[bytes], int | None]] = {
+    6: jpeg_claim,
+    7: jpeg_claim,
+    33003: jpeg2000_claim,
+    33004: jpeg2000_claim,
+    33005: jpeg2000_claim,
+    34712: jpeg2000_claim,
+    34933: _png_bytes,
+}

@@ -26,8 +26,14 @@ from engine.stacks.guard import brief, opening, tifffile_messages
 from engine.stacks.runs import read_part
 from engine.stacks.tiffchain import check_chain
 from engine.stacks.tiffmeta import calibration
-from engine.stacks.tiffpage import check_page
-from engine.stacks.tiffseries import main_series, refuse_lost_frames, series_axes, series_pages
+from engine.stacks.tiffpage import check_page, check_pictures
+from engine.stacks.tiffseries import (
+    main_series,
+    refuse_files_elsewhere,
+    refuse_lost_frames,
+    series_axes,
+    series_pages,
+)
 from engine.stacks.tiffwindow import page_part, storage
 from engine.stacks.units import UnitStack, split_lead
 
@@ -87,6 +93,8 @@ def open_tiff(
 def _stack(
     tif: TiffFile, messages: list[tuple[int, str]], path: str, name: str, axes: str | None
 ) -> Stack:
+    if tif.is_ome:
+        refuse_files_elsewhere(tif, name)
     series = main_series(tif, name)
     refuse_lost_frames(messages, name)
     letters, shape = series_axes(tif, series)
@@ -245,6 +253,7 @@ class _PagedTiff(UnitStack):
         with tifffile_messages():
             page = self._page(n)
             check_page(page, page.parent.filehandle.size)
+            check_pictures(page)
             pixels = page.asarray(maxworkers=1, buffersize=_READ_AT_ONCE)
         if self._transform is not None:
             pixels = self._transform(pixels)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from engine.stacks.coded import CLAIMS
+
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
@@ -60,3 +62,27 @@ def check_page(page: TiffPage, file_size: int, segments: Sequence[int] | None = 
         raise ValueError(
             f"claims {claimed} bytes of pixels, more than {packed} packed bytes can hold"
         )
+
+
+def check_pictures(page: TiffPage) -> None:
+    """`check_picture` for all strips or tiles of a page; reads those that are pictures."""
+    if int(page.compression) in CLAIMS:
+        file = page.parent.filehandle
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            with file.lock:
+                file.seek(offset)
+                data = file.read(count)
+            check_picture(page, data)
+
+
+def check_picture(page: TiffPage, data: bytes) -> None:
+    """ValueError where a strip or tile is a picture that claims to be far larger than that.
+
+    Such decoders take the size from the picture, whatever the page says.
+    """
+    claim = CLAIMS.get(int(page.compression))
+    samples = page.samplesperpixel if page.planarconfig == 2 else 1
+    allowed = 8 * math.prod(page.chunks) * samples + 65_536
+    claimed = (claim(data) if claim is not None else 0) or 0
+    if claimed > allowed:
+        raise ValueError(f"a strip or tile holds a picture of {claimed} bytes, far beyond its size")

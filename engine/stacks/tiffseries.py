@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import unescape
 
 from engine.errors import StackError
+from engine.stacks.guard import brief
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
     Page = TiffPage | TiffFrame
 
+_MAX_DIMENSIONS = 32
 _MAX_ODD_SHARE = 5  # at most one page in five may differ and still count as a bad frame
+
+_FILE_NAME = re.compile(r"""FileName\s*=\s*("[^"]*"|'[^']*')""")
 
 # What tifffile logs when it goes on with less than the file promises.
 _LOST_FRAMES = (
@@ -29,10 +36,15 @@ _LOST_FRAMES = (
 
 def main_series(tif: TiffFile, name: str) -> TiffPageSeries:
     """The image with the most pixels, the first of equals; StackError where there is none."""
-    usable = [s for s in tif.series if s.dtype is not None and s.ndim > 1 and 0 not in s.shape]
+    usable = [s for s in tif.series if s.dtype is not None and _is_shape(s.shape)]
     if not usable:
         raise StackError(f"{name}: holds no image that can be decoded; convert it to plain TIFF")
     return max(usable, key=lambda s: math.prod(s.shape))
+
+
+def _is_shape(shape: tuple[int, ...]) -> bool:
+    """Could an image have this shape? Damaged tags hold fractions and negative numbers."""
+    return 2 <= len(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n > 0 for n in shape)
 
 
 def refuse_lost_frames(messages: Sequence[tuple[int, str]], name: str) -> None:
@@ -42,6 +54,23 @@ def refuse_lost_frames(messages: Sequence[tuple[int, str]], name: str) -> None:
             raise StackError(
                 f"{name}: its headers promise more frames than can be found; "
                 "the file is truncated or damaged: copy or write it again"
+            )
+
+
+def refuse_files_elsewhere(tif: TiffFile, name: str) -> None:
+    """StackError where OME metadata speaks of files outside the folder, or of what is no file."""
+    folder = Path(tif.filehandle.dirname)
+    for quoted in set(_FILE_NAME.findall(tif.ome_metadata or "")):
+        other = folder / unescape(quoted[1:-1])
+        try:
+            ok = other.resolve().parent == folder.resolve()
+            ok = ok and (other.is_file() or not other.exists())
+        except (OSError, ValueError):
+            ok = False
+        if not ok:
+            raise StackError(
+                f"{name}: speaks of frames in {brief(ValueError(quoted))}, which is no file "
+                "beside it; write it again"
             )
 
 

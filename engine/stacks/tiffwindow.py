@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engine.stacks.base import StackInfo
 from engine.stacks.runs import read_part
-from engine.stacks.tiffpage import check_page
+from engine.stacks.tiffpage import check_page, check_picture, check_pictures
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -70,6 +70,7 @@ def page_part(page: TiffPage, shape: Sequence[int], part: Sequence[slice]) -> ND
     spread = _spread(page, shape)
     if spread is None:  # no page of a stack with pieces, but for a damaged one
         check_page(page, file_size)
+        check_pictures(page)
         return page.asarray(maxworkers=1).reshape(tuple(shape))[tuple(part)]
     window = [slice(0, 1) if at is None else part[at] for at in spread]
     pixels = (
@@ -164,6 +165,7 @@ def _decode(page: TiffPage, number: int) -> NDArray[Any] | None:
             data = file.read(count)
         if len(data) != count:
             raise ValueError("ends beyond the end of the file, which is truncated")
+        check_picture(page, data)
     tables: dict[str, Any] = {}
     if page.compression in (6, 7, 34892, 33007):  # JPEG: tables may lie apart
         tables = {"jpegtables": page.jpegtables, "jpegheader": None}

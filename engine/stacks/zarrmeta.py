@@ -84,6 +84,8 @@ def check_array(path: str, meta: dict[str, Any]) -> None:
     dtype = meta.get("dtype", meta.get("data_type"))
     if not isinstance(dtype, str) or "O" in dtype:
         raise StackError(f"{path}: is a Zarr array of objects, not of numbers; give an image")
+    if "data_type" not in meta and not re.fullmatch(r"[<>|=]?[biufc][0-9]+", dtype):
+        raise StackError(f"{path}: pixels of type {_short(dtype)} cannot be segmented")
     _check_codecs(path, codecs(meta))
     shape, chunks = meta.get("shape"), stored_chunks(meta)
     for numbers in (shape, chunks):
