@@ -170,9 +170,9 @@ def _providers(device: str, caution: int) -> list[Any]:
         return [CPU]
     # TF32 keeps 10 bits of mantissa: labels would differ from the CPU's.
     options: dict[str, Any] = {"device_id": int(device.partition(":")[2]), "use_tf32": 0}
-    if caution:
-        # No search among algorithms: the one that is always there.
-        options["cudnn_conv_algo_search"] = "DEFAULT"
+    # An exhaustive search times the algorithms: what it takes, and so the last bits of a result,
+    # may differ from process to process. With caution: none but the one that is always there.
+    options["cudnn_conv_algo_search"] = "DEFAULT" if caution else "HEURISTIC"
     return [(CUDA, options), CPU]
 
 

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,8 +75,11 @@ def test_after_too_large_a_frame_a_smaller_one_is_right(tmp_path: Path) -> None:
 class FailingSession:
     """Fails as ONNX Runtime did where no test can make it: on a CUDA device."""
 
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+    def __init__(self, error: Exception, real: Any = None) -> None:
+        self.error, self.real = error, real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
 
     def run(self, *_: object) -> None:
         raise self.error
@@ -122,7 +126,8 @@ def test_a_failing_device_is_not_swapped_for_another(
     from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
     runtime = OnnxRuntime(model_of(tmp_path, (2,)), "uint16", "cpu", 1)
-    runtime._session._sess = FailingSession(EPFail("CUDA failure 700"))
+    inner = runtime._session._sess
+    runtime._session._sess = FailingSession(EPFail("CUDA failure 700"), inner)
     with pytest.raises(JobStopped, match="CUDA failure 700"):
         runtime.run(pixels(16), STATISTICS)
     assert capsys.readouterr() == ("", "")
