@@ -27,18 +27,19 @@ import numpy as np
 import onnxruntime
 import tifffile
 
-from engine.block import release
 from engine.intensity import frame_statistics
 from engine.job import run_job
 from engine.model import Normalisation
 from engine.model_file import ModelFile, open_model
+from engine.predict import predict
 from engine.report.files import machine
 from engine.resources import cores
 from engine.runtimes.onnxruntime import OnnxRuntime, resolve_device
-from engine.segment import Rules, Stopwatch, segment_frame
+from engine.segment import Rules, Stopwatch, finish_frame
 from engine.settings import JobSettings
 from engine.stacks.synthetic import TimeLapse
 from engine.tiling import FrameTiling
+from engine.worker import release
 from tests import networks
 
 SHAPE = (700, 1100)
@@ -192,7 +193,10 @@ def plain_loop(stack: Path, device: str) -> int:
     with tifffile.TiffFile(stack) as tif:
         for page in tif.pages:
             frame = page.asarray()[None]
-            kept.append(segment_frame(frame, model.spec, runtime, tiling, rules, None, Stopwatch()))
+            statistics = frame_statistics(frame, model.spec.normalisation)
+            probability = predict(frame, statistics, tiling, runtime)
+            watch = Stopwatch()
+            kept.append(finish_frame(frame[0], probability, model.spec, rules, None, watch))
     with tempfile.NamedTemporaryFile(suffix=".tif") as file:
         tifffile.imwrite(file, np.stack([k.labels for k in kept]), compression="zstd")
     return len(kept)

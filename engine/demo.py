@@ -15,10 +15,11 @@ from pathlib import Path
 
 from engine.errors import OutputError
 from engine.interrupts import INTERRUPTED
-from engine.job import JobSummary, run_job
+from engine.job import run_job
 from engine.model_file import open_model
 from engine.progress import LineProgress
 from engine.report.overlay import overlay_png
+from engine.run import JobSummary
 from engine.score.compare import Comparison, compare
 from engine.score.sources import open_labels
 from engine.settings import job_settings

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StackError
+from engine.layout import layout_from
 from engine.model_file import bundled_models, open_model
 from engine.records import PRIVATE, JobFolder
 from engine.report import files as report
@@ -66,13 +67,16 @@ def _model(reference: str) -> dict[str, Any]:
 def _result(path: Path) -> dict[str, Any]:
     folder = JobFolder(path)
     identity = folder.identity() or {"stacks": {}}
-    done = {name: len(folder.committed(name)) for name in identity["stacks"]}
+    done = {
+        name: f"{len(folder.committed(name))} of {layout_from(s['layout']).n_blocks}"
+        for name, s in identity["stacks"].items()
+    }
     told = report.read(folder)
     if told is None:
         return {
             "status": "not complete: the same command goes on with it",
             "blocks_committed": done,
-            "frames": {n: s["frames"][2:-2] for n, s in identity["stacks"].items()},
+            "frames": {n: layout_from(s["layout"]).n_frames for n, s in identity["stacks"].items()},
             "settings": {k: v for k, v in identity.items() if k != "stacks"},
         }
     return {

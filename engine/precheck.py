@@ -18,6 +18,7 @@ from engine.runtimes.base import Runtime
 from engine.tiling import FrameTiling
 
 TRIES = 5  # frames looked at until one has something in it
+TILE = 512  # px; of the tile that the device is tried on
 SIDE = 2048  # px; of a larger frame the middle is taken
 
 
@@ -27,7 +28,9 @@ def first_tile(
     """Pixel type, a tile (C, H, W) and its statistics (C, 2); None where no frame can be read."""
     for stack in plan.stacks:
         for frame, statistics in _readable(model, stack):
-            return stack.info.dtype, real_tile(frame, model.spec.stride), statistics
+            # No larger than what memory was planned for.
+            limit = min(TILE, *stack.tiling.tile_shape)
+            return stack.info.dtype, real_tile(frame, model.spec.stride, limit), statistics
     return None
 
 
@@ -51,7 +54,7 @@ def measured_halo_error(model: ModelFile, plan: Plan, runtime_of: Any) -> Iterat
             side = max(tiling.tile_shape)
             found = halo_error(
                 frame, statistics, tiling.stride, side, tiling.halo, runtime,
-                threshold=plan.rules.threshold,
+                threshold=plan.rules.threshold, limit=min(SIDE, side),
             )  # fmt: skip
             yield (
                 f"{stack.name}: with a halo of {tiling.halo} px probabilities of one frame differ "

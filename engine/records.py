@@ -55,7 +55,8 @@ class JobFolder:
         """A place to write a file of any size; afterwards it is put to `path`, as by `put`."""
         staged = self.private / "staging" / uuid.uuid4().hex
         try:
-            staged.parent.mkdir(parents=True, exist_ok=True)
+            # Without parents: of a job's folder that is gone with its disk nothing is made anew.
+            staged.parent.mkdir(exist_ok=True)
             _make_folder(path.parent)
             yield staged
             _flush_file(staged)
@@ -113,7 +114,7 @@ class JobFolder:
         return content
 
     def identity_hash(self) -> str:
-        """Hash of the identity, which a worker compares before it commits; empty where it is gone."""
+        """Hash of the identity, which workers compare before they commit; "" where it is gone."""
         try:
             return hashlib.sha256(self.identity_path.read_bytes()).hexdigest()
         except OSError:
@@ -182,7 +183,10 @@ class JobFolder:
         return {int(p.stem) for p in folder.iterdir() if p.suffix == ".json" and p.stem.isdecimal()}
 
     def forget_work(self) -> None:
-        """Remove what only stitching needed, once every label has its final id."""
+        """Remove what was only on the way, once every block is committed."""
+        # Of workers and shards that died while the job went on without them: nobody's now.
+        for name in ("staging", "attempts"):
+            shutil.rmtree(self.private / name, ignore_errors=True)
         try:
             remove_folder(self.private / "work")
         except OSError as error:

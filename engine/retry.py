@@ -20,6 +20,14 @@ from engine.steps.whole import shard_path
 from engine.steps.work import Frame
 
 
+def check_begun(folder: JobFolder) -> dict[str, Any]:
+    """The identity of the folder's job; OutputError where there is none to go on with."""
+    known = folder.identity()
+    if known is None:
+        raise OutputError(f"{folder.root}: holds no job whose frames could be tried again")
+    return known
+
+
 def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
     """Let a job go on whose input was mended since: every frame that was done is the same still.
 
@@ -27,9 +35,7 @@ def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
     those of the beginning. Raises OutputError where there is no job, or anything else differs.
     Committed blocks of stitched stacks that hold failed frames are taken back.
     """
-    known = folder.identity()
-    if known is None:
-        raise OutputError(f"{folder.root}: holds no job whose frames could be tried again")
+    known = check_begun(folder)
     mended = copy.deepcopy(json.loads(json.dumps(wanted)))
     changed = []
     for stack in job.plan.stacks:

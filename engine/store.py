@@ -52,8 +52,13 @@ def metadata_files(
         "zarr.json": _group({"ome": root, "stackseg": made_with}),
         "labels/zarr.json": _group({"ome": {"version": NGFF_VERSION, "labels": [spec.name]}}),
         f"{image}/zarr.json": _group({"ome": label, "stackseg": made_with}),
-        f"{image}/0/zarr.json": _array_metadata(layout),
+        f"{image}/0/zarr.json": array_metadata(layout),
     }
+
+
+def metadata_keys(image: str) -> tuple[str, ...]:
+    """Keys of `metadata_files`; `image` is the label image's, see `label_path`."""
+    return "zarr.json", "labels/zarr.json", f"{image}/zarr.json", f"{image}/0/zarr.json"
 
 
 def new_shard(layout: LabelLayout) -> NDArray[Any]:
@@ -112,7 +117,8 @@ def _get(store: Any, key: str) -> bytes:
     return bytes(buffer.to_bytes())
 
 
-def _array_metadata(layout: LabelLayout) -> bytes:
+def array_metadata(layout: LabelLayout) -> bytes:
+    """Zarr's own metadata of the label array."""
     store = MemoryStore()
     _new_array(store, layout, layout.shape)
     return _get(store, "zarr.json")

@@ -15,16 +15,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from engine.errors import JobStopped
 from engine.isolation import Died, run_isolated
-from engine.records import JobFolder
+from engine.records import JobFolder, sentence
 from engine.steps.finish import finish_block
 from engine.steps.part import segment_part
 from engine.steps.stitch import stitch_canvas
 from engine.steps.survey import survey_frame
 from engine.steps.whole import segment_whole
-from engine.steps.work import Frame, Outcome, Task, Work
+from engine.steps.work import Frame, Outcome, Task, Work, check_identity
 from engine.worker import in_flight, model_of
 
 DEATHS = 3  # in a process of its own, at the same frame, until it is set aside
@@ -44,6 +45,7 @@ def run_task(task: Task) -> Outcome | None:
         return None
     model_of(context)
     with in_flight(context):
+        check_identity(folder, context)  # or an attempt would be noted in the folder beneath
         attempt = folder.place(f"attempts/{task.stack.name}", task.step, task.index)
         if attempt.exists():
             return _run_apart(task, attempt)
@@ -80,9 +82,16 @@ def forget_attempts() -> None:
 def _begin(attempt: Path) -> None:
     # Not flushed to the disk: a machine that goes down blames no block.
     with _lock:
-        attempt.parent.mkdir(parents=True, exist_ok=True)
-        attempt.write_text("{}")
+        _note(attempt, {})
         _open.add(attempt)
+
+
+def _note(attempt: Path, told: Any) -> None:
+    try:
+        attempt.parent.mkdir(parents=True, exist_ok=True)
+        attempt.write_text(json.dumps(told))
+    except OSError as error:
+        raise sentence(error, attempt) from error
 
 
 def _end(attempt: Path) -> None:
@@ -103,7 +112,7 @@ def _run_apart(task: Task, attempt: Path) -> Outcome:
             return ended
         deaths.setdefault(ended.frame, []).append(ended.how)
         told = [[*(frame or ()), *hows] for frame, hows in deaths.items()]
-        attempt.write_text(json.dumps(told))
+        _note(attempt, told)
         if len(deaths.get(None, ())) >= DEATHS:
             raise JobStopped(
                 f"{task.stack.name}: block {task.index} has ended its process {DEATHS} times "

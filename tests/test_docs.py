@@ -36,7 +36,9 @@ def test_the_readmes_options_exist() -> None:
     text = (ROOT / "README.md").read_text()
     helps = {
         name: CliRunner().invoke(stackseg, [name, "--help"]).output
-        for name in ("segment", "plan", "inspect", "train", "export", "evaluate")
+        for name in (
+            "segment", "plan", "verify", "inspect", "train", "export", "evaluate",
+        )  # fmt: skip
     }
     for line in re.findall(r"^    stackseg (\w+) (.*)$", text.replace("\\\n", " "), re.M):
         command, rest = line

@@ -13,12 +13,13 @@ import click
 from engine.claim import check_writable
 from engine.errors import UsageError
 from engine.executors import dask_cluster
-from engine.job import JobSummary, merge_job, run_job
+from engine.job import merge_job, run_job
 from engine.memory import MB
 from engine.plan import Plan, check_apart
 from engine.prepare import Prepared, prepare_job
 from engine.progress import JsonProgress, LineProgress, Progress, SilentProgress
 from engine.records import JobFolder
+from engine.run import JobSummary
 from engine.settings import JobSettings, job_settings, parse_frames
 
 log = logging.getLogger("stackseg")

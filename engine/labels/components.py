@@ -23,10 +23,7 @@ def components(mask: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.uint32]
     count: Any = ndimage.label(mask, structure=EIGHT, output=labels)
     if not min_area or not count:
         return labels
-    areas = np.zeros(count + 1, dtype=np.int64)
-    for band in bands(labels):
-        areas += np.bincount(band.reshape(-1), minlength=count + 1)
-    keep = areas >= min_area
+    keep = np.r_[0, label_areas(labels, count)] >= min_area
     keep[0] = False
     new_ids = np.zeros(count + 1, dtype=np.uint32)
     new_ids[keep] = np.arange(1, keep.sum() + 1, dtype=np.uint32)
@@ -35,27 +32,34 @@ def components(mask: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.uint32]
     return labels
 
 
-def provisional(mask: NDArray[np.bool_], *, connect_z: bool) -> tuple[NDArray[np.uint32], int]:
-    """Label the components of a part of a canvas, bool (Z, Y, X); and how many there are.
+def label_part(mask: NDArray[np.bool_], out: NDArray[np.uint32], *, connect_z: bool) -> int:
+    """Label the components of a part of a canvas, bool (Z, Y, X), into `out`; their number.
 
     8-connected in each plane, 26-connected with `connect_z`. Ids count from 1, in raster order.
     """
     structure = np.zeros((3, 3, 3), dtype=np.uint8)
     structure[slice(None) if connect_z else 1] = 1
-    labels = np.empty(mask.shape, dtype=np.uint32)
-    count: Any = ndimage.label(mask, structure=structure, output=labels)
-    return labels, int(count)
+    count: Any = ndimage.label(mask, structure=structure, output=out)
+    return int(count)
+
+
+def label_areas(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
+    """Pixels of each of `count` labels, (count,), in any shape."""
+    areas = np.zeros(count + 1, dtype=np.int64)
+    for band in bands(labels.reshape(-1, labels.shape[-1])):
+        areas += np.bincount(band.reshape(-1), minlength=count + 1)
+    return areas[1:]
 
 
 def first_pixels(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
     """Raster index of the first pixel of each of `count` labels, (count,), in any shape."""
-    flat = labels.reshape(-1)
+    rows = labels.reshape(-1, labels.shape[-1])
     first = np.zeros(count + 1, dtype=np.int64)
-    size = BAND * labels.shape[-1]
-    for start in reversed(range(0, flat.size, size)):
-        band = flat[start : start + size]
+    for start in reversed(range(0, len(rows), BAND)):
+        band = rows[start : start + BAND].reshape(-1)
         inside = np.flatnonzero(band)[::-1]
-        first[band[inside]] = inside + start  # of equal indices the last assignment stays
+        # Of equal indices the last assignment stays: that of the first pixel.
+        first[band[inside]] = inside + start * labels.shape[-1]
     return first[1:]
 
 

@@ -16,12 +16,14 @@ from typing import Any
 import pyarrow as pa
 
 from engine import tables
+from engine.claim import TABLES
 from engine.errors import JobStopped
 from engine.plan import StackPlan
 from engine.prepare import Prepared
 from engine.records import JobFolder
 from engine.steps import STEPS
 from engine.steps.whole import shard_path
+from engine.store import label_path, metadata_keys
 
 KEYS = {"status", "counts", "settings", "model", "inputs"}
 LIBRARIES = ("numpy", "scipy", "zarr", "tifffile", "imagecodecs", "dask", "onnx", "pyarrow")
@@ -33,6 +35,7 @@ class Run:
 
     started: float  # seconds since 1970
     frames: float = 0.0
+    failed: int = 0
     seconds: float = 0.0
 
 
@@ -55,6 +58,7 @@ def write(folder: JobFolder, job: Prepared, run: Run) -> dict[str, Any]:
         folder.put_json(folder.root / "failures.json", failures)
         folder.forget_work()
         ended = _job_json(job, run, totals, refused)
+        ended["files_sha256"] = dict(_checksums(folder, job))
         folder.put_json(folder.root / "job.json", ended)
     except OSError as error:
         raise JobStopped(
@@ -148,6 +152,18 @@ def _records(folder: JobFolder, job: Prepared, stack: StackPlan) -> Iterator[dic
             if record is None:
                 raise JobStopped(_gone(folder.place("canvases", name, canvas.index)))
             yield record
+
+
+def _checksums(folder: JobFolder, job: Prepared) -> Iterator[tuple[str, str]]:
+    """Of every file that has no record of its own: tables, failures, metadata; by its path."""
+    files = [folder.root / name for name in TABLES]
+    for stack in job.plan.stacks:
+        store = folder.root / f"{stack.name}.zarr"
+        files += [store / key for key in metadata_keys(label_path(job.model.spec))]
+    for path in files:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        yield path.relative_to(folder.root).as_posix(), digest
 
 
 def _gone(path: Path) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, JobStopped
-from engine.labels.components import first_pixels, provisional
+from engine.labels.components import bands, first_pixels, label_areas, label_part
 from engine.labels.stitch import faces_of
 from engine.layout import Block, LabelLayout
 from engine.measure import ClassSums, ObjectSums, object_sums, total_intensity
@@ -29,7 +29,8 @@ from engine.store import encode_shard, new_shard, provisional_layout
 class _Found:
     """What is found in a block, as it is saved: arrays by name."""
 
-    labels: NDArray[Any]  # (T, Z, Y, X), provisional ids from 1 in the block, or classes
+    shard: NDArray[Any]  # (T, Z, Y, X), provisional ids from 1 in the block, or classes
+    block: Block
     ids: list[dict[str, NDArray[Any]]] = field(default_factory=list)  # first, area, scope
     pieces: list[ObjectSums] = field(default_factory=list)  # one for each label and plane
     frames: list[dict[str, Any]] = field(default_factory=list)  # status by frame
@@ -37,22 +38,33 @@ class _Found:
     classes: list[ClassSums] = field(default_factory=list)
     count: int = 0
 
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The block's part of the shard, (T, Z, Y, X): a view."""
+        block = self.block
+        return self.shard[
+            : block.t[1] - block.t[0], : block.z[1] - block.z[0], : block.y.size, : block.x.size
+        ]
+
 
 def segment_part(work: Work) -> Outcome:
     """Do a block's part of its frames and commit that. Safe to repeat: the same bytes again."""
-    plan, spec = work.plan, work.model.spec
+    plan = work.plan
     block = plan.layout.block(work.task.index)
-    shape = (block.t[1] - block.t[0], block.z[1] - block.z[0], block.y.size, block.x.size)
-    found = _Found(np.zeros(shape, np.uint32 if spec.gives_instances else np.uint8))
+    found = _Found(new_shard(provisional_layout(plan.layout)), block)
     for t in range(*block.t):
-        seen = {z: _see(work, t, z, block, found) for z in range(*block.z)}
-        if spec.gives_instances:
-            _add_objects(work, block, t, seen, found)
-        else:
-            _add_classes(work, block, t, seen, found)
+        _add_time_point(work, block, t, found)
     _commit(work, block, found)
     share = block.n_frames * block.y.size * block.x.size / np.prod(plan.layout.sizes[2:])
     return Outcome(plan.name, work.task.step, block.index, float(share), seconds=work.watch.seconds)
+
+
+def _add_time_point(work: Work, block: Block, t: int, found: _Found) -> None:
+    seen = {z: _see(work, t, z, block, found) for z in range(*block.z)}
+    if work.model.spec.gives_instances:
+        _add_objects(work, block, t, seen, found)
+    else:
+        _add_classes(work, block, t, seen, found)
 
 
 def _see(work: Work, t: int, z: int, block: Block, found: _Found) -> Seen | None:
@@ -94,19 +106,22 @@ def _add_objects(
             if one is not None:
                 threshold = work.task.context.rules.threshold
                 mask[z - block.z[0]] = one.probability[0] >= threshold
-        labels, count = provisional(mask, connect_z=layout.connect_z)
+        labels = found.labels[t - block.t[0]]
+        count = label_part(mask, labels, connect_z=layout.connect_z)
+        del mask
         first = first_pixels(labels, count)
-        area = np.bincount(labels.reshape(-1), minlength=count + 1)[1:]
         scope = t - layout.t0 if layout.connect_z else layout.frame_index(t, block.z[0])
         found.ids.append(
             {
                 "first": _raster(first, labels.shape, block, layout),
-                "area": area.astype(np.int64),
+                "area": label_areas(labels, count),
                 "scope": np.full(count, scope, dtype=np.int64),
             }
         )
-        labels[labels > 0] += np.uint32(found.count)
-        found.labels[t - block.t[0]] = labels
+        if found.count:
+            for plane in labels:
+                for band in bands(plane):
+                    np.add(band, np.uint32(found.count), out=band, where=band > 0)
         found.count += count
     with work.watch.stage("measure"):
         for z, one in seen.items():
@@ -151,10 +166,7 @@ def _commit(work: Work, block: Block, found: _Found) -> None:
     plan, folder = work.plan, work.folder
     layout = provisional_layout(plan.layout)
     with work.watch.stage("write"):
-        shard = new_shard(layout)
-        t, z, y, x = found.labels.shape
-        shard[:t, :z, :y, :x] = found.labels
-        labels = encode_shard(layout, shard)
+        labels = encode_shard(layout, found.shard)
         part = _encode(found, plan.layout)
         work.check_identity()
         folder.put(folder.place("work/labels", plan.name, block.index, ".shard"), labels)

@@ -147,19 +147,23 @@ class Work:
         return Seen(channel, probability, hashlib.sha256(pixels.data).hexdigest(), missing)
 
     def check_identity(self) -> None:
-        """JobStopped where the folder is another job's now, or is gone: nothing is committed."""
-        context = self.task.context
-        found = self.folder.identity_hash()
-        if not found:
-            raise JobStopped(
-                f"{self.folder.root}: is gone, perhaps with its disk; once it is back, the same "
-                "command goes on"
-            )
-        if found != context.identity_sha256:
-            raise JobStopped(f"{self.folder.root}: another job has begun there; this one stops")
+        """See `check_identity`: called right before a task commits."""
+        check_identity(self.folder, self.task.context)
 
     def put_timings(self) -> None:
         """Keep how long the task took and what it took; tells nothing about the result."""
         told = {"seconds": self.watch.seconds, "attempts": self.attempts, "tile": self.tile}
         kind = f"timings/{self.plan.name}"
         self.folder.put_json(self.folder.place(kind, self.task.step, self.task.index), told)
+
+
+def check_identity(folder: JobFolder, context: JobContext) -> None:
+    """JobStopped where the folder is another job's now, or is gone: nothing is written there."""
+    found = folder.identity_hash()
+    if not found:
+        raise JobStopped(
+            f"{folder.root}: is gone, perhaps with its disk; once it is back, the same command "
+            "goes on"
+        )
+    if found != context.identity_sha256:
+        raise JobStopped(f"{folder.root}: another job has begun there; this one stops")

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import tifffile
 import zarr
 
-from engine import worker
+from engine import layout, worker
 from engine.errors import ModelError, StackError, UsageError
 from engine.executors import SerialExecutor
 from engine.job import run_job
 from engine.labels.components import components
 from engine.model import Normalisation
 from engine.prepare import prepare_job
+from engine.progress import SilentProgress
+from engine.steps.work import Outcome
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -317,3 +321,50 @@ def test_a_name_that_is_not_utf8_is_refused(
     job = jobs.settings([odd, stack], threshold_model, tmp_path / "out")
     summary = run_job(job)
     assert summary.exit_status == 1 and "not UTF-8" in summary.refused[0]
+
+
+def test_nothing_listens_beyond_the_loopback_address(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    heard: set[str] = set()
+
+    class Listens(SilentProgress):
+        def advance(self, outcome: Outcome) -> None:
+            found = psutil.Process().net_connections(kind="inet")
+            heard.update(c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN)
+
+    run_job(jobs.settings(stack, threshold_model, tmp_path / "out"), Listens())
+    assert heard <= {"127.0.0.1"}
+
+
+def test_missing_chunks_are_told_by_frame(tmp_path: Path, threshold_model: Path) -> None:
+    data = jobs.blobs((3, 64, 80))
+    array = zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(1, 32, 40))
+    (tmp_path / "a.zarr/c/1/0/1").unlink()
+    assert not array[1, :32, 40:].any()  # read as background, without a word
+    for constants in ({}, {"BLOCK_PIXELS": 2000, "REGION": 32, "GRAIN": 8}):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in constants.items():
+                patch.setattr(layout, name, value)
+            output = tmp_path / f"out{len(constants)}"
+            stack = tmp_path / "a.zarr"
+            summary = run_job(jobs.settings(stack, threshold_model, output, axes="TYX"))
+        assert (summary.exit_status, summary.missing_chunks) == (0, 1)
+        rows = pq.read_table(output / "frames.parquet").to_pylist()
+        assert [row["missing_chunks"] for row in rows] == [0, 1, 0]
+
+
+def test_a_halo_that_is_too_small_is_measured(
+    tmp_path: Path, make_model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = networks.unet((4, 8, 8), positive=False)
+    model = make_model(network, networks.spec(network))
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((2, 200, 220)))
+    run_job(jobs.settings(stack, model, tmp_path / "rough", halo=0, tile=64))
+    told = [r.getMessage() for r in caplog.records]
+    assert any("below the" in text and "can see" in text for text in told)
+    (measured,) = [text for text in told if "probabilities of one frame differ" in text]
+    assert float(re.search(r"up to ([0-9.e-]+) from", measured)[1]) > 0  # type: ignore[index]
+    caplog.clear()
+    run_job(jobs.settings(stack, model, tmp_path / "exact", tile=64))
+    assert not [r for r in caplog.records if "differ" in r.getMessage()]

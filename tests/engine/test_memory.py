@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,8 @@ def test_ten_times_the_frames_take_no_more_memory(tmp_path: Path) -> None:
         ((16, 32, 64, 128), (2000, 2200), 3, ["--workers", "1"]),
         ((4, 8), (64, 64), 300, ["--workers", "2"]),
         ((32, 64, 128), (1000, 1000), 4, ["--workers", "2"]),
+        ((), (5000, 6000), 2, ["--workers", "2"]),  # cut into regions
+        ((8, 16), (3200, 3100), 2, ["--workers", "1"]),
     ],
 )
 def test_measured_peak_is_between_06_and_10_of_the_plan(
@@ -97,8 +100,9 @@ def test_what_does_not_fit_is_cut_or_refused(tmp_path: Path) -> None:
     stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((4, 2000, 2200)))
     job = jobs.settings(stack, path, tmp_path / "out")
 
-    def plan(megabytes: int):  # type: ignore[no-untyped-def]
-        return make_plan(job, model, cores=4, memory_bytes=megabytes * MB)
+    def plan(megabytes: int, **changes: object):  # type: ignore[no-untyped-def]
+        settings = job.model_copy(update=changes)
+        return make_plan(settings, model, cores=4, memory_bytes=megabytes * MB)
 
     roomy, tight = plan(64_000), plan(1_000)
     assert roomy.workers == 4 and roomy.stacks[0].tiling.n_tiles == 1
@@ -106,3 +110,11 @@ def test_what_does_not_fit_is_cut_or_refused(tmp_path: Path) -> None:
     assert tight.memory.peak <= 1_000 * MB
     with pytest.raises(UsageError, match=r"needs [0-9,]+ MB at the least, and 80 MB may be used"):
         plan(100)
+    # --memory is the figure itself, whatever is free.
+    assert 800 * MB < plan(100, memory="1000MB").memory.peak <= 1000 * MB
+    with pytest.raises(UsageError, match=r"100 MB may be used.*give --memory (\d+)MB") as refused:
+        plan(64_000, memory="100MB")
+    enough = re.search(r"--memory (\d+MB)", str(refused.value))
+    assert enough and plan(64_000, memory=enough[1]).memory.peak > 0
+    with pytest.raises(UsageError, match="--memory much"):
+        plan(64_000, memory="much")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engine.labels.components import first_pixels, provisional
+from engine.labels.components import first_pixels, label_areas, label_part
 from engine.labels.stitch import FinalIds, contacts, faces_of, forward_offsets, join
 
 Cuts = tuple[list[int], list[int], list[int]]  # edges of the blocks along Z, Y, X
@@ -44,16 +44,16 @@ def stitched_labels(
     depth, height, width = mask.shape
     for place in itertools.product(*(range(len(axis)) for axis in grid)):
         (z, y, x) = (grid[axis][at] for axis, at in enumerate(place))
-        labels, count = provisional(
-            mask[z[0] : z[1], y[0] : y[1], x[0] : x[1]], connect_z=connect_z
-        )
+        part = mask[z[0] : z[1], y[0] : y[1], x[0] : x[1]]
+        labels = np.zeros(part.shape, np.uint32)
+        count = label_part(part, labels, connect_z=connect_z)
         local = np.unravel_index(first_pixels(labels, count), labels.shape)
         places = (local[0] + z[0], local[1] + y[0], local[2] + x[0])
         blocks[place] = {
             "at": (z, y, x), "labels": labels, "count": count, "start": start,
             "faces": faces_of(labels[None], connect_z=connect_z),
             "first": np.ravel_multi_index(places, (depth, height, width)),
-            "area": np.bincount(labels.ravel(), minlength=count + 1)[1:],
+            "area": label_areas(labels, count),
             "scope": np.zeros(count, int) if connect_z else places[0],
         }  # fmt: skip
         start += count

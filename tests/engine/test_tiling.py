@@ -13,7 +13,7 @@ from engine.errors import UsageError
 from engine.graph import receptive_field
 from engine.model import Normalisation
 from engine.model_file import ModelFile
-from engine.predict import pad_to, predict
+from engine.predict import pad_to, predict, predict_region
 from engine.runtimes.onnxruntime import OnnxRuntime
 from engine.tiling import FrameTiling, Window, cut
 from tests import networks
@@ -133,6 +133,33 @@ def test_tiling_changes_nothing(
     assert whole.shape == (n_outputs, height, width)
     spread = max(float(np.ptp(whole)), 1e-6)
     assert np.abs(tiled - whole).max() <= 1e-5 * spread
+
+
+@settings(max_examples=25)
+@given(
+    depth=st.integers(1, 3),
+    height=st.integers(1, 150),
+    width=st.integers(1, 150),
+    core=st.integers(1, 8),
+    edges=st.tuples(*[st.integers(0, 149)] * 4),
+    seed=st.integers(0, 2**16),
+)
+def test_a_region_is_that_part_of_the_whole(
+    depth: int, height: int, width: int, core: int, edges: tuple[int, ...], seed: int
+) -> None:
+    model = networks.unet((4, 6, 8)[:depth], seed=seed, activation=False)
+    runtime, stride, halo = runtime_of(model, 1, 1)
+    frame = np.random.default_rng(seed).integers(0, 65536, (1, height, width), dtype=np.uint16)
+    statistics = np.float32([[0, 65535]])
+    whole = predict(frame, statistics, FrameTiling(height, width, stride, halo, None), runtime)
+    y0, y1 = sorted((edges[0] % height, edges[1] % height))
+    x0, x1 = sorted((edges[2] % width, edges[3] % width))
+    tiling = FrameTiling(height, width, stride, halo, 2 * halo + core * stride)
+    region = tiling.region(Window(y0, y1 + 1), Window(x0, x1 + 1))
+    pixels = frame[:, region.read_y.as_slice(), region.read_x.as_slice()]
+    part = predict_region(pixels, statistics, region, runtime)
+    spread = max(float(np.ptp(whole)), 1e-6)
+    assert np.abs(part - whole[:, y0 : y1 + 1, x0 : x1 + 1]).max() <= 1e-5 * spread
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])

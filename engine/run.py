@@ -1,0 +1,192 @@
+"""One run of a job: step by step, what has no record yet; then the tables."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from engine import __version__, retry
+from engine.errors import JobStopped, OutputError
+from engine.executors import Executor
+from engine.interrupts import INTERRUPTED, graceful_stop
+from engine.plan import StackPlan
+from engine.prepare import Prepared
+from engine.progress import Progress
+from engine.records import JobFolder
+from engine.report import files as report
+from engine.steps.whole import shard_path
+from engine.steps.work import Task
+from engine.store import metadata_files
+from engine.todo import todo
+from engine.worker import JobContext
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """How a job, or this run of it, ended."""
+
+    exit_status: int
+    already_complete: bool
+    waiting: bool  # this shard is done, and others are not
+    frames_done: int  # of the whole job, earlier runs included
+    frames_failed: int
+    objects: int
+    frames_in_this_run: int
+    seconds: float  # of this run
+    frames_per_second: float  # of this run
+    missing_chunks: int  # that inputs lack, and that were read as background
+    stacks: tuple[str, ...]  # paths of the results
+    refused: tuple[str, ...]  # a sentence for each input that could not be opened
+
+
+class Run:
+    """One run of a job, from the records that are there to those that it adds."""
+
+    def __init__(
+        self,
+        job: Prepared,
+        folder: JobFolder,
+        context: JobContext,
+        executor: Executor,
+        progress: Progress,
+        told: report.Run | None = None,
+    ) -> None:
+        self.job, self.folder, self.context = job, folder, context
+        self.executor, self.progress = executor, progress
+        self.told = told or report.Run(started=time.time())
+
+    def carry_out(self, steps: tuple[str, ...], *, complete: bool) -> JobSummary:
+        """Do what is left of `steps`; with `complete`, write the tables where nothing is."""
+        job, folder = self.job, self.folder
+        begin = time.perf_counter()
+        before = _before(job, folder)
+        try:
+            self._write_metadata()
+            showing = self.progress.showing(job.plan.n_frames, before.frames, before.objects)
+            with graceful_stop(folder, self.context.stop, job.settings.grace), showing:
+                for step in steps:
+                    tasks = self._tasks(step)
+                    if (first := next(tasks, None)) is None:
+                        continue
+                    for outcome in self.executor.run(itertools.chain([first], tasks)):
+                        self.told.frames += outcome.frames
+                        self.told.failed += len(outcome.failed)
+                        self.progress.advance(outcome)
+                    if folder.stopping(self.context.stop):
+                        break
+                stopped = folder.stopping(self.context.stop) and self._is_left(steps)
+            self.told.seconds += time.perf_counter() - begin
+            ended = report.write(folder, job, self.told) if complete and not stopped else None
+        except OutputError as error:
+            raise JobStopped(str(error)) from error
+        except MemoryError as error:
+            raise JobStopped(
+                f"{folder.root}: the memory is used up; run the same command again with fewer "
+                "--workers or a smaller --tile to go on"
+            ) from error
+        return summarise(job, ended, self.told, waiting=not complete and not stopped)
+
+    def _tasks(self, step: str) -> Iterator[Task]:
+        for stack, is_mine in self._shares():
+            only = retry.failed_frames(self.folder, self.job, stack) if step == "segment" else {}
+            for block, frames in only.items():
+                yield Task(self.context, stack, step, block, only=frames)
+            for index in todo(step, stack, self.folder, self.job.model.spec, is_mine):
+                yield Task(self.context, stack, step, index)
+
+    def _shares(self) -> Iterator[tuple[StackPlan, Callable[[int], bool]]]:
+        """Each stack, with what tells whether a block of it is this run's."""
+        number, count = self.job.settings.shard_of
+
+        def is_mine(first: int, block: int) -> bool:
+            return (first + block) % count == number - 1
+
+        first = 0  # blocks are numbered through all stacks
+        for stack in self.job.plan.stacks:
+            yield stack, partial(is_mine, first)
+            first += stack.layout.n_blocks
+
+    def _is_left(self, steps: tuple[str, ...]) -> bool:
+        spec = self.job.model.spec
+        return any(
+            any(True for _ in todo(step, stack, self.folder, spec, is_mine))
+            for step in steps
+            for stack, is_mine in self._shares()
+        )
+
+    def _write_metadata(self) -> None:
+        job = self.job
+        for stack in job.plan.stacks:
+            made_with = {
+                "version": __version__,
+                "model": job.model.spec.name,
+                "model_sha256": job.model.sha256,
+                "runtime": job.site.runtime,
+                "threshold": job.plan.rules.threshold,
+                "min_area": job.plan.rules.min_area,
+                "channels": list(stack.channels),
+            }
+            store = self.folder.root / f"{stack.name}.zarr"
+            name = stack.name.rpartition("/")[2]
+            files = metadata_files(name, stack.info, stack.layout, job.model.spec, made_with)
+            for key, data in files.items():
+                if not (store / key).exists():
+                    self.folder.put(store / key, data)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What earlier runs of a job have committed."""
+
+    frames: float
+    objects: int
+
+
+def _before(job: Prepared, folder: JobFolder) -> _Before:
+    frames, objects = 0.0, 0
+    for stack in job.plan.stacks:
+        layout = stack.layout
+        pixels = layout.sizes[2] * layout.sizes[3]
+        for block in layout.blocks():
+            shard = shard_path(folder.root, stack, job.model.spec, block)
+            record = folder.record(stack.name, block, shard)
+            part = folder.place("work/parts", stack.name, block.index)
+            if record is not None or part.exists():
+                frames += block.n_frames * block.y.size * block.x.size / pixels
+            objects += sum(row.get("objects") or 0 for row in (record or {}).get("frames", ()))
+    return _Before(frames, objects)
+
+
+def summarise(
+    job: Prepared,
+    ended: dict[str, Any] | None,
+    run: report.Run | None = None,
+    *,
+    already_complete: bool = False,
+    waiting: bool = False,
+) -> JobSummary:
+    """The summary of a job that `ended` tells of (job.json), or of a run that did not end it."""
+    # A shard that waits for others speaks of its own frames.
+    here = {"frames": round(run.frames), "failed": run.failed} if run and waiting else {}
+    counts = ended["counts"] if ended else {"frames": 0, "failed": 0, "objects": 0, **here}
+    refused = tuple(reason for _, reason in job.plan.refused)
+    failed = bool(counts["failed"] or refused)
+    seconds = run.seconds if run else 0.0
+    return JobSummary(
+        exit_status=int(failed) if ended or waiting else INTERRUPTED,
+        already_complete=already_complete,
+        waiting=waiting,
+        frames_done=counts["frames"],
+        frames_failed=counts["failed"],
+        objects=counts["objects"],
+        frames_in_this_run=round(run.frames) if run else 0,
+        seconds=seconds,
+        frames_per_second=run.frames / seconds if run and seconds else 0.0,
+        missing_chunks=counts.get("missing_chunks", 0),
+        stacks=tuple(str(job.settings.output / f"{s.name}.zarr") for s in job.plan.stacks),
+        refused=refused,
+    )
