@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow lint format bench nuclei clean
+.PHONY: help demo test test-slow mutants lint format bench nuclei clean
 
 help:
 	@echo "make demo    install, segment a synthetic time-lapse, show what came of it"
 	@echo "make test    install what tests need, run them (STACKSEG_DATA=... adds real data)"
+	@echo "make test-slow   the long ones: hundreds of kills"
+	@echo "make mutants     break each promise in turn; the tests must see it"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure throughput on this machine"
 	@echo "make nuclei  train the bundled model again (STACKSEG_DATA/dsb2018 is needed)"
@@ -36,6 +38,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# Breaks the product in one way after the other, and expects the tests to fail: half an hour or so.
+mutants: $(VENV)/.test
+	$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

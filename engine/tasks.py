@@ -32,6 +32,7 @@ DEATHS = 3  # in a process of its own, at the same frame, until it is set aside
 
 _open: set[Path] = set()  # attempts of this process
 _lock = threading.Lock()
+_apart = threading.Lock()  # one process more at a time: it has a model and an arena of its own
 
 
 def run_task(task: Task) -> Outcome | None:
@@ -48,7 +49,8 @@ def run_task(task: Task) -> Outcome | None:
         check_identity(folder, context)  # or an attempt would be noted in the folder beneath
         attempt = folder.place(f"attempts/{task.stack.name}", task.step, task.index)
         if attempt.exists():
-            return _run_apart(task, attempt)
+            with _apart:
+                return _run_apart(task, attempt)
         _begin(attempt)
         try:
             return carry_out(task)

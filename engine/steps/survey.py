@@ -26,7 +26,7 @@ def survey_frame(work: Work) -> Outcome:
     t, z = t + layout.t0, z + layout.z0
     row: dict[str, Any] = {"t": t, "z": z}
     for attempt in range(1, ATTEMPTS + 1):
-        work.attempts = attempt
+        work.attempts = max(work.attempts, attempt)  # deaths in earlier processes count
         try:
             with work.frame(t, z), work.watch.stage("statistics"):
                 row.update(status="ok", **_survey(work, t, z))

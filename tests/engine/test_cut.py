@@ -248,3 +248,14 @@ def test_a_zarr_is_cut_as_a_tiff(
     run_job(jobs.settings(tiff, threshold_model, tmp_path / "tiff"))
     run_job(jobs.settings(tmp_path / "b.zarr", threshold_model, tmp_path / "zarr", axes="TYX"))
     assert np.array_equal(labels_of(tmp_path / "tiff", "a"), labels_of(tmp_path / "zarr", "b"))
+
+
+def test_a_million_objects_in_a_cut_frame(tmp_path: Path, threshold_model: Path) -> None:
+    frame = np.zeros((1, 3000, 3000), np.uint8)
+    frame[:, 1::3, 1::3] = 200
+    stack = jobs.write_stack(tmp_path / "stack.tif", frame)
+    done = run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
+    assert done.objects == 1_000_000
+    found = labels_of(tmp_path / "out", "stack")[0]
+    assert np.array_equal(found[1::3, 1::3].ravel(), np.arange(1, 1_000_001))
+    assert np.count_nonzero(found) == 1_000_000

@@ -25,6 +25,7 @@ from engine.labels.components import components
 from engine.model import Normalisation
 from engine.prepare import prepare_job
 from engine.progress import SilentProgress
+from engine.runtimes.onnxruntime import OnnxRuntime
 from engine.steps.work import Outcome
 from tests import networks
 from tests.conftest import make_threshold_model
@@ -368,3 +369,29 @@ def test_a_halo_that_is_too_small_is_measured(
     caplog.clear()
     run_job(jobs.settings(stack, model, tmp_path / "exact", tile=64))
     assert not [r for r in caplog.records if "differ" in r.getMessage()]
+
+
+def test_optimisation_that_gives_wrong_results_is_turned_down(
+    tmp_path: Path, stack: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    good = run_job(jobs.settings(stack, threshold_model, tmp_path / "good"))
+    init, run = OnnxRuntime.__init__, OnnxRuntime.run
+
+    def remember(self: Any, *arguments: Any) -> None:
+        init(self, *arguments)
+        self.caution = arguments[4] if len(arguments) > 4 else 0
+
+    def disturbed(self: Any, *arguments: Any) -> Any:
+        return run(self, *arguments) - (0 if self.caution else 0.2)
+
+    monkeypatch.setattr(OnnxRuntime, "__init__", remember)
+    monkeypatch.setattr(OnnxRuntime, "run", disturbed)
+    done = run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
+    assert any("graph optimisation is turned off" in r.getMessage() for r in caplog.records)
+    told = json.loads((tmp_path / "out/job.json").read_bytes())
+    assert told["settings"]["resolved"]["runtime"].endswith("unoptimised")
+    assert done.objects == good.objects
+    assert np.array_equal(
+        labels_of(tmp_path / "out", "stack"), labels_of(tmp_path / "good", "stack")
+    )

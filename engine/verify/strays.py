@@ -1,0 +1,72 @@
+"""Files that nobody owns: shards outside of the array, records of no block, leftovers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.records import JobFolder
+from engine.verify.problems import Problem
+from engine.verify.view import StackView
+
+
+def check_strays(view: StackView) -> Iterator[Problem]:
+    """Files in the label array's folder, and among the records, that no block owns."""
+    for path in _files(view.array):
+        key = path.relative_to(view.array).as_posix()
+        if key != "zarr.json" and not _is_shard(view, key):
+            yield Problem(
+                "stray", view.relative(path), "belongs to no block", f"stack {view.name}", view.name
+            )
+    layout = view.layout
+    canvases = layout.n_canvases if layout.is_stitched else 0
+    for kind, suffix, count in (
+        ("records", ".json", layout.n_blocks),
+        ("canvases", ".json", canvases),
+        ("objects", ".parquet", canvases or layout.n_blocks),
+    ):
+        folder = view.folder.private / kind / view.name
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            # A stack in a folder of this name has its own below this one.
+            name, path = Path(entry.name), Path(entry.path)
+            if entry.is_dir():
+                continue
+            number = int(name.stem) if name.stem.isdecimal() and name.stem.isascii() else -1
+            if not 0 <= number < count or path != view.folder.place(
+                kind, view.name, number, suffix
+            ):
+                what = "belongs to no block"
+                yield Problem("stray", view.relative(path), what, f"stack {view.name}", view.name)
+
+
+def leftovers(folder: JobFolder) -> Iterator[str]:
+    """What a complete job no longer needs, in words; harmless."""
+    for name in ("staging", "work", "attempts"):
+        count = sum(1 for _ in _files(folder.private / name))
+        if count:
+            path = (folder.private / name).relative_to(folder.root).as_posix()
+            yield f"{path}: {count} files are left over; they are harmless and can be removed"
+
+
+def _is_shard(view: StackView, key: str) -> bool:
+    first, *places = key.split("/")
+    grid = dict(zip("TZYX", view.layout.grid, strict=True))
+    if first != "c" or len(places) != len(view.layout.axes):
+        return False
+    sizes = [grid[axis] for axis in view.layout.axes]
+    return all(
+        place.isascii() and place.isdecimal() and place == str(int(place)) and int(place) < size
+        for place, size in zip(places, sizes, strict=True)
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder; memory does not grow with how many there are in all."""
+    if not folder.is_dir():
+        return
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(Path(entry.path))
+        else:
+            yield Path(entry.path)
