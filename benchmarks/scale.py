@@ -165,7 +165,7 @@ def seconds_to_resume(arguments: list[str]) -> float:
     command = [sys.executable, "-m", "engine", "segment", *arguments, "--quiet"]
     job = JobFolder(output)
     total = 0
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not total:
         time.sleep(0.05)
         if (identity := job.identity()) is not None:
@@ -178,7 +178,7 @@ def seconds_to_resume(arguments: list[str]) -> float:
     name = "frames" + str(layout["shape"][0])
     before = len(job.committed(name))
     begin = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while len(job.committed(name)) == before:
         time.sleep(0.01)
     seconds = time.perf_counter() - begin

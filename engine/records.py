@@ -74,8 +74,10 @@ class JobFolder:
     def remove(self, path: Path) -> None:
         """Take a record back, so that its block is to be done; on the disk when this returns."""
         try:
-            path.unlink(missing_ok=True)
+            path.unlink()
             _flush_folder(path.parent)
+        except FileNotFoundError:
+            return  # nor need its folder be there: work/ is gone once a job is complete
         except OSError as error:
             raise sentence(error, path) from error
 

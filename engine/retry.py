@@ -33,7 +33,7 @@ def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
 
     The hash of each such frame is on record; all are read again where the input's files are not
     those of the beginning. Raises OutputError where there is no job, or anything else differs.
-    Committed blocks of stitched stacks that hold failed frames are taken back.
+    Canvases that hold failed frames are taken back.
     """
     known = check_begun(folder)
     mended = copy.deepcopy(json.loads(json.dumps(wanted)))
@@ -75,18 +75,21 @@ def _rows(record: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _take_back(folder: JobFolder, stack: StackPlan) -> None:
-    """A canvas with a failed frame is stitched anew, from new parts."""
+    """A canvas with a failed frame is stitched anew, from new parts.
+
+    Its record goes last: after an end in the middle, the canvas still tells what failed. Records
+    of its blocks are taken back when it is stitched.
+    """
     for canvas in stack.layout.canvases():
         rows = _rows(folder.canvas_record(stack.name, canvas))
         if any(row["status"] == "failed" for row in rows):
             folder.remove(folder.root / "job.json")
-            folder.remove(folder.place("canvases", stack.name, canvas.index))
             for block in canvas.blocks:
-                folder.remove(folder.place("records", stack.name, block))
                 folder.remove(folder.place("work/parts", stack.name, block))
             for t, z in canvas.frames:
                 frame = stack.layout.frame_index(t, z)
                 folder.remove(folder.place("work/survey", stack.name, frame))
+            folder.remove(folder.place("canvases", stack.name, canvas.index))
 
 
 def _done(folder: JobFolder, job: Prepared, stack: StackPlan) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from engine.model import ModelSpec
 from tests import networks
@@ -18,6 +18,10 @@ DATA = "STACKSEG_DATA"
 # Deadlines are timings, and timings do not belong in tests.
 settings.register_profile(
     "stackseg", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+# For mutants: any failure will do, the smallest is not looked for.
+settings.register_profile(
+    "mutants", settings.get_profile("stackseg"), phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("stackseg")
 

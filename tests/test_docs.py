@@ -33,14 +33,13 @@ def test_the_readmes_options_exist() -> None:
 
     from engine.cli import stackseg
 
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    used = re.findall(r"^    stackseg (\w+ .*)$", text, re.M)
     helps = {
         name: CliRunner().invoke(stackseg, [name, "--help"]).output
-        for name in (
-            "segment", "plan", "verify", "inspect", "train", "export", "evaluate",
-        )  # fmt: skip
+        for name in {line.partition(" ")[0] for line in used}
     }
-    for line in re.findall(r"^    stackseg (\w+) (.*)$", text.replace("\\\n", " "), re.M):
-        command, rest = line
+    for line in used:
+        command, _, rest = line.partition(" ")
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in helps[command], f"{command} {option}"

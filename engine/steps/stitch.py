@@ -54,6 +54,9 @@ def stitch_canvas(work: Work) -> Outcome:
                 rows, count = _add_classes(work, canvas, known), 0
         with staged.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+    for block in canvas.blocks:
+        # Their labels bear the ids of an earlier stitching, if any.
+        folder.remove(folder.place("records", plan.name, block))
     work.put_timings()
     record = {"canvas": canvas.index, "objects": count, "objects_sha256": digest, "frames": rows}
     folder.put_json(folder.place("canvases", plan.name, canvas.index), record)

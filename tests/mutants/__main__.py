@@ -68,6 +68,7 @@ def try_out(mutant: Mutant) -> str:
             return f"the patch does not apply: {applied.stderr.strip()}"
         environment = {**os.environ, "PYTHONPATH": str(tree)}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        command += ["--hypothesis-profile=mutants", "--timeout=600"]
         tests = subprocess.run(
             [*command, *mutant.tests], cwd=tree, env=environment, text=True, capture_output=True,
             timeout=SECONDS,
