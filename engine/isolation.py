@@ -67,7 +67,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints must not get between the messages
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # whoever started this decides when it ends
-    from engine.tasks import carry_out
+    from engine.steps.carry_out import carry_out
 
     task, deaths = pickle.load(source)
     threading.Thread(target=_end_with_parent, args=(source,), daemon=True).start()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from engine.checks import halo_error, real_tile
@@ -68,6 +74,49 @@ def _readable(
     model: ModelFile, plan: StackPlan
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
     """Frames, or the middle of large ones, that can be read and have something in them."""
+    with _watched(plan) as is_safe:
+        if is_safe:
+            yield from _read(model, plan)
+        else:
+            yield _made_up(plan)
+
+
+@contextmanager
+def _watched(plan: StackPlan) -> Iterator[bool]:
+    """Whether a stack's first frames may be read here: not where that has ended a process.
+
+    Nothing is written to the job's folder yet, so that a note of it lies with temporary files.
+    """
+    digest = hashlib.sha256(f"{plan.path} {plan.info.identity}".encode()).hexdigest()[:32]
+    note = Path(tempfile.gettempdir()) / f"stackseg-reading-{digest}"
+    try:
+        writer = int(note.read_text() or 0)
+    except (OSError, ValueError):
+        writer = 0
+    if writer and writer != os.getpid() and not psutil.pid_exists(writer):
+        yield False
+        return
+    with suppress(OSError):
+        note.write_text(str(os.getpid()))
+    try:
+        yield True
+    finally:
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
+
+
+def _made_up(plan: StackPlan) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Pixels in place of frames that may not be read: smooth waves over the whole of their type."""
+    height, width = (min(size, TILE) for size in plan.layout.sizes[2:])
+    y, x = np.mgrid[:height, :width]
+    waves = 0.5 + np.sin(y / 7) * np.cos(x / 9) / 2
+    dtype = np.dtype(plan.info.dtype)
+    highest = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+    frame = np.stack([(waves * highest).astype(dtype)] * len(plan.channels))
+    return frame, np.tile(np.array([0, highest], dtype=np.float32), (len(frame), 1))
+
+
+def _read(model: ModelFile, plan: StackPlan) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
     from engine.stacks.open import open_stack
 
     try:

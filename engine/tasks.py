@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,8 @@ from typing import Any
 from engine.errors import JobStopped
 from engine.isolation import Died, run_isolated
 from engine.records import JobFolder, sentence
-from engine.steps.finish import finish_block
-from engine.steps.part import segment_part
-from engine.steps.stitch import stitch_canvas
-from engine.steps.survey import survey_frame
-from engine.steps.whole import segment_whole
-from engine.steps.work import Frame, Outcome, Task, Work, check_identity
+from engine.steps.carry_out import carry_out
+from engine.steps.work import Frame, Outcome, Task, check_identity
 from engine.worker import in_flight, model_of
 
 DEATHS = 3  # in a process of its own, at the same frame, until it is set aside
@@ -56,21 +51,6 @@ def run_task(task: Task) -> Outcome | None:
             return carry_out(task)
         finally:
             _end(attempt)
-
-
-def carry_out(
-    task: Task, on_frame: Callable[[int, int], None] = lambda t, z: None, deaths: int = 0
-) -> Outcome:
-    """Do one task in this process. `on_frame` is told of each frame before it is touched."""
-    folder = JobFolder(Path(task.context.output))
-    work = Work(task, folder, model_of(task.context), on_frame, attempts=1 + deaths)
-    if task.step == "survey":
-        return survey_frame(work)
-    if task.step == "stitch":
-        return stitch_canvas(work)
-    if task.step == "finish":
-        return finish_block(work)
-    return segment_part(work) if task.stack.layout.is_stitched else segment_whole(work)
 
 
 def forget_attempts() -> None:

@@ -162,6 +162,21 @@ def test_a_region_is_that_part_of_the_whole(
     assert np.abs(part - whole[:, y0 : y1 + 1, x0 : x1 + 1]).max() <= 1e-5 * spread
 
 
+def test_a_region_mirrors_what_the_frame_mirrors() -> None:
+    # A frame of 9 px, padded to 12 by its last pixels: the tile that holds the last one needs
+    # pixels before its own to mirror them.
+    model = networks.unet((4, 6, 8), activation=False, positive=False)
+    runtime, stride, _ = runtime_of(model, 1, 1)
+    frame = np.random.default_rng(0).integers(0, 65536, (1, 9, 9), dtype=np.uint16)
+    statistics = np.float32([[0, 65535]])
+    tiling = FrameTiling(9, 9, stride, 0, 4)
+    whole = predict(frame, statistics, tiling, runtime)
+    region = tiling.region(Window(8, 9), Window(4, 8))
+    pixels = frame[:, region.read_y.as_slice(), region.read_x.as_slice()]
+    part = predict_region(pixels, statistics, region, runtime)
+    assert np.array_equal(part, whole[:, 8:9, 4:8])
+
+
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_one_stride_less_than_the_halo_shows(depth: int) -> None:
     # Positive weights, heavy at the rim of each kernel: nothing cancels, and what lies at the

@@ -29,7 +29,12 @@ def failures(output: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("shape", "bad", "step"), [((12, 30, 32), 5, "segment"), ((4, 50, 60), 2, "survey")]
+    ("shape", "bad", "step"),
+    [
+        ((12, 30, 32), 5, "segment"),
+        ((4, 50, 60), 2, "survey"),
+        ((6, 30, 32), 0, "segment"),  # which is also what a job looks at before it begins
+    ],
 )
 def test_a_frame_that_crashes_its_decoder_is_set_aside(
     tmp_path: Path, shape: tuple[int, ...], bad: int, step: str
@@ -39,7 +44,8 @@ def test_a_frame_that_crashes_its_decoder_is_set_aside(
     whole.complete()
     one = Campaign(job, tmp_path / "out")
     die = {"t": bad, "signal": int(signal.SIGSEGV)}
-    assert one.run(die=die).popen.returncode == SEGV
+    for _ in range(1 if bad else 2):
+        assert one.run(die=die).popen.returncode == SEGV
     assert one.run(die=die).popen.returncode == 1
     (failed,) = failures(one.output)
     assert (failed["t"], failed["z"]) == (bad, 0)

@@ -288,7 +288,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "engine": patch_engine,
     "engine.layout": patch_layout,
     "engine.model_file": patch_model_file,
-    "engine.tasks": patch_tasks,
+    "engine.steps.carry_out": patch_tasks,
     "engine.records": patch_records,
     "engine.steps.stitch": patch_stitch,
     "engine.stacks.units": patch_reader("UnitStack"),

@@ -1,0 +1,30 @@
+"""Which step a task is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.records import JobFolder
+from engine.steps.finish import finish_block
+from engine.steps.part import segment_part
+from engine.steps.stitch import stitch_canvas
+from engine.steps.survey import survey_frame
+from engine.steps.whole import segment_whole
+from engine.steps.work import Outcome, Task, Work
+from engine.worker import model_of
+
+
+def carry_out(
+    task: Task, on_frame: Callable[[int, int], None] = lambda t, z: None, deaths: int = 0
+) -> Outcome:
+    """Do one task in this process. `on_frame` is told of each frame before it is touched."""
+    folder = JobFolder(Path(task.context.output))
+    work = Work(task, folder, model_of(task.context), on_frame, attempts=1 + deaths)
+    if task.step == "survey":
+        return survey_frame(work)
+    if task.step == "stitch":
+        return stitch_canvas(work)
+    if task.step == "finish":
+        return finish_block(work)
+    return segment_part(work) if task.stack.layout.is_stitched else segment_whole(work)
