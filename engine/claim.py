@@ -125,7 +125,7 @@ def _locked(folder: JobFolder, name: str, *, shared: bool = False) -> Iterator[b
     path = folder.private / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
+        file = path.open("a+")  # NFS wants to read what is locked for sharing
     except OSError as error:
         raise sentence(error, folder.root) from error
     with file:

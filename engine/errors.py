@@ -41,7 +41,7 @@ class OutputError(StacksegError):
 class JobStopped(StacksegError):
     """A job that had to stop midway. What is committed stays; the same command goes on."""
 
-    exit_status = 1
+    exit_status = 3
 
 
 class OutOfMemory(JobStopped):

@@ -55,7 +55,9 @@ class DaskExecutor:
     @property
     def _slots(self) -> int:
         """Blocks that can be in flight now: workers of a cluster come and go."""
-        return sum(self._client.nthreads().values())
+        # Where none is there just now, tasks wait for one.
+        slots: int = sum(self._client.nthreads().values())
+        return max(slots, 1)
 
     def site(self, device: str) -> Site:
         """What the workers are: all alike, or UsageError. Memory and cores are of the least."""

@@ -91,14 +91,14 @@ class _Counts:
 
     def add(self, channel: NDArray[Any]) -> None:
         """Count the pixels of one window."""
-        flat = channel.reshape(-1)
-        if self.is_coarse:
-            keys = _ordered_keys(flat) >> 16
-        else:
-            keys = flat if self._shift == 0 else flat.astype(np.int32) - self._shift
-        self._counts += np.bincount(keys, minlength=2**16)
-        self.lowest = min(self.lowest, np.float32(flat.min()))
-        self.highest = max(self.highest, np.float32(flat.max()))
+        for flat in _pieces(channel):
+            if self.is_coarse:
+                keys = _ordered_keys(flat) >> 16
+            else:
+                keys = flat if self._shift == 0 else flat.astype(np.int32) - self._shift
+            self._counts += np.bincount(keys, minlength=2**16)
+            self.lowest = min(self.lowest, np.float32(flat.min()))
+            self.highest = max(self.highest, np.float32(flat.max()))
 
     def _find(self, levels: tuple[float, ...]) -> list[tuple[int, int]]:
         """For each level the value (or upper half) at its rank, and the rank within that."""
@@ -128,10 +128,11 @@ class _Refinement:
 
     def add(self, channel: NDArray[Any]) -> None:
         """Count the pixels of one window."""
-        keys = _ordered_keys(channel.reshape(-1))
-        for upper, counts in self._counts.items():
-            lower = keys[keys >> 16 == upper] & 0xFFFF
-            counts += np.bincount(lower, minlength=2**16)
+        for flat in _pieces(channel):
+            keys = _ordered_keys(flat)
+            for upper, counts in self._counts.items():
+                lower = keys[keys >> 16 == upper] & 0xFFFF
+                counts += np.bincount(lower, minlength=2**16)
 
     def values(self, levels: tuple[float, ...]) -> NDArray[np.float32]:
         """The percentiles."""
@@ -140,6 +141,12 @@ class _Refinement:
             for upper, rank in self._wanted
         ]
         return _from_keys(np.array(keys, dtype=np.uint32))
+
+
+def _pieces(channel: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """A million pixels at a time: NumPy counts them as 64-bit indices."""
+    flat = channel.reshape(-1)
+    return (flat[start : start + 2**20] for start in range(0, flat.size, 2**20))
 
 
 def _ordered_keys(values: NDArray[np.float32]) -> NDArray[np.uint32]:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -29,7 +30,11 @@ class Died:
 def run_isolated(task: Task, deaths: int) -> Outcome | Died:
     """Do a task in a child. What the task raises is raised here. `deaths`: it has had before."""
     command = [sys.executable, "-m", "engine.isolation"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    # In a group of its own: a Ctrl-C at the terminal is for the job, which lets blocks finish.
+    group = None if sys.platform == "win32" else 0
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group
+    ) as child:
         assert child.stdin is not None and child.stdout is not None
         frame: Frame | None = None
         try:
@@ -48,7 +53,8 @@ def run_isolated(task: Task, deaths: int) -> Outcome | Died:
             status = child.wait()
             return Died(frame, _how(status))
         finally:
-            child.stdin.close()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
             child.wait()
 
 
@@ -79,11 +85,13 @@ def main() -> None:
             sink.flush()
 
     try:
-        outcome = carry_out(task, lambda t, z: tell("frame", (t, z)), deaths)
+        outcome = carry_out(task, lambda frame: tell("frame", frame), deaths)
     except Exception as error:  # all of them are the parent's to judge
         tell("error", error)
     else:
         tell("done", outcome)
+    sink.flush()
+    os._exit(0)  # a thread still waits for the parent: the interpreter would trip over it
 
 
 def _end_with_parent(source: BinaryIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,7 +18,7 @@ from engine.plan import check_apart
 from engine.precheck import measured_halo_error
 from engine.prepare import Prepared, check_device, identity, prepare_job, prepare_merge
 from engine.progress import Progress, SilentProgress
-from engine.records import JobFolder
+from engine.records import STOP, JobFolder
 from engine.report import files as report
 from engine.run import JobSummary, Run, summarise
 from engine.settings import JobSettings
@@ -52,6 +53,7 @@ def run_job(
             log.warning(warning)
         folder = JobFolder(settings.output)
         check_apart(job.plan, settings.output)
+        _tell_of_disk(job)
         return _claim_and_run(job, folder, executor, progress, stack)
 
 
@@ -64,6 +66,7 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
         keep_model(job.model)
         stack.enter_context(lock(folder))
         claim(folder, identity(job), fresh=False, alone=True)
+        folder.forget_stop(STOP)
         if (ended := report.read(folder)) is not None:
             return summarise(job, ended, already_complete=True)
         if missing := _missing(job, folder):
@@ -133,9 +136,27 @@ def _missing(job: Prepared, folder: JobFolder) -> str:
     return "; ".join(parts[:5])
 
 
+def _tell_of_disk(job: Prepared) -> None:
+    """A night's work should not find out at the end that the disk is too small."""
+    place = job.settings.output.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < job.plan.disk_bytes:
+        log.warning(
+            "%s has %.1f GB free, and the labels may take %.1f GB; a full disk stops the job, and "
+            "the same command goes on once there is room",
+            place, free / 2**30, job.plan.disk_bytes / 2**30,
+        )  # fmt: skip
+
+
 def _halo_errors(job: Prepared, in_process: bool) -> Iterator[str]:
+    from engine.runtimes.onnxruntime import runtime_name
+
     # What a halo changes does not depend on the device; a cluster's may not be there here.
-    context = _context(job, "") if in_process else replace(_context(job, ""), device="cpu")
+    context = _context(job, "")
+    if not in_process:
+        context = replace(context, device="cpu", caution=0, runtime=runtime_name("cpu"))
     return measured_halo_error(job.model, job.plan, partial(runtime_for, context))
 
 
@@ -145,7 +166,7 @@ def _context(job: Prepared, identity_sha256: str) -> JobContext:
         version=__version__,
         output=str(job.settings.output.resolve()),
         identity_sha256=identity_sha256,
-        stop=f"stop-{shard.replace('/', '-of-')}" if shard else "stop",
+        stop=f"{STOP}-{shard.replace('/', '-of-')}" if shard else STOP,
         model_path=str(job.model.path),
         model_sha256=job.model.sha256,
         device=job.site.device,

@@ -18,6 +18,7 @@ from engine.graph.memory import activation_bytes
 from engine.layout import LabelLayout
 from engine.model_file import ModelFile
 from engine.stacks.base import StackInfo
+from engine.stacks.windows import window_shape
 from engine.tiling import FrameTiling, Window, round_up
 
 MB = 2**20
@@ -153,9 +154,11 @@ def _frame_bytes(
         rows = max(r.read_y.size for r in regions)
         columns = max(r.read_x.size for r in regions)
         pixels = layout.block_size[2] * layout.block_size[3]
+        window = window_shape(info)  # of the survey, which goes through the frame first
+        surveyed = info.read_bytes(*window, n_in) + math.prod(window) * n_in
     else:
         rows, columns = tiling.padded
-        pixels = rows * columns
+        pixels, surveyed = rows * columns, 0
     read = info.read_bytes(min(rows, tiling.height), min(columns, tiling.width), n_in)
     padded = rows * columns * np.dtype(info.dtype).itemsize * n_in
     kept = layout.block_size[1] if layout.connect_z else 1  # planes labelled together
@@ -163,7 +166,7 @@ def _frame_bytes(
     channel = pixels * np.dtype(info.dtype).itemsize * (kept - 1)
     labels = pixels * (4 + 1) * kept  # and the mask they come from
     counted = pixels * 8  # NumPy counts 16-bit pixels as 64-bit indices
-    return read + padded + probabilities + channel + labels + counted
+    return max(read + padded + probabilities + channel + labels + counted, surveyed)
 
 
 def _middle(layout: LabelLayout) -> tuple[Window, Window]:
@@ -182,10 +185,11 @@ def _stitch_bytes(layout: LabelLayout) -> int:
     """A row of blocks with its pieces, and the widest pair of faces as it is compared."""
     if not layout.is_stitched:
         return 0
-    _, planes, height, width = layout.block_size
-    row = layout.sizes[3] * height * (layout.grid[2] if layout.connect_z else 1)
-    t = layout.block_size[0]
-    pieces = row * planes * t // PIECE_PIXELS * PIECE_BYTES
+    t, planes, height, width = layout.block_size
+    row = t * planes * height * layout.sizes[3]
+    if layout.connect_z:  # where planes connect, nearly every object spans blocks: all are held
+        row = t * math.prod(layout.sizes[1:])
+    pieces = row // PIECE_PIXELS * PIECE_BYTES
     face = t * max(
         planes * max(height, width), height * width if layout.connect_z else 0
     )  # fmt: skip

@@ -16,12 +16,13 @@ import psutil
 from numpy.typing import NDArray
 
 from engine.checks import halo_error, real_tile
-from engine.errors import FrameError, JobStopped, StackError
+from engine.errors import FrameError
 from engine.intensity import frame_statistics
 from engine.model_file import ModelFile
 from engine.plan import Plan, StackPlan
 from engine.runtimes.base import Runtime
 from engine.tiling import FrameTiling
+from engine.worker import open_unchanged
 
 TRIES = 5  # frames looked at until one has something in it
 TILE = 512  # px; of the tile that the device is tried on
@@ -57,10 +58,12 @@ def measured_halo_error(model: ModelFile, plan: Plan, runtime_of: Any) -> Iterat
         for frame, statistics in _readable(model, stack):
             tiling = stack.tiling
             runtime: Runtime = runtime_of(stack.info.dtype)
-            side = max(tiling.tile_shape)
+            # A frame or its middle may be smaller than a tile: half of it stands for the tile.
+            half = max(frame.shape[1:]) // 2 // tiling.stride * tiling.stride
+            side = max(min(max(tiling.tile_shape), half), 2 * tiling.halo + tiling.stride)
             found = halo_error(
                 frame, statistics, tiling.stride, side, tiling.halo, runtime,
-                threshold=plan.rules.threshold, limit=min(SIDE, side),
+                threshold=plan.rules.threshold, limit=min(SIDE, max(tiling.tile_shape)),
             )  # fmt: skip
             yield (
                 f"{stack.name}: with a halo of {tiling.halo} px probabilities of one frame differ "
@@ -89,20 +92,29 @@ def _watched(plan: StackPlan) -> Iterator[bool]:
     """
     digest = hashlib.sha256(f"{plan.path} {plan.info.identity}".encode()).hexdigest()[:32]
     note = Path(tempfile.gettempdir()) / f"stackseg-reading-{digest}"
-    try:
-        writer = int(note.read_text() or 0)
-    except (OSError, ValueError):
-        writer = 0
-    if writer and writer != os.getpid() and not psutil.pid_exists(writer):
-        yield False
-        return
+    me = f"{os.getpid()} {psutil.Process().create_time()}"
     with suppress(OSError):
-        note.write_text(str(os.getpid()))
+        if (writer := note.read_text()) and writer != me and not _lives(writer):
+            yield False
+            return
+    with suppress(OSError):
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(note, flags, 0o600), "w") as file:
+            file.write(me)
     try:
         yield True
     finally:
         with suppress(OSError):
             note.unlink(missing_ok=True)
+
+
+def _lives(writer: str) -> bool:
+    """Whether the process that wrote a note is there still, and not another of its number."""
+    number, _, begun = writer.partition(" ")
+    try:
+        return str(psutil.Process(int(number)).create_time()) == begun
+    except (psutil.Error, ValueError):
+        return False
 
 
 def _made_up(plan: StackPlan) -> tuple[NDArray[Any], NDArray[np.float32]]:
@@ -117,12 +129,7 @@ def _made_up(plan: StackPlan) -> tuple[NDArray[Any], NDArray[np.float32]]:
 
 
 def _read(model: ModelFile, plan: StackPlan) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
-    from engine.stacks.open import open_stack
-
-    try:
-        stack = open_stack(plan.path, plan.axes)
-    except StackError as error:
-        raise JobStopped(f"{error}; once it can be read again, the same command goes on") from error
+    stack = open_unchanged(plan)
     layout = plan.layout
     with stack:
         windows = [_middle(size, model.spec.stride) for size in layout.sizes[2:]]

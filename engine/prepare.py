@@ -20,6 +20,7 @@ from engine.store import label_path
 if TYPE_CHECKING:
     from engine.executors import DaskExecutor
 
+NO_LIMIT = 2**50  # bytes
 log = logging.getLogger("stackseg")
 
 
@@ -48,8 +49,12 @@ def prepare_merge(folder: JobFolder) -> Prepared:
         raise OutputError(f"{folder.root}: holds no job that could be completed")
     settings |= {"output": folder.root, "shard": None, "device": "cpu", "scheduler": None}
     settings |= {"retry_failed": False, "fresh": False, "workers": None, "memory": None}
-    # No network runs here: what the shards ran it on is what the job's labels were made by.
-    site = replace(local_site("cpu"), runtime=str(known["runtime"]))
+    # A tile is part of what a job is only where it is not exact.
+    tiles = [stack["tile"] for stack in known["stacks"].values() if stack.get("tile")]
+    settings |= {"tile": tiles[0]} if tiles else {}
+    # No network runs here: what the shards ran it on is what the job's labels were made by, and
+    # what it needed of memory is no matter.
+    site = replace(local_site("cpu"), runtime=str(known["runtime"]), memory_bytes=NO_LIMIT)
     return prepare_job(JobSettings(**settings), site)
 
 
@@ -103,6 +108,8 @@ def identity(job: Prepared) -> dict[str, Any]:
                 "path": stack.path,
                 "content": stack.info.identity,
                 "axes": stack.info.axes,
+                "pixel_size_um": stack.info.pixel_size_um,
+                "time_step_s": stack.info.time_step_s,
                 "channel": list(stack.channels),
                 "frames": _selection(stack.layout),
                 "layout": asdict(stack.layout),

@@ -27,6 +27,10 @@ class Progress(Protocol):
         """Context of a job of `total` frames, `done` of them, with `objects`, by an earlier run."""
         ...
 
+    def begin(self, step: str) -> None:
+        """A step begins: survey, segment, stitch or finish."""
+        ...
+
     def advance(self, outcome: Outcome) -> None:
         """A block has been committed."""
         ...
@@ -39,6 +43,9 @@ class SilentProgress:
     def showing(self, total: int, done: float, objects: int) -> Iterator[None]:
         """See `Progress`."""
         yield
+
+    def begin(self, step: str) -> None:
+        """See `Progress`."""
 
     def advance(self, outcome: Outcome) -> None:
         """See `Progress`."""
@@ -56,6 +63,7 @@ class LineProgress:
         """See `Progress`."""
         self._total, self._before, self._done, self._objects = total, done, done, objects
         self._begin, self._failed = time.monotonic(), 0
+        self._step, self._tasks = "segment", 0
         if not self._stream.isatty():
             ended = threading.Event()
             clock = threading.Thread(target=self._tell_until, args=(ended,), daemon=True)
@@ -74,8 +82,13 @@ class LineProgress:
         with Live(console=console, refresh_per_second=4, get_renderable=self._line):
             yield
 
+    def begin(self, step: str) -> None:
+        """See `Progress`."""
+        self._step, self._tasks = step, 0
+
     def advance(self, outcome: Outcome) -> None:
         """See `Progress`."""
+        self._tasks += 1
         self._done += outcome.frames
         self._objects += outcome.objects
         self._failed += len(outcome.failed)
@@ -94,6 +107,7 @@ class LineProgress:
             f"{_frames(self._done)} of {self._total:,} frames, {speed:.1f} frames/s, "
             f"{_clock(left)} left, {self._objects:,} objects"
             + (f", {self._failed:,} frames set aside" if self._failed else "")
+            + (f"; {self._step}: {self._tasks:,} done" if self._step != "segment" else "")
         )
 
 
@@ -112,8 +126,17 @@ class JsonProgress:
         """See `Progress`."""
         with self._inner.showing(total, done, objects):
             self._event("start", frames=total, frames_done=done)
-            yield
+            try:
+                yield
+            except BaseException as error:
+                self._event("stopped", reason=str(error) or type(error).__name__)
+                raise
             self._event("end")
+
+    def begin(self, step: str) -> None:
+        """See `Progress`."""
+        self._inner.begin(step)
+        self._event("step", step=step)
 
     def advance(self, outcome: Outcome) -> None:
         """See `Progress`."""

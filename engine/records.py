@@ -4,7 +4,7 @@
       identity.json             what the job is: model, inputs, settings that change results
       lock                      held while a job runs; the system lets go of it if the job dies
       staging/                  objects on their way; whatever is found here is swept away
-      stop                      while it is there, no block is begun, on whatever machine
+      stop, stop-3-of-8         while it is there, no block is begun, on whatever machine
       records/NAME/000012.json  one immutable record per block: the commit point
       canvases/NAME/000003.json the same for what is stitched: frames cut into regions
       objects/NAME/000012.parquet, timings/NAME/segment/000012.json
@@ -24,15 +24,16 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from engine.errors import OutputError
+from engine.errors import JobStopped, OutputError
 from engine.layout import Block, Canvas
 
 PRIVATE = ".stackseg"
+STOP = "stop"  # ends every run of the job; "stop-3-of-8" that shard
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -129,15 +130,16 @@ class JobFolder:
         (self.private / stop).touch()
 
     def forget_stop(self, stop: str) -> None:
-        """A run begins: what an earlier one was asked is no longer asked."""
+        """A run begins or has ended: what it was asked is no longer asked."""
         try:
-            (self.private / stop).unlink(missing_ok=True)
+            for name in {stop, STOP}:
+                (self.private / name).unlink(missing_ok=True)
         except OSError as error:
             raise sentence(error, self.private / stop) from error
 
     def stopping(self, stop: str) -> bool:
         """Whether a run has been asked to stop."""
-        return (self.private / stop).exists()
+        return (self.private / stop).exists() or (self.private / STOP).exists()
 
     # -- places -------------------------------------------------------------------------------
 
@@ -183,6 +185,15 @@ class JobFolder:
         if not folder.is_dir():
             return set()
         return {int(p.stem) for p in folder.iterdir() if p.suffix == ".json" and p.stem.isdecimal()}
+
+    def take_back(self, paths: Iterable[Path], why: object) -> NoReturn:
+        """What was needed is damaged: it goes, so that it is made again; JobStopped."""
+        paths = list(paths)
+        for path in paths:
+            self.remove(path)
+        raise JobStopped(
+            f"{paths[0]}: is gone or damaged ({why}); run the same command again to have it made"
+        )
 
     def forget_work(self) -> None:
         """Remove what was only on the way, once every block is committed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,11 @@ from engine.plan import StackPlan
 from engine.prepare import Prepared
 from engine.records import JobFolder
 from engine.stacks.base import Stack
-from engine.steps.survey import windows_of
+from engine.stacks.windows import windows_of
 from engine.steps.whole import shard_path
 from engine.steps.work import Frame
+
+AT_ONCE = 256  # rows on their way to be compared
 
 
 def check_begun(folder: JobFolder) -> dict[str, Any]:
@@ -77,12 +80,15 @@ def _rows(record: dict[str, Any] | None) -> list[dict[str, Any]]:
 def _take_back(folder: JobFolder, stack: StackPlan) -> None:
     """A canvas with a failed frame is stitched anew, from new parts.
 
+    So is one that is not stitched yet: its parts may hold failed frames, or another input's.
+
     Its record goes last: after an end in the middle, the canvas still tells what failed. Records
     of its blocks are taken back when it is stitched.
     """
     for canvas in stack.layout.canvases():
-        rows = _rows(folder.canvas_record(stack.name, canvas))
-        if any(row["status"] == "failed" for row in rows):
+        record = folder.canvas_record(stack.name, canvas)
+        has_failed = any(row["status"] == "failed" for row in _rows(record))
+        if has_failed or record is None:
             folder.remove(folder.root / "job.json")
             for block in canvas.blocks:
                 folder.remove(folder.place("work/parts", stack.name, block))
@@ -108,7 +114,7 @@ def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
     """OutputError where a frame that was done is another one now."""
     from engine.stacks.open import open_stack
 
-    with open_stack(plan.path, plan.axes) as stack, ThreadPoolExecutor(job.site.cores) as pool:
+    with open_stack(plan.path, plan.axes) as stack, ThreadPoolExecutor(job.plan.workers) as pool:
 
         def compare(row: dict[str, Any]) -> None:
             where = f"{plan.info.path}: frame t={row['t']} z={row['z']}"
@@ -124,8 +130,10 @@ def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
                     "another --output"
                 )
 
-        for _ in pool.map(compare, _done(folder, job, plan)):
-            pass
+        rows = _done(folder, job, plan)
+        while some := list(itertools.islice(rows, AT_ONCE)):
+            for _ in pool.map(compare, some):
+                pass
 
 
 def _digest(stack: Stack, plan: StackPlan, t: int, z: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -58,12 +58,18 @@ class Run:
         self.job, self.folder, self.context = job, folder, context
         self.executor, self.progress = executor, progress
         self.told = told or report.Run(started=time.time())
+        # Failed frames of committed blocks that are to be done again, by stack and block.
+        self._again = {
+            (stack.name, block): frames
+            for stack in job.plan.stacks
+            for block, frames in retry.failed_frames(folder, job, stack).items()
+        }
 
     def carry_out(self, steps: tuple[str, ...], *, complete: bool) -> JobSummary:
         """Do what is left of `steps`; with `complete`, write the tables where nothing is."""
         job, folder = self.job, self.folder
         begin = time.perf_counter()
-        before = _before(job, folder)
+        before = _before(job, folder, self._again)
         try:
             self._write_metadata()
             showing = self.progress.showing(job.plan.n_frames, before.frames, before.objects)
@@ -72,13 +78,17 @@ class Run:
                     tasks = self._tasks(step)
                     if (first := next(tasks, None)) is None:
                         continue
+                    self.progress.begin(step)
                     for outcome in self.executor.run(itertools.chain([first], tasks)):
                         self.told.frames += outcome.frames
                         self.told.failed += len(outcome.failed)
+                        if step == "segment":
+                            self._again.pop((outcome.stack, outcome.index), None)
                         self.progress.advance(outcome)
                     if folder.stopping(self.context.stop):
                         break
                 stopped = folder.stopping(self.context.stop) and self._is_left(steps)
+                folder.forget_stop(self.context.stop)
             self.told.seconds += time.perf_counter() - begin
             ended = report.write(folder, job, self.told) if complete and not stopped else None
         except OutputError as error:
@@ -92,11 +102,16 @@ class Run:
 
     def _tasks(self, step: str) -> Iterator[Task]:
         for stack, is_mine in self._shares():
-            only = retry.failed_frames(self.folder, self.job, stack) if step == "segment" else {}
-            for block, frames in only.items():
+            again = {} if step != "segment" else {
+                block: frames
+                for (name, block), frames in self._again.items()
+                if name == stack.name
+            }  # fmt: skip
+            for block, frames in again.items():
                 yield Task(self.context, stack, step, block, only=frames)
             for index in todo(step, stack, self.folder, self.job.model.spec, is_mine):
-                yield Task(self.context, stack, step, index)
+                if index not in again:
+                    yield Task(self.context, stack, step, index)
 
     def _shares(self) -> Iterator[tuple[StackPlan, Callable[[int], bool]]]:
         """Each stack, with what tells whether a block of it is this run's."""
@@ -112,7 +127,7 @@ class Run:
 
     def _is_left(self, steps: tuple[str, ...]) -> bool:
         spec = self.job.model.spec
-        return any(
+        return bool(self._again) or any(
             any(True for _ in todo(step, stack, self.folder, spec, is_mine))
             for step in steps
             for stack, is_mine in self._shares()
@@ -146,12 +161,14 @@ class _Before:
     objects: int
 
 
-def _before(job: Prepared, folder: JobFolder) -> _Before:
+def _before(job: Prepared, folder: JobFolder, again: Container[tuple[str, int]]) -> _Before:
     frames, objects = 0.0, 0
     for stack in job.plan.stacks:
         layout = stack.layout
         pixels = layout.sizes[2] * layout.sizes[3]
         for block in layout.blocks():
+            if (stack.name, block.index) in again:
+                continue
             shard = shard_path(folder.root, stack, job.model.spec, block)
             record = folder.record(stack.name, block, shard)
             part = folder.place("work/parts", stack.name, block.index)

@@ -30,7 +30,9 @@ class JobSettings(BaseModel):
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
     device: str = "auto"
     memory: str | None = None  # "8GB": the most that may be used; None: what is free
-    grace: Annotated[float, Field(ge=0)] = 20.0  # s that SIGTERM leaves the blocks in flight
+    grace: Annotated[float, Field(ge=0, le=86_400)] = (
+        20.0  # s that SIGTERM leaves the blocks in flight
+    )
     fresh: bool = False  # start over instead of going on with an unfinished job
     retry_failed: bool = False  # do the frames again that were set aside
     shard: Annotated[str, Field(pattern=r"^[0-9]+/[0-9]+$")] | None = None  # "3/8": a part of it

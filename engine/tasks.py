@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.errors import JobStopped
 from engine.isolation import Died, run_isolated
-from engine.records import JobFolder, sentence
+from engine.records import STOP, JobFolder, sentence
 from engine.steps.carry_out import carry_out
 from engine.steps.work import Frame, Outcome, Task, check_identity
 from engine.worker import in_flight, model_of
@@ -42,7 +42,9 @@ def run_task(task: Task) -> Outcome | None:
     model_of(context)
     with in_flight(context):
         check_identity(folder, context)  # or an attempt would be noted in the folder beneath
-        attempt = folder.place(f"attempts/{task.stack.name}", task.step, task.index)
+        # By shard: shards may survey the same frame, and are not each other's deaths.
+        shard = context.stop.removeprefix(STOP)
+        attempt = folder.place(f"attempts/{task.stack.name}", task.step + shard, task.index)
         if attempt.exists():
             with _apart:
                 return _run_apart(task, attempt)
@@ -55,10 +57,9 @@ def run_task(task: Task) -> Outcome | None:
 
 def forget_attempts() -> None:
     """Called before this process is ended on purpose: what it was at did not kill it."""
-    with _lock:
-        for attempt in _open:
-            with suppress(OSError):
-                attempt.unlink(missing_ok=True)
+    for attempt in list(_open):  # without the lock: a disk that hangs must not hold up the end
+        with suppress(OSError):
+            attempt.unlink(missing_ok=True)
 
 
 def _begin(attempt: Path) -> None:

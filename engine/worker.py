@@ -101,16 +101,10 @@ def in_flight(context: JobContext) -> threading.Semaphore:
 
 
 def model_of(context: JobContext) -> ModelFile:
-    """The job's model; JobStopped where this worker would not give the same results."""
-    from engine.runtimes.onnxruntime import runtime_name
+    """The job's model; JobStopped where this worker has another, or another version."""
 
     def load() -> ModelFile:
-        here = (__version__, runtime_name(context.device, context.caution))
-        if here != (context.version, context.runtime):
-            raise JobStopped(
-                f"a worker runs stackseg {here[0]} on {here[1]}, and the job {context.version} on "
-                f"{context.runtime}; install the same versions on every worker"
-            )
+        _check_same(f"stackseg {__version__}", f"stackseg {context.version}")
         model = open_model(context.model_path)
         if model.sha256 != context.model_sha256:
             raise JobStopped(
@@ -123,36 +117,55 @@ def model_of(context: JobContext) -> ModelFile:
 
 
 def runtime_for(context: JobContext, dtype: str) -> Runtime:
-    """This process's session for pixels of a type."""
-    from engine.runtimes.onnxruntime import OnnxRuntime
+    """This process's session for pixels of a type; JobStopped where it is another runtime's."""
+    from engine.runtimes.onnxruntime import OnnxRuntime, runtime_name
 
     key = (context.model_sha256, dtype, context.device, context.caution, context.threads)
     model = model_of(context)
-    found: Runtime = _runtimes.get(
-        key,
-        lambda: OnnxRuntime(model, dtype, context.device, context.threads, context.caution),
-    )
+
+    def make() -> Runtime:
+        # Asked only where the network runs: stitching needs no device.
+        _check_same(runtime_name(context.device, context.caution), context.runtime)
+        return OnnxRuntime(model, dtype, context.device, context.threads, context.caution)
+
+    found: Runtime = _runtimes.get(key, make)
     return found
+
+
+def _check_same(here: str, there: str) -> None:
+    if here != there:
+        raise JobStopped(
+            f"a worker runs {here}, and the job {there}; install the same versions on every worker"
+        )
 
 
 def stack_of(plan: StackPlan) -> Stack:
-    """The open stack; JobStopped where it is gone or has changed."""
+    """The open stack, kept by this process; JobStopped where it is gone or has changed."""
+    key = (plan.path, plan.axes, plan.info.identity)
+    found: Stack = _stacks.get(key, lambda: open_unchanged(plan))
+    return found
+
+
+def open_unchanged(plan: StackPlan) -> Stack:
+    """Open a stack anew; JobStopped where it is gone or has changed."""
     from engine.stacks.open import open_stack
 
-    def reopen() -> Stack:
-        try:
-            stack = open_stack(plan.path, plan.axes)
-        except StackError as error:
-            raise JobStopped(
-                f"{error}; once it can be read again, the same command goes on"
-            ) from error
-        if stack.info.identity != plan.info.identity:
-            stack.close()
-            raise JobStopped(f"{plan.info.path}: has changed since the job began")
-        return stack
+    try:
+        stack = open_stack(plan.path, plan.axes)
+    except StackError as error:
+        raise JobStopped(f"{error}; once it can be read again, the same command goes on") from error
+    if stack.info.identity != plan.info.identity:
+        stack.close()
+        raise JobStopped(
+            f"{plan.info.path}: has changed since the job began; once it is what it was, the same "
+            "command goes on, or start over with --fresh"
+        )
+    return stack
 
-    found: Stack = _stacks.get((plan.path, plan.axes, plan.info.identity), reopen)
-    return found
+
+def check_unchanged(plan: StackPlan) -> None:
+    """JobStopped where the input is not, any more, what the job began with. Opens it anew."""
+    open_unchanged(plan).close()
 
 
 def tiling_of(context: JobContext, plan: StackPlan) -> FrameTiling:

@@ -93,13 +93,12 @@ def segment(
     Exit status: 0 done, or already complete
                  1 some stacks or frames failed, the rest is complete
                  2 wrong use, unusable model, or no input that can be opened
+                 3 stopped midway: the disk is full, an input is gone; the same command goes on
                  130 interrupted; the same command goes on
     """
-    from engine.claim import check_writable
     from engine.commands import running
 
     settings = running.settings(frames=frames, **options)
     if dry_run:
-        check_writable(settings.output)
-        return running.show_plan(settings)
+        return running.show_plan(settings, for_output=True)
     return running.segment(settings, quiet=quiet, json_log=json_log)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from engine.records import JobFolder
@@ -11,14 +10,12 @@ from engine.steps.part import segment_part
 from engine.steps.stitch import stitch_canvas
 from engine.steps.survey import survey_frame
 from engine.steps.whole import segment_whole
-from engine.steps.work import Outcome, Task, Work
+from engine.steps.work import OnFrame, Outcome, Task, Work
 from engine.worker import model_of
 
 
-def carry_out(
-    task: Task, on_frame: Callable[[int, int], None] = lambda t, z: None, deaths: int = 0
-) -> Outcome:
-    """Do one task in this process. `on_frame` is told of each frame before it is touched."""
+def carry_out(task: Task, on_frame: OnFrame = lambda frame: None, deaths: int = 0) -> Outcome:
+    """Do one task here. `on_frame` is told of each frame before it is touched, and None after."""
     folder = JobFolder(Path(task.context.output))
     work = Work(task, folder, model_of(task.context), on_frame, attempts=1 + deaths)
     if task.step == "survey":

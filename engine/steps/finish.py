@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import JobStopped
 from engine.labels.components import bands
 from engine.steps.whole import shard_path
 from engine.steps.work import Outcome, Work
@@ -21,16 +20,18 @@ def finish_block(work: Work) -> Outcome:
     layout = plan.layout
     block = layout.block(work.task.index)
     with work.watch.stage("read"):
+        path = folder.place("work/labels", plan.name, block.index, ".shard")
+        part = folder.place("work/parts", plan.name, block.index)
         try:
-            path = folder.place("work/labels", plan.name, block.index, ".shard")
-            provisional = decode_shard(provisional_layout(layout), path.read_bytes())
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != (folder.read_json(part) or {})["labels_sha256"]:
+                raise ValueError("its SHA-256 differs")
+            provisional = decode_shard(provisional_layout(layout), data)
             if work.model.spec.gives_instances:
                 path = folder.place("work/maps", plan.name, block.index, ".npy")
                 final = load_array(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise JobStopped(
-                f"{path}: is gone or damaged ({error}); run the same command again to have it made"
-            ) from error
+        except (OSError, ValueError, LookupError) as error:
+            folder.take_back([path] if path.suffix == ".npy" else [path, part], error)
     shard = new_shard(layout)
     with work.watch.stage("labels"):
         if work.model.spec.gives_instances:

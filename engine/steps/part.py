@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import FrameError, JobStopped
+from engine.errors import FrameError
 from engine.labels.components import bands, first_pixels, label_areas, label_part
 from engine.labels.stitch import faces_of
 from engine.layout import Block, LabelLayout
@@ -87,13 +87,14 @@ def _surveyed(work: Work, t: int, z: int) -> tuple[NDArray[np.float32], dict[str
     """Statistics of a cut frame; FrameError where it was set aside when it was surveyed."""
     plan = work.plan
     path = work.folder.place("work/survey", plan.name, plan.layout.frame_index(t, z))
-    row = work.folder.read_json(path)
-    if row is None:
-        raise JobStopped(f"{path}: is gone or damaged; run the same command again to go on")
-    if row["status"] == "failed":
+    row = work.folder.read_json(path) or {}
+    if row.get("status") == "failed":
         raise FrameError(row["reason"])
-    told = {key: row[key] for key in ("sha256", "missing_chunks")}
-    return np.array(row["statistics"], dtype=np.float32), told
+    try:
+        told = {key: row[key] for key in ("sha256", "missing_chunks")}
+        return np.array(row["statistics"], dtype=np.float32), told
+    except (LookupError, ValueError) as error:
+        work.folder.take_back([path], error)
 
 
 def _add_objects(

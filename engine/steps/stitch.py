@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import JobStopped
 from engine.labels.stitch import FinalIds, Joined, contacts, forward_offsets, join
 from engine.layout import Canvas
 from engine.measure import ClassSums, FrameRow, FrameSums, ObjectSums, merged, objects_of
@@ -54,6 +53,9 @@ def stitch_canvas(work: Work) -> Outcome:
                 rows, count = _add_classes(work, canvas, known), 0
         with staged.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+    work.check_identity()
+    if folder.canvas_record(plan.name, canvas) is not None:  # another worker was faster
+        return Outcome(plan.name, work.task.step, canvas.index, seconds=work.watch.seconds)
     for block in canvas.blocks:
         # Their labels bear the ids of an earlier stitching, if any.
         folder.remove(folder.place("records", plan.name, block))
@@ -70,9 +72,7 @@ def _gather(work: Work, canvas: Canvas) -> _Parts:
     counts: dict[int, int] = {}
     frames: dict[int, dict[str, Any]] = {}
     for block in canvas.blocks:
-        record = folder.read_json(folder.place("work/parts", plan.name, block))
-        if record is None:
-            raise JobStopped(f"{plan.name}: block {block} is gone; run the same command again")
+        record = _checked(work, block)
         parts[block] = Part(folder.place("work/parts", plan.name, block, ".npz"))
         counts[block] = record["count"]
         for row in record["frames"]:
@@ -89,6 +89,21 @@ def _gather(work: Work, canvas: Canvas) -> _Parts:
         start[block] = total
         total += counts[block]
     return _Parts(parts, start, counts, frames)
+
+
+def _checked(work: Work, block: int) -> dict[str, Any]:
+    """The record of a part that is what it was; one that is damaged is taken back."""
+    places = [work.folder.place("work/parts", work.plan.name, block, s) for s in (".json", ".npz")]
+    record = work.folder.read_json(places[0]) or {}
+    try:
+        with places[1].open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest == record["part_sha256"]:
+            return record
+        why = "its SHA-256 differs"
+    except (OSError, LookupError) as error:
+        why = str(error)
+    work.folder.take_back(places, why)
 
 
 def _frame_of(work: Work, number: int) -> int:
@@ -109,6 +124,7 @@ def _stitch(
             # Looked up by local id; 0 is the background.
             new = np.r_[0, ids].astype(work.plan.layout.dtype)
             path = work.folder.place("work/maps", work.plan.name, block, ".npy")
+            work.check_identity()
             work.folder.put(path, save_array(new))
             pieces = known.parts[block].pieces() if known.counts[block] else {}
             if pieces:
@@ -173,6 +189,9 @@ class _Spanning:
         self._rows: NDArray[Any] = np.zeros(0)
         if gathered:
             self._sums, self._rows = self._merged(gathered, n)
+            order = np.argsort(self._rows, kind="stable")
+            self._rows = self._rows[order]
+            self._sums = {name: values[order] for name, values in self._sums.items()}
 
     def _add_ids(self, joined: Joined, known: _Parts, block: int) -> None:
         part = known.parts[block]
@@ -203,9 +222,10 @@ class _Spanning:
         """Pieces that are told with a row of blocks, under their final ids; small ones dropped."""
         if not self._sums:
             return dict(_NOTHING)
-        label = final.of_groups(self._sums["label"])
-        keep = (self._rows == row) & (label > 0)
-        return {k: v[keep] for k, v in {**self._sums, "label": label}.items()}
+        start, stop = np.searchsorted(self._rows, (row, row + 1))
+        told = {name: values[start:stop] for name, values in self._sums.items()}
+        label = final.of_groups(told["label"])
+        return {k: v[label > 0] for k, v in {**told, "label": label}.items()}
 
 
 _NOTHING: ObjectSums = {

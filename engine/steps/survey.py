@@ -10,13 +10,9 @@ from numpy.typing import NDArray
 
 from engine.errors import FrameError
 from engine.intensity import windowed_statistics
-from engine.layout import REGION
-from engine.stacks.base import StackInfo
+from engine.stacks.windows import windows_of
 from engine.steps.work import ATTEMPTS, Outcome, Work
-from engine.tiling import round_up
 from engine.worker import stack_of
-
-WINDOW_PIXELS = 4 * 2**20  # px read at once, or a little more: whole strips, tiles or chunks
 
 
 def survey_frame(work: Work) -> Outcome:
@@ -57,16 +53,3 @@ def _survey(work: Work, t: int, z: int) -> dict[str, Any]:
         "sha256": digests[0].hexdigest(),
         "missing_chunks": stack.missing_chunks(t, z, plan.channels),
     }
-
-
-def windows_of(info: StackInfo) -> Iterator[tuple[slice, slice]]:
-    """Windows that together are a frame, in raster order, along what is decoded at once."""
-    height, width = info.size("Y"), info.size("X")
-    piece_height, piece_width = info.piece or (1, 1)
-    across = min(round_up(REGION, piece_width), width)
-    if info.piece is None or piece_width >= width:
-        across = width
-    down = min(round_up(max(WINDOW_PIXELS // across, 1), piece_height), height)
-    for y in range(0, height, down):
-        for x in range(0, width, across):
-            yield slice(y, min(y + down, height)), slice(x, min(x + across, width))

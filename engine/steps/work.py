@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from engine.plan import StackPlan
 from engine.records import JobFolder
 from engine.segment import Stopwatch, probabilities
 from engine.tiling import FrameTiling
-from engine.worker import JobContext, halve_tile, runtime_for, stack_of, tiling_of
+from engine.worker import JobContext, check_unchanged, halve_tile, runtime_for, stack_of, tiling_of
 
 ATTEMPTS = 2  # a frame is tried once more before it is set aside
 Frame = tuple[int, int]  # t, z
+OnFrame = Callable[[Frame | None], None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Work:
     task: Task
     folder: JobFolder
     model: ModelFile
-    on_frame: Callable[[int, int], None] = lambda t, z: None  # told before a frame is touched
+    on_frame: OnFrame = lambda frame: None  # told of a frame before it is touched, None after
     watch: Stopwatch = field(default_factory=Stopwatch)
     attempts: int = 1  # most tries that any frame took
     tile: int = 0  # px; the smallest tile that memory allowed, 0 where it is as planned
@@ -89,9 +91,13 @@ class Work:
             self.attempts = max(self.attempts, attempt)
             with self.frame(t, z):
                 try:
-                    return self._see(t, z, block, statistics)
-                except FrameError:
+                    seen = self._see(t, z, block, statistics)
+                    if seen.missing_chunks:  # or is all of it gone, which reads the same?
+                        check_there(self.plan)
+                    return seen
+                except FrameError as error:
                     if attempt == ATTEMPTS:
+                        check_cause(self.plan, error)
                         raise
         raise AssertionError("unreachable")
 
@@ -101,8 +107,9 @@ class Work:
         for skipped_t, skipped_z, reason in self.task.skip:
             if (t, z) == (skipped_t, skipped_z):
                 raise FrameError(reason)
-        self.on_frame(t, z)
+        self.on_frame((t, z))
         yield
+        self.on_frame(None)
 
     def _see(self, t: int, z: int, block: Block, statistics: NDArray[np.float32] | None) -> Seen:
         context, plan = self.task.context, self.plan
@@ -144,6 +151,8 @@ class Work:
         channel = pixels[
             0, block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start)
         ]
+        if plan.layout.connect_z:  # kept with other planes: without its other channels
+            channel = channel.copy()
         return Seen(channel, probability, hashlib.sha256(pixels.data).hexdigest(), missing)
 
     def check_identity(self) -> None:
@@ -167,3 +176,20 @@ def check_identity(folder: JobFolder, context: JobContext) -> None:
         )
     if found != context.identity_sha256:
         raise JobStopped(f"{folder.root}: another job has begun there; this one stops")
+
+
+def check_cause(plan: StackPlan, error: FrameError) -> None:
+    """JobStopped where a frame is not to blame: the input is gone or another, or memory is."""
+    if isinstance(error.__cause__, MemoryError):
+        raise JobStopped(
+            f"{error}; give fewer --workers, and run the same command again to go on"
+        ) from error
+    check_unchanged(plan)
+
+
+def check_there(plan: StackPlan) -> None:
+    """JobStopped where the input is gone: a Zarr that is reads as background."""
+    if not Path(plan.path).exists():
+        raise JobStopped(
+            f"{plan.info.path}: is gone; once it can be read again, the same command goes on"
+        )

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import layout
-from engine.errors import JobStopped, StackError, UsageError
+from engine.errors import JobStopped, OutputError, StackError, UsageError
 from engine.executors import SerialExecutor
 from engine.job import run_job
 from engine.prepare import prepare_job
+from engine.tasks import run_task
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -259,3 +260,59 @@ def test_a_million_objects_in_a_cut_frame(tmp_path: Path, threshold_model: Path)
     found = labels_of(tmp_path / "out", "stack")[0]
     assert np.array_equal(found[1::3, 1::3].ravel(), np.arange(1, 1_000_001))
     assert np.count_nonzero(found) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "parts/stack/000003.npz",
+        "parts/stack/000003.json",
+        "labels/stack/000002.shard",
+        "survey/stack/000000.json",
+    ],
+)
+def test_what_is_damaged_on_the_way_is_made_again(
+    tmp_path: Path, threshold_model: Path, small_regions: None, kind: str
+) -> None:  # fmt: skip
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((1, 90, 130)))
+    whole = jobs.settings(stack, threshold_model, tmp_path / "whole")
+    run_job(whole)
+    job = jobs.settings(stack, threshold_model, tmp_path / "out")
+
+    class Ends(SerialExecutor):
+        def run(self, tasks: Any) -> Any:
+            order = list(tasks)
+            for task in order[: 5 if kind.startswith("survey") else None]:
+                if task.step in ("survey", "segment"):
+                    yield run_task(task)
+            if order[0].step == "segment":
+                raise OutputError("the disk is full")
+
+    with pytest.raises(JobStopped):
+        run_job(job, executor=Ends())
+    (tmp_path / "out/.stackseg/work" / kind).write_bytes(b"{}")
+    with pytest.raises(JobStopped, match=r"run the same command again"):
+        run_job(job, executor=SerialExecutor())
+    assert run_job(job, executor=SerialExecutor()).exit_status == 0
+    assert jobs.contents(job.output) == jobs.contents(whole.output)
+
+
+def test_an_unfinished_job_is_not_retried_with_another_input(
+    tmp_path: Path, threshold_model: Path, small_regions: None
+) -> None:
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((2, 90, 130)))
+    job = jobs.settings(stack, threshold_model, tmp_path / "out")
+
+    class Ends(SerialExecutor):
+        def run(self, tasks: Any) -> Any:
+            yield from super().run(tasks)
+            raise OutputError("the disk is full")
+
+    for _ in range(2):  # survey, segment
+        with pytest.raises(JobStopped):
+            run_job(job, executor=Ends())
+    jobs.write_stack(stack, jobs.blobs((2, 90, 130), seed=7))
+    with pytest.raises(OutputError, match="content"):
+        run_job(job)
+    run_job(job.model_copy(update={"retry_failed": True}))
+    assert np.array_equal(labels_of(tmp_path / "out", "stack"), expected(stack)[:, 0])

@@ -113,6 +113,9 @@ def test_a_stop_finishes_what_is_in_flight_and_resumes(
             self.total, self.before = total, done
             return nullcontext()
 
+        def begin(self, step: str) -> None:
+            pass
+
         def advance(self, outcome: Outcome) -> None:
             if self.before == 0 and not self.asked:
                 self.asked = True
@@ -316,3 +319,34 @@ def test_a_block_that_is_not_whole_is_done_again(
     assert executor.ran == [1]
     (output / ".stackseg/records/stack/000099.json").unlink()
     assert jobs.contents(output) == whole
+
+
+@pytest.mark.parametrize("kind", ["folder", "zarr"])
+def test_an_input_that_goes_away_sets_no_frame_aside(
+    tmp_path: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(layout, "BLOCK_PIXELS", 40 * 50)  # a block is a frame
+    frames = jobs.blobs((4, 40, 50))
+    place = tmp_path / ("stack" if kind == "folder" else "stack.zarr")
+    if kind == "folder":
+        place.mkdir()
+        for t, frame in enumerate(frames):
+            jobs.write_stack(place / f"{t}.tif", frame, axes="YX")
+    else:
+        zarr.create_array(place, data=frames, chunks=(1, 40, 50))
+
+    class Loses(Shuffled):
+        def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+            for n, task in enumerate(list(tasks)):
+                if n == 1:
+                    place.rename(tmp_path / "away")
+                outcome = run_task(task)
+                assert outcome is not None
+                yield outcome
+
+    job = jobs.settings(place, threshold_model, tmp_path / "out", axes="TYX")
+    with pytest.raises(JobStopped, match="same command goes on"):
+        run_job(job, executor=Loses(0))
+    assert JobFolder(job.output).committed("stack") == {0}
+    (tmp_path / "away").rename(place)
+    assert run_job(job).exit_status == 0

@@ -51,11 +51,11 @@ def test_a_full_disk_stops_the_job_and_room_lets_it_go_on(
     one = Campaign(whole.job, disk / "out")
     one.json_log, one.log = tmp_path / "events", tmp_path / "log"  # elsewhere: there is room
     stopped = one.run()
-    assert stopped.popen.returncode == 1, stopped.err
+    assert stopped.popen.returncode == 3, stopped.err
     last = stopped.err.strip().splitlines()[-1]
     assert last.startswith("stackseg: ") and "the disk is full; make room" in last
     assert "Traceback" not in stopped.err and not (one.output / "job.json").exists()
-    assert one.run().popen.returncode == 1  # it still is
+    assert one.run().popen.returncode == 3  # it still is
     resize(disk, 2**26)
     one.complete()
     assert_same(one.output, whole.output)
@@ -69,7 +69,7 @@ def test_a_disk_that_is_gone_stops_the_job(tmp_path: Path, whole: Undisturbed, d
     process = at_a_block(one, gate)
     subprocess.run(["umount", "-l", str(disk)], check=True)
     gate.touch()
-    assert process.wait() == 1, process.err
+    assert process.wait() == 3, process.err
     last = process.err.strip().splitlines()[-1]
     assert last.startswith("stackseg: ") and "the same command" in last
     assert "Traceback" not in process.err
