@@ -248,7 +248,7 @@ def make_layout(
     t, z, height, width = sizes
     connect_z = connect_z and z > 1
     if height * width > BLOCK_PIXELS and not whole_frames:
-        chunk = (_balanced(height), _balanced(width))
+        chunk = (_balanced(height, width), _balanced(width, height))
         block = (1, 1, min(2 * chunk[0], height), min(2 * chunk[1], width))
     else:
         chunk = (_chunk(height), _chunk(width))
@@ -270,9 +270,13 @@ def _chunk(side: int) -> int:
     return side if side <= WHOLE else CHUNK
 
 
-def _balanced(side: int) -> int:
-    """Chunk side of a cut frame: two of them are a region, and regions are about alike."""
-    regions = -(-side // REGION)
+def _balanced(side: int, other: int) -> int:
+    """Chunk side of a cut frame: two of them are a region, and regions are about alike.
+
+    Where the other side is short, regions are longer: as many pixels, not a thousand slivers.
+    """
+    longest = REGION * REGION // max(min(other, REGION), 2 * GRAIN)
+    regions = -(-side // longest)
     return round_up(-(-side // (2 * regions)), GRAIN)
 
 

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__
-from engine.errors import OutputError
+from engine.errors import OutputError, UsageError
 from engine.layout import LabelLayout
 from engine.model_file import ModelFile, open_model
 from engine.plan import Plan, make_plan
 from engine.precheck import first_tile, inexact
 from engine.records import JobFolder
 from engine.resources import Site, local_site
-from engine.settings import JobSettings
+from engine.settings import JobSettings, job_settings
 from engine.store import label_path
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def prepare_merge(folder: JobFolder) -> Prepared:
     known, settings = folder.identity(), folder.read_json(folder.settings_path)
     if known is None or settings is None:
         raise OutputError(f"{folder.root}: holds no job that could be completed")
+    if not isinstance(known.get("runtime"), str):
+        raise OutputError(f"{folder.identity_path}: is damaged; give another --output")
     settings |= {"output": folder.root, "shard": None, "device": "cpu", "scheduler": None}
     settings |= {"retry_failed": False, "fresh": False, "workers": None, "memory": None}
     # A tile is part of what a job is only where it is not exact.
@@ -54,8 +56,11 @@ def prepare_merge(folder: JobFolder) -> Prepared:
     settings |= {"tile": tiles[0]} if tiles else {}
     # No network runs here: what the shards ran it on is what the job's labels were made by, and
     # what it needed of memory is no matter.
-    site = replace(local_site("cpu"), runtime=str(known["runtime"]), memory_bytes=NO_LIMIT)
-    return prepare_job(JobSettings(**settings), site)
+    site = replace(local_site("cpu"), runtime=known["runtime"], memory_bytes=NO_LIMIT)
+    try:
+        return prepare_job(job_settings(**settings), site)
+    except UsageError as error:
+        raise OutputError(f"{folder.settings_path}: cannot be gone on with ({error})") from error
 
 
 def check_device(job: Prepared, cluster: DaskExecutor | None) -> Prepared:

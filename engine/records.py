@@ -106,10 +106,18 @@ class JobFolder:
         """The identity of the job that began here; None where none did."""
         try:
             content: dict[str, Any] = json.loads(self.identity_path.read_bytes())
-            content["stacks"].keys()
+            if not all(isinstance(stack, dict) for stack in content["stacks"].values()):
+                raise ValueError("a stack is none")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, LookupError, AttributeError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            RecursionError,
+        ) as error:
             raise OutputError(
                 f"{self.identity_path}: is damaged, so that nobody can tell what job this is; "
                 "give another --output"
@@ -151,7 +159,7 @@ class JobFolder:
         """The content of a record; None where there is none, or none that can be read."""
         try:
             content = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return content if isinstance(content, dict) else None
 

@@ -22,7 +22,7 @@ from engine.steps.whole import shard_path
 from engine.steps.work import Task
 from engine.store import metadata_files
 from engine.todo import todo
-from engine.worker import JobContext
+from engine.worker import JobContext, check_unchanged
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,10 @@ class Run:
                         break
                 stopped = folder.stopping(self.context.stop) and self._is_left(steps)
                 folder.forget_stop(self.context.stop)
+            if not stopped:
+                for stack in job.plan.stacks:
+                    # Pixels that were written over meanwhile raise no error when they are read.
+                    check_unchanged(stack)
             self.told.seconds += time.perf_counter() - begin
             ended = report.write(folder, job, self.told) if complete and not stopped else None
         except OutputError as error:

@@ -115,10 +115,12 @@ def _deaths(attempt: Path) -> dict[Frame | None, list[str]]:
     """Deaths seen by earlier runs, by frame; None where it was at no frame."""
     try:
         told = json.loads(attempt.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     found: dict[Frame | None, list[str]] = {}
-    for one in told or ():
+    for one in told if isinstance(told, list) else ():
+        if not isinstance(one, list):
+            continue
         numbers = [v for v in one if isinstance(v, int)]
         hows = [v for v in one if isinstance(v, str)]
         found[(numbers[0], numbers[1]) if len(numbers) == 2 else None] = hows

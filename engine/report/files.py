@@ -25,6 +25,7 @@ from engine.steps import STEPS
 from engine.steps.whole import shard_path
 from engine.store import label_path, metadata_keys
 
+COUNTS = ("frames", "failed", "objects")
 KEYS = {"status", "counts", "settings", "model", "inputs"}
 LIBRARIES = ("numpy", "scipy", "zarr", "tifffile", "imagecodecs", "dask", "onnx", "pyarrow")
 
@@ -43,10 +44,14 @@ def read(folder: JobFolder) -> dict[str, Any] | None:
     """`job.json` of a complete job; None where the job has not come to its end."""
     try:
         content = json.loads((folder.root / "job.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     # One that is damaged is written again, from the records.
-    return content if isinstance(content, dict) and content.keys() >= KEYS else None
+    if not isinstance(content, dict) or not content.keys() >= KEYS:
+        return None
+    counts = content["counts"]
+    whole = isinstance(counts, dict) and all(isinstance(counts.get(name), int) for name in COUNTS)
+    return content if whole else None
 
 
 def write(folder: JobFolder, job: Prepared, run: Run) -> dict[str, Any]:
@@ -120,7 +125,8 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
         for stack in job.plan.stacks:
             for step in STEPS:
                 kind = folder.private / "timings" / stack.name / step
-                for path in sorted(kind.glob("*.json")) if kind.is_dir() else ():
+                found = sorted(kind.glob("*.json")) if kind.is_dir() else []
+                for path in (p for p in found if p.stem.isdecimal()):
                     yield _timing(totals, stack, step, path, folder.read_json(path) or {})
 
     classes = () if spec.gives_instances else tuple(c.name for c in spec.classes)
@@ -173,14 +179,22 @@ def _gone(path: Path) -> str:
 def _timing(
     totals: _Totals, stack: StackPlan, step: str, path: Path, told: dict[str, Any]
 ) -> dict[str, Any]:
-    seconds = told.get("seconds") or {}
+    # Timings commit nothing: what is damaged in them counts as lost.
+    given = told.get("seconds")
+    seconds = {
+        stage: value
+        for stage, value in (given.items() if isinstance(given, dict) else ())
+        if stage in totals.seconds and isinstance(value, int | float)
+    }
     for stage, value in seconds.items():
         totals.seconds[stage] += value
-    attempts = told.get("attempts") or 1
+    attempts = told.get("attempts")
+    attempts = attempts if isinstance(attempts, int) else 1
     if attempts > 1:
         totals.attempts[f"{stack.name} {step} {int(path.stem)}"] = attempts
     where = {"stack": stack.name, "step": step, "index": int(path.stem)}
-    took = {"attempts": attempts, "tile": told.get("tile") or None}
+    tile = told.get("tile")
+    took = {"attempts": attempts, "tile": tile if isinstance(tile, int) and tile else None}
     return {**where, **took, **{f"{stage}_s": value for stage, value in seconds.items()}}
 
 

@@ -97,6 +97,8 @@ class GroupCheck:
             or (row.get("status") == "failed" and isinstance(row.get("reason"), str))
             for row in rows
         )
+        counts = [row.get(name) for row in rows for name in ("objects", "missing_chunks")]
+        is_right = is_right and all(n is None or isinstance(n, int) for n in counts)
         if not is_right:
             self._tell(
                 "record", self._group.record, "the record's rows are not those of its frames"

@@ -47,7 +47,7 @@ def read_ended(root: Path) -> tuple[dict[str, Any] | None, list[Problem]]:
         content = json.loads((root / "job.json").read_bytes())
     except FileNotFoundError:
         return None, []
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return None, [Problem("report", "job.json", f"cannot be read ({error})")]
     if not isinstance(content, dict) or not content.keys() >= KEYS:
         return None, [Problem("report", "job.json", "is not what a job writes at its end")]

@@ -12,6 +12,7 @@ from engine.records import JobFolder
 from engine.verify.problems import Problem
 
 Frame = tuple[int, int]  # t, z
+MOST_BLOCKS = 10**8  # a petabyte of labels; more is a damaged identity
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,10 @@ def view_of(folder: JobFolder, identity: dict[str, Any], name: str) -> StackView
         numbers = (*layout.shape, *layout.block_size, *layout.chunk_size)
         if not all(isinstance(n, int) and n > 0 for n in numbers) or layout.n_blocks < 1:
             raise ValueError("sizes that are not positive")
+        if not all(isinstance(n, int) and n >= 0 for n in (layout.t0, layout.z0)):
+            raise ValueError("a first frame that is none")
+        if layout.n_blocks > MOST_BLOCKS:
+            raise ValueError(f"{layout.n_blocks:,} blocks")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"does not tell how its labels lie ({error})"
         return Problem("record", path, what, f"stack {name}", name)

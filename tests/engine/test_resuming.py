@@ -350,3 +350,42 @@ def test_an_input_that_goes_away_sets_no_frame_aside(
     assert JobFolder(job.output).committed("stack") == {0}
     (tmp_path / "away").rename(place)
     assert run_job(job).exit_status == 0
+
+
+def test_pixels_that_are_written_over_end_no_job(
+    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None
+) -> None:
+    other = jobs.write_stack(tmp_path / "other.tif", jobs.blobs((14, 64, 96), seed=5))
+
+    class Overwrites(Shuffled):
+        def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+            for n, outcome in enumerate(super().run(tasks)):
+                if n == 2:
+                    with stack.open("r+b") as file:
+                        file.write(other.read_bytes())
+                yield outcome
+
+    job = jobs.settings(stack, threshold_model, tmp_path / "out")
+    with pytest.raises(JobStopped, match="has changed since the job began"):
+        run_job(job, executor=Overwrites(0))
+    assert not (job.output / "job.json").exists()
+
+
+@pytest.mark.parametrize("content", ["5", "[5]", "[[1]]", "[" * 100_000, '{"seconds": 5}', "{}"])
+def test_odd_content_of_what_commits_nothing_is_no_matter(
+    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None, content: str
+) -> None:
+    job = jobs.settings(stack, threshold_model, tmp_path / "out")
+    run_job(job)
+    whole = jobs.contents(job.output)
+    private = job.output / ".stackseg"
+    (job.output / "job.json").write_text(content)
+    (private / "records/stack/000001.json").write_text(content)
+    (private / "timings/stack/segment/000002.json").write_text(content)
+    (private / "timings/stack/segment/000002-copy.json").write_text(content)
+    attempt = private / "attempts/stack/segment/000003.json"
+    attempt.parent.mkdir(parents=True, exist_ok=True)
+    attempt.write_text(content)
+    (private / "records/stack/000003.json").unlink()
+    assert run_job(job, executor=SerialExecutor()).exit_status == 0
+    assert jobs.contents(job.output) == whole

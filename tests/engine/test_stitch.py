@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from engine import layout as layout_module
 from engine.labels.components import first_pixels, label_areas, label_part
 from engine.labels.stitch import FinalIds, contacts, faces_of, forward_offsets, join
 
@@ -216,3 +217,10 @@ def test_a_count_beyond_the_type_is_impossible(monkeypatch: pytest.MonkeyPatch) 
     at_limit = layout.make_layout("YX", (2**17, 2**17 - 1), instances=True)
     assert at_limit.dtype == "uint64"  # 2^16 x 2^16 = 2^32 objects, one too many for uint32
     assert layout.make_layout("YX", (2**17 - 2, 2**17), instances=True).dtype == "uint32"
+
+
+def test_frames_that_are_thin_are_not_cut_into_slivers() -> None:
+    for height, width in [(9_000_001, 1), (1, 9_000_001), (100, 200_000), (3000, 3001)]:
+        made = layout_module.make_layout("YX", (height, width), instances=True)
+        assert made.is_cut and made.n_blocks <= 80
+        assert np.prod(made.shard) <= 2 * layout_module.BLOCK_PIXELS
