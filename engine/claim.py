@@ -55,8 +55,10 @@ def check(folder: JobFolder, identity: dict[str, Any], *, fresh: bool) -> dict[s
     if fresh:
         _check_removal(folder, known, identity)
     elif differing := differences(known, json.loads(json.dumps(identity))):
+        mended = "; give --retry-failed if only frames that had failed were mended; else"
         raise OutputError(
-            f"{folder.root}: holds a job that differs in {differing}; "
+            f"{folder.root}: holds a job that differs in {differing}"
+            f"{mended if ' content (' in differing else ';'} "
             "give another --output, or start over with --fresh"
         )
     return known

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from engine import __version__, retry
-from engine.claim import check, check_writable, claim, completing, lock
+from engine.claim import TABLES, check, check_writable, claim, completing, lock
 from engine.errors import OutputError
 from engine.executors import Executor, dask_cluster, dask_in_process
 from engine.interrupts import INTERRUPTED
@@ -23,6 +23,7 @@ from engine.report import files as report
 from engine.run import JobSummary, Run, summarise
 from engine.settings import JobSettings
 from engine.steps import STEPS
+from engine.store import label_path, metadata_keys
 from engine.todo import todo
 from engine.worker import JobContext, keep_model, release, runtime_for, warm_up
 
@@ -53,7 +54,6 @@ def run_job(
             log.warning(warning)
         folder = JobFolder(settings.output)
         check_apart(job.plan, settings.output)
-        _tell_of_disk(job)
         return _claim_and_run(job, folder, executor, progress, stack)
 
 
@@ -70,7 +70,9 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
         if (ended := report.read(folder)) is not None:
             return summarise(job, ended, already_complete=True)
         if missing := _missing(job, folder):
-            raise OutputError(f"{folder.root}: not all shards are done: {missing}; run those first")
+            raise OutputError(
+                f"{folder.root}: not all shards are done ({missing}); run those shards first"
+            )
         executor = stack.enter_context(dask_in_process(job.plan.workers))
         run = Run(job, folder, _context(job, folder.identity_hash()), executor, progress)
         return run.carry_out(STEPS, complete=True)
@@ -97,11 +99,15 @@ def _claim_and_run(
     context = _context(job, folder.identity_hash())
     folder.forget_stop(context.stop)
     if (ended := report.read(folder)) is not None:
-        if not (settings.retry_failed and ended["counts"]["failed"]):
+        again = settings.retry_failed and ended["counts"]["failed"]
+        if not again and not (lost := _lost(job, folder)):
             return summarise(job, ended, already_complete=True)
+        if not again:
+            log.warning("%s: was complete, and is not any more: %s", folder.root, lost)
         folder.remove(folder.root / "job.json")  # no longer complete
     if executor is None:
         executor = stack.enter_context(dask_in_process(job.plan.workers))
+    _tell_of_disk(job)
     run = Run(job, folder, context, executor, progress)
     if not shard:
         return run.carry_out(STEPS, complete=True)
@@ -122,6 +128,21 @@ def _carry_out_shard(run: Run) -> JobSummary:
         job = replace(run.job, settings=whole)
         rest = Run(job, run.folder, run.context, run.executor, run.progress, run.told)
         return rest.carry_out(STEPS, complete=True)
+
+
+def _lost(job: Prepared, folder: JobFolder) -> str:
+    """What a complete job lacks, in words: it is made again. Contents are for `verify`."""
+    for name in TABLES:
+        if not (folder.root / name).is_file():
+            return f"{name} is gone"
+    for stack in job.plan.stacks:
+        for key in metadata_keys(label_path(job.model.spec)):
+            if not (folder.root / f"{stack.name}.zarr" / key).is_file():
+                return f"{stack.name}.zarr/{key} is gone"
+        for step in STEPS:
+            for index in todo(step, stack, folder, job.model.spec):
+                return f"{stack.name} lacks what the step {step} made of number {index}"
+    return ""
 
 
 def _missing(job: Prepared, folder: JobFolder) -> str:

@@ -41,6 +41,17 @@ class StackPlan:
     tiling: FrameTiling
 
     @property
+    def waste(self) -> float:
+        """Share of the network's work that is halo or padding, 0..1, where frames are tiled."""
+        tiling = self.tiling
+        if tiling.n_tiles == 1:
+            return 0.0
+        if not self.layout.is_cut:
+            return tiling.waste
+        cores = (max(side - 2 * tiling.halo, 1) / side for side in tiling.tile_shape)
+        return 1 - math.prod(cores)
+
+    @property
     def pixel_area_um2(self) -> float | None:
         """Area of a pixel, None where the stack does not say."""
         sizes = self.info.pixel_size_um
@@ -110,10 +121,10 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
     )
     for stack in stacks:
-        if stack.tiling.n_tiles > 1 and not stack.layout.is_cut and stack.tiling.waste > MUCH_WASTE:
+        if stack.waste > MUCH_WASTE:
             warnings.append(
-                f"{stack.name}: {stack.tiling.waste:.0%} of the network's work is halo and "
-                "padding; a larger --tile is faster"
+                f"{stack.name}: {stack.waste:.0%} of the network's work is halo and "
+                "padding; a larger --tile, or more --memory, is faster"
             )
             break
     spec = model.spec

@@ -106,8 +106,8 @@ def test_results_go_to_stdout_and_messages_to_stderr(place: Path, tmp_path: Path
     assert done.stdout.splitlines() == [str(tmp_path / "out/good.zarr")]
     assert "3 of 3 frames" in done.stderr and "frames/s" in done.stderr
     events = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [e["event"] for e in events] == ["start", "block", "end"]
-    assert events[1]["frames"] == 3
+    assert [e["event"] for e in events] == ["start", "step", "block", "end"]
+    assert events[2]["frames"] == 3
     again = stackseg("segment", *arguments, cwd=place)
     assert again.returncode == 0 and "already complete" in again.stderr
     quiet = stackseg("segment", *arguments, "--quiet", "--fresh", cwd=place)

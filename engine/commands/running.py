@@ -148,7 +148,7 @@ def _tell(summary: JobSummary, output: Path) -> None:
     if summary.frames_failed:
         click.echo(
             f"stackseg: {summary.frames_failed} of {summary.frames_done} frames were set aside; "
-            f"see {output / 'failures.json'}",
+            f"see {output / 'failures.json'}; --retry-failed does these again",
             err=True,
         )
     for stack in summary.stacks:

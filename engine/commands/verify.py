@@ -36,7 +36,11 @@ def verify(output: Path, as_json: bool) -> int:
     count = len(verdict.problems)
     if count:
         problems = "1 problem" if count == 1 else f"{count:,} problems"
-        click.echo(f"stackseg: {output}: {problems} in {verdict.counts()}", err=True)
+        click.echo(
+            f"stackseg: {output}: {problems}, where {verdict.counts()} were read; remove the files "
+            "that are named, and run the same command again to have them made",
+            err=True,
+        )
     elif not as_json:
         click.echo(f"{verdict.counts()}: all as recorded")
     return verdict.exit_status

@@ -389,3 +389,24 @@ def test_odd_content_of_what_commits_nothing_is_no_matter(
     (private / "records/stack/000003.json").unlink()
     assert run_job(job, executor=SerialExecutor()).exit_status == 0
     assert jobs.contents(job.output) == whole
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "frames.csv",
+        "stack.zarr/labels/threshold/0/zarr.json",
+        "stack.zarr/labels/threshold/0/c/1/0/0",
+        ".stackseg/records/stack/000002.json",
+    ],
+)
+def test_what_a_complete_job_has_lost_is_made_again(
+    tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None, lost: str
+) -> None:
+    job = jobs.settings(stack, threshold_model, tmp_path / "out")
+    run_job(job)
+    whole = jobs.contents(job.output)
+    (job.output / lost).unlink()
+    assert not run_job(job).already_complete
+    assert jobs.contents(job.output) == whole
+    assert run_job(job).already_complete

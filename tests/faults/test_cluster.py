@@ -92,7 +92,7 @@ def test_a_killed_shard_is_run_again(tmp_path: Path, whole: Undisturbed) -> None
     refused = merge(whole, output)
     assert refused.popen.returncode == 2
     (line,) = refused.err.strip().splitlines()
-    assert "not all shards are done: block(s)" in line and "of whole" in line
+    assert "not all shards are done (block(s)" in line and "of whole" in line
     again = shard(whole, output, 1)
     assert again.wait() == 0, again.err
     assert_same(output, whole.output)
