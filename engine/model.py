@@ -54,6 +54,20 @@ class Normalisation(_Frozen):
         return self
 
 
+class CurvePoint(_Frozen):
+    """What a threshold and a minimum area reach on the validation part; the model's were chosen so.
+
+    Scores as `stackseg train` counts them: IoU of all foreground pixels, F1 of objects as the mean
+    over frames, at IoU 0.5 to 0.9 and at 0.5.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    min_area: Annotated[int, Field(ge=0)]  # px
+    iou: float
+    f1: float
+    f1_50: float
+
+
 class ModelSpec(_Frozen):
     """Everything about a model that the graph itself does not say."""
 
@@ -72,6 +86,7 @@ class ModelSpec(_Frozen):
     input_dtypes: tuple[PixelType, ...] = ("uint8", "uint16", "int16", "float32")
     trained_on: str = ""
     scores: dict[str, float] = {}
+    threshold_curve: tuple[CurvePoint, ...] = ()  # where threshold and min_area were chosen
     hashes: dict[str, str] = {}  # of "data", "code" and "settings"
     created_with: str = ""  # "stackseg 0.1.0"
 

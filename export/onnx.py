@@ -25,6 +25,7 @@ from engine.model import (
     PROBABILITIES,
     STATISTICS,
     ClassSpec,
+    CurvePoint,
     ModelSpec,
     Normalisation,
 )
@@ -117,6 +118,7 @@ def make_spec(
         min_area=int(state.chosen.get("min_area", 0)),
         trained_on=state.trained_on,
         scores={key: round(value, 4) for key, value in state.scores.items()},
+        threshold_curve=tuple(CurvePoint.model_validate(point) for point in state.curve),
         hashes=dict(state.hashes),
         created_with=f"stackseg {_version()}",
     )

@@ -47,7 +47,8 @@ def choose_defaults(
     choice, curve = choose(maps, truths)
     write_curve(run / "threshold.csv", curve)
     chosen = {"threshold": choice.threshold, "min_area": choice.min_area}
-    return replace(best, chosen=chosen, scores=named_scores("val", choice.scores))
+    scores = named_scores("val", choice.scores)
+    return replace(best, chosen=chosen, scores=scores, curve=[point.as_dict() for point in curve])
 
 
 def score_test(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Checkpoint:
     scores: Mapping[str, float] = field(default_factory=dict)  # of these weights
     hashes: Mapping[str, str] = field(default_factory=dict)  # of data, code and settings
     chosen: Mapping[str, float] = field(default_factory=dict)  # threshold, min_area
+    curve: Sequence[Mapping[str, float]] = ()  # scores of every threshold and min_area tried
     trained_on: str = ""  # in words
     optimiser: Mapping[str, Any] = field(default_factory=dict)
     rng: torch.Tensor | None = None  # torch's generator; patches draw from seeds of their own
@@ -53,6 +54,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     values = {name: getattr(checkpoint, name) for name in checkpoint.__dataclass_fields__}
     for name in ("weights", "scores", "hashes", "chosen", "optimiser"):
         values[name] = dict(values[name])
+    values["curve"] = [dict(point) for point in checkpoint.curve]
     values["network"] = checkpoint.network.as_json()
     values["settings"] = checkpoint.settings.as_json()
     beside = path.with_name(path.name + ".part")

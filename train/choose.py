@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from engine.score.metrics import score
 from train.scores import Scores, label_objects
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))  # 0.3 .. 0.7
-MIN_AREAS = (0, 10, 20, 30, 50)  # px
+MIN_AREAS = (0, 10, 20, 30, 50, 80)  # px
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Choice:
     threshold: float
     min_area: int
     scores: Scores
+
+    def as_dict(self) -> dict[str, float]:
+        """The combination and its scores, rounded, as plain values."""
+        rounded = {name: round(value, 5) for name, value in asdict(self.scores).items()}
+        return {"threshold": self.threshold, "min_area": self.min_area, **rounded}
 
 
 def choose(
@@ -47,11 +52,9 @@ def choose(
 def write_curve(path: Path, curve: Sequence[Choice]) -> None:
     """The scores of every combination as CSV."""
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["threshold", "min_area", "iou", "f1", "f1_50"])
-        for c in curve:
-            scores = [f"{v:.5f}" for v in (c.scores.iou, c.scores.f1, c.scores.f1_50)]
-            writer.writerow([c.threshold, c.min_area, *scores])
+        writer = csv.DictWriter(file, ["threshold", "min_area", "iou", "f1", "f1_50"])
+        writer.writeheader()
+        writer.writerows(choice.as_dict() for choice in curve)
 
 
 def score_maps(

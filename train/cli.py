@@ -63,7 +63,8 @@ def _frame_range(
 @click.option("--synthetic", default=0, show_default=True, help="Synthetic frames of nuclei added.")
 @click.option("--synthetic-share", default=0.4, show_default=True,
               help="Share of patches cut from them.")  # fmt: skip
-@click.option("--init", metavar="RUN", help="Start from the best weights of an earlier run.")
+@click.option("--init", metavar="RUN|MODEL",
+              help="Start from an earlier run, or an exported or bundled model.")  # fmt: skip
 @click.option("--class-name", default="foreground", show_default=True, help="What is segmented.")
 @click.option("--seed", default=0, show_default=True, help="Of weights, patches, synthetic frames.")
 @click.option("--device", default="auto", show_default=True,

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -27,8 +28,10 @@ from train.data.patches import Example, Patches, shares_by_area, whole_frame
 from train.losses import segmentation_loss
 from train.networks import NetworkArgs, UNet, build_network
 from train.settings import TrainSettings
+from train.start import start_from, start_hash
 
 WARM_UP = 100  # steps over which the learning rate rises
+SOME = 8  # batches over which the statistics of a model that is started from are taken
 Report = Callable[[Epoch], None]
 Note = Callable[[str], None]
 
@@ -58,8 +61,7 @@ def fit(
     network = build_network(args).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     note(f"{_size(network):,} weights, on {device} in {'bf16' if bf16 else 'fp32'}")
     if settings.init is not None:
-        start_from(network, args, Path(settings.init))
-        note(f"starting from the best weights of {settings.init}")
+        note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
@@ -168,19 +170,15 @@ def _batches(data: TrainingData, epoch: int, settings: TrainSettings) -> DataLoa
     return DataLoader(patches, batch_size=settings.batch, num_workers=settings.workers)
 
 
+def _some_patches(data: TrainingData, settings: TrainSettings) -> Tensor:
+    """Images (N, C, Y, X) of the first batches of a run."""
+    batches = islice(_batches(data, 0, settings), SOME)
+    return torch.cat([batch.image for batch in batches])
+
+
 def _overlap(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[int, int]:
     found, truth = (logits > 0) & (weight > 0), (target > 0) & (weight > 0)
     return int((found & truth).sum()), int((found | truth).sum())
-
-
-def start_from(network: UNet, args: NetworkArgs, earlier: Path) -> None:
-    """Load the best weights of another run of the same architecture."""
-    checkpoint = load_checkpoint(earlier / "best.pt")
-    if checkpoint.network != args:
-        raise UsageError(
-            f"{earlier}: its network is {checkpoint.network}, but this run's is {args}"
-        )
-    network.load_state_dict(dict(checkpoint.weights))
 
 
 def _prepare(run: Path, resume: bool) -> None:
@@ -198,6 +196,8 @@ def _prepare(run: Path, resume: bool) -> None:
 
 def _nothing_yet(args: NetworkArgs, settings: TrainSettings, data: TrainingData) -> Checkpoint:
     hashes = {"data": data.sha256, "code": code_hash(), "settings": settings_hash(settings)}
+    if settings.init is not None:
+        hashes["init"] = start_hash(settings.init)
     words = data.described(settings)
     return Checkpoint(args, {}, settings, 0, 0, -1.0, hashes=hashes, trained_on=words)
 

@@ -29,7 +29,7 @@ class AugmentSettings(_Frozen):
     """Exponent on positive intensities; above 1 it dims what is dim already."""
     offset: float = 0.1
     """Largest constant added to or taken from all intensities."""
-    object_gain: Range = (0.2, 1.25)
+    object_gain: Range = (0.1, 1.25)
     """Contrast of single objects against the background, so that dim ones beside bright are met."""
     object_gain_chance: Fraction = 0.5
     """Share of patches whose objects get contrasts of their own."""
@@ -82,7 +82,8 @@ class TrainSettings(_Frozen):
     """Channels of each level of the network, finest first."""
 
     init: str | None = None
-    """Folder of an earlier run whose best weights to start from; fresh weights where None."""
+    """What to start from: the folder of an earlier run (its best weights), or an exported model, by
+    its file or a bundled name. Fresh weights where None."""
     epochs: Annotated[int, Field(ge=1)] = 30
     """Epochs to train; after each the network is scored on the validation part."""
     steps_per_epoch: Annotated[int, Field(ge=1)] = 200

@@ -41,6 +41,7 @@ def write_run(
         scores={"val_iou": 0.81234, "val_f1": 0.7},
         hashes={"data": "d" * 64, "code": "c" * 64, "settings": "5" * 64},
         chosen={"threshold": 0.55, "min_area": 20},
+        curve=[{"threshold": 0.55, "min_area": 20, "iou": 0.8, "f1": 0.7, "f1_50": 0.75}],
         trained_on="7 frames of d",
     )
     save_checkpoint(run / "best.pt", checkpoint)

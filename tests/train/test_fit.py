@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from engine.errors import ModelError, OutputError, UsageError
 from engine.model import Normalisation
+from engine.model_file import find_model
 from engine.stacks.synthetic import TimeLapse
 from tests.train.data import write_ctc, write_pairs
 from train.checkpoint import load_checkpoint
 from train.curves import Epoch, read_history
 from train.data.frames import make_frame
 from train.data.patches import whole_frame
-from train.fit import fit, learning_rate, resolve_device, start_from
+from train.fit import fit, learning_rate, resolve_device
 from train.losses import segmentation_loss
 from train.networks import NetworkArgs, UNet
 from train.settings import TrainSettings
+from train.start import start_from
 
 
 def _settings(data: Path, **values: Any) -> TrainSettings:
@@ -110,17 +113,34 @@ def test_a_run_does_not_go_on_with_other_settings(pairs: Path, tmp_path: Path) -
 
 def test_a_run_starts_from_the_weights_of_another(pairs: Path, tmp_path: Path) -> None:
     first = fit(_settings(pairs, epochs=1), tmp_path / "first", note=_silent)
-    network = UNet(1, 1, (2, 4))
-    args = NetworkArgs("unet", 1, 1, (2, 4))
-    start_from(network, args, tmp_path / "first")
+    network, patches = UNet(1, 1, (2, 4)), torch.rand(2, 1, 8, 8)
+    onward = _settings(pairs, epochs=1, init=str(tmp_path / "first"))
+    start_from(network, NetworkArgs("unet", 1, 1, (2, 4)), onward, patches)
     assert all(torch.equal(w, first.weights[name]) for name, w in network.state_dict().items())
     said: list[str] = []
-    onward = _settings(pairs, epochs=1, init=str(tmp_path / "first"))
     second = fit(onward, tmp_path / "second", note=said.append)
     assert any("starting from the best weights" in words for words in said)
     assert second.hashes["settings"] != first.hashes["settings"]
+    assert len(second.hashes["init"]) == 64
     with pytest.raises(UsageError, match="its network is"):
-        start_from(UNet(1, 1, (2, 6)), NetworkArgs("unet", 1, 1, (2, 6)), tmp_path / "first")
+        start_from(UNet(1, 1, (2, 6)), NetworkArgs("unet", 1, 1, (2, 6)), onward, patches)
+
+
+def test_a_run_starts_from_a_model_that_was_exported(pairs: Path, tmp_path: Path) -> None:
+    """The model's batch normalisation is folded away; the network gives what the model gives."""
+    settings = _settings(pairs, epochs=1, init="nuclei", channels=(16, 32, 64, 128))
+    network = UNet(1, 1, settings.channels)
+    image = torch.rand(3, 1, 64, 48)
+    start_from(network, NetworkArgs("unet", 1, 1, settings.channels), settings, image)
+    session = onnxruntime.InferenceSession(str(find_model("nuclei")))
+    statistics = np.tile(np.float32([0, 1]), (3, 1, 1))
+    wanted = session.run(None, {"image": image.numpy(), "statistics": statistics})[0]
+    with torch.inference_mode():
+        for network_now in (network.eval(), network.train()):  # statistics are those of `image`
+            found = torch.sigmoid(network_now(image)).numpy()
+            assert np.abs(found - wanted).max() < 1e-4
+    with pytest.raises(UsageError, match="give the --arch and --channels"):
+        start_from(UNet(1, 1, (2, 4)), NetworkArgs("unet", 1, 1, (2, 4)), settings, image)
 
 
 def test_one_sequence_is_split_by_time_and_said(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_the_threshold_that_separates_and_the_area_that_cleans_are_chosen(tmp_pa
     write_curve(tmp_path / "threshold.csv", curve)
     lines = (tmp_path / "threshold.csv").read_text().splitlines()
     assert lines[0] == "threshold,min_area,iou,f1,f1_50"
-    assert len(lines) == 1 + len(curve) == 46
+    assert len(lines) == 1 + len(curve) == 55
 
 
 def test_among_equals_one_half_and_no_minimum_area_are_chosen() -> None:

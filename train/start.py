@@ -1,0 +1,112 @@
+"""Where training starts from: fresh weights, an earlier run, or a model that was exported.
+
+An exported model holds no batch normalisation: it was folded into the convolutions. Each one is
+set up again so that the network gives what the model gives, and can go on learning:
+
+    folded       y = W x + b
+    unfolded     y = gamma (W x - mean) / sqrt(var + eps) + beta    gamma = sqrt(var + eps)
+                 mean, var: of W x over real patches                beta  = mean + b
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from engine.errors import ModelError, UsageError
+from engine.model_file import find_model, open_model
+from train.checkpoint import load_checkpoint
+from train.networks import NetworkArgs, UNet
+from train.settings import TrainSettings
+
+
+def start_from(network: UNet, args: NetworkArgs, settings: TrainSettings, patches: Tensor) -> str:
+    """Load the weights that `settings.init` names; returns where they are from, in words.
+
+    `patches`, normalised and of shape (N, C, Y, X), are what batch statistics are taken of where
+    a model is unfolded. UsageError where the earlier network has another architecture.
+    """
+    assert settings.init is not None
+    if Path(settings.init).is_dir():
+        _from_run(network, args, Path(settings.init))
+        return f"the best weights of {settings.init}"
+    model = open_model(settings.init)
+    if model.spec.normalisation != settings.normalisation:
+        raise UsageError(
+            f"{settings.init}: was trained on pixels normalised otherwise "
+            f"({model.spec.normalisation}), so that its weights are of no use here"
+        )
+    _from_model(network, model.path, patches)
+    return f"the weights of the model {model.spec.name}"
+
+
+def start_hash(init: str) -> str:
+    """SHA-256 of the file whose weights are started from."""
+    path = Path(init) / "best.pt" if Path(init).is_dir() else find_model(init)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        raise ModelError(f"{path}: there is no such checkpoint; train first") from None
+
+
+def _from_run(network: UNet, args: NetworkArgs, earlier: Path) -> None:
+    checkpoint = load_checkpoint(earlier / "best.pt")
+    if checkpoint.network != args:
+        raise UsageError(
+            f"{earlier}: its network is {checkpoint.network}, but this run's is {args}"
+        )
+    network.load_state_dict(dict(checkpoint.weights))
+
+
+@torch.no_grad()
+def _from_model(network: UNet, path: Path, patches: Tensor) -> None:
+    weights = {
+        tensor.name.removeprefix("network."): torch.from_numpy(
+            onnx.numpy_helper.to_array(tensor).astype(np.float32)
+        )
+        for tensor in onnx.load(path).graph.initializer
+    }
+    learnt = {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if not isinstance(network.get_submodule(name.rpartition(".")[0]), nn.BatchNorm2d)
+    }
+    for name, parameter in learnt.items():
+        if name not in weights or weights[name].shape != parameter.shape:
+            raise UsageError(
+                f"{path}: its network is another than this run's ({name} differs); give the "
+                "--arch and --channels that it was trained with"
+            )
+        parameter.copy_(weights[name])
+    network.eval()
+    hooks = [
+        _unfold(norm, weights[f"{name}.{at}.bias"])
+        for name, block in network.named_modules()
+        if isinstance(block, nn.Sequential)
+        for (at, _), (_, norm) in pairwise(block.named_children())
+        if isinstance(norm, nn.BatchNorm2d)
+    ]
+    network(patches)  # from the first to the last, so that each sees what those before it give
+    for hook in hooks:
+        hook.remove()
+
+
+def _unfold(norm: nn.BatchNorm2d, bias: Tensor) -> RemovableHandle:
+    """Have a normalisation set itself up on what first comes to it."""
+
+    def set_up(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        var, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
+        norm.weight.copy_(torch.sqrt(var + norm.eps))
+        norm.bias.copy_(mean + bias)
+
+    return norm.register_forward_pre_hook(set_up)
