@@ -148,6 +148,7 @@ def _frame_bytes(
     info: StackInfo, layout: LabelLayout, tiling: FrameTiling, n_in: int, n_out: int
 ) -> int:
     """What a block holds at once of a frame; of all its planes where labels connect along Z."""
+    n_all = info.size("C")  # all are read and measured, whichever the network takes
     if layout.is_cut:
         block = layout.block(0)
         regions = (tiling.region(block.y, block.x), tiling.region(*_middle(layout)))
@@ -155,18 +156,19 @@ def _frame_bytes(
         columns = max(r.read_x.size for r in regions)
         pixels = layout.block_size[2] * layout.block_size[3]
         window = window_shape(info)  # of the survey, which goes through the frame first
-        surveyed = info.read_bytes(*window, n_in) + math.prod(window) * n_in
+        surveyed = info.read_bytes(*window, n_all) + math.prod(window) * n_in
     else:
         rows, columns = tiling.padded
         pixels, surveyed = rows * columns, 0
-    read = info.read_bytes(min(rows, tiling.height), min(columns, tiling.width), n_in)
+    read = info.read_bytes(min(rows, tiling.height), min(columns, tiling.width), n_all)
+    taken = rows * columns * np.dtype(info.dtype).itemsize * n_in if n_in < n_all else 0
     padded = rows * columns * np.dtype(info.dtype).itemsize * n_in
     kept = layout.block_size[1] if layout.connect_z else 1  # planes labelled together
     probabilities = pixels * 4 * n_out * kept
-    channel = pixels * np.dtype(info.dtype).itemsize * (kept - 1)
+    others = pixels * np.dtype(info.dtype).itemsize * n_all * (kept - 1)
     labels = pixels * (4 + 1) * kept  # and the mask they come from
     counted = pixels * 8  # NumPy counts 16-bit pixels as 64-bit indices
-    return max(read + padded + probabilities + channel + labels + counted, surveyed)
+    return max(read + taken + padded + probabilities + others + labels + counted, surveyed)
 
 
 def _middle(layout: LabelLayout) -> tuple[Window, Window]:

@@ -41,6 +41,11 @@ class StackPlan:
     tiling: FrameTiling
 
     @property
+    def all_channels(self) -> range:
+        """Every channel of the stack: all are read, and measured."""
+        return range(self.info.size("C"))
+
+    @property
     def waste(self) -> float:
         """Share of the network's work that is halo or padding, 0..1, where frames are tiled."""
         tiling = self.tiling

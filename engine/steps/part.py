@@ -129,9 +129,10 @@ def _add_objects(
             if one is None:
                 found.intensity.append(0.0)
                 continue
-            found.intensity.append(total_intensity(one.channel))
+            channel = one.pixels[work.plan.channels[0]]
+            found.intensity.append(total_intensity(channel))
             pieces = object_sums(
-                labels[z - block.z[0]], one.channel, one.probability[0],
+                labels[z - block.z[0]], channel, one.probability[0],
                 origin=(block.y.start, block.x.start), frame_shape=layout.sizes[2:],
             )  # fmt: skip
             frame = np.full(len(pieces["label"]), layout.frame_index(t, z), dtype=np.int64)
@@ -159,7 +160,7 @@ def _add_classes(
                 classes, each = classify(one.probability, spec, work.task.context.rules)
                 found.labels[t - block.t[0], z - block.z[0]] = classes
             with work.watch.stage("measure"):
-                sums.add(classes, each, one.channel)
+                sums.add(classes, each, one.pixels[work.plan.channels[0]])
         found.classes.append(sums)
 
 

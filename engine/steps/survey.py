@@ -43,13 +43,13 @@ def _survey(work: Work, t: int, z: int) -> dict[str, Any]:
     def windows() -> Iterator[NDArray[Any]]:
         digests.append(hashlib.sha256())  # one for each time that the frame is gone through
         for rows, columns in windows_of(plan.info):
-            pixels = stack.read_window(t, z, plan.channels, rows, columns)
+            pixels = stack.read_window(t, z, plan.all_channels, rows, columns)
             digests[-1].update(pixels.data)
-            yield pixels
+            yield pixels[list(plan.channels)]
 
     statistics = windowed_statistics(windows, work.model.spec.normalisation)
     return {
         "statistics": statistics.tolist(),
         "sha256": digests[0].hexdigest(),
-        "missing_chunks": stack.missing_chunks(t, z, plan.channels),
+        "missing_chunks": stack.missing_chunks(t, z, plan.all_channels),
     }

@@ -74,7 +74,12 @@ def _segment_frame(
     except FrameError as error:
         return None, {**row, "status": "failed", "reason": str(error)}, None
     done = finish_frame(
-        seen.channel, seen.probability, spec, rules, work.plan.pixel_area_um2, work.watch
+        seen.pixels[work.plan.channels[0]],
+        seen.probability,
+        spec,
+        rules,
+        work.plan.pixel_area_um2,
+        work.watch,
     )
     told = {"status": "ok", "sha256": seen.sha256, "missing_chunks": seen.missing_chunks}
     return done.labels, {**row, **told, **done.row}, done.objects

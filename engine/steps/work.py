@@ -56,7 +56,7 @@ class Outcome:
 class Seen:
     """A frame, or a region of it, behind the network."""
 
-    channel: NDArray[Any]  # raw pixels (Y, X) that are measured: the model's first channel
+    pixels: NDArray[Any]  # raw, (C, Y, X): every channel of the stack
     probability: NDArray[np.float32]  # (K, Y, X)
     sha256: str  # of all pixels read; of a whole frame's, where that was read
     missing_chunks: int  # that the input lacks, and that were read as its fill value
@@ -137,23 +137,23 @@ class Work:
         with self.watch.stage("read"):
             stack = stack_of(plan)
             if statistics is None:
-                pixels = stack.read(t, z, plan.channels)
+                pixels = stack.read(t, z, plan.all_channels)
             else:
-                pixels = stack.read_window(t, z, plan.channels, rows, columns)
-            missing = stack.missing_chunks(t, z, plan.channels, rows, columns)
-        expected = (len(plan.channels), region.read_y.size, region.read_x.size)
+                pixels = stack.read_window(t, z, plan.all_channels, rows, columns)
+            missing = stack.missing_chunks(t, z, plan.all_channels, rows, columns)
+        expected = (len(plan.all_channels), region.read_y.size, region.read_x.size)
         if pixels.shape != expected:
             raise FrameError(f"has shape {pixels.shape}, and the stack's frames {expected}")
+        digest = hashlib.sha256(pixels.data).hexdigest()
+        seen = pixels  # by the network
+        if plan.channels != tuple(plan.all_channels):
+            seen = pixels[list(plan.channels)]
         if statistics is None:
             with self.watch.stage("statistics"):
-                statistics = frame_statistics(pixels, self.model.spec.normalisation)
-        probability = probabilities(pixels, statistics, region, runtime, self.watch)
-        channel = pixels[
-            0, block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start)
-        ]
-        if plan.layout.connect_z:  # kept with other planes: without its other channels
-            channel = channel.copy()
-        return Seen(channel, probability, hashlib.sha256(pixels.data).hexdigest(), missing)
+                statistics = frame_statistics(seen, self.model.spec.normalisation)
+        probability = probabilities(seen, statistics, region, runtime, self.watch)
+        inside = (block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start))
+        return Seen(pixels[:, *inside], probability, digest, missing)
 
     def check_identity(self) -> None:
         """See `check_identity`: called right before a task commits."""
