@@ -17,7 +17,7 @@ from engine.errors import OutputError
 from engine.records import JobFolder, remove_folder, sentence
 
 TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", "failures.json")
-KINDS = ("records", "canvases", "objects", "timings", "attempts", "work")
+KINDS = ("records", "canvases", "levels", "objects", "timings", "attempts", "work")
 log = logging.getLogger("stackseg")
 
 

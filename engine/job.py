@@ -22,8 +22,7 @@ from engine.records import STOP, JobFolder
 from engine.report import files as report
 from engine.run import JobSummary, Run, summarise
 from engine.settings import JobSettings
-from engine.steps import STEPS
-from engine.store import label_path, metadata_keys
+from engine.store import metadata_keys
 from engine.todo import todo
 from engine.worker import JobContext, keep_model, release, runtime_for, warm_up
 
@@ -75,7 +74,7 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
             )
         executor = stack.enter_context(dask_in_process(job.plan.workers))
         run = Run(job, folder, _context(job, folder.identity_hash()), executor, progress)
-        return run.carry_out(STEPS, complete=True)
+        return run.carry_out(job.plan.steps, complete=True)
 
 
 def _claim_and_run(
@@ -110,7 +109,7 @@ def _claim_and_run(
     _tell_of_disk(job)
     run = Run(job, folder, context, executor, progress)
     if not shard:
-        return run.carry_out(STEPS, complete=True)
+        return run.carry_out(job.plan.steps, complete=True)
     return _carry_out_shard(run)
 
 
@@ -127,7 +126,7 @@ def _carry_out_shard(run: Run) -> JobSummary:
         whole = run.job.settings.model_copy(update={"shard": None})
         job = replace(run.job, settings=whole)
         rest = Run(job, run.folder, run.context, run.executor, run.progress, run.told)
-        return rest.carry_out(STEPS, complete=True)
+        return rest.carry_out(job.plan.steps, complete=True)
 
 
 def _lost(job: Prepared, folder: JobFolder) -> str:
@@ -136,10 +135,10 @@ def _lost(job: Prepared, folder: JobFolder) -> str:
         if not (folder.root / name).is_file():
             return f"{name} is gone"
     for stack in job.plan.stacks:
-        for key in metadata_keys(label_path(job.model.spec)):
-            if not (folder.root / f"{stack.name}.zarr" / key).is_file():
+        for key in metadata_keys(stack.arrays):
+            if not (folder.store(stack.name) / key).is_file():
                 return f"{stack.name}.zarr/{key} is gone"
-        for step in STEPS:
+        for step in job.plan.steps:
             for index in todo(step, stack, folder, job.model.spec):
                 return f"{stack.name} lacks what the step {step} made of number {index}"
     return ""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engine.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, level_layout, shard_bytes
 from engine.errors import UsageError
 from engine.graph.memory import activation_bytes
 from engine.layout import LabelLayout
@@ -28,6 +29,9 @@ SESSION_COPIES = 2  # a session's weights, and their prepacked form; one session
 PIECE_PIXELS = 256  # px for each object and plane: what a row of blocks is planned for
 PIECE_BYTES = 300  # that it takes while a row is stitched
 FACE_BYTES = 64  # of a pixel of a face: both sides, their contacts as keys, and a sorted copy
+Planned = tuple[StackInfo, LabelLayout, tuple[ResultArray, ...]]
+# A compressed shard's share of its raw bytes, at the most.
+ENCODED = {LABELS: 1 / 4, PROBABILITY: 1 / 2, IMAGE: 1.0}
 USABLE = 0.8  # of the memory there is: the page cache and other processes want some too
 TILES = (4096, 2048, 1024, 512, 256, 128)  # px, tried from the largest
 
@@ -40,8 +44,9 @@ class MemoryEstimate:
     model: int
     activations: int  # of one tile
     frame: int  # pixels, probabilities, labels, measures of one frame, or a block's part of it
-    block: int  # labels of a block
+    block: int  # labels of a block, and what is kept beside them
     stitch: int  # a canvas being stitched, 0 where none is; after all blocks are segmented
+    level: int  # a block of a level being made, after that
     workers: int
 
     @property
@@ -52,7 +57,7 @@ class MemoryEstimate:
     @property
     def per_worker(self) -> int:
         """What each block in flight adds."""
-        return max(self.activations + self.frame + self.block, self.stitch)
+        return max(self.activations + self.frame + self.block, self.stitch, self.level)
 
     @property
     def peak(self) -> int:
@@ -71,7 +76,7 @@ class TilingChoice:
 
 
 def choose_tiling(
-    stacks: Sequence[tuple[StackInfo, LabelLayout]],
+    stacks: Sequence[Planned],
     model: ModelFile,
     *,
     tile: int | None,
@@ -86,7 +91,7 @@ def choose_tiling(
     that cannot be cut. `allowed`: bytes. Raises UsageError where nothing fits, with both numbers.
     """
     stride = model.spec.stride
-    n_blocks = sum(layout.n_blocks for _, layout in stacks)
+    n_blocks = sum(layout.n_blocks for _, layout, _ in stacks)
     sides: list[int | None] = [tile] if tile else [None]
     if tile is None and halo is not None:
         sides += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
@@ -94,7 +99,7 @@ def choose_tiling(
     wanted = max(min(workers or cores, n_blocks), 1)
     least = None
     for side in sides:
-        tilings = tuple(_tiling(layout, stride, halo or 0, side) for _, layout in stacks)
+        tilings = tuple(_tiling(layout, stride, halo or 0, side) for _, layout, _ in stacks)
         one = estimate(stacks, tilings, model)
         fit = (allowed - one.shared) // one.per_worker
         count = wanted if workers else min(wanted, fit)
@@ -121,7 +126,7 @@ def _tiling(layout: LabelLayout, stride: int, halo: int, side: int | None) -> Fr
 
 
 def estimate(
-    stacks: Sequence[tuple[StackInfo, LabelLayout]],
+    stacks: Sequence[Planned],
     tilings: Sequence[FrameTiling],
     model: ModelFile,
 ) -> MemoryEstimate:
@@ -129,17 +134,18 @@ def estimate(
     n_in, n_out = len(model.spec.channels), model.spec.n_outputs
     graph = model.parse()
     tiles = {tiling.tile_shape for tiling in tilings}
-    sessions = len({info.dtype for info, _ in stacks})
+    sessions = len({info.dtype for info, _, _ in stacks})
     return MemoryEstimate(
         base=BASE,
         model=len(model.data) * (FILE_COPIES + SESSION_COPIES * sessions),
         activations=max(activation_bytes(graph, *shape) for shape in tiles),
         frame=max(
             _frame_bytes(info, layout, tiling, n_in, n_out)
-            for (info, layout), tiling in zip(stacks, tilings, strict=True)
+            for (info, layout, _), tiling in zip(stacks, tilings, strict=True)
         ),
-        block=max(_block_bytes(layout) for _, layout in stacks),
-        stitch=max(_stitch_bytes(layout) for _, layout in stacks),
+        block=max(_block_bytes(layout, arrays) for _, layout, arrays in stacks),
+        stitch=max(_stitch_bytes(layout) for _, layout, _ in stacks),
+        level=max(_level_bytes(layout, arrays) for _, layout, arrays in stacks),
         workers=1,
     )
 
@@ -178,9 +184,21 @@ def _middle(layout: LabelLayout) -> tuple[Window, Window]:
     return block.y, block.x
 
 
-def _block_bytes(layout: LabelLayout) -> int:
-    size = math.prod(layout.shard) * np.dtype(layout.dtype).itemsize
-    return 2 * size + size // 4  # the labels, once more while they are encoded, and encoded
+def _block_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:
+    sizes = {array.kind: shard_bytes(array, layout) for array in arrays}
+    # All of a block, one of them once more while it is encoded, and all encoded.
+    encoded = sum(int(size * ENCODED[kind]) for kind, size in sizes.items())
+    return sum(sizes.values()) + max(sizes.values()) + encoded
+
+
+def _level_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:
+    """One shard of the level below, read and decoded, and the one that is filled from it."""
+    above, needed = level_layout(layout, 1), [0]
+    for array in (a for a in arrays if a.levels > 1):
+        below, size = shard_bytes(array, layout), shard_bytes(array, above)
+        share = 1 + ENCODED[array.kind]
+        needed.append(int(max(below * share + size, size * (1 + share))))
+    return max(needed)
 
 
 def _stitch_bytes(layout: LabelLayout) -> int:

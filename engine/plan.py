@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, arrays_of
 from engine.errors import OutputError, StackError, UsageError
 from engine.layout import Block, LabelLayout, make_layout
 from engine.memory import USABLE, MemoryEstimate, choose_tiling
@@ -23,6 +24,8 @@ from engine.resources import parse_memory
 from engine.segment import Rules
 from engine.settings import JobSettings
 from engine.stacks.base import StackInfo
+from engine.steps import with_levels
+from engine.store import label_path
 from engine.tiling import FrameTiling, round_up
 
 MUCH_WASTE = 0.75  # share of the network's work from which a tiling is worth a warning
@@ -38,6 +41,7 @@ class StackPlan:
     axes: str | None  # as given by the user, for opening it again
     channels: tuple[int, ...]  # of the stack, one per channel of the model
     layout: LabelLayout
+    arrays: tuple[ResultArray, ...]  # of its result, labels first
     tiling: FrameTiling
 
     @property
@@ -77,6 +81,11 @@ class Plan:
     warnings: tuple[str, ...]
 
     @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of all steps, in order."""
+        return with_levels(max(a.levels for stack in self.stacks for a in stack.arrays))
+
+    @property
     def n_frames(self) -> int:
         """Frames of all stacks."""
         return sum(stack.layout.n_frames for stack in self.stacks)
@@ -105,7 +114,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
     warnings: list[str] = []
     halo = _halo(settings, model, warnings)
     choice = choose_tiling(
-        [(one.info, one.layout) for one in opened],
+        [(one.info, one.layout, _arrays(one, settings, model.spec)) for one in opened],
         model,
         tile=_tile(settings, model, halo),
         halo=halo,
@@ -121,6 +130,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
             axes=settings.axes,
             channels=one.channels,
             layout=one.layout,
+            arrays=_arrays(one, settings, model.spec),
             tiling=tiling,
         )
         for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
@@ -137,18 +147,38 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         threshold=spec.threshold if settings.threshold is None else settings.threshold,
         min_area=spec.min_area if settings.min_area is None else settings.min_area,
     )
-    disk = sum(predicted_disk(stack.layout) for stack in stacks)
+    disk = sum(predicted_disk(stack) for stack in stacks)
     return Plan(
         stacks, tuple(refused), rules, choice.workers, choice.threads, choice.memory, disk,
         tuple(warnings),
     )  # fmt: skip
 
 
-def predicted_disk(layout: LabelLayout) -> int:
-    """Bytes of compressed labels: 1/40 of the raw ones, at the upper end of what nuclei gave."""
-    raw = math.prod(layout.shape) * np.dtype(layout.dtype).itemsize
-    passes = 2 if layout.is_stitched else 1  # provisional labels, until the job is complete
-    return passes * (raw // 40 + 4096 * (layout.n_blocks + 4))
+def predicted_disk(stack: StackPlan) -> int:
+    """Bytes of what a stack leaves, compressed, at the upper end of what nuclei gave.
+
+    Of the raw bytes, labels take 1/40, probabilities 1/8, and images, which are noise, all.
+    """
+    layout, total = stack.layout, 0
+    for array in stack.arrays:
+        raw = math.prod(array.shape(layout).shape) * np.dtype(array.dtype).itemsize
+        share = {LABELS: 1 / 40, PROBABILITY: 1 / 8, IMAGE: 1}[array.kind]
+        levels = 4 / 3 if array.levels > 1 else 1
+        passes = 2 if array.kind == LABELS and layout.is_stitched else 1  # provisional ones
+        total += int(raw * share * levels * passes) + 4096 * (layout.n_blocks + 4) * array.levels
+    return total
+
+
+def _arrays(one: _Opened, settings: JobSettings, spec: ModelSpec) -> tuple[ResultArray, ...]:
+    classes = 0 if spec.is_binary else spec.n_outputs
+    return arrays_of(
+        one.layout,
+        label_path(spec),
+        probability=(f"probability/{spec.name}", classes) if settings.keep else None,
+        image=(one.info.dtype, one.info.size("C") if "C" in one.info.axes else 0)
+        if settings.with_image
+        else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__
+from engine.arrays import as_json
 from engine.errors import OutputError, UsageError
 from engine.layout import LabelLayout
 from engine.model_file import ModelFile, open_model
@@ -118,6 +119,7 @@ def identity(job: Prepared) -> dict[str, Any]:
                 "channel": list(stack.channels),
                 "frames": _selection(stack.layout),
                 "layout": asdict(stack.layout),
+                "arrays": as_json(stack.arrays),
                 "halo": stack.tiling.halo,
                 # An exact tiling changes no byte, and a job may go on with another.
                 **({"tile": stack.tiling.tile} if inexact(job.model, stack.tiling) else {}),

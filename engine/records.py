@@ -7,6 +7,7 @@
       stop, stop-3-of-8         while it is there, no block is begun, on whatever machine
       records/NAME/000012.json  one immutable record per block: the commit point
       canvases/NAME/000003.json the same for what is stitched: frames cut into regions
+      levels/1/NAME/000012.json the same for the levels of images and labels
       objects/NAME/000012.parquet, timings/NAME/segment/000012.json
       attempts/NAME/segment/000012.json  there while a block is being done: its process died
       work/                     what stitching needs on its way; gone when the job is complete
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.errors import JobStopped, OutputError
-from engine.layout import Block, Canvas
+from engine.layout import Canvas
 
 PRIVATE = ".stackseg"
 STOP = "stop"  # ends every run of the job; "stop-3-of-8" that shard
@@ -40,9 +41,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class JobFolder:
     """A job's output folder, `DIR`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, stores: Path | None = None) -> None:
+        """`stores` is the folder of the Zarr stores, where that is not the job's own."""
         self.root = root
         self.private = root / PRIVATE
+        self.stores = stores or root
+
+    def store(self, stack: str) -> Path:
+        """A stack's result."""
+        return self.stores / f"{stack}.zarr"
 
     # -- objects ------------------------------------------------------------------------------
 
@@ -162,21 +169,6 @@ class JobFolder:
         except (OSError, ValueError, RecursionError):
             return None
         return content if isinstance(content, dict) else None
-
-    def record(self, stack: str, block: Block, shard: Path) -> dict[str, Any] | None:
-        """The record of a block, None where it is not committed: it is done again then.
-
-        A record that cannot be read, or whose shard or objects are gone, commits nothing.
-        """
-        content = self.read_json(self.place("records", stack, block.index))
-        if content is None or "labels_sha256" not in content:
-            return None
-        if "frames" in content:  # a block of whole frames has its measures
-            if len(content["frames"]) != block.n_frames:
-                return None
-            if not self.place("objects", stack, block.index, ".parquet").is_file():
-                return None
-        return content if shard.is_file() else None
 
     def canvas_record(self, stack: str, canvas: Canvas) -> dict[str, Any] | None:
         """The record of a stitched canvas, None where it is not committed."""

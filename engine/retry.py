@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from engine.claim import check, differences
+from engine.committed import block_record
 from engine.errors import FrameError, OutputError
 from engine.plan import StackPlan
 from engine.prepare import Prepared
 from engine.records import JobFolder
 from engine.stacks.base import Stack
 from engine.stacks.windows import windows_of
-from engine.steps.whole import shard_path
 from engine.steps.work import Frame
 
 AT_ONCE = 256  # rows on their way to be compared
@@ -65,8 +65,7 @@ def failed_frames(
         return {}
     found = {}
     for block in stack.layout.blocks():
-        shard = shard_path(folder.root, stack, job.model.spec, block)
-        record = folder.record(stack.name, block, shard)
+        record = block_record(folder, stack, block)
         failed = [(r["t"], r["z"]) for r in _rows(record) if r["status"] == "failed"]
         if failed:
             found[block.index] = tuple(failed)
@@ -104,8 +103,7 @@ def _done(folder: JobFolder, job: Prepared, stack: StackPlan) -> Iterator[dict[s
     if layout.is_stitched:
         records = (folder.canvas_record(stack.name, c) for c in layout.canvases())
     else:
-        shards = ((b, shard_path(folder.root, stack, job.model.spec, b)) for b in layout.blocks())
-        records = (folder.record(stack.name, block, shard) for block, shard in shards)
+        records = (block_record(folder, stack, block) for block in layout.blocks())
     for record in records:
         yield from (row for row in _rows(record) if row["status"] == "ok")
 

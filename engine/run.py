@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from engine import __version__, retry
+from engine.committed import block_record
 from engine.errors import JobStopped, OutputError
 from engine.executors import Executor
 from engine.interrupts import INTERRUPTED, graceful_stop
@@ -18,7 +19,6 @@ from engine.prepare import Prepared
 from engine.progress import Progress
 from engine.records import JobFolder
 from engine.report import files as report
-from engine.steps.whole import shard_path
 from engine.steps.work import Task
 from engine.store import metadata_files
 from engine.todo import todo
@@ -149,9 +149,11 @@ class Run:
                 "min_area": job.plan.rules.min_area,
                 "channels": list(stack.channels),
             }
-            store = self.folder.root / f"{stack.name}.zarr"
+            store = self.folder.store(stack.name)
             name = stack.name.rpartition("/")[2]
-            files = metadata_files(name, stack.info, stack.layout, job.model.spec, made_with)
+            files = metadata_files(
+                name, stack.info, stack.layout, stack.arrays, job.model.spec, made_with
+            )
             for key, data in files.items():
                 if not (store / key).exists():
                     self.folder.put(store / key, data)
@@ -173,8 +175,7 @@ def _before(job: Prepared, folder: JobFolder, again: Container[tuple[str, int]])
         for block in layout.blocks():
             if (stack.name, block.index) in again:
                 continue
-            shard = shard_path(folder.root, stack, job.model.spec, block)
-            record = folder.record(stack.name, block, shard)
+            record = block_record(folder, stack, block)
             part = folder.place("work/parts", stack.name, block.index)
             if record is not None or part.exists():
                 frames += block.n_frames * block.y.size * block.x.size / pixels

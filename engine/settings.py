@@ -26,6 +26,8 @@ class JobSettings(BaseModel):
     tile: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # px, halo included
     halo: Annotated[int, Field(ge=0)] | None = None  # px; None: what the model's graph needs
     connect: Literal["none", "z"] = "none"  # z: an object goes on from plane to plane
+    keep: Literal["probability"] | None = None  # store 8-bit probabilities beside the labels
+    with_image: bool = False  # copy the raw stack into the result
     workers: Annotated[int, Field(ge=1)] | None = None  # blocks in flight; None: one per core
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
     device: str = "auto"

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from engine.measure import OBJECT_DTYPES, ObjectColumns
 
 ROWS = 8192  # rows gathered before they are written as one row group: a megabyte or so
-STAGES = ("read", "statistics", "network", "labels", "measure", "write")
+STAGES = ("read", "statistics", "network", "labels", "measure", "levels", "write")
 
 _SUMMARIES = [f"area_{s}_{u}" for u in ("px", "um2") for s in ("mean", "median", "q25", "q75")]
 _FRAME_COLUMNS = [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from engine.arrays import LABELS, level_layout
+from engine.committed import block_record, level_record, shards
 from engine.model import ModelSpec
 from engine.plan import StackPlan
 from engine.records import JobFolder
-from engine.steps.whole import shard_path
+from engine.steps import level_of
 
 
 def todo(
@@ -21,8 +23,10 @@ def todo(
 
     `is_mine` tells which blocks this run segments; the frames surveyed are those of these.
     """
+    if (level := level_of(step)) is not None:
+        return _unmade(stack, folder, level)
     if not stack.layout.is_stitched:
-        blocks = _unfinished(stack, folder, spec) if step == "segment" else iter(())
+        blocks = _unfinished(stack, folder) if step == "segment" else iter(())
         return (block for block in blocks if is_mine(block))
     state = _Stitched(stack, folder, spec, is_mine)
     return iter(
@@ -35,10 +39,18 @@ def todo(
     )
 
 
-def _unfinished(stack: StackPlan, folder: JobFolder, spec: ModelSpec) -> Iterator[int]:
+def _unfinished(stack: StackPlan, folder: JobFolder) -> Iterator[int]:
     for block in stack.layout.blocks():
-        if folder.record(stack.name, block, shard_path(folder.root, stack, spec, block)) is None:
+        if block_record(folder, stack, block) is None:
             yield block.index
+
+
+def _unmade(stack: StackPlan, folder: JobFolder, level: int) -> Iterator[int]:
+    """Blocks of a level without a record, or made of what is not below them any more."""
+    if any(level < array.levels for array in stack.arrays):
+        for block in level_layout(stack.layout, level).blocks():
+            if level_record(folder, stack, block, level) is None:
+                yield block.index
 
 
 class _Stitched:
@@ -60,7 +72,7 @@ class _Stitched:
 
     def blocks(self) -> list[int]:
         """Blocks without their final labels."""
-        return list(_unfinished(self._stack, self._folder, self._spec))
+        return list(_unfinished(self._stack, self._folder))
 
     def canvases(self) -> list[int]:
         """Canvases without a record, and those whose ids a block still needs."""
@@ -86,7 +98,11 @@ class _Stitched:
 
     def _has_part(self, block: int) -> bool:
         kinds = (("work/labels", ".shard"), ("work/parts", ".npz"), ("work/parts", ".json"))
-        return all(self._there(kind, block, suffix) for kind, suffix in kinds)
+        kept = shards(self._folder, self._stack, self._layout.block(block))
+        del kept[LABELS]
+        return all(self._there(kind, block, suffix) for kind, suffix in kinds) and all(
+            path.is_file() for path in kept.values()
+        )
 
     def frames(self) -> list[int]:
         """Cut frames without their statistics."""

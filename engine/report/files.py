@@ -17,13 +17,12 @@ import pyarrow as pa
 
 from engine import tables
 from engine.claim import TABLES
+from engine.committed import block_record
 from engine.errors import JobStopped
 from engine.plan import StackPlan
 from engine.prepare import Prepared
 from engine.records import JobFolder
-from engine.steps import STEPS
-from engine.steps.whole import shard_path
-from engine.store import label_path, metadata_keys
+from engine.store import metadata_keys
 
 COUNTS = ("frames", "failed", "objects")
 KEYS = {"status", "counts", "settings", "model", "inputs"}
@@ -105,7 +104,7 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
 
     def frames() -> Iterator[dict[str, Any]]:
         for stack in job.plan.stacks:
-            for record in _records(folder, job, stack):
+            for record in _records(folder, stack):
                 rows = record["frames"]
                 objects = record.get("objects", sum(row.get("objects") or 0 for row in rows))
                 totals.objects += objects
@@ -123,7 +122,7 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
 
     def timings() -> Iterator[dict[str, Any]]:
         for stack in job.plan.stacks:
-            for step in STEPS:
+            for step in job.plan.steps:
                 kind = folder.private / "timings" / stack.name / step
                 found = sorted(kind.glob("*.json")) if kind.is_dir() else []
                 for path in (p for p in found if p.stem.isdecimal()):
@@ -143,11 +142,11 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
     return totals
 
 
-def _records(folder: JobFolder, job: Prepared, stack: StackPlan) -> Iterator[dict[str, Any]]:
+def _records(folder: JobFolder, stack: StackPlan) -> Iterator[dict[str, Any]]:
     """The records with a stack's frames, in order; JobStopped where one is gone."""
-    name, spec = stack.name, job.model.spec
+    name = stack.name
     for block in stack.layout.blocks():
-        record = folder.record(name, block, shard_path(folder.root, stack, spec, block))
+        record = block_record(folder, stack, block)
         if record is None:
             raise JobStopped(_gone(folder.place("records", name, block.index)))
         if not stack.layout.is_stitched:
@@ -164,8 +163,7 @@ def _checksums(folder: JobFolder, job: Prepared) -> Iterator[tuple[str, str]]:
     """Of every file that has no record of its own: tables, failures, metadata; by its path."""
     files = [folder.root / name for name in TABLES]
     for stack in job.plan.stacks:
-        store = folder.root / f"{stack.name}.zarr"
-        files += [store / key for key in metadata_keys(label_path(job.model.spec))]
+        files += [folder.store(stack.name) / key for key in metadata_keys(stack.arrays)]
     for path in files:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.records import JobFolder
+from engine.steps import level_of
 from engine.steps.finish import finish_block
+from engine.steps.level import make_level
 from engine.steps.part import segment_part
 from engine.steps.stitch import stitch_canvas
 from engine.steps.survey import survey_frame
@@ -18,6 +20,8 @@ def carry_out(task: Task, on_frame: OnFrame = lambda frame: None, deaths: int = 
     """Do one task here. `on_frame` is told of each frame before it is touched, and None after."""
     folder = JobFolder(Path(task.context.output))
     work = Work(task, folder, model_of(task.context), on_frame, attempts=1 + deaths)
+    if level_of(task.step) is not None:
+        return make_level(work)
     if task.step == "survey":
         return survey_frame(work)
     if task.step == "stitch":

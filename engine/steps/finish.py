@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.arrays import IMAGE, LABELS, PROBABILITY
 from engine.labels.components import bands
-from engine.steps.whole import shard_path
+from engine.steps.shards import own, put_shards
 from engine.steps.work import Outcome, Work
-from engine.store import decode_shard, encode_shard, load_array, new_shard, provisional_layout
+from engine.store import decode_shard, encode_shard, load_array, new_shard, provisional
 
 
 def finish_block(work: Work) -> Outcome:
@@ -24,20 +25,21 @@ def finish_block(work: Work) -> Outcome:
         part = folder.place("work/parts", plan.name, block.index)
         try:
             data = path.read_bytes()
-            if hashlib.sha256(data).hexdigest() != (folder.read_json(part) or {})["labels_sha256"]:
+            told = folder.read_json(part) or {}
+            if hashlib.sha256(data).hexdigest() != told["labels_sha256"]:
                 raise ValueError("its SHA-256 differs")
-            provisional = decode_shard(provisional_layout(layout), data)
+            kept = {a.checksum: told[a.checksum] for a in own(plan.arrays, IMAGE, PROBABILITY)}
+            labels = decode_shard(provisional(plan.arrays[0]).shape(layout), data)
             if work.model.spec.gives_instances:
                 path = folder.place("work/maps", plan.name, block.index, ".npy")
                 final = load_array(path.read_bytes())
         except (OSError, ValueError, LookupError) as error:
             folder.take_back([path] if path.suffix == ".npy" else [path, part], error)
-    shard = new_shard(layout)
+    shard = new_shard(plan.arrays[0].shape(layout))
     with work.watch.stage("labels"):
         if work.model.spec.gives_instances:
-            rows = zip(bands(_rows(shard)), bands(_rows(provisional)), strict=True)
-            for out, labels in rows:
-                np.take(final, labels, out=out)
+            for out, band in zip(bands(_rows(shard)), bands(_rows(labels)), strict=True):
+                np.take(final, band, out=out)
         else:
             record = folder.canvas_record(plan.name, layout.canvas(layout.canvas_of(block.index)))
             good = {
@@ -46,14 +48,14 @@ def finish_block(work: Work) -> Outcome:
             for t, z in block.frames:
                 if (t, z) in good:
                     at = (t - block.t[0], z - block.z[0])
-                    shard[at] = provisional[at]
+                    shard[at] = labels[at]
     with work.watch.stage("write"):
-        encoded = encode_shard(layout, shard)
+        encoded = {LABELS: encode_shard(plan.arrays[0].shape(layout), shard)}
         work.check_identity()
-        folder.put(shard_path(folder.root, plan, work.model.spec, block), encoded)
+        checksums = put_shards(folder, plan, block, encoded)
     work.put_timings()
-    told = {"block": block.index, "labels_sha256": hashlib.sha256(encoded).hexdigest()}
-    folder.put_json(folder.place("records", plan.name, block.index), told)
+    record = {"block": block.index, **checksums, **kept}
+    folder.put_json(folder.place("records", plan.name, block.index), record)
     return Outcome(plan.name, work.task.step, block.index, seconds=work.watch.seconds)
 
 

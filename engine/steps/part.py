@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.arrays import IMAGE, PROBABILITY
 from engine.errors import FrameError
 from engine.labels.components import bands, first_pixels, label_areas, label_part
 from engine.labels.stitch import faces_of
 from engine.layout import Block, LabelLayout
 from engine.measure import ClassSums, ObjectSums, object_sums, total_intensity
 from engine.segment import classify
+from engine.steps.shards import BlockShards, own, put_shards
 from engine.steps.work import Outcome, Seen, Work
-from engine.store import encode_shard, new_shard, provisional_layout
+from engine.store import encode_shard, new_shard, provisional
 
 
 @dataclass
@@ -51,16 +53,21 @@ def segment_part(work: Work) -> Outcome:
     """Do a block's part of its frames and commit that. Safe to repeat: the same bytes again."""
     plan = work.plan
     block = plan.layout.block(work.task.index)
-    found = _Found(new_shard(provisional_layout(plan.layout)), block)
+    shape = provisional(plan.arrays[0]).shape(plan.layout)
+    found = _Found(new_shard(shape), block)
+    kept = BlockShards(plan, block, own(plan.arrays, IMAGE, PROBABILITY))
     for t in range(*block.t):
-        _add_time_point(work, block, t, found)
-    _commit(work, block, found)
+        _add_time_point(work, block, t, found, kept)
+    _commit(work, block, found, kept)
     share = block.n_frames * block.y.size * block.x.size / np.prod(plan.layout.sizes[2:])
     return Outcome(plan.name, work.task.step, block.index, float(share), seconds=work.watch.seconds)
 
 
-def _add_time_point(work: Work, block: Block, t: int, found: _Found) -> None:
+def _add_time_point(work: Work, block: Block, t: int, found: _Found, kept: BlockShards) -> None:
     seen = {z: _see(work, t, z, block, found) for z in range(*block.z)}
+    for z, one in seen.items():
+        if one is not None:
+            kept.keep(t, z, one)
     if work.model.spec.gives_instances:
         _add_objects(work, block, t, seen, found)
     else:
@@ -164,13 +171,17 @@ def _add_classes(
         found.classes.append(sums)
 
 
-def _commit(work: Work, block: Block, found: _Found) -> None:
+def _commit(work: Work, block: Block, found: _Found, kept: BlockShards) -> None:
     plan, folder = work.plan, work.folder
-    layout = provisional_layout(plan.layout)
     with work.watch.stage("write"):
-        labels = encode_shard(layout, found.shard)
+        labels = encode_shard(provisional(plan.arrays[0]).shape(plan.layout), found.shard)
         part = _encode(found, plan.layout)
+        encoded = kept.encode()
         work.check_identity()
+        if encoded:
+            # A record of the block speaks of shards that are now put anew.
+            folder.remove(folder.place("records", plan.name, block.index))
+        checksums = put_shards(folder, plan, block, encoded)
         folder.put(folder.place("work/labels", plan.name, block.index, ".shard"), labels)
         folder.put(folder.place("work/parts", plan.name, block.index, ".npz"), part)
     work.put_timings()
@@ -178,6 +189,7 @@ def _commit(work: Work, block: Block, found: _Found) -> None:
         "block": block.index,
         "labels_sha256": hashlib.sha256(labels).hexdigest(),
         "part_sha256": hashlib.sha256(part).hexdigest(),
+        **checksums,
         "count": found.count,
         "frames": found.frames,
     }

@@ -153,7 +153,7 @@ class GroupCheck:
         else:
             differs = self._classes(found, row)
         layout = view.layout
-        path = view.array
+        path = view.store / view.labels.path()
         if not layout.is_cut:
             path = view.shard(layout.block(self._block_of(frame)))
         for what in differs:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine import __version__
+from engine.arrays import IMAGE, ResultArray, level_layout
 from engine.model import ModelSpec
 from engine.stacks.base import StackInfo
 from engine.store import array_metadata, metadata_files, metadata_keys
@@ -19,7 +20,7 @@ def check_metadata(
 ) -> Iterator[Problem]:
     """Problems of a stack's zarr.json files. `ended` is job.json, where there is one."""
     expected = _expected(view, identity, ended)
-    for key in metadata_keys(view.image):
+    for key in metadata_keys(view.arrays):
         path = view.store / key
 
         def tell(what: str, path: Any = path) -> Problem:
@@ -44,7 +45,11 @@ def _expected(
     view: StackView, identity: dict[str, Any], ended: dict[str, Any] | None
 ) -> dict[str, bytes]:
     """What this version writes, as far as it can be known: at least the array's own."""
-    array = {f"{view.image}/0/zarr.json": array_metadata(view.layout)}
+    array = {
+        f"{one.path(level)}/zarr.json": array_metadata(one.shape(level_layout(view.layout, level)))
+        for one in view.arrays
+        for level in range(one.levels)
+    }
     if ended is None or identity.get("stackseg") != __version__:
         return array
     try:
@@ -65,30 +70,41 @@ def _expected(
             "channels": identity["stacks"][view.name]["channel"],
         }
         name = view.name.rpartition("/")[2]
-        return metadata_files(name, info, view.layout, spec, made_with)
+        return metadata_files(name, info, view.layout, view.arrays, spec, made_with)
     except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
         return array  # job.json is damaged; that is a problem of its own
 
 
 def _malformed(view: StackView, key: str, found: Any) -> str:
     """What is wrong with a group's metadata of which only the outline is known."""
-    model = view.image.rpartition("/")[2]
+    model = view.labels.group.rpartition("/")[2]
+    array = _array_of(view, key)
     try:
         if (found["zarr_format"], found["node_type"]) != (3, "group"):
             return "the metadata are not those of a Zarr group"
+        if key == "probability/zarr.json":
+            return ""
         ome = found["attributes"]["ome"]
         if key == "labels/zarr.json":
             return "" if model in ome["labels"] else f"the metadata do not name the labels {model}"
-        path = ome["multiscales"][0]["datasets"][0]["path"]
-        wanted = f"{view.image}/0" if key == "zarr.json" else "0"
+        paths = [one["path"] for one in ome["multiscales"][0]["datasets"]]
+        prefix = f"{array.group}/".lstrip("/") if key == "zarr.json" else ""
+        wanted = [f"{prefix}{level}" for level in range(array.levels)]
         axes = [axis["name"] for axis in ome["multiscales"][0]["axes"]]
     except (LookupError, TypeError):
         return "the metadata are not those of an NGFF image"
-    if path != wanted or axes != [axis.lower() for axis in view.layout.axes]:
-        return f"the metadata point at {path} with axes {axes}, and the labels are {wanted}"
-    if key != "zarr.json" and "image-label" not in ome:
+    if paths != wanted or axes != [axis.lower() for axis in array.shape(view.layout).axes]:
+        return f"the metadata point at {paths} with axes {axes}, and the arrays are {wanted}"
+    if key == f"{view.labels.group}/zarr.json" and "image-label" not in ome:
         return "the metadata do not say that these are labels"
     return ""
+
+
+def _array_of(view: StackView, key: str) -> ResultArray:
+    """The array that a group's metadata are about."""
+    if key == "zarr.json":
+        return next((a for a in view.arrays if a.kind == IMAGE), view.labels)
+    return next((a for a in view.arrays if f"{a.group}/zarr.json" == key), view.labels)
 
 
 def _plain(content: Any) -> Any:

@@ -18,6 +18,7 @@ from engine.resources import cores
 from engine.verify import reports
 from engine.verify.final import FinalTables
 from engine.verify.frames import GroupCheck
+from engine.verify.levels import check_levels
 from engine.verify.metadata import check_metadata
 from engine.verify.problems import Problem, Problems
 from engine.verify.shards import SeenBlock, check_provisional, see_block
@@ -103,6 +104,7 @@ class _Verification:
             for view in views:
                 self.problems.extend(check_metadata(view, identity, ended))
                 self._check_labels(view, pool, has_ended)
+                self.problems.extend(check_levels(view, has_ended=has_ended))
                 self.problems.extend(check_strays(view))
         if has_ended:
             self._check_end(identity, ended, views, is_known=len(views) == len(found))

@@ -11,12 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.layout import Block, LabelLayout
+from engine.arrays import (
+    IMAGE,
+    LABELS,
+    PROBABILITY,
+    ArrayShape,
+    ResultArray,
+    level_layout,
+)
+from engine.layout import Block
 from engine.store import decode_shard
 from engine.verify.pieces import Pieces, pieces_of
 from engine.verify.problems import Problem
 from engine.verify.view import Frame, StackView
 
+WORDS = {LABELS: "labels", PROBABILITY: "probabilities", IMAGE: "pixels"}
 _LOST = 2**64 - 1  # in a shard's index: there is no such chunk
 
 
@@ -52,24 +61,12 @@ def see_block(view: StackView, index: int) -> SeenBlock:
         tell("record", path, "the record tells no checksum of the labels")
     else:
         seen.record = record
+    for array in view.arrays[1:]:
+        read_shard(view, block, array, 0, seen.record, seen.problems)
+    labels = read_shard(view, block, view.labels, 0, seen.record, seen.problems)
+    if labels is None:
+        return seen
     shard = view.shard(block)
-    try:
-        data = shard.read_bytes()
-    except FileNotFoundError:
-        tell("shard", shard, "the labels are gone")
-        return seen
-    except OSError as error:
-        tell("shard", shard, f"the labels cannot be read ({error.strerror or error})")
-        return seen
-    if seen.record and hashlib.sha256(data).hexdigest() != seen.record["labels_sha256"]:
-        tell("shard", shard, "the labels are not those of the record: their SHA-256 differs")
-    try:
-        labels = decode_shard(view.layout, data)
-        if lost := _lost_chunks(view.layout, data):
-            raise ValueError(f"{lost} of its chunks are not there")
-    except Exception as error:  # damaged bytes make codecs raise anything
-        tell("shard", shard, f"the labels cannot be decoded ({_first_line(error)})")
-        return seen
     if beyond := _labels_beyond(labels, block):
         tell("labels", shard, f"{beyond} labels lie outside of the stack")
     seen.planes = {
@@ -82,6 +79,45 @@ def see_block(view: StackView, index: int) -> SeenBlock:
         for t, z in block.frames
     }
     return seen
+
+
+def read_shard(
+    view: StackView,
+    block: Block,
+    array: ResultArray,
+    level: int,
+    record: dict[str, Any] | None,
+    problems: list[Problem],
+) -> NDArray[Any] | None:
+    """A shard's values, None where they cannot be read; adds what is wrong to `problems`.
+
+    `record` is the block's, None where that is missing or damaged.
+    """
+    path, what = view.shard(block, array, level), WORDS[array.kind]
+    where = view.of_block(block, level)
+
+    def tell(words: str) -> None:
+        problems.append(Problem("shard", view.relative(path), words, where, view.name, block.index))
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        tell(f"the {what} are gone")
+        return None
+    except OSError as error:
+        tell(f"the {what} cannot be read ({error.strerror or error})")
+        return None
+    if record is not None and hashlib.sha256(data).hexdigest() != record.get(array.checksum):
+        tell(f"the {what} are not those of the record: their SHA-256 differs")
+    shape = array.shape(level_layout(view.layout, level))
+    try:
+        values = decode_shard(shape, data)
+        if lost := _lost_chunks(shape, data):
+            raise ValueError(f"{lost} of its chunks are not there")
+    except Exception as error:  # damaged bytes make codecs raise anything
+        tell(f"the {what} cannot be decoded ({_first_line(error)})")
+        return None
+    return values
 
 
 def check_provisional(view: StackView) -> Iterator[Problem]:
@@ -104,9 +140,9 @@ def check_provisional(view: StackView) -> Iterator[Problem]:
                 yield Problem("shard", view.relative(kept), what, where, view.name, block.index)
 
 
-def _lost_chunks(layout: LabelLayout, data: bytes) -> int:
+def _lost_chunks(shape: ArrayShape, data: bytes) -> int:
     """Chunks that a shard lacks, and that would be read as zeros; every one is written."""
-    count = int(np.prod(layout.shard)) // int(np.prod(layout.chunk))
+    count = int(np.prod(shape.shard)) // int(np.prod(shape.chunk))
     index = np.frombuffer(data[-(16 * count + 4) : -4], dtype="<u8")  # CRC-32C behind it
     return int((index.reshape(-1, 2) == _LOST).any(axis=1).sum())
 

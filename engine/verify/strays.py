@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.arrays import ResultArray, level_layout
+from engine.layout import LabelLayout
 from engine.records import JobFolder
 from engine.verify.problems import Problem
 from engine.verify.view import StackView
@@ -13,18 +15,17 @@ from engine.verify.view import StackView
 
 def check_strays(view: StackView) -> Iterator[Problem]:
     """Files in the label array's folder, and among the records, that no block owns."""
-    for path in _files(view.array):
-        key = path.relative_to(view.array).as_posix()
-        if key != "zarr.json" and not _is_shard(view, key):
-            yield Problem(
-                "stray", view.relative(path), "belongs to no block", f"stack {view.name}", view.name
-            )
+    for array in view.arrays:
+        for level in range(array.levels):
+            yield from _stray_shards(view, array, level)
     layout = view.layout
     canvases = layout.n_canvases if layout.is_stitched else 0
+    levels = max(array.levels for array in view.arrays)
     for kind, suffix, count in (
         ("records", ".json", layout.n_blocks),
         ("canvases", ".json", canvases),
         ("objects", ".parquet", canvases or layout.n_blocks),
+        *((f"levels/{k}", ".json", level_layout(layout, k).n_blocks) for k in range(1, levels)),
     ):
         folder = view.folder.private / kind / view.name
         for entry in os.scandir(folder) if folder.is_dir() else ():
@@ -40,6 +41,17 @@ def check_strays(view: StackView) -> Iterator[Problem]:
                 yield Problem("stray", view.relative(path), what, f"stack {view.name}", view.name)
 
 
+def _stray_shards(view: StackView, array: ResultArray, level: int) -> Iterator[Problem]:
+    folder = view.store / array.path(level)
+    layout = level_layout(view.layout, level)
+    for path in _files(folder):
+        key = path.relative_to(folder).as_posix()
+        if key != "zarr.json" and not _is_shard(array, layout, key):
+            yield Problem(
+                "stray", view.relative(path), "belongs to no block", f"stack {view.name}", view.name
+            )
+
+
 def leftovers(folder: JobFolder) -> Iterator[str]:
     """What a complete job no longer needs, in words; harmless."""
     for name in ("staging", "work", "attempts"):
@@ -49,12 +61,12 @@ def leftovers(folder: JobFolder) -> Iterator[str]:
             yield f"{path}: {count} files are left over; they are harmless and can be removed"
 
 
-def _is_shard(view: StackView, key: str) -> bool:
+def _is_shard(array: ResultArray, layout: LabelLayout, key: str) -> bool:
     first, *places = key.split("/")
-    grid = dict(zip("TZYX", view.layout.grid, strict=True))
-    if first != "c" or len(places) != len(view.layout.axes):
+    grid = dict(zip("TZYX", layout.grid, strict=True)) | {"C": 1}
+    sizes = [grid[axis] for axis in array.shape(layout).axes]
+    if first != "c" or len(places) != len(sizes):
         return False
-    sizes = [grid[axis] for axis in view.layout.axes]
     return all(
         place.isascii() and place.isdecimal() and place == str(int(place)) and int(place) < size
         for place, size in zip(places, sizes, strict=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.arrays import LABELS, ResultArray, arrays_from, level_layout
 from engine.layout import Block, LabelLayout, layout_from
 from engine.records import JobFolder
 from engine.verify.problems import Problem
@@ -34,7 +36,7 @@ class StackView:
 
     name: str
     layout: LabelLayout
-    image: str  # path of the label image inside NAME.zarr
+    arrays: tuple[ResultArray, ...]  # labels first
     folder: JobFolder
 
     @property
@@ -43,26 +45,31 @@ class StackView:
         return self.layout.dtype != "uint8"
 
     @property
-    def store(self) -> Path:
-        """The stack's result."""
-        return self.folder.root / f"{self.name}.zarr"
+    def labels(self) -> ResultArray:
+        """The label array."""
+        return self.arrays[0]
 
     @property
-    def array(self) -> Path:
-        """The label array."""
-        return self.store / self.image / "0"
+    def store(self) -> Path:
+        """The stack's result."""
+        return self.folder.store(self.name)
 
-    def shard(self, block: Block) -> Path:
-        """Where the labels of a block lie."""
-        return self.array / self.layout.shard_key(block)
+    def shard(self, block: Block, array: ResultArray | None = None, level: int = 0) -> Path:
+        """Where a block's shard lies; of the labels unless `array` is given."""
+        layout = level_layout(self.layout, level)
+        return self.store / (array or self.labels).key(layout, block, level)
 
     def record(self, block: Block) -> Path:
         """Where the record of a block lies."""
         return self.folder.place("records", self.name, block.index)
 
+    def level_record(self, index: int, level: int) -> Path:
+        """Where the record of a block of a level lies."""
+        return self.folder.place(f"levels/{level}", self.name, index)
+
     def relative(self, path: Path) -> str:
         """A path as problems tell it."""
-        return path.relative_to(self.folder.root).as_posix()
+        return Path(os.path.relpath(path, self.folder.root)).as_posix()
 
     def groups(self) -> Iterator[Group]:
         """All groups, in order of their frames."""
@@ -78,9 +85,10 @@ class StackView:
                 f"stack {self.name}, {word} {one.index}, {self._span(one.t, one.z)}",
             )  # fmt: skip
 
-    def of_block(self, block: Block) -> str:
+    def of_block(self, block: Block, level: int = 0) -> str:
         """A block in words."""
-        text = f"stack {self.name}, block {block.index}, {self._span(block.t, block.z)}"
+        of = f" of level {level}" if level else ""
+        text = f"stack {self.name}, block {block.index}{of}, {self._span(block.t, block.z)}"
         if self.layout.is_cut:
             text += f", y={block.y.start}:{block.y.stop}, x={block.x.start}:{block.x.stop}"
         return text
@@ -102,8 +110,10 @@ def view_of(folder: JobFolder, identity: dict[str, Any], name: str) -> StackView
     path = folder.identity_path.relative_to(folder.root).as_posix()
     try:
         layout = layout_from(identity["stacks"][name]["layout"])
-        image = str(identity["labels"])
+        arrays = arrays_from(identity["stacks"][name]["arrays"])
         numbers = (*layout.shape, *layout.block_size, *layout.chunk_size)
+        if not arrays or arrays[0].kind != LABELS or arrays[0].dtype != layout.dtype:
+            raise ValueError("no array of labels")
         if not all(isinstance(n, int) and n > 0 for n in numbers) or layout.n_blocks < 1:
             raise ValueError("sizes that are not positive")
         if not all(isinstance(n, int) and n >= 0 for n in (layout.t0, layout.z0)):
@@ -113,4 +123,4 @@ def view_of(folder: JobFolder, identity: dict[str, Any], name: str) -> StackView
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"does not tell how its labels lie ({error})"
         return Problem("record", path, what, f"stack {name}", name)
-    return StackView(name, layout, image, folder)
+    return StackView(name, layout, arrays, folder)

@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import layout
+from engine.arrays import ArrayShape, arrays_of
 from engine.claim import lock
 from engine.cli import stackseg
 from engine.errors import JobStopped
 from engine.job import run_job
-from engine.layout import layout_from
+from engine.layout import LabelLayout, layout_from
 from engine.records import JobFolder
 from engine.store import decode_shard, encode_shard
 from engine.verify.run import verify_job
@@ -242,6 +243,10 @@ def test_the_objects_of_a_block(job: Path, tmp_path: Path, how: str) -> None:
 # -- a writer that is wrong -------------------------------------------------------------------
 
 
+def shape_of(plan: LabelLayout) -> ArrayShape:
+    return arrays_of(plan, "labels/threshold")[0].shape(plan)
+
+
 @settings(max_examples=12)
 @given(data=st.data())
 def test_labels_that_are_wrong_though_their_checksum_is_right(
@@ -252,7 +257,7 @@ def test_labels_that_are_wrong_though_their_checksum_is_right(
     plan = layout_from(identity["stacks"]["stack"]["layout"])
     block = plan.block(data.draw(st.integers(0, plan.n_blocks - 1)))
     path = output / "stack.zarr/labels/threshold/0" / plan.shard_key(block)
-    labels = decode_shard(plan, path.read_bytes())
+    labels = decode_shard(shape_of(plan), path.read_bytes())
     at = tuple(data.draw(st.integers(0, size - 1)) for size in labels.shape)
     known = int(labels[at])
     top = np.iinfo(labels.dtype).max
@@ -270,7 +275,7 @@ def test_labels_that_are_wrong_though_their_checksum_is_right(
         plan.dtype == "uint8" and how == "shift"
     ):
         return
-    encoded = encode_shard(plan, labels)
+    encoded = encode_shard(shape_of(plan), labels)
     path.write_bytes(encoded)
     record = output / f".stackseg/records/stack/{block.index:06d}.json"
     write_json(record, lambda r: r.update(labels_sha256=hashlib.sha256(encoded).hexdigest()))
@@ -286,14 +291,14 @@ def test_ids_that_do_not_count_up(whole: Path, tmp_path: Path) -> None:
     identity = json.loads((output / ".stackseg/identity.json").read_bytes())
     plan = layout_from(identity["stacks"]["stack"]["layout"])
     path = shards(output)[0]
-    labels = decode_shard(plan, path.read_bytes())
+    labels = decode_shard(shape_of(plan), path.read_bytes())
     one, two = labels[0] == 1, labels[0] == 2
     labels[0][one], labels[0][two] = 2, 1
-    path.write_bytes(encode_shard(plan, labels))
+    path.write_bytes(encode_shard(shape_of(plan), labels))
     text = text_of(output)
     assert f"{name(output, path)}: stack stack, t=0: its ids do not count up" in text
     labels[0][labels[0] == 2] = 2**32 - 1
-    path.write_bytes(encode_shard(plan, labels))
+    path.write_bytes(encode_shard(shape_of(plan), labels))
     assert f"{name(output, path)}: stack stack, t=0: " in text_of(output)
 
 

@@ -1,0 +1,78 @@
+"""A block of a level: each array that has the level, halved from what lies below."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.arrays import IMAGE, ResultArray, level_layout, sources
+from engine.committed import made_of, shards, source_place, source_record
+from engine.layout import Block, LabelLayout
+from engine.pyramid import halve_image, halve_labels
+from engine.steps import level_of
+from engine.steps.work import Outcome, Work
+from engine.store import decode_shard, encode_shard, new_shard
+from engine.tiling import Window
+
+
+def make_level(work: Work) -> Outcome:
+    """Make a block of a level and commit it. Safe to repeat: the same bytes again."""
+    plan, folder = work.plan, work.folder
+    level = level_of(work.task.step)
+    assert level is not None
+    layout = level_layout(plan.layout, level)
+    block = layout.block(work.task.index)
+    basis = made_of(folder, plan, block, level)
+    checksums: dict[str, str] = {}
+    places = shards(folder, plan, block, level)
+    for array in (a for a in plan.arrays if level < a.levels):
+        with work.watch.stage("levels"):
+            encoded = encode_shard(array.shape(layout), _halved(work, array, block, level))
+        with work.watch.stage("write"):
+            work.check_identity()
+            folder.put(places[array.kind], encoded)
+        checksums[array.checksum] = hashlib.sha256(encoded).hexdigest()
+    work.put_timings()
+    record = {"block": block.index, "made_of": basis, **checksums}
+    folder.put_json(folder.place(f"levels/{level}", plan.name, block.index), record)
+    return Outcome(plan.name, work.task.step, block.index, seconds=work.watch.seconds)
+
+
+def _halved(work: Work, array: ResultArray, block: Block, level: int) -> NDArray[Any]:
+    """An array's shard of the block, filled from the shards below, one after the other."""
+    layout = level_layout(work.plan.layout, level)
+    below = level_layout(work.plan.layout, level - 1)
+    halve = halve_image if array.kind == IMAGE else halve_labels
+    out = new_shard(array.shape(layout))
+    for source, rows, columns in sources(below, block):
+        shard = _read(work, array, below, source, level - 1)
+        inside = (..., slice(0, source.y.size), slice(0, source.x.size))
+        n_t, n_z = block.t[1] - block.t[0], block.z[1] - block.z[0]
+        # Plane by plane: what halving needs on its way stays small.
+        for at in np.ndindex(*shard.shape[:-2]):
+            if at[0] < n_t and at[-1] < n_z:
+                out[(*at, *_window(rows, columns))] = halve(shard[at][inside])
+    return out
+
+
+def _window(rows: Window, columns: Window) -> tuple[slice, slice]:
+    return rows.as_slice(), columns.as_slice()
+
+
+def _read(
+    work: Work, array: ResultArray, below: LabelLayout, source: Block, level: int
+) -> NDArray[Any]:
+    """A shard of the level below, if it is what its record tells; else its record is taken back."""
+    plan, folder = work.plan, work.folder
+    path = shards(folder, plan, source, level)[array.kind]
+    try:
+        data = path.read_bytes()
+        told = source_record(folder, plan, source, level).get(array.checksum)
+        if hashlib.sha256(data).hexdigest() != told:
+            raise ValueError("its SHA-256 differs")
+        return decode_shard(array.shape(below), data)
+    except (OSError, ValueError) as error:
+        folder.take_back([source_place(folder, plan, source, level)], f"{path}: {error}")
