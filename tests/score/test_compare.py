@@ -108,7 +108,7 @@ def truth(tmp_path):
 def test_labels_from_everywhere(make, tmp_path, truth):
     (tmp_path / "labels").mkdir()
     comparison = compare(make(tmp_path / "labels"), truth)
-    assert [n for n, _ in comparison.frames] == [(t, 0) for t in range(5)]
+    assert [f.number for f in comparison.frames] == [(t, 0) for t in range(5)]
     assert comparison.pooled.seg == 1
     assert comparison.pooled.truth_objects == 10
 
@@ -121,7 +121,7 @@ def test_parts_of_a_result(inside, tmp_path):
 def test_a_later_part_is_matched_by_number(tmp_path, truth):
     (tmp_path / "part").mkdir()
     comparison = compare(as_result(tmp_path / "part", FRAMES[2:4], first=2), truth)
-    assert [n for n, _ in comparison.frames] == [(2, 0), (3, 0)]
+    assert [f.number for f in comparison.frames] == [(2, 0), (3, 0)]
     assert comparison.pooled.seg == 1
     assert (comparison.untrue, comparison.beyond) == (0, 3)
 
@@ -164,7 +164,7 @@ def test_planes_of_a_volume_and_of_a_time_lapse_of_volumes(tmp_path):
         (tmp_path / "SEG").mkdir(exist_ok=True)
         tifffile.imwrite(tmp_path / "SEG" / f"man_seg_001_{z:03d}.tif", deep[1, z])
     comparison = compare(tmp_path / "tzyx.tif", tmp_path / "SEG")
-    assert [n for n, _ in comparison.frames] == [(1, 1), (1, 3)]
+    assert [f.number for f in comparison.frames] == [(1, 1), (1, 3)]
     assert comparison.pooled.seg == 1
 
 
