@@ -170,7 +170,10 @@ def compare(
     opened: list[Sides] = []
     for name, where in truths.items():
         ours, theirs = stacks[name], open_truth(where, classes)
-        sides = Sides(ours, theirs, known_classes(ours, theirs, classes))
+        known = known_classes(ours, theirs, classes)
+        if known is not None:
+            theirs = replace(theirs, markers=None)  # a class map has nothing to detect
+        sides = Sides(ours, theirs, known)
         match = match_frames(ours, theirs)
         frames += _scored(name, sides, match.pairs, how)
         opened.append(sides)

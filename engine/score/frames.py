@@ -42,7 +42,10 @@ class LabelFrames:
         """One frame of labels, (Y, X), in its own dtype; StackError where it is a picture."""
         labels = self.load(number)
         if labels.ndim != 2:
-            raise StackError(f"{self.where(number)}: is a colour picture, not a label image")
+            raise StackError(
+                f"{self.where(number)}: is a colour picture, not a label image; if its colours are "
+                "classes, the result has to be a class map, or give --classes"
+            )
         return labels
 
     def where(self, number: Number) -> str:

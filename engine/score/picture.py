@@ -133,7 +133,7 @@ def _fit(image: NDArray[Any]) -> NDArray[Any]:
     """An image by whole steps smaller or larger, so that its longer side suits a panel."""
     longer = max(image.shape)
     step = math.ceil(longer / LARGEST)
-    times = max(SMALLEST // longer, 1)
+    times = math.ceil(SMALLEST / longer)
     return image[::step, ::step].repeat(times, 0).repeat(times, 1)
 
 

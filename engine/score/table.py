@@ -52,9 +52,8 @@ def table(comparison: Comparison) -> list[list[Row]]:
 def notes(comparison: Comparison) -> list[str]:
     """What a reader of the table has to know: what was compared, and what was left out."""
     stacks = len({f.stack for f in comparison.frames})
-    told = [
-        f"{len(comparison.frames)} frames{f' of {stacks} stacks' if stacks > 1 else ''} compared"
-    ]
+    told = ["1 frame" if len(comparison.frames) == 1 else f"{len(comparison.frames)} frames"]
+    told[0] += f" of {stacks} stacks compared" if stacks > 1 else " compared"
     if comparison.matched_by != ("number",):
         told[0] += f", matched by {' and '.join(comparison.matched_by)}"
     if comparison.untrue:
@@ -63,12 +62,10 @@ def notes(comparison: Comparison) -> list[str]:
         told.append(f"{comparison.beyond} of the truth lie outside the result")
     lines = ["; ".join(told)]
     if comparison.classes is None:
-        annotated = sum(f.score.frames for f in comparison.frames)
+        annotated = comparison.pooled.frames
         lines.append(f"DET is against {' and '.join(comparison.det_against)}")
         if annotated < len(comparison.frames):
-            lines[-1] += (
-                f"; {annotated or 'no'} frames have a truth of objects for the other scores"
-            )
+            lines[-1] += f"; the other scores are of the {annotated} with a truth of objects"
     if len(comparison.frames) > 1:
         names = dict(zip(map(id, comparison.frames), frame_names(comparison), strict=True))
         worst = ", ".join(names[id(f)] for f in comparison.worst())
