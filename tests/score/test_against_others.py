@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from engine.score.compare import compare
-from engine.score.metrics import THRESHOLDS, Score, detect, score
+from engine.score.metrics import THRESHOLDS, Score, score
 from tests.score.test_metrics import two_frames
 
 Frames = tuple[np.ndarray, np.ndarray]
@@ -48,7 +48,9 @@ def test_seg_and_det_equal_those_of_the_challenge(lapse):
 @settings(max_examples=100)
 @given(two_frames())
 def test_f1_equals_stardist(frames):
-    assume(frames[0].any() or frames[1].any())  # stardist says 0 of nothing, we that it is undefined
+    assume(
+        frames[0].any() or frames[1].any()
+    )  # stardist says 0 of nothing, we that it is undefined
     from stardist.matching import matching
 
     expected = [m.f1 for m in matching(frames[1], frames[0], thresh=THRESHOLDS)]
@@ -71,7 +73,7 @@ def test_real_frames_equal_the_challenges(realdata: Path, tmp_path: Path):
     """A faulty result, made of the silver truth, against gold segmentation and gold markers."""
     hela = realdata / "hela"
     seg, tra = hela / "01_GT/SEG", hela / "01_GT/TRA"
-    numbers = [23, 25, 39, 52, 77]
+    numbers = [23, 39, 77]
     (tmp_path / "01_GT/SEG").mkdir(parents=True)
     (tmp_path / "01_GT/TRA").mkdir()
     (tmp_path / "01_RES").mkdir()
@@ -127,11 +129,3 @@ def of_the_challenge(pairs: Iterable[Frames]) -> dict[str, float]:
     )
     scores = {"SEG": seg(refs, ious), "DET": det(**counts)}
     return scores | {"OP_CSB": op_csb(scores["SEG"], scores["DET"])}
-
-
-def test_detect_takes_markers_that_are_not_the_truth():
-    markers = np.zeros((6, 6), int)
-    markers[2, 2] = 1
-    result = np.zeros((6, 6), int)
-    result[1:5, 1:5] = 7
-    assert detect(result, markers).det == 1
