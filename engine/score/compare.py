@@ -208,10 +208,12 @@ def _scored(stack: str, sides: Sides, pairs: Iterable[Pair], how: _How) -> Itera
     """The score of every frame, or of every time point."""
 
     def unit(pair: Pair) -> Number:
-        return (pair.number[0], 0) if how.volumes else pair.number
+        if not how.volumes:
+            return pair.number
+        return (0 if sides.planes else pair.number[0], 0)
 
     for number, together in groupby(pairs, unit):
-        planes = tuple(together)
+        planes = tuple(together)  # one, or those of a time point
         name = planes[0].name
         found = _score(sides, planes, how.ignore_border)
         yield FrameScore(stack, number, name, _group(how.group, stack, name), found, sides, planes)

@@ -24,6 +24,7 @@ class RecordedInput:
     path: str
     axes: str | None  # as given by --axes
     channel: int  # the first of those that the network saw
+    connects_z: bool = False  # its objects go on from plane to plane
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class LabelFrames:
     by_order: bool = False  # the files' names do not number them: they are counted
     classes: tuple[LabelClass, ...] = ()  # of a class map whose metadata name them
     image: RecordedInput | None = None  # of a result
+    planes: bool = False  # frames are the planes of one volume: the numbers are Z's, not T's
 
     def read(self, number: Number) -> NDArray[Any]:
         """One frame of labels, (Y, X), in its own dtype; StackError where it is a picture."""
@@ -70,7 +72,8 @@ def array_frames(
             f"{path}: labels have the axes T, Z, Y and X, not {axes} of the shape {array.shape}"
         )
     t0, z0 = ((first or {}).get(a, 0) for a in "TZ")
-    if t_axis is None and z_axis is not None:  # planes of one volume: numbered like frames
+    planes = t_axis is None and z_axis is not None
+    if planes:  # numbered like frames
         t_axis, z_axis, t0, z0 = z_axis, None, z0, 0
     n_t, n_z = (1 if i is None else array.shape[i] for i in (t_axis, z_axis))
 
@@ -87,7 +90,7 @@ def array_frames(
             ) from error
 
     numbers = tuple((t0 + t, z0 + z) for t in range(n_t) for z in range(n_z))
-    return LabelFrames(str(path), numbers, read)
+    return LabelFrames(str(path), numbers, read, planes=planes)
 
 
 def first_line(error: BaseException) -> str:

@@ -42,8 +42,14 @@ def recorded_input(path: Path) -> RecordedInput | None:
     for told in _inputs(job) if job else ():
         store = (job or path).resolve() / f"{told['name']}.zarr"
         if where == store or store in where.parents:
+            settings = _report(job).get("settings") or {}
             channels = told.get("channels") or [0]
-            return RecordedInput(str(told["path"]), _given_axes(job), int(channels[0]))
+            return RecordedInput(
+                path=str(told["path"]),
+                axes=settings.get("axes"),
+                channel=int(channels[0]),
+                connects_z=settings.get("connect") == "z",
+            )
     return None
 
 
@@ -66,11 +72,6 @@ def frame_names(recorded: RecordedInput, numbers: Iterable[Number]) -> dict[Numb
 def _inputs(folder: Path | None) -> list[Mapping[str, Any]]:
     inputs = _report(folder).get("inputs")
     return [i for i in inputs if isinstance(i, dict)] if isinstance(inputs, list) else []
-
-
-def _given_axes(folder: Path | None) -> str | None:
-    axes = (_report(folder).get("settings") or {}).get("axes")
-    return str(axes) if axes else None
 
 
 def _report(folder: Path | None) -> Mapping[str, Any]:

@@ -57,6 +57,11 @@ class Sides:
             theirs.append(class_numbers(both[1], self.classes or (), where[1]))
         return _stacked(ours), _stacked(theirs)
 
+    @property
+    def planes(self) -> bool:
+        """Whether frames are the planes of one volume."""
+        return self.ours.planes or (self.truth.labels is not None and self.truth.labels.planes)
+
     def is_coloured(self) -> bool:
         """Whether the result's classes are colours, not numbers."""
         return self.ours.load(self.ours.numbers[0]).ndim == 3

@@ -66,6 +66,9 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append(f"DET is against {' and '.join(comparison.det_against)}")
         if annotated < len(comparison.frames):
             lines[-1] += f"; the other scores are of the {annotated} with a truth of objects"
+    recorded = [f.sides.ours.image for f in comparison.frames if len(f.pairs) == 1]
+    if any(image is not None and image.connects_z for image in recorded):
+        lines.append("the result's objects go on from plane to plane; --volumes scores them whole")
     if len(comparison.frames) > 1:
         names = dict(zip(map(id, comparison.frames), frame_names(comparison), strict=True))
         worst = ", ".join(names[id(f)] for f in comparison.worst())

@@ -13,9 +13,11 @@ from click.testing import CliRunner
 
 from engine.commands.evaluate import evaluate
 from engine.errors import OutputError, StackError, StacksegError, UsageError
+from engine.job import run_job
 from engine.score.compare import compare
 from engine.score.sources import open_labels
-from engine.score.table import write_csv
+from engine.score.table import notes, write_csv
+from tests.engine import jobs
 
 FRAMES = np.zeros((5, 20, 30), np.uint32)
 for _t in range(5):
@@ -227,6 +229,21 @@ def test_volumes(tmp_path):
     assert (whole.pooled.frames, whole.pooled.truth_objects) == (2, 2)
     assert by_planes.seg == whole.pooled.seg == pytest.approx(2 / 3)
     assert whole.pooled.f1[:2] == (1, 1) and by_planes.f1[0] == pytest.approx(0.8)
+    for name, volume in (("truth", truth[0]), ("result", result[0])):  # one volume, without T
+        tifffile.imwrite(tmp_path / f"{name}.tif", volume, metadata={"axes": "ZYX"})
+    one = compare(tmp_path / "result.tif", tmp_path / "truth.tif", volumes=True)
+    assert (one.pooled.frames, one.pooled.truth_objects) == (1, 1)
+
+
+def test_a_result_whose_planes_connect_says_how_to_score_it(tmp_path, threshold_model):
+    image = np.zeros((3, 40, 40), np.uint16)
+    image[:, 10:20, 10:20] = 1000
+    jobs.write_stack(tmp_path / "image.tif", image, "ZYX")
+    run_job(jobs.settings(tmp_path / "image.tif", threshold_model, tmp_path / "out", connect="z"))
+    for volumes in (False, True):
+        comparison = compare(tmp_path / "out", tmp_path / "out", volumes=volumes)
+        assert comparison.pooled.frames == (1 if volumes else 3)
+        assert any("--volumes" in line for line in notes(comparison)) != volumes
 
 
 def test_errors_are_one_sentence(tmp_path, truth):
