@@ -129,14 +129,15 @@ def _scores(scores: Mapping[str, float], columns: Mapping[str, str]) -> Row:
 
 def _print_rich(header: Row, parts: list[list[Row]], out: TextIO) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
     for name in header:
-        shown.add_column(name, justify="right", no_wrap=True)
+        shown.add_column(escape(name), justify="right", no_wrap=True)
     for part in parts:
         for row in part:
-            shown.add_row(*row, style="bold" if part is parts[-1] else "")
+            shown.add_row(*map(escape, row), style="bold" if part is parts[-1] else "")
         shown.add_section()
     # A terminal that is too narrow wraps lines rather than cutting numbers short.
     rows = [header, *(row for part in parts for row in part)]
