@@ -118,6 +118,23 @@ def test_a_result_knows_the_files_that_it_was_made_from(tmp_path, truths, thresh
     assert comparison.pooled.iou == 1
 
 
+def test_a_result_of_numbered_files_counts_as_these(tmp_path, threshold_model):
+    """Frame 0 of a folder t005.tif, t007.tif is that of man_seg005.tif."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "SEG").mkdir()
+    for t in (5, 7):
+        image = (FRAMES[t - 5] > 0).astype(np.uint16) * 1000
+        tifffile.imwrite(tmp_path / "images" / f"t{t:03d}.tif", image)
+        tifffile.imwrite(tmp_path / "SEG" / f"man_seg{t:03d}.tif", FRAMES[t - 5])
+    run_job(jobs.settings(tmp_path / "images", threshold_model, tmp_path / "out"))
+    comparison = compare(tmp_path / "out", tmp_path / "SEG")
+    assert [f.number for f in comparison.frames] == [(5, 0), (7, 0)]
+    assert comparison.pooled.iou == 1
+    stack = tmp_path / "truth.tif"  # whose frames have no names, and count from 0
+    tifffile.imwrite(stack, FRAMES[[0, 2]], metadata={"axes": "TYX"})
+    assert [f.number for f in compare(tmp_path / "out", stack).frames] == [(0, 0), (1, 0)]
+
+
 def test_files_that_agree_in_nothing_are_matched_by_order_if_as_many(tmp_path, truths):
     (tmp_path / "others").mkdir()
     for name, frame in zip("wxyz", FRAMES, strict=False):
