@@ -107,9 +107,9 @@ def table(demo: Demo) -> list[tuple[str, str]]:
         ("frames/s", f"{demo.summary.frames_per_second:.1f}"),
     ]
     if demo.scores is not None:
-        pooled = demo.scores.pooled
-        named = {"IoU": pooled.iou, "SEG": pooled.seg, "F1 at IoU 0.5": pooled.f1[0]}
-        rows += [(name, f"{value:.3f}") for name, value in named.items()]
+        pooled = demo.scores.scores(demo.scores.pooled)
+        named = {"IoU": "iou", "SEG": "seg", "F1 at IoU 0.5": "f1_0.5"}
+        rows += [(name, f"{pooled[score]:.3f}") for name, score in named.items()]
     return rows
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 
@@ -16,32 +19,76 @@ import click
     metavar="PX",
     help="Leave out so many pixels along every side of a frame.",
 )
+@click.option(
+    "--classes", is_flag=True, help="Both are class maps, though no metadata say so, not objects."
+)
+@click.option(
+    "--volumes", is_flag=True, help="Objects go on from plane to plane: score time points as one."
+)
+@click.option(
+    "--group",
+    metavar="REGEX",
+    help="Pool frames whose file names agree here, as those of a patient.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png",
+    help="Draw the worst three frames: what is found, missed and spurious.",
+)
+@click.option(
+    "--image",
+    type=click.Path(),
+    metavar="STACK",
+    help="What to draw them over, if not the result's recorded input.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.csv",
+    help="Write the scores of every frame as CSV.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def evaluate(labels: str, truth: str, ignore_border: int, as_json: bool) -> None:
+def evaluate(
+    labels: str,
+    truth: str,
+    picture: Path | None,
+    image: str | None,
+    output: Path | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
     """Score LABELS against TRUTH, frame by frame and pooled.
 
-    Prints the foreground IoU and Dice, SEG of the Cell Tracking Challenge, and F1 of objects
-    matched at IoU 0.5 to 0.9. Where the truth draws only some of the objects, as the challenge's
-    gold truth does, only SEG means anything.
+    Prints the foreground IoU and Dice; SEG, DET and OP_CSB of the Cell Tracking Challenge; and F1
+    of objects matched at IoU 0.5 to 0.9. Of class maps, Dice and IoU of each class. Where the truth
+    draws only some of the objects, as the challenge's gold truth does, only SEG means anything, and
+    DET where the truth has markers (01_GT/TRA).
 
     LABELS and TRUTH are each a result of this command, a Zarr, a TIFF, a folder of TIFF or PNG
-    images, or a Cell Tracking Challenge folder such as 01_ST. Frames are matched by number. Frames
-    without a truth are left out; so is a truth before or after the frames of LABELS.
+    images, or a Cell Tracking Challenge folder such as 01_ST. Frames are matched by number, files
+    without numbers by name. Where LABELS holds the results of several stacks, TRUTH is a folder
+    with the truth of each by the stack's name. Frames without a truth are left out; so is a truth
+    before or after the frames of LABELS.
     """
     import json
     import sys
 
     from engine.score.compare import compare
-    from engine.score.table import print_table
+    from engine.score.table import notes, print_table, write_csv
 
-    comparison = compare(labels, truth, ignore_border)
+    comparison = compare(labels, truth, **how)
     if as_json:
         click.echo(json.dumps(comparison.to_dict(), indent=2))
     else:
         print_table(comparison, sys.stdout)
-    notes = [f"{len(comparison.frames)} frames compared"]
-    if comparison.untrue:
-        notes.append(f"{comparison.untrue} without a truth left out")
-    if comparison.beyond:
-        notes.append(f"{comparison.beyond} of the truth lie outside the result's frames")
-    click.echo("; ".join(notes), err=True)
+    for line in notes(comparison):
+        click.echo(line, err=True)
+    if output:
+        write_csv(comparison, output)
+        click.echo(f"scores of {len(comparison.frames)} frames: {output}", err=True)
+    if picture:
+        from engine.score.picture import draw_worst
+
+        for line in draw_worst(comparison, picture, image):
+            click.echo(line, err=True)

@@ -1,18 +1,13 @@
-"""Scores of one frame's labels against its truth, as sums that can be pooled over frames.
+"""Scores of objects: one frame's labels against its truth, as sums that can be pooled over frames.
 
-All of them follow from one table, the areas of all overlaps of a result's objects with the
-truth's, so a frame is looked at once:
-
-            truth   . 1 1 .        overlaps    result 7 & truth 1: 1 px     areas   7: 2 px
-                    . 1 1 .                    result 8 & truth 1: 2 px             8: 2 px
-            result  7 7 8 .                                                         1: 4 px
-                    . . 8 .
+All of them follow from one table, the areas of all overlaps (see `engine.score.overlaps`), so a
+frame is looked at once.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -20,41 +15,50 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from engine.errors import StackError, UsageError
+from engine.errors import StackError
+from engine.score.overlaps import Overlaps, count_overlaps, crop
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of IoU, for F1
+MISSED, SPLIT, SPURIOUS = 10, 5, 1  # weights of the challenge's AOGM-D: w_FN, w_NS, w_FP
 
 
 @dataclass(frozen=True)
-class Overlaps:
-    """Areas of the objects of two label images and of their overlaps, in pixels.
+class Detection:
+    """What it takes to make the objects found into the markers: the counts that DET is made of.
 
-    Objects are numbered 0, 1, ... by increasing id; background is not an object. Entry k of
-    `result`, `truth` and `area` says that object result[k] and object truth[k] share area[k] px.
+    A marker is found by the object that covers more than half of it; there is never more than
+    one. An object that finds several markers has to be split once for each but the first.
     """
 
-    result_areas: NDArray[np.int64]  # (objects of the result,)
-    truth_areas: NDArray[np.int64]  # (objects of the truth,)
-    result: NDArray[np.int64]  # (overlaps,)
-    truth: NDArray[np.int64]  # (overlaps,)
-    area: NDArray[np.int64]  # (overlaps,)
+    objects: int = 0  # of the result
+    markers: int = 0
+    missed: int = 0  # markers that no object finds
+    splits: int = 0
+    spurious: int = 0  # objects that find no marker
+
+    def __add__(self, other: Detection) -> Detection:
+        return Detection(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @property
-    def iou(self) -> NDArray[np.float64]:
-        """Intersection over union of every overlapping pair, shape (overlaps,)."""
-        union = self.result_areas[self.result] + self.truth_areas[self.truth] - self.area
-        ratio: NDArray[np.float64] = self.area / union
-        return ratio
+    def det(self) -> float:
+        """DET of the Cell Tracking Challenge (Matula et al. 2015, 10.1371/journal.pone.0144959).
+
+        1 - min(AOGM-D, AOGM-D0) / AOGM-D0, where AOGM-D is the weighted sum of what is missed,
+        to be split and spurious, and AOGM-D0 that of an empty result.
+        """
+        cost = MISSED * self.missed + SPLIT * self.splits + SPURIOUS * self.spurious
+        return 1 - _ratio(min(cost, MISSED * self.markers), MISSED * self.markers)
 
 
 @dataclass(frozen=True)
 class Score:
     """What one frame adds to the scores; the sum of two is the score of both frames pooled.
 
-    A score that would be 0 / 0, as SEG is where the truth has no object, is NaN.
+    A score that would be 0 / 0, as SEG is where the truth has no object, is NaN. A frame that has
+    markers alone adds to `detection` alone, as in the challenge.
     """
 
-    frames: int = 0
+    frames: int = 0  # with a truth of their objects
     both_px: int = 0  # foreground of result and truth
     result_px: int = 0
     truth_px: int = 0
@@ -62,6 +66,7 @@ class Score:
     truth_objects: int = 0
     jaccard_sum: float = 0.0  # over the truth's objects, see `seg`
     matched: tuple[int, ...] = (0,) * len(THRESHOLDS)  # pairs at each IoU of THRESHOLDS
+    detection: Detection = field(default=Detection())
 
     def __add__(self, other: Score) -> Score:
         return Score(
@@ -73,6 +78,7 @@ class Score:
             self.truth_objects + other.truth_objects,
             self.jaccard_sum + other.jaccard_sum,
             tuple(a + b for a, b in zip(self.matched, other.matched, strict=True)),
+            self.detection + other.detection,
         )
 
     @property
@@ -91,9 +97,19 @@ class Score:
 
         The mean over all objects R of the truth of |R & S| / |R | S|, where S is the object of
         the result with |R & S| > |R| / 2; 0 where there is none. There is never more than one.
-        Objects of the result beyond the truth's cost nothing here, but in F1.
+        Objects of the result beyond the truth's cost nothing here, but in DET and F1.
         """
         return _ratio(self.jaccard_sum, self.truth_objects)
+
+    @property
+    def det(self) -> float:
+        """DET of the Cell Tracking Challenge, see `Detection.det`."""
+        return self.detection.det
+
+    @property
+    def op_csb(self) -> float:
+        """OP_CSB of the Cell Tracking Challenge: the mean of SEG and DET."""
+        return (self.seg + self.det) / 2
 
     @property
     def f1(self) -> tuple[float, ...]:
@@ -105,16 +121,27 @@ class Score:
         objects = self.result_objects + self.truth_objects
         return tuple(_ratio(2 * pairs, objects) for pairs in self.matched)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The scores by name, for tables and JSON; None where one is not defined."""
-        scores = {"iou": self.iou, "dice": self.dice, "seg": self.seg}
-        scores |= {f"f1_{at:g}": f1 for at, f1 in zip(THRESHOLDS, self.f1, strict=True)}
-        counts = {"objects": self.result_objects, "truth_objects": self.truth_objects}
-        return counts | {k: None if np.isnan(v) else v for k, v in scores.items()}
+    def scores(self) -> dict[str, float]:
+        """Every score by its name; NaN where one is not defined."""
+        named = {"iou": self.iou, "dice": self.dice}
+        named |= {"seg": self.seg, "det": self.det, "op_csb": self.op_csb}
+        return named | {f"f1_{at:g}": f1 for at, f1 in zip(THRESHOLDS, self.f1, strict=True)}
+
+    def counts(self) -> dict[str, int]:
+        """What the scores are computed from, by name."""
+        d = self.detection
+        return {
+            "objects": self.result_objects if self.frames else d.objects,
+            "truth_objects": self.truth_objects,
+            "markers": d.markers,
+            "missed": d.missed,
+            "splits": d.splits,
+            "spurious": d.spurious,
+        }
 
 
 def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> Score:
-    """Score one frame.
+    """Score one frame; DET is against the truth's objects.
 
     Parameters
     ----------
@@ -126,11 +153,7 @@ def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> 
     Raises StackError where the shapes differ or the labels are no whole numbers, and UsageError
     where the border leaves nothing to compare.
     """
-    if result.shape != truth.shape:
-        raise StackError(
-            f"the result's frame has the shape {result.shape}, but the truth's {truth.shape}"
-        )
-    overlaps = count_overlaps(crop(result, ignore_border), crop(truth, ignore_border))
+    overlaps = _overlaps(result, truth, ignore_border)
     return Score(
         frames=1,
         both_px=int(overlaps.area.sum()),
@@ -138,68 +161,42 @@ def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> 
         truth_px=int(overlaps.truth_areas.sum()),
         result_objects=len(overlaps.result_areas),
         truth_objects=len(overlaps.truth_areas),
-        jaccard_sum=_jaccard_sum(overlaps),
+        jaccard_sum=math.fsum(overlaps.iou[_found(overlaps)]),  # the same in any order of objects
         matched=tuple(_matched(overlaps, at) for at in THRESHOLDS),
+        detection=_detection(overlaps),
     )
 
 
-def crop(labels: NDArray[Any], border: int) -> NDArray[Any]:
-    """A view of `labels` (..., Y, X) without `border` pixels along the sides of Y and X."""
-    height, width = labels.shape[-2:]
-    if border < 0 or 2 * border >= min(height, width):
-        raise UsageError(
-            f"a border of {border} px leaves nothing of a frame of {height} x {width} px"
+def detect(result: NDArray[Any], markers: NDArray[Any], ignore_border: int = 0) -> Detection:
+    """Compare a frame with markers, as `score` does with whole objects; same parameters."""
+    return _detection(_overlaps(result, markers, ignore_border))
+
+
+def _overlaps(result: NDArray[Any], truth: NDArray[Any], border: int) -> Overlaps:
+    if result.shape != truth.shape:
+        raise StackError(
+            f"the result's frame has the shape {result.shape}, but the truth's {truth.shape}"
         )
-    return labels[..., border : height - border, border : width - border]
+    return count_overlaps(crop(result, border), crop(truth, border))
 
 
-def count_overlaps(result: NDArray[Any], truth: NDArray[Any]) -> Overlaps:
-    """The areas of all objects and overlaps of two label images of the same shape."""
-    result, truth = _as_ids(result), _as_ids(truth)
-    either = (result != 0) | (truth != 0)  # mostly a small part of the frame
-    # Both ids in one number, so that one sort counts every combination.
-    pairs = (result[either].astype(np.uint64) << 32) | truth[either].astype(np.uint64)
-    pairs, counts = np.unique(pairs, return_counts=True)
-    result_ids, result_at = np.unique(pairs >> 32, return_inverse=True)
-    truth_ids, truth_at = np.unique(pairs & 0xFFFFFFFF, return_inverse=True)
-    result_areas = np.zeros(len(result_ids), np.int64)
-    truth_areas = np.zeros(len(truth_ids), np.int64)
-    np.add.at(result_areas, result_at, counts)
-    np.add.at(truth_areas, truth_at, counts)
+def _found(overlaps: Overlaps) -> NDArray[np.bool_]:
+    """Which overlaps cover more than half of their object of the truth."""
+    covering: NDArray[np.bool_] = 2 * overlaps.area > overlaps.truth_areas[overlaps.truth]
+    return covering
 
-    # Background is number 0 wherever an object of the other image lies on it.
-    result_bg = int(len(result_ids) > 0 and result_ids[0] == 0)
-    truth_bg = int(len(truth_ids) > 0 and truth_ids[0] == 0)
-    both = (result_at >= result_bg) & (truth_at >= truth_bg)
-    return Overlaps(
-        result_areas[result_bg:],
-        truth_areas[truth_bg:],
-        result_at[both] - result_bg,
-        truth_at[both] - truth_bg,
-        counts[both],
+
+def _detection(overlaps: Overlaps) -> Detection:
+    finders = overlaps.result[_found(overlaps)]
+    objects, markers = len(overlaps.result_areas), len(overlaps.truth_areas)
+    finding = len(np.unique(finders))
+    return Detection(
+        objects=objects,
+        markers=markers,
+        missed=markers - len(finders),
+        splits=len(finders) - finding,
+        spurious=objects - finding,
     )
-
-
-def _as_ids(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels as integers that fit 32 bits, renumbered where they do not."""
-    if labels.dtype == np.bool_:
-        return labels.view(np.uint8)
-    if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
-        labels = labels.astype(np.int64)  # some programs save labels as floats
-    if labels.dtype.kind not in "iu":
-        raise StackError(f"labels must be whole numbers, not {labels.dtype.name} values")
-    if labels.size == 0 or int(labels.max()) < 1 << 32:
-        if labels.dtype.kind == "i" and labels.size and int(labels.min()) < 0:
-            raise StackError("labels must not be negative")
-        return labels
-    ids, dense = np.unique(labels, return_inverse=True)
-    return dense if ids[0] == 0 else dense + 1
-
-
-def _jaccard_sum(overlaps: Overlaps) -> float:
-    """The sum of the Jaccard indices that SEG is the mean of."""
-    found = 2 * overlaps.area > overlaps.truth_areas[overlaps.truth]
-    return math.fsum(overlaps.iou[found])  # the same in any order of objects
 
 
 def _matched(overlaps: Overlaps, threshold: float) -> int:

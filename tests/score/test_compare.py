@@ -1,5 +1,6 @@
 """Label frames from everywhere, matched by number, and the command around them."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import zarr
 from click.testing import CliRunner
 
 from engine.commands.evaluate import evaluate
-from engine.errors import StackError, StacksegError, UsageError
+from engine.errors import OutputError, StackError, StacksegError, UsageError
+from engine.job import run_job
 from engine.score.compare import compare
 from engine.score.sources import open_labels
+from engine.score.table import notes, write_csv
+from tests.engine import jobs
 
 FRAMES = np.zeros((5, 20, 30), np.uint32)
 for _t in range(5):
@@ -108,7 +112,7 @@ def truth(tmp_path):
 def test_labels_from_everywhere(make, tmp_path, truth):
     (tmp_path / "labels").mkdir()
     comparison = compare(make(tmp_path / "labels"), truth)
-    assert [n for n, _ in comparison.frames] == [(t, 0) for t in range(5)]
+    assert [f.number for f in comparison.frames] == [(t, 0) for t in range(5)]
     assert comparison.pooled.seg == 1
     assert comparison.pooled.truth_objects == 10
 
@@ -121,7 +125,7 @@ def test_parts_of_a_result(inside, tmp_path):
 def test_a_later_part_is_matched_by_number(tmp_path, truth):
     (tmp_path / "part").mkdir()
     comparison = compare(as_result(tmp_path / "part", FRAMES[2:4], first=2), truth)
-    assert [n for n, _ in comparison.frames] == [(2, 0), (3, 0)]
+    assert [f.number for f in comparison.frames] == [(2, 0), (3, 0)]
     assert comparison.pooled.seg == 1
     assert (comparison.untrue, comparison.beyond) == (0, 3)
 
@@ -164,7 +168,7 @@ def test_planes_of_a_volume_and_of_a_time_lapse_of_volumes(tmp_path):
         (tmp_path / "SEG").mkdir(exist_ok=True)
         tifffile.imwrite(tmp_path / "SEG" / f"man_seg_001_{z:03d}.tif", deep[1, z])
     comparison = compare(tmp_path / "tzyx.tif", tmp_path / "SEG")
-    assert [n for n, _ in comparison.frames] == [(1, 1), (1, 3)]
+    assert [f.number for f in comparison.frames] == [(1, 1), (1, 3)]
     assert comparison.pooled.seg == 1
 
 
@@ -174,6 +178,72 @@ def test_unnumbered_files_count_by_natural_order(tmp_path):
     opened = open_labels(tmp_path)
     np.testing.assert_array_equal(opened.read((0, 0)), FRAMES[0])
     np.testing.assert_array_equal(opened.read((1, 0)), FRAMES[1])
+
+
+def test_markers_of_a_challenge_folder_are_what_det_is_against(tmp_path):
+    """SEG over the frames that have it, DET over those with markers, as in the challenge."""
+    (tmp_path / "01_GT/SEG").mkdir(parents=True)
+    (tmp_path / "01_GT/TRA").mkdir()
+    as_folder(tmp_path / "01_GT/SEG", FRAMES[[1, 3]], "man_seg", numbers=[1, 3])
+    markers = np.zeros_like(FRAMES)[[0, 1, 4]]
+    markers[:, 5, 8], markers[:, 12, 12], markers[:, 0, 0] = 1, 2, 3
+    as_folder(tmp_path / "01_GT/TRA", markers, "man_track", numbers=[0, 1, 4])
+    (tmp_path / "01_GT/TRA/man_track.txt").write_text("1 0 4 0\n")
+    (tmp_path / "01_RES").mkdir()
+    comparison = compare(as_folder(tmp_path / "01_RES"), tmp_path / "01_GT")
+    assert [f.number[0] for f in comparison.frames] == [0, 1, 3, 4]
+    pooled = comparison.pooled
+    assert (pooled.frames, pooled.truth_objects, pooled.seg) == (2, 4, 1)
+    assert (pooled.detection.markers, pooled.detection.missed, pooled.detection.spurious) == (
+        9,
+        3,
+        0,
+    )
+    assert pooled.det == pytest.approx(1 - 30 / 90)
+    assert pooled.op_csb == pytest.approx((1 + 2 / 3) / 2)
+    rows = comparison.rows()
+    assert [row["seg"] for row in rows] == [None, 1, 1, None]
+    assert [row["det"] is None for row in rows] == [False, False, True, False]
+    assert comparison.untrue == 1 and "TRA" in comparison.det_against[0]
+    alone = compare(tmp_path / "01_RES", tmp_path / "01_GT/TRA")
+    assert alone.pooled.det == pooled.det and alone.pooled.frames == 0
+    objects = compare(tmp_path / "01_RES", tmp_path / "01_GT/SEG")
+    assert objects.pooled.det == 1 and objects.det_against == ("the objects of the truth",)
+
+
+def test_volumes(tmp_path):
+    """An object that goes on from plane to plane is one; by planes, it is found once in two."""
+    truth = np.zeros((2, 3, 8, 8), np.uint16)
+    truth[:, :, 2:6, 2:6] = 1
+    result = truth.copy()
+    result[:, 0] = 0
+    for name, volumes in (("truth", truth), ("result", result)):
+        (tmp_path / name).mkdir()
+        for t, volume in enumerate(volumes):
+            path = tmp_path / name / f"mask{t:03d}.tif"
+            tifffile.imwrite(path, volume, metadata={"axes": "ZYX"}, photometric="minisblack")
+    by_planes = compare(tmp_path / "result", tmp_path / "truth").pooled
+    whole = compare(tmp_path / "result", tmp_path / "truth", volumes=True)
+    assert (by_planes.frames, by_planes.truth_objects) == (6, 6)
+    assert [f.number for f in whole.frames] == [(0, 0), (1, 0)]
+    assert (whole.pooled.frames, whole.pooled.truth_objects) == (2, 2)
+    assert by_planes.seg == whole.pooled.seg == pytest.approx(2 / 3)
+    assert whole.pooled.f1[:2] == (1, 1) and by_planes.f1[0] == pytest.approx(0.8)
+    for name, volume in (("truth", truth[0]), ("result", result[0])):  # one volume, without T
+        tifffile.imwrite(tmp_path / f"{name}.tif", volume, metadata={"axes": "ZYX"})
+    one = compare(tmp_path / "result.tif", tmp_path / "truth.tif", volumes=True)
+    assert (one.pooled.frames, one.pooled.truth_objects) == (1, 1)
+
+
+def test_a_result_whose_planes_connect_says_how_to_score_it(tmp_path, threshold_model):
+    image = np.zeros((3, 40, 40), np.uint16)
+    image[:, 10:20, 10:20] = 1000
+    jobs.write_stack(tmp_path / "image.tif", image, "ZYX")
+    run_job(jobs.settings(tmp_path / "image.tif", threshold_model, tmp_path / "out", connect="z"))
+    for volumes in (False, True):
+        comparison = compare(tmp_path / "out", tmp_path / "out", volumes=volumes)
+        assert comparison.pooled.frames == (1 if volumes else 3)
+        assert any("--volumes" in line for line in notes(comparison)) != volumes
 
 
 def test_errors_are_one_sentence(tmp_path, truth):
@@ -213,8 +283,23 @@ def test_the_command_prints_json(tmp_path, truth):
     arguments = [str(as_tiff(tmp_path)), str(truth), "--json", "--ignore-border", "2"]
     told = json.loads(CliRunner().invoke(evaluate, arguments).stdout)
     assert told["compared"] == 5 and told["ignore_border"] == 2
-    assert told["pooled"]["f1_0.5"] == 1
+    assert told["pooled"]["f1_0.5"] == told["pooled"]["det"] == told["pooled"]["op_csb"] == 1
+    assert told["det_against"] == ["the objects of the truth"]
     assert told["frames"][3]["t"] == 3 and told["frames"][3]["objects"] == 2
+
+
+def test_the_command_writes_csv(tmp_path, truth):
+    target = tmp_path / "scores.csv"
+    done = CliRunner().invoke(
+        evaluate, [str(as_tiff(tmp_path)), str(truth), "--output", str(target)]
+    )
+    assert done.exit_code == 0
+    with target.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["t"] for row in rows] == list("01234")
+    assert rows[0]["seg"] == "1.0" and rows[0]["name"] == "man_seg000.tif"
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_csv(compare(tmp_path / "labels.tif", truth), tmp_path / "no/where.csv")
 
 
 def test_an_unfinished_job_is_not_scored(tmp_path: Path) -> None:

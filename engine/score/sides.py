@@ -1,0 +1,91 @@
+"""A result and its truth as arrays: what is scored, and what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import StackError, UsageError
+from engine.score.classes import LabelClass, class_numbers
+from engine.score.frames import LabelFrames
+from engine.score.match import Pair
+from engine.score.sources import Truth
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a stack's comparison. One pair is read as (Y, X), several as (Z, Y, X)."""
+
+    ours: LabelFrames
+    truth: Truth
+    classes: tuple[LabelClass, ...] | None  # of class maps, none where unknown; None: of objects
+
+    def result(self, pairs: Sequence[Pair]) -> NDArray[Any]:
+        """Labels of the result."""
+        return _stacked([self.ours.read(p.ours) for p in pairs])
+
+    def labels(self, pairs: Sequence[Pair]) -> NDArray[Any]:
+        """Labels of the truth."""
+        assert self.truth.labels is not None
+        read = self.truth.labels.read
+        return _stacked([read(p.labels) for p in pairs if p.labels is not None])
+
+    def markers(self, pairs: Sequence[Pair]) -> NDArray[Any]:
+        """Labels of the truth's markers."""
+        assert self.truth.markers is not None
+        read = self.truth.markers.read
+        return _stacked([read(p.markers) for p in pairs if p.markers is not None])
+
+    def classes_of(self, pairs: Sequence[Pair]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Class numbers of the result and of the truth."""
+        assert self.truth.labels is not None
+        ours, theirs = [], []
+        for pair in pairs:
+            assert pair.labels is not None
+            both = self.ours.load(pair.ours), self.truth.labels.load(pair.labels)
+            where = self.ours.where(pair.ours), self.truth.labels.where(pair.labels)
+            if not self.classes and both[0].ndim != both[1].ndim:
+                raise StackError(
+                    f"{where[0]} and {where[1]}: one has colours, the other numbers, and nothing "
+                    "says which class has which colour; a result of a model with classes does"
+                )
+            ours.append(class_numbers(both[0], self.classes or (), where[0]))
+            theirs.append(class_numbers(both[1], self.classes or (), where[1]))
+        return _stacked(ours), _stacked(theirs)
+
+    @property
+    def planes(self) -> bool:
+        """Whether frames are the planes of one volume."""
+        return self.ours.planes or (self.truth.labels is not None and self.truth.labels.planes)
+
+    def is_coloured(self) -> bool:
+        """Whether the result's classes are colours, not numbers."""
+        return self.ours.load(self.ours.numbers[0]).ndim == 3
+
+
+def known_classes(ours: LabelFrames, truth: Truth, given: bool) -> tuple[LabelClass, ...] | None:
+    """The classes that the metadata of either name; none where it is only `given` that there are.
+
+    None where both are of objects. Raises UsageError where the two name different classes.
+    """
+    theirs = truth.labels.classes if truth.labels else ()
+    if ours.classes and theirs:
+        names = [[(c.value, c.name) for c in side] for side in (ours.classes, theirs)]
+        if names[0] != names[1]:
+            told = [", ".join(f"{value} {name}" for value, name in side) for side in names]
+            raise UsageError(
+                f"{ours.path} has the classes {told[0]}, but {truth.path} {told[1]}; "
+                "they cannot be compared"
+            )
+    classes = ours.classes or theirs
+    if (classes or given) and truth.labels is None:
+        raise UsageError(f"{truth.path}: has markers alone, and a class map has no objects")
+    return classes if classes or given else None
+
+
+def _stacked(planes: list[NDArray[Any]]) -> NDArray[Any]:
+    return planes[0] if len(planes) == 1 else np.stack(planes)

@@ -1,0 +1,145 @@
+"""Results of many stacks, files matched by name, and groups of frames."""
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from engine.errors import UsageError
+from engine.job import run_job
+from engine.score.compare import compare
+from engine.score.table import notes, table
+from tests.engine import jobs
+from tests.score.test_compare import FRAMES, as_folder, as_result
+
+NAMES = ("p1_a", "p1_b", "p2_c")  # no number tells them apart
+
+
+def write_png(path: Path, image: np.ndarray) -> Path:
+    path.write_bytes(imagecodecs.png_encode(image.astype(np.uint16)))
+    return path
+
+
+@pytest.fixture
+def truths(tmp_path: Path) -> Path:
+    """A PNG of labels for each of NAMES, and one of something else."""
+    folder = tmp_path / "truths"
+    folder.mkdir()
+    for name, frame in zip((*NAMES, "other"), FRAMES % 7, strict=False):
+        write_png(folder / f"{name}.png", frame)
+    return folder
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A job's result of a stack of one frame for each of NAMES; the last finds only one object."""
+    for name, frame in zip(NAMES, FRAMES, strict=False):
+        labels = np.where(frame == 1, 1, 0) if name == NAMES[-1] else frame
+        as_result(tmp_path / "many", labels[None].astype(np.uint32), name=name)
+    return tmp_path / "many"
+
+
+def test_stacks_are_matched_by_name(many, truths):
+    comparison = compare(many, truths)
+    assert [f.stack for f in comparison.frames] == list(NAMES)
+    assert list(comparison.groups) == list(NAMES)
+    assert comparison.groups["p1_a"].seg == 1 and comparison.groups["p2_c"].seg == 0.5
+    assert comparison.pooled.seg == pytest.approx(5 / 6)
+    assert comparison.mean_of_groups()["seg"] == pytest.approx(2.5 / 3)
+    assert (comparison.untrue, comparison.beyond) == (0, 1)
+    assert [f.stack for f in comparison.worst()] == ["p2_c", "p1_a", "p1_b"]
+    rows = [row for part in table(comparison) for row in part]
+    assert [row[0] for row in rows] == ["frame", *NAMES, "mean of 3 stacks", "pooled"]
+    assert notes(comparison)[0].startswith("3 frames of 3 stacks compared; 1 of the truth")
+
+
+def test_a_stack_without_a_truth_is_counted(many, truths):
+    (truths / "p1_b.png").unlink()
+    comparison = compare(many, truths)
+    assert len(comparison.frames) == 2 and comparison.untrue == 1
+
+
+def test_challenge_sequences_are_matched_by_name(tmp_path):
+    for name in ("01", "02"):
+        as_result(tmp_path / "out", name=name)
+        (tmp_path / "data" / f"{name}_ST" / "SEG").mkdir(parents=True)
+        as_folder(tmp_path / "data" / f"{name}_ST" / "SEG", FRAMES, "man_seg")
+        (tmp_path / "data" / name).mkdir()
+    comparison = compare(tmp_path / "out", tmp_path / "data")
+    assert len(comparison.frames) == 10 and comparison.pooled.seg == 1
+    names = [row[0] for row in table(comparison)[1]]
+    assert names[:2] == ["01 0", "01 1"] and names[-1] == "02 4"
+    assert [row[0] for row in table(comparison)[2]] == ["01", "02", "mean of 2 stacks"]
+
+
+def test_stacks_need_a_folder_of_truths_by_their_names(many, truths, tmp_path):
+    with pytest.raises(UsageError, match="one truth for the 3 stacks"):
+        compare(many, truths / "p1_a.png")
+    (tmp_path / "strange").mkdir()
+    write_png(tmp_path / "strange/x.png", FRAMES[0] % 7)
+    with pytest.raises(UsageError, match=r"p1_a\.tif, \.png or \.zarr"):
+        compare(many, tmp_path / "strange")
+
+
+def test_groups_pool_the_frames_whose_names_agree(many, truths):
+    comparison = compare(many, truths, group=r"^(p\d)_")
+    assert {name: s.frames for name, s in comparison.groups.items()} == {"p1": 2, "p2": 1}
+    assert comparison.mean_of_groups()["seg"] == pytest.approx((1 + 0.5) / 2)
+    told = comparison.to_dict()
+    assert [g["group"] for g in told["groups"]] == ["p1", "p2"]
+    assert told["mean_of_groups"]["seg"] == pytest.approx(0.75)
+    for pattern, why in (("(", "regular expression"), ("zzz", "matches nothing in p1_a.png")):
+        with pytest.raises(UsageError, match=why):
+            compare(many, truths, group=pattern)
+
+
+def test_files_without_numbers_are_matched_by_name_not_by_order(tmp_path, truths):
+    (tmp_path / "some").mkdir()
+    for name in NAMES[1:]:
+        write_png(tmp_path / "some" / f"{name}.png", FRAMES[NAMES.index(name)])
+    comparison = compare(tmp_path / "some", truths)
+    assert comparison.matched_by == ("name",)
+    assert [f.name for f in comparison.frames] == ["p1_b.png", "p2_c.png"]
+    assert comparison.pooled.seg == 1 and comparison.beyond == 2
+
+
+def test_a_result_knows_the_files_that_it_was_made_from(tmp_path, truths, threshold_model):
+    """A folder of images: frames are matched by the files' names, though only two are there."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, frame in zip(NAMES, FRAMES, strict=False):
+        tifffile.imwrite(images / f"{name}.tif", (frame > 0).astype(np.uint16) * 1000 + 100)
+    run_job(jobs.settings(images, threshold_model, tmp_path / "out", frames=(1, 3)))
+    comparison = compare(tmp_path / "out", truths)
+    assert comparison.matched_by == ("name",)
+    assert [f.name for f in comparison.frames] == ["p1_b.png", "p2_c.png"]
+    assert comparison.pooled.iou == 1
+
+
+def test_a_result_of_numbered_files_counts_as_these(tmp_path, threshold_model):
+    """Frame 0 of a folder t005.tif, t007.tif is that of man_seg005.tif."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "SEG").mkdir()
+    for t in (5, 7):
+        image = (FRAMES[t - 5] > 0).astype(np.uint16) * 1000
+        tifffile.imwrite(tmp_path / "images" / f"t{t:03d}.tif", image)
+        tifffile.imwrite(tmp_path / "SEG" / f"man_seg{t:03d}.tif", FRAMES[t - 5])
+    run_job(jobs.settings(tmp_path / "images", threshold_model, tmp_path / "out"))
+    comparison = compare(tmp_path / "out", tmp_path / "SEG")
+    assert [f.number for f in comparison.frames] == [(5, 0), (7, 0)]
+    assert comparison.pooled.iou == 1
+    stack = tmp_path / "truth.tif"  # whose frames have no names, and count from 0
+    tifffile.imwrite(stack, FRAMES[[0, 2]], metadata={"axes": "TYX"})
+    assert [f.number for f in compare(tmp_path / "out", stack).frames] == [(0, 0), (1, 0)]
+
+
+def test_files_that_agree_in_nothing_are_matched_by_order_if_as_many(tmp_path, truths):
+    (tmp_path / "others").mkdir()
+    for name, frame in zip("wxyz", FRAMES, strict=False):
+        write_png(tmp_path / "others" / f"{name}.png", frame)
+    assert compare(tmp_path / "others", truths).matched_by == ("order",)
+    (tmp_path / "others/z.png").unlink()
+    with pytest.raises(UsageError, match="cannot be matched"):
+        compare(tmp_path / "others", truths)
