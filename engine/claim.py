@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
-from engine.records import JobFolder, remove_folder, sentence
+from engine.records import RELABELLED, JobFolder, remove_folder, sentence
 
 TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", "failures.json")
 KINDS = ("records", "canvases", "levels", "objects", "timings", "attempts", "work")
@@ -87,7 +87,11 @@ def _clear(folder: JobFolder, known: dict[str, Any]) -> None:
         for name in KINDS:
             remove_folder(folder.private / name)
         for name in known["stacks"]:
-            remove_folder(folder.root / f"{name}.zarr")
+            if folder.stores == folder.root:
+                remove_folder(folder.store(name))
+            else:  # labels that were added to the result of another job
+                remove_folder(folder.store(name) / known["labels"])
+        remove_folder(folder.root / RELABELLED)
         for name in TABLES:
             (folder.root / name).unlink(missing_ok=True)
         folder.settings_path.unlink(missing_ok=True)

@@ -77,6 +77,15 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
         return run.carry_out(job.plan.steps, complete=True)
 
 
+def run_prepared(
+    job: Prepared, folder: JobFolder, progress: Progress, stack: ExitStack
+) -> JobSummary:
+    """Carry out a job that needs no network, in this process, or go on with it."""
+    check_writable(folder.root)
+    stack.callback(release)
+    return _claim_and_run(job, folder, None, progress, stack)
+
+
 def _claim_and_run(
     job: Prepared,
     folder: JobFolder,
@@ -135,7 +144,7 @@ def _lost(job: Prepared, folder: JobFolder) -> str:
         if not (folder.root / name).is_file():
             return f"{name} is gone"
     for stack in job.plan.stacks:
-        for key in metadata_keys(stack.arrays):
+        for key in metadata_keys(stack.arrays, added=bool(stack.source)):
             if not (folder.store(stack.name) / key).is_file():
                 return f"{stack.name}.zarr/{key} is gone"
         for step in job.plan.steps:
@@ -195,4 +204,6 @@ def _context(job: Prepared, identity_sha256: str) -> JobContext:
         threads=job.plan.threads,
         rules=job.plan.rules,
         in_flight=job.plan.workers,
+        stores=str(job.stores.resolve()) if job.stores else "",
+        spec=job.model.spec if job.relabels else None,
     )

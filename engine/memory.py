@@ -214,3 +214,48 @@ def _stitch_bytes(layout: LabelLayout) -> int:
         planes * max(height, width), height * width if layout.connect_z else 0
     )  # fmt: skip
     return pieces + face * FACE_BYTES
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stack whose kept probabilities are labelled anew."""
+
+    info: StackInfo
+    layout: LabelLayout
+    tiling: FrameTiling
+    arrays: tuple[ResultArray, ...]
+    kept: tuple[ResultArray, ...]
+
+
+def choose_workers(
+    stacks: Sequence[Stored], wanted: int | None, cores: int, allowed: int
+) -> tuple[int, MemoryEstimate]:
+    """How many blocks of kept probabilities to label at a time. `allowed`: bytes.
+
+    Raises UsageError where not even one fits.
+    """
+    one = MemoryEstimate(
+        base=BASE,
+        model=0,
+        activations=0,
+        # Read and decoded, beside what labelling takes.
+        frame=max(
+            _frame_bytes(s.info, s.layout, s.tiling, 1, 1)
+            + sum(int(shard_bytes(a, s.layout) * (1 + ENCODED[a.kind])) for a in s.kept)
+            for s in stacks
+        ),
+        block=max(_block_bytes(s.layout, s.arrays) for s in stacks),
+        stitch=max(_stitch_bytes(s.layout) for s in stacks),
+        level=max(_level_bytes(s.layout, s.arrays) for s in stacks),
+        workers=1,
+    )
+    n_blocks = sum(s.layout.n_blocks for s in stacks)
+    fit = (allowed - one.shared) // one.per_worker
+    count = max(min(wanted or cores, n_blocks), 1)
+    count = count if wanted else min(count, fit)
+    if not 0 < count <= fit:
+        raise UsageError(
+            f"labelling needs {one.peak / MB:,.0f} MB for one block in flight, and "
+            f"{allowed / MB:,.0f} MB may be used; free some memory, or give --memory or --workers"
+        )
+    return count, replace(one, workers=count)

@@ -45,6 +45,12 @@ class ModelFile:
         return -(-self.field.radius // self.spec.stride) * self.spec.stride
 
 
+def model_without_graph(path: str, sha256: str, spec: ModelSpec) -> ModelFile:
+    """A model of which only the spec is at hand: what it gave is labelled anew."""
+    field = ReceptiveField(spec.stride, spec.receptive_radius)
+    return ModelFile(Path(path), spec, sha256, field, b"")
+
+
 def bundled_models() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.stem for path in BUNDLED.glob("*.onnx"))

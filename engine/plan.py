@@ -43,6 +43,8 @@ class StackPlan:
     layout: LabelLayout
     arrays: tuple[ResultArray, ...]  # of its result, labels first
     tiling: FrameTiling
+    source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
+    kept: tuple[ResultArray, ...] = ()  # the arrays of that job
 
     @property
     def all_channels(self) -> range:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import __version__
@@ -16,7 +17,6 @@ from engine.precheck import first_tile, inexact
 from engine.records import JobFolder
 from engine.resources import Site, local_site
 from engine.settings import JobSettings, job_settings
-from engine.store import label_path
 
 if TYPE_CHECKING:
     from engine.executors import DaskExecutor
@@ -33,6 +33,8 @@ class Prepared:
     model: ModelFile
     site: Site
     plan: Plan
+    relabels: str = ""  # SHA-256 of the identity of the job whose probabilities are labelled
+    stores: Path | None = None  # folder of that job, into whose stores the labels go
 
 
 def prepare_job(settings: JobSettings, site: Site | None = None) -> Prepared:
@@ -108,11 +110,13 @@ def identity(job: Prepared) -> dict[str, Any]:
         "threshold": job.plan.rules.threshold,
         "min-area": job.plan.rules.min_area,
         "connect": job.settings.connect,
-        "labels": label_path(job.model.spec),
+        "labels": job.plan.stacks[0].arrays[0].group,
+        **({"relabels": job.relabels} if job.relabels else {}),
         "stacks": {
             stack.name: {
                 "path": stack.path,
                 "content": stack.info.identity,
+                "given_axes": stack.axes,
                 "axes": stack.info.axes,
                 "pixel_size_um": stack.info.pixel_size_um,
                 "time_step_s": stack.info.time_step_s,

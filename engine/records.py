@@ -34,6 +34,7 @@ from engine.errors import JobStopped, OutputError
 from engine.layout import Canvas
 
 PRIVATE = ".stackseg"
+RELABELLED = "relabelled"  # folder of the jobs that label a result anew
 STOP = "stop"  # ends every run of the job; "stop-3-of-8" that shard
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from engine import __version__, retry
+from engine.arrays import IMAGE
 from engine.committed import block_record
 from engine.errors import JobStopped, OutputError
 from engine.executors import Executor
@@ -20,7 +21,7 @@ from engine.progress import Progress
 from engine.records import JobFolder
 from engine.report import files as report
 from engine.steps.work import Task
-from engine.store import metadata_files
+from engine.store import metadata_files, metadata_keys
 from engine.todo import todo
 from engine.worker import JobContext, check_unchanged
 
@@ -91,6 +92,8 @@ class Run:
                 folder.forget_stop(self.context.stop)
             if not stopped:
                 for stack in job.plan.stacks:
+                    if any(array.kind == IMAGE for array in stack.kept):
+                        continue  # nothing was read of the input
                     # Pixels that were written over meanwhile raise no error when they are read.
                     check_unchanged(stack)
             self.told.seconds += time.perf_counter() - begin
@@ -154,9 +157,9 @@ class Run:
             files = metadata_files(
                 name, stack.info, stack.layout, stack.arrays, job.model.spec, made_with
             )
-            for key, data in files.items():
+            for key in metadata_keys(stack.arrays, added=bool(stack.source)):
                 if not (store / key).exists():
-                    self.folder.put(store / key, data)
+                    self.folder.put(store / key, files[key])
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,13 @@ def summarise(
         seconds=seconds,
         frames_per_second=run.frames / seconds if run and seconds else 0.0,
         missing_chunks=counts.get("missing_chunks", 0),
-        stacks=tuple(str(job.settings.output / f"{s.name}.zarr") for s in job.plan.stacks),
+        stacks=tuple(_result(job, stack) for stack in job.plan.stacks),
         refused=refused,
     )
+
+
+def _result(job: Prepared, stack: StackPlan) -> str:
+    """Where a stack's labels are: its store, or the label image that was added to one."""
+    if job.stores:
+        return str(job.stores / f"{stack.name}.zarr" / stack.arrays[0].group)
+    return str(job.settings.output / f"{stack.name}.zarr")

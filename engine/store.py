@@ -32,6 +32,7 @@ from engine.model import ModelSpec
 from engine.stacks.base import StackInfo
 
 NGFF_VERSION = "0.5"
+LABEL_LIST = "labels/zarr.json"  # grows with each label image that is added
 _KIND = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 
 
@@ -63,7 +64,7 @@ def metadata_files(
     }
     files = {
         "zarr.json": _group({"ome": root, "stackseg": made_with}),
-        "labels/zarr.json": label_list([labels.group.rpartition("/")[2]]),
+        LABEL_LIST: label_list([labels.group.rpartition("/")[2]]),
         f"{labels.group}/zarr.json": _group({"ome": label, "stackseg": made_with}),
     }
     if (kept := by_kind.get(PROBABILITY)) is not None:
@@ -85,9 +86,9 @@ def label_list(names: Sequence[str]) -> bytes:
     return _group({"ome": {"version": NGFF_VERSION, "labels": list(names)}})
 
 
-def metadata_keys(arrays: Sequence[ResultArray]) -> tuple[str, ...]:
-    """Keys of `metadata_files`."""
-    groups = {"zarr.json": None, "labels/zarr.json": None}
+def metadata_keys(arrays: Sequence[ResultArray], *, added: bool = False) -> tuple[str, ...]:
+    """Keys of `metadata_files`; of labels `added` to a result, those that it does not have yet."""
+    groups = {} if added else {"zarr.json": None, LABEL_LIST: None}
     for array in arrays:
         groups |= {f"{array.group}/zarr.json".lstrip("/"): None}
         if array.kind == PROBABILITY:

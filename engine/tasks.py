@@ -18,10 +18,10 @@ from typing import Any
 
 from engine.errors import JobStopped
 from engine.isolation import Died, run_isolated
-from engine.records import STOP, JobFolder, sentence
+from engine.records import STOP, sentence
 from engine.steps.carry_out import carry_out
 from engine.steps.work import Frame, Outcome, Task, check_identity
-from engine.worker import in_flight, model_of
+from engine.worker import folder_of, in_flight, model_of
 
 DEATHS = 3  # in a process of its own, at the same frame, until it is set aside
 
@@ -36,7 +36,7 @@ def run_task(task: Task) -> Outcome | None:
     Safe to repeat: the same task gives the same bytes.
     """
     context = task.context
-    folder = JobFolder(Path(context.output))
+    folder = folder_of(context)
     if folder.stopping(context.stop):
         return None
     model_of(context)

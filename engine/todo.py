@@ -106,7 +106,7 @@ class _Stitched:
 
     def frames(self) -> list[int]:
         """Cut frames without their statistics."""
-        if not self._layout.is_cut:
+        if not self._layout.is_cut or self._stack.source:
             return []
         frames: set[int] = set()
         for index in self.parts():

@@ -10,12 +10,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from engine import __version__
 from engine.errors import JobStopped, StackError
-from engine.model_file import ModelFile, open_model
+from engine.model import ModelSpec
+from engine.model_file import ModelFile, model_without_graph, open_model
 from engine.plan import StackPlan
+from engine.records import JobFolder
 from engine.runtimes.base import Runtime
 from engine.segment import Rules
 from engine.stacks.base import Stack
@@ -41,6 +44,8 @@ class JobContext:
     threads: int
     rules: Rules
     in_flight: int  # blocks at once in a process, as planned for its memory
+    stores: str = ""  # folder of the Zarr stores, where that is not `output`
+    spec: ModelSpec | None = None  # where what the model gave is labelled anew, without it
 
 
 class _Kept:
@@ -100,8 +105,16 @@ def in_flight(context: JobContext) -> threading.Semaphore:
     return found
 
 
+def folder_of(context: JobContext) -> JobFolder:
+    """The job's folder."""
+    return JobFolder(Path(context.output), Path(context.stores) if context.stores else None)
+
+
 def model_of(context: JobContext) -> ModelFile:
     """The job's model; JobStopped where this worker has another, or another version."""
+
+    if context.spec is not None:
+        return model_without_graph(context.model_path, context.model_sha256, context.spec)
 
     def load() -> ModelFile:
         _check_same(f"stackseg {__version__}", f"stackseg {context.version}")

@@ -22,7 +22,7 @@ from engine.errors import JobStopped
 from engine.plan import StackPlan
 from engine.prepare import Prepared
 from engine.records import JobFolder
-from engine.store import metadata_keys
+from engine.store import LABEL_LIST, metadata_keys
 
 COUNTS = ("frames", "failed", "objects")
 KEYS = {"status", "counts", "settings", "model", "inputs"}
@@ -163,11 +163,12 @@ def _checksums(folder: JobFolder, job: Prepared) -> Iterator[tuple[str, str]]:
     """Of every file that has no record of its own: tables, failures, metadata; by its path."""
     files = [folder.root / name for name in TABLES]
     for stack in job.plan.stacks:
-        files += [folder.store(stack.name) / key for key in metadata_keys(stack.arrays)]
+        keys = metadata_keys(stack.arrays, added=bool(stack.source))
+        files += [folder.store(stack.name) / key for key in keys if key != LABEL_LIST]
     for path in files:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        yield path.relative_to(folder.root).as_posix(), digest
+        yield Path(os.path.relpath(path, folder.root)).as_posix(), digest
 
 
 def _gone(path: Path) -> str:
@@ -204,6 +205,7 @@ def _input(stack: StackPlan, totals: _Totals) -> dict[str, Any]:
         "format": info.format,
         "axes": info.axes,
         "shape": list(info.shape),
+        "channel_names": list(info.channel_names),
         "dtype": info.dtype,
         "channels": list(stack.channels),
         "pixel_size_um": info.pixel_size_um,

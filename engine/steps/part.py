@@ -78,7 +78,7 @@ def _see(work: Work, t: int, z: int, block: Block, found: _Found) -> Seen | None
     row: dict[str, Any] = {"t": t, "z": z}
     try:
         statistics = None
-        if work.plan.layout.is_cut:
+        if work.plan.layout.is_cut and not work.plan.source:
             statistics, told = _surveyed(work, t, z)
         seen = work.see(t, z, block, statistics)
     except FrameError as error:

@@ -19,6 +19,7 @@ from engine.model_file import ModelFile
 from engine.plan import StackPlan
 from engine.records import JobFolder
 from engine.segment import Stopwatch, probabilities
+from engine.stored import StoredBlock
 from engine.tiling import FrameTiling
 from engine.worker import JobContext, check_unchanged, halve_tile, runtime_for, stack_of, tiling_of
 
@@ -73,6 +74,7 @@ class Work:
     watch: Stopwatch = field(default_factory=Stopwatch)
     attempts: int = 1  # most tries that any frame took
     tile: int = 0  # px; the smallest tile that memory allowed, 0 where it is as planned
+    _stored: tuple[int, StoredBlock] | None = None  # the block that was read last, by its number
 
     @property
     def plan(self) -> StackPlan:
@@ -91,6 +93,8 @@ class Work:
             self.attempts = max(self.attempts, attempt)
             with self.frame(t, z):
                 try:
+                    if self.plan.source:
+                        return self._see_stored(t, z, block)
                     seen = self._see(t, z, block, statistics)
                     if seen.missing_chunks:  # or is all of it gone, which reads the same?
                         check_there(self.plan)
@@ -110,6 +114,22 @@ class Work:
         self.on_frame((t, z))
         yield
         self.on_frame(None)
+
+    def _see_stored(self, t: int, z: int, block: Block) -> Seen:
+        """What an earlier job kept of the frame; its pixels from the input if they were not."""
+        with self.watch.stage("read"):
+            if self._stored is None or self._stored[0] != block.index:
+                self._stored = None  # let go of before the next is read
+                self._stored = (block.index, StoredBlock(self.plan, block))
+            stored = self._stored[1]
+            row = stored.row(t, z)
+            if row["status"] == "failed":
+                raise FrameError(row["reason"])
+            pixels = stored.pixels(t, z)
+            if pixels is None:
+                window = (block.y.as_slice(), block.x.as_slice())
+                pixels = stack_of(self.plan).read_window(t, z, self.plan.all_channels, *window)
+        return Seen(pixels, stored.probability(t, z), row["sha256"], row["missing_chunks"])
 
     def _see(self, t: int, z: int, block: Block, statistics: NDArray[np.float32] | None) -> Seen:
         context, plan = self.task.context, self.plan

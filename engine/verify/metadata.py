@@ -10,7 +10,7 @@ from engine import __version__
 from engine.arrays import IMAGE, ResultArray, level_layout
 from engine.model import ModelSpec
 from engine.stacks.base import StackInfo
-from engine.store import array_metadata, metadata_files, metadata_keys
+from engine.store import LABEL_LIST, array_metadata, metadata_files, metadata_keys
 from engine.verify.problems import Problem
 from engine.verify.view import StackView
 
@@ -20,7 +20,8 @@ def check_metadata(
 ) -> Iterator[Problem]:
     """Problems of a stack's zarr.json files. `ended` is job.json, where there is one."""
     expected = _expected(view, identity, ended)
-    for key in metadata_keys(view.arrays):
+    added = view.folder.stores != view.folder.root
+    for key in metadata_keys(view.arrays, added=added):
         path = view.store / key
 
         def tell(what: str, path: Any = path) -> Problem:
@@ -34,7 +35,7 @@ def check_metadata(
         except (OSError, ValueError) as error:
             yield tell(f"the metadata cannot be read ({error})")
             continue
-        wanted = json.loads(expected[key]) if key in expected else None
+        wanted = json.loads(expected[key]) if key in expected and key != LABEL_LIST else None
         if wanted is not None and (differing := _difference(_plain(found), _plain(wanted))):
             yield tell(f"the metadata are not as written: {differing}")
         elif wanted is None and (what := _malformed(view, key, found)):

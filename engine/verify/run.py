@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from engine.claim import lock
 from engine.errors import OutputError
-from engine.records import JobFolder
+from engine.records import PRIVATE, RELABELLED, JobFolder
 from engine.resources import cores
 from engine.verify import reports
 from engine.verify.final import FinalTables
@@ -63,7 +63,7 @@ def verify_job(root: Path) -> Verdict:
 
     Raises OutputError where there is no job, or where one is running.
     """
-    folder = JobFolder(root)
+    folder = JobFolder(root, _stores(root))
     if not folder.identity_path.is_file():
         raise OutputError(
             f"{root}: holds no job (there is no .stackseg/identity.json); give the --output of one"
@@ -72,6 +72,13 @@ def verify_job(root: Path) -> Verdict:
         if os.access(folder.private, os.W_OK):  # else nobody writes here, and a lock is a file
             stack.enter_context(lock(folder))
         return _Verification(folder).carry_out()
+
+
+def _stores(root: Path) -> Path | None:
+    """The result that labels were added to, where `root` is the folder of a relabelling."""
+    parent = root.resolve().parent
+    is_added = parent.name == RELABELLED and (parent.parent / PRIVATE).is_dir()
+    return parent.parent if is_added else None
 
 
 class _Verification:

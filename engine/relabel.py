@@ -1,0 +1,201 @@
+"""Labels made anew from the probabilities that a job kept: other rules, without the network.
+
+    RESULT/NAME.zarr/labels/relabelled/0, 1, ...    a new label image beside the first
+    RESULT/relabelled/relabelled/                   a job's folder: its tables, records, job.json
+
+It is a job like any other, with the same steps, records and promises; where that one sends pixels
+through the network, this one reads what it kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.arrays import IMAGE, PROBABILITY, ResultArray, arrays_from, arrays_of
+from engine.errors import OutputError, StackError, UsageError
+from engine.interrupts import INTERRUPTED
+from engine.job import run_prepared
+from engine.layout import LabelLayout, label_type, layout_from, max_objects
+from engine.memory import USABLE, Stored, choose_workers
+from engine.model import ModelSpec
+from engine.model_file import model_without_graph
+from engine.plan import Plan, StackPlan, predicted_disk
+from engine.prepare import Prepared
+from engine.progress import Progress, SilentProgress
+from engine.records import RELABELLED, JobFolder
+from engine.report import files as report
+from engine.resources import local_site, parse_memory
+from engine.rules import check_rules, check_uncut, resolve_rules
+from engine.run import JobSummary
+from engine.settings import JobSettings, job_settings
+from engine.stacks.base import StackInfo
+from engine.stacks.open import open_stack
+from engine.store import LABEL_LIST, label_list
+from engine.tiling import FrameTiling
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def relabel(
+    result: Path, name: str, progress: Progress | None = None, **options: Any
+) -> JobSummary:
+    """Label a job's result anew, or go on with it.
+
+    Parameters
+    ----------
+    result
+        Folder of a complete job that kept probabilities.
+    name
+        Of the new label image, and of the folder of its tables.
+    options
+        Fields of JobSettings: rules that differ from the job's, `workers`, `memory`, `fresh`.
+
+    Raises OutputError where there is no such job, or it kept no probabilities.
+    """
+    job = _prepare(result, name, options)
+    folder = JobFolder(job.settings.output, result)
+    for stack in job.plan.stacks:
+        group = folder.store(stack.name) / stack.arrays[0].group
+        if group.exists() and folder.identity() is None:
+            raise OutputError(f"{group}: is there already; give another --name")
+    with ExitStack() as stack_of_things:
+        summary = run_prepared(job, folder, progress or SilentProgress(), stack_of_things)
+    if summary.exit_status != INTERRUPTED:
+        for stack in job.plan.stacks:
+            _list(folder, folder.store(stack.name) / LABEL_LIST, name)
+    return summary
+
+
+def _list(folder: JobFolder, path: Path, name: str) -> None:
+    """Name the label image in the group that lists them; the last thing, so that it is whole."""
+    try:
+        names = json.loads(path.read_bytes())["attributes"]["ome"]["labels"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise OutputError(f"{path}: cannot be read ({error})") from error
+    if name not in names:
+        folder.put(path, label_list([*names, name]))
+
+
+def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
+    if not NAME.fullmatch(name):
+        raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores")
+    source = JobFolder(result)
+    known = source.identity()
+    if known is None:
+        raise OutputError(f"{result}: holds no job; give the --output of one")
+    ended, begun = report.read(source), source.read_json(source.settings_path)
+    if ended is None or begun is None:
+        raise OutputError(f"{result}: its job is not complete; the same command goes on with it")
+    spec = ModelSpec.model_validate(ended["model"]["spec"])
+    if not spec.is_binary:
+        raise OutputError(f"{result}: is a class map of several classes; no rule could change it")
+    settings = _settings(result, name, begun, options)
+    check_rules(settings, spec)
+    stacks = tuple(
+        _plan_stack(source, known, told, settings, spec, name) for told in ended["inputs"]
+    )
+    site = local_site("cpu")
+    stored = [Stored(one.info, one.layout, one.tiling, one.arrays, one.kept) for one in stacks]
+    allowed = (
+        parse_memory(settings.memory) if settings.memory else int(site.memory_bytes * USABLE)
+    )
+    workers, memory = choose_workers(stored, settings.workers, site.cores, allowed)
+    plan = Plan(
+        stacks=stacks,
+        refused=(),
+        workers=workers,
+        threads=1,
+        memory=memory,
+        disk_bytes=sum(predicted_disk(one) for one in stacks),
+        warnings=(),
+    )
+    model = model_without_graph(ended["model"]["path"], ended["model"]["sha256"], spec)
+    # What the probabilities were made by is what these labels are made by.
+    site = replace(site, runtime=known["runtime"])
+    return Prepared(settings, model, site, plan, relabels=source.identity_hash(), stores=result)
+
+
+def _settings(
+    result: Path, name: str, begun: dict[str, Any], options: dict[str, Any]
+) -> JobSettings:
+    """The settings of the job that kept the probabilities, but for what is given now."""
+    own = {
+        "output": result / RELABELLED / name, "keep": None, "with_image": False, "shard": None,
+        "retry_failed": False, "scheduler": None, "device": "cpu", "workers": None,
+        "memory": None, "fresh": False,
+    }  # fmt: skip
+    given = {key: value for key, value in options.items() if value is not None}
+    return job_settings(**{**begun, **own, **given})
+
+
+def _plan_stack(
+    source: JobFolder,
+    known: dict[str, Any],
+    told: dict[str, Any],
+    settings: JobSettings,
+    spec: ModelSpec,
+    name: str,
+) -> StackPlan:
+    identity = known["stacks"][told["name"]]
+    kept = arrays_from(identity["arrays"])
+    if not any(array.kind == PROBABILITY for array in kept):
+        raise OutputError(
+            f"{source.root}: kept no probabilities; run stackseg segment with --keep probability"
+        )
+    info = _info(identity, told, kept)
+    layout = layout_from(identity["layout"])
+    rules = resolve_rules(settings, spec, info)
+    if layout.is_cut:
+        check_uncut(rules, info)
+    layout = replace(layout, dtype=_label_type(layout) if rules.gives_instances else "uint8")
+    height, width = layout.sizes[2:]
+    return StackPlan(
+        name=told["name"],
+        info=info,
+        path=identity["path"],
+        axes=settings.axes,
+        channels=tuple(identity["channel"]),
+        layout=layout,
+        arrays=arrays_of(layout, f"labels/{name}"),
+        tiling=FrameTiling(height, width, 1, 0, max(layout.block_size[2:])),
+        rules=rules,
+        object_class=spec.classes[1].name if rules.gives_instances else "",
+        source=str(source.root.resolve()),
+        kept=kept,
+    )
+
+
+def _label_type(layout: LabelLayout) -> str:
+    return label_type(max_objects(layout.sizes, connect_z=layout.connect_z))
+
+
+def _info(
+    identity: dict[str, Any], told: dict[str, Any], kept: tuple[ResultArray, ...]
+) -> StackInfo:
+    """What the stack is: as recorded where its pixels were kept, else of the input, unchanged."""
+    if any(array.kind == IMAGE for array in kept):
+        return StackInfo(
+            path=told["path"], format=told["format"], axes=told["axes"],
+            shape=tuple(told["shape"]), dtype=told["dtype"],
+            channel_names=tuple(told.get("channel_names", ())),
+            pixel_size_um=told["pixel_size_um"], time_step_s=told["time_step_s"],
+            identity=identity["content"],
+        )  # fmt: skip
+    try:
+        with open_stack(identity["path"], identity.get("given_axes")) as stack:
+            info = stack.info
+    except StackError as error:
+        raise OutputError(
+            f"{error}; the objects' intensities are measured in it, unless it was kept by "
+            "--with-image"
+        ) from error
+    if info.identity != identity["content"]:
+        raise OutputError(
+            f"{info.path}: has changed since it was segmented; its intensities would be another's"
+        )
+    return info

@@ -1,0 +1,87 @@
+"""What an earlier job kept of a block, read against its records: what is labelled anew."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.arrays import IMAGE, PROBABILITY
+from engine.errors import JobStopped
+from engine.layout import Block
+from engine.plan import StackPlan
+from engine.probability import from_8_bit
+from engine.records import JobFolder
+from engine.store import decode_shard
+
+
+class StoredBlock:
+    """Probabilities of a block, its raw pixels where these were kept, and rows of its frames."""
+
+    def __init__(self, plan: StackPlan, block: Block) -> None:
+        """Raises JobStopped where anything is not what the earlier job recorded."""
+        self._block = block
+        folder = JobFolder(Path(plan.source))
+        place = folder.place("records", plan.name, block.index)
+        record = folder.read_json(place)
+        if record is None:
+            raise _damaged(place, "is gone or cannot be read")
+        self._shards = {
+            array.kind: _read(folder, plan, block, record, array.kind)
+            for array in plan.kept
+            if array.kind in (PROBABILITY, IMAGE)
+        }
+        rows = record.get("frames")
+        if rows is None:  # of cut frames, and of planes that connect, their canvas has the rows
+            canvas = plan.layout.canvas(plan.layout.canvas_of(block.index))
+            place = folder.place("canvases", plan.name, canvas.index)
+            rows = (folder.read_json(place) or {}).get("frames")
+        if rows is None:
+            raise _damaged(place, "is gone or cannot be read")
+        self._rows = {(row["t"], row["z"]): row for row in rows}
+
+    def row(self, t: int, z: int) -> dict[str, Any]:
+        """What is on record of a frame."""
+        return self._rows[t, z]
+
+    def probability(self, t: int, z: int) -> NDArray[np.float32]:
+        """Probabilities of the block's part of a frame, (K, Y, X)."""
+        found = from_8_bit(self._part(PROBABILITY, t, z))
+        return found if found.ndim == 3 else found[None]
+
+    def pixels(self, t: int, z: int) -> NDArray[Any] | None:
+        """Raw pixels of the block's part of a frame, (C, Y, X); None where they were not kept."""
+        if IMAGE not in self._shards:
+            return None
+        found = self._part(IMAGE, t, z)
+        return found if found.ndim == 3 else found[None]
+
+    def _part(self, kind: str, t: int, z: int) -> NDArray[Any]:
+        block, shard = self._block, self._shards[kind]
+        plane: NDArray[Any] = shard[t - block.t[0]]
+        plane = plane[:, z - block.z[0]] if shard.ndim == 5 else plane[z - block.z[0]]
+        return plane[..., : block.y.size, : block.x.size]
+
+
+def _read(
+    folder: JobFolder, plan: StackPlan, block: Block, record: dict[str, Any], kind: str
+) -> NDArray[Any]:
+    array = next(array for array in plan.kept if array.kind == kind)
+    path = folder.store(plan.name) / array.key(plan.layout, block)
+    try:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != record.get(array.checksum):
+            raise ValueError("is not what was recorded")
+        return decode_shard(array.shape(plan.layout), data)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, what: str) -> JobStopped:
+    return JobStopped(
+        f"{path}: {what}; have it made again by the `stackseg segment` that made this result, and "
+        "run the same command again"
+    )
