@@ -194,6 +194,5 @@ def _context(job: Prepared, identity_sha256: str) -> JobContext:
         runtime=job.site.runtime,
         caution=job.site.caution,
         threads=job.plan.threads,
-        rules=job.plan.rules,
         in_flight=job.plan.workers,
     )

@@ -104,8 +104,6 @@ def identity(job: Prepared) -> dict[str, Any]:
         "stackseg": __version__,
         "model": job.model.sha256,
         "runtime": job.site.runtime,
-        "threshold": job.plan.rules.threshold,
-        "min-area": job.plan.rules.min_area,
         "connect": job.settings.connect,
         "labels": label_path(job.model.spec),
         "stacks": {
@@ -116,6 +114,8 @@ def identity(job: Prepared) -> dict[str, Any]:
                 "pixel_size_um": stack.info.pixel_size_um,
                 "time_step_s": stack.info.time_step_s,
                 "channel": list(stack.channels),
+                "measured_channels": len(stack.all_channels),
+                "rules": asdict(stack.rules),
                 "frames": _selection(stack.layout),
                 "layout": asdict(stack.layout),
                 "halo": stack.tiling.halo,

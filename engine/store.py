@@ -46,7 +46,7 @@ def metadata_files(
     label = {
         "version": NGFF_VERSION,
         "multiscales": [_multiscale(spec.name, info, layout, "0")],
-        "image-label": _image_label(spec),
+        "image-label": _image_label(spec, layout),
     }
     return {
         "zarr.json": _group({"ome": root, "stackseg": made_with}),
@@ -173,10 +173,10 @@ def _scale(info: StackInfo, axis: str) -> float:
     return float(info.pixel_size_um.get(axis, 1.0))
 
 
-def _image_label(spec: ModelSpec) -> dict[str, Any]:
+def _image_label(spec: ModelSpec, layout: LabelLayout) -> dict[str, Any]:
     """Class maps name and colour their classes; instances take the viewer's own colours."""
     content: dict[str, Any] = {"version": NGFF_VERSION, "source": {"image": "../../"}}
-    if not spec.gives_instances:
+    if not layout.gives_instances:
         content["colors"] = [
             {"label-value": value, "rgba": [*bytes.fromhex(c.color[1:]), 255 if value else 0]}
             for value, c in enumerate(spec.classes)

@@ -17,7 +17,6 @@ from engine.errors import JobStopped, StackError
 from engine.model_file import ModelFile, open_model
 from engine.plan import StackPlan
 from engine.runtimes.base import Runtime
-from engine.segment import Rules
 from engine.stacks.base import Stack
 from engine.tiling import FrameTiling, round_up
 
@@ -39,7 +38,6 @@ class JobContext:
     runtime: str
     caution: int  # of the runtime, see `engine.checks`
     threads: int
-    rules: Rules
     in_flight: int  # blocks at once in a process, as planned for its memory
 
 

@@ -27,14 +27,14 @@ def finish_block(work: Work) -> Outcome:
             if hashlib.sha256(data).hexdigest() != (folder.read_json(part) or {})["labels_sha256"]:
                 raise ValueError("its SHA-256 differs")
             provisional = decode_shard(provisional_layout(layout), data)
-            if work.model.spec.gives_instances:
+            if plan.rules.gives_instances:
                 path = folder.place("work/maps", plan.name, block.index, ".npy")
                 final = load_array(path.read_bytes())
         except (OSError, ValueError, LookupError) as error:
             folder.take_back([path] if path.suffix == ".npy" else [path, part], error)
     shard = new_shard(layout)
     with work.watch.stage("labels"):
-        if work.model.spec.gives_instances:
+        if plan.rules.gives_instances:
             rows = zip(bands(_rows(shard)), bands(_rows(provisional)), strict=True)
             for out, labels in rows:
                 np.take(final, labels, out=out)

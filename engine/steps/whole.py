@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from engine.errors import FrameError
 from engine.layout import Block
-from engine.measure import FrameRow, ObjectColumns
+from engine.measure import FrameRow
 from engine.model import ModelSpec
+from engine.objects import ObjectColumns
 from engine.plan import StackPlan
 from engine.segment import finish_frame
 from engine.steps.work import Frame, Outcome, Work
@@ -67,17 +68,17 @@ def segment_whole(work: Work) -> Outcome:
 def _segment_frame(
     work: Work, t: int, z: int, block: Block
 ) -> tuple[NDArray[Any] | None, FrameRow, ObjectColumns | None]:
-    rules, spec = work.task.context.rules, work.model.spec
     row: FrameRow = {"t": t, "z": z}
     try:
         seen = work.see(t, z, block)
     except FrameError as error:
         return None, {**row, "status": "failed", "reason": str(error)}, None
     done = finish_frame(
-        seen.pixels[work.plan.channels[0]],
+        seen.pixels,
+        work.plan.channels[0],
         seen.probability,
-        spec,
-        rules,
+        work.model.spec,
+        work.plan.rules,
         work.plan.pixel_area_um2,
         work.watch,
     )
@@ -96,7 +97,7 @@ def _commit(
     plan, folder = work.plan, work.folder
     with work.watch.stage("write"):
         labels = encode_shard(plan.layout, shard)
-        objects = encode_objects(plan.name, plan.pixel_area_um2, parts)
+        objects = encode_objects(plan.objects_of, parts)
         work.check_identity()
         record_path = folder.place("records", plan.name, block.index)
         if work.task.only:

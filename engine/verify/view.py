@@ -36,11 +36,12 @@ class StackView:
     layout: LabelLayout
     image: str  # path of the label image inside NAME.zarr
     folder: JobFolder
+    measured_channels: int  # of the stack: each has its columns in the objects table
 
     @property
     def gives_instances(self) -> bool:
         """Whether labels are ids; else they are a class map."""
-        return self.layout.dtype != "uint8"
+        return self.layout.gives_instances
 
     @property
     def store(self) -> Path:
@@ -103,7 +104,8 @@ def view_of(folder: JobFolder, identity: dict[str, Any], name: str) -> StackView
     try:
         layout = layout_from(identity["stacks"][name]["layout"])
         image = str(identity["labels"])
-        numbers = (*layout.shape, *layout.block_size, *layout.chunk_size)
+        channels = identity["stacks"][name]["measured_channels"]
+        numbers = (*layout.shape, *layout.block_size, *layout.chunk_size, channels)
         if not all(isinstance(n, int) and n > 0 for n in numbers) or layout.n_blocks < 1:
             raise ValueError("sizes that are not positive")
         if not all(isinstance(n, int) and n >= 0 for n in (layout.t0, layout.z0)):
@@ -113,4 +115,4 @@ def view_of(folder: JobFolder, identity: dict[str, Any], name: str) -> StackView
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"does not tell how its labels lie ({error})"
         return Problem("record", path, what, f"stack {name}", name)
-    return StackView(name, layout, image, folder)
+    return StackView(name, layout, image, folder, channels)
