@@ -34,8 +34,9 @@ from engine.model_file import ModelFile, open_model
 from engine.predict import predict
 from engine.report.files import machine
 from engine.resources import cores
+from engine.rules import Rules
 from engine.runtimes.onnxruntime import OnnxRuntime, resolve_device
-from engine.segment import Rules, Stopwatch, finish_frame
+from engine.segment import Stopwatch, finish_frame
 from engine.settings import JobSettings
 from engine.stacks.synthetic import TimeLapse
 from engine.tiling import FrameTiling
@@ -196,7 +197,7 @@ def plain_loop(stack: Path, device: str) -> int:
             statistics = frame_statistics(frame, model.spec.normalisation)
             probability = predict(frame, statistics, tiling, runtime)
             watch = Stopwatch()
-            kept.append(finish_frame(frame[0], probability, model.spec, rules, None, watch))
+            kept.append(finish_frame(frame, 0, probability, model.spec, rules, None, watch))
     with tempfile.NamedTemporaryFile(suffix=".tif") as file:
         tifffile.imwrite(file, np.stack([k.labels for k in kept]), compression="zstd")
     return len(kept)

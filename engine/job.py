@@ -202,7 +202,6 @@ def _context(job: Prepared, identity_sha256: str) -> JobContext:
         runtime=job.site.runtime,
         caution=job.site.caution,
         threads=job.plan.threads,
-        rules=job.plan.rules,
         in_flight=job.plan.workers,
         stores=str(job.stores.resolve()) if job.stores else "",
         spec=job.model.spec if job.relabels else None,

@@ -114,6 +114,11 @@ class LabelLayout:
         return tuple(named[axis] for axis in self.axes)
 
     @property
+    def gives_instances(self) -> bool:
+        """Whether labels are instance ids; else they are a class map."""
+        return self.dtype != "uint8"
+
+    @property
     def n_frames(self) -> int:
         """Frames in the label array."""
         return self.sizes[0] * self.sizes[1]

@@ -18,6 +18,7 @@ from engine.errors import UsageError
 from engine.graph.memory import activation_bytes
 from engine.layout import LabelLayout
 from engine.model_file import ModelFile
+from engine.rules import Rules
 from engine.stacks.base import StackInfo
 from engine.stacks.windows import window_shape
 from engine.tiling import FrameTiling, Window, round_up
@@ -27,9 +28,13 @@ BASE = 320 * MB  # interpreter, NumPy, Dask, Zarr, Arrow, ONNX Runtime, one tiny
 FILE_COPIES = 3  # the file as read, the parsed graph, and its copy for shape inference
 SESSION_COPIES = 2  # a session's weights, and their prepacked form; one session per pixel type
 PIECE_PIXELS = 256  # px for each object and plane: what a row of blocks is planned for
-PIECE_BYTES = 300  # that it takes while a row is stitched
+PIECE_BYTES = 700  # that it takes while a row is stitched
+CHANNEL_BYTES = 100  # that its intensities take of each channel
+ROW_BYTES = 200  # of a row of pixels of an object that spans blocks, while its hull is found
+PIECE_ROWS = 16  # rows of such an object in a plane
+WATERSHED_BYTES = 40  # of a pixel: places of the nearest background, distances, peaks
 FACE_BYTES = 64  # of a pixel of a face: both sides, their contacts as keys, and a sorted copy
-Planned = tuple[StackInfo, LabelLayout, tuple[ResultArray, ...]]
+Planned = tuple[StackInfo, LabelLayout, Rules, tuple[ResultArray, ...]]
 # A compressed shard's share of its raw bytes, at the most.
 ENCODED = {LABELS: 1 / 4, PROBABILITY: 1 / 2, IMAGE: 1.0}
 USABLE = 0.8  # of the memory there is: the page cache and other processes want some too
@@ -91,7 +96,7 @@ def choose_tiling(
     that cannot be cut. `allowed`: bytes. Raises UsageError where nothing fits, with both numbers.
     """
     stride = model.spec.stride
-    n_blocks = sum(layout.n_blocks for _, layout, _ in stacks)
+    n_blocks = sum(layout.n_blocks for _, layout, _, _ in stacks)
     sides: list[int | None] = [tile] if tile else [None]
     if tile is None and halo is not None:
         sides += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
@@ -99,7 +104,7 @@ def choose_tiling(
     wanted = max(min(workers or cores, n_blocks), 1)
     least = None
     for side in sides:
-        tilings = tuple(_tiling(layout, stride, halo or 0, side) for _, layout, _ in stacks)
+        tilings = tuple(_tiling(layout, stride, halo or 0, side) for _, layout, _, _ in stacks)
         one = estimate(stacks, tilings, model)
         fit = (allowed - one.shared) // one.per_worker
         count = wanted if workers else min(wanted, fit)
@@ -134,24 +139,24 @@ def estimate(
     n_in, n_out = len(model.spec.channels), model.spec.n_outputs
     graph = model.parse()
     tiles = {tiling.tile_shape for tiling in tilings}
-    sessions = len({info.dtype for info, _, _ in stacks})
+    sessions = len({info.dtype for info, _, _, _ in stacks})
     return MemoryEstimate(
         base=BASE,
         model=len(model.data) * (FILE_COPIES + SESSION_COPIES * sessions),
         activations=max(activation_bytes(graph, *shape) for shape in tiles),
         frame=max(
-            _frame_bytes(info, layout, tiling, n_in, n_out)
-            for (info, layout, _), tiling in zip(stacks, tilings, strict=True)
+            _frame_bytes(info, layout, tiling, rules, n_in, n_out)
+            for (info, layout, rules, _), tiling in zip(stacks, tilings, strict=True)
         ),
-        block=max(_block_bytes(layout, arrays) for _, layout, arrays in stacks),
-        stitch=max(_stitch_bytes(layout) for _, layout, _ in stacks),
-        level=max(_level_bytes(layout, arrays) for _, layout, arrays in stacks),
+        block=max(_block_bytes(layout, arrays) for _, layout, _, arrays in stacks),
+        stitch=max(_stitch_bytes(layout, info.size("C")) for info, layout, _, _ in stacks),
+        level=max(_level_bytes(layout, arrays) for _, layout, _, arrays in stacks),
         workers=1,
     )
 
 
 def _frame_bytes(
-    info: StackInfo, layout: LabelLayout, tiling: FrameTiling, n_in: int, n_out: int
+    info: StackInfo, layout: LabelLayout, tiling: FrameTiling, rules: Rules, n_in: int, n_out: int
 ) -> int:
     """What a block holds at once of a frame; of all its planes where labels connect along Z."""
     n_all = info.size("C")  # all are read and measured, whichever the network takes
@@ -174,7 +179,9 @@ def _frame_bytes(
     others = pixels * np.dtype(info.dtype).itemsize * n_all * (kept - 1)
     labels = pixels * (4 + 1) * kept  # and the mask they come from
     counted = pixels * 8  # NumPy counts 16-bit pixels as 64-bit indices
-    return max(read + taken + padded + probabilities + others + labels + counted, surveyed)
+    cutting = pixels * WATERSHED_BYTES if rules.instances == "watershed" else 0
+    held = taken + probabilities + others + labels
+    return max(read + padded + held + counted, read + held + cutting, surveyed)
 
 
 def _middle(layout: LabelLayout) -> tuple[Window, Window]:
@@ -201,15 +208,23 @@ def _level_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:
     return max(needed)
 
 
-def _stitch_bytes(layout: LabelLayout) -> int:
-    """A row of blocks with its pieces, and the widest pair of faces as it is compared."""
+def _stitch_bytes(layout: LabelLayout, n_channels: int) -> int:
+    """A row of blocks with its pieces, the rows of objects that span blocks, a pair of faces."""
     if not layout.is_stitched:
         return 0
     t, planes, height, width = layout.block_size
     row = t * planes * height * layout.sizes[3]
     if layout.connect_z:  # where planes connect, nearly every object spans blocks: all are held
         row = t * math.prod(layout.sizes[1:])
-    pieces = row // PIECE_PIXELS * PIECE_BYTES
+    pieces = row // PIECE_PIXELS * (PIECE_BYTES + n_channels * CHANNEL_BYTES)
+    _, depth, down, across = layout.grid
+    spanning = row // PIECE_PIXELS
+    if not layout.connect_z:  # those that lie on a line between regions
+        lines = (down - 1) * layout.sizes[3] + (across - 1) * layout.sizes[2]
+        spanning = lines // PIECE_ROWS
+    elif depth * down * across == 1:
+        spanning = 0
+    pieces += spanning * PIECE_ROWS * ROW_BYTES
     face = t * max(
         planes * max(height, width), height * width if layout.connect_z else 0
     )  # fmt: skip
@@ -223,6 +238,7 @@ class Stored:
     info: StackInfo
     layout: LabelLayout
     tiling: FrameTiling
+    rules: Rules
     arrays: tuple[ResultArray, ...]
     kept: tuple[ResultArray, ...]
 
@@ -240,12 +256,12 @@ def choose_workers(
         activations=0,
         # Read and decoded, beside what labelling takes.
         frame=max(
-            _frame_bytes(s.info, s.layout, s.tiling, 1, 1)
+            _frame_bytes(s.info, s.layout, s.tiling, s.rules, 1, 1)
             + sum(int(shard_bytes(a, s.layout) * (1 + ENCODED[a.kind])) for a in s.kept)
             for s in stacks
         ),
         block=max(_block_bytes(s.layout, s.arrays) for s in stacks),
-        stitch=max(_stitch_bytes(s.layout) for s in stacks),
+        stitch=max(_stitch_bytes(s.layout, s.info.size("C")) for s in stacks),
         level=max(_level_bytes(s.layout, s.arrays) for s in stacks),
         workers=1,
     )

@@ -80,8 +80,9 @@ class ModelSpec(_Frozen):
     stride: Annotated[int, Field(ge=1)]  # px; tile origins and sizes are multiples of it
     receptive_radius: Annotated[int, Field(ge=0)]  # px beyond a write window that can matter
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of probability; binary models
-    instances: Literal["components", "none"] = "components"
+    instances: Literal["components", "watershed", "none"] = "components"  # binary models
     min_area: Annotated[int, Field(ge=0)] = 0  # px; smaller objects are dropped
+    min_distance: Annotated[float, Field(ge=0)] = 0  # px between the seeds of a watershed
     pixel_size_um: Annotated[float, Field(gt=0)] | None = None  # of the training images
     input_dtypes: tuple[PixelType, ...] = ("uint8", "uint16", "int16", "float32")
     trained_on: str = ""
@@ -94,11 +95,6 @@ class ModelSpec(_Frozen):
     def is_binary(self) -> bool:
         """One foreground class behind a sigmoid."""
         return len(self.classes) == 2
-
-    @property
-    def gives_instances(self) -> bool:
-        """Whether labels are instance ids; else they are a class map."""
-        return self.is_binary and self.instances == "components"
 
     @property
     def n_outputs(self) -> int:

@@ -21,11 +21,12 @@ from engine.model import ModelSpec
 from engine.model_file import ModelFile
 from engine.naming import distinct_names
 from engine.resources import parse_memory
-from engine.segment import Rules
+from engine.rules import Rules, check_rules, check_uncut, resolve_rules
 from engine.settings import JobSettings
 from engine.stacks.base import StackInfo
 from engine.steps import with_levels
 from engine.store import label_path
+from engine.tables import ObjectsOf
 from engine.tiling import FrameTiling, round_up
 
 MUCH_WASTE = 0.75  # share of the network's work from which a tiling is worth a warning
@@ -43,6 +44,8 @@ class StackPlan:
     layout: LabelLayout
     arrays: tuple[ResultArray, ...]  # of its result, labels first
     tiling: FrameTiling
+    rules: Rules
+    object_class: str  # name of the class that objects are of, "" where labels are class maps
     source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
     kept: tuple[ResultArray, ...] = ()  # the arrays of that job
 
@@ -63,6 +66,16 @@ class StackPlan:
         return 1 - math.prod(cores)
 
     @property
+    def objects_of(self) -> ObjectsOf:
+        """What the objects table has to know of the stack."""
+        sizes = self.info.pixel_size_um
+        known = {"Y", "X"} <= set(sizes)
+        return ObjectsOf(
+            self.name, self.object_class, (sizes["Y"], sizes["X"]) if known else None,
+            len(self.all_channels),
+        )  # fmt: skip
+
+    @property
     def pixel_area_um2(self) -> float | None:
         """Area of a pixel, None where the stack does not say."""
         sizes = self.info.pixel_size_um
@@ -75,7 +88,6 @@ class Plan:
 
     stacks: tuple[StackPlan, ...]
     refused: tuple[tuple[str, str], ...]  # inputs that cannot be opened, and why
-    rules: Rules
     workers: int  # blocks in flight
     threads: int  # of the runtime, for each block in flight
     memory: MemoryEstimate
@@ -104,7 +116,7 @@ class Plan:
 
 def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_bytes: int) -> Plan:
     """Open every input, and decide. Raises StackError where no input can be opened."""
-    _check_rules(settings, model.spec)
+    check_rules(settings, model.spec)
     opened, refused = _open_all(settings, model)
     if not opened:
         if len(refused) == 1:
@@ -116,7 +128,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
     warnings: list[str] = []
     halo = _halo(settings, model, warnings)
     choice = choose_tiling(
-        [(one.info, one.layout, _arrays(one, settings, model.spec)) for one in opened],
+        [(one.info, one.layout, one.rules, _arrays(one, settings, model.spec)) for one in opened],
         model,
         tile=_tile(settings, model, halo),
         halo=halo,
@@ -134,6 +146,8 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
             layout=one.layout,
             arrays=_arrays(one, settings, model.spec),
             tiling=tiling,
+            rules=one.rules,
+            object_class=model.spec.classes[1].name if one.rules.gives_instances else "",
         )
         for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
     )
@@ -144,14 +158,9 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
                 "padding; a larger --tile, or more --memory, is faster"
             )
             break
-    spec = model.spec
-    rules = Rules(
-        threshold=spec.threshold if settings.threshold is None else settings.threshold,
-        min_area=spec.min_area if settings.min_area is None else settings.min_area,
-    )
     disk = sum(predicted_disk(stack) for stack in stacks)
     return Plan(
-        stacks, tuple(refused), rules, choice.workers, choice.threads, choice.memory, disk,
+        stacks, tuple(refused), choice.workers, choice.threads, choice.memory, disk,
         tuple(warnings),
     )  # fmt: skip
 
@@ -189,6 +198,7 @@ class _Opened:
 
     info: StackInfo
     channels: tuple[int, ...]
+    rules: Rules
     layout: LabelLayout
 
 
@@ -210,23 +220,16 @@ def _open_all(
                 info = stack.info
             _check_pixels(info, model.spec)
             channels = choose_channels(info, settings.channel, model.spec)
-            opened.append(_Opened(info, channels, _layout(info, settings, model)))
+            rules = resolve_rules(settings, model.spec, info)
+            layout = _layout(info, settings, model, rules)
+            if layout.is_cut:
+                check_uncut(rules, info)
+            opened.append(_Opened(info, channels, rules, layout))
         except (StackError, UsageError) as error:
             refused.append((_printable(path), str(error)))
         except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
             refused.append((_printable(path), f"{_printable(path)}: cannot be opened ({error})"))
     return opened, refused
-
-
-def _check_rules(settings: JobSettings, spec: ModelSpec) -> None:
-    if not spec.is_binary and settings.threshold is not None:
-        raise UsageError(
-            f"--threshold: {spec.name} has several classes, of which the most probable is taken"
-        )
-    if not spec.gives_instances and settings.min_area is not None:
-        raise UsageError(f"--min-area: {spec.name} gives a class map, which has no objects")
-    if not spec.gives_instances and settings.connect != "none":
-        raise UsageError(f"--connect: {spec.name} gives a class map, which has no objects")
 
 
 def check_apart(plan: Plan, output: Path) -> None:
@@ -295,7 +298,7 @@ def _listed(info: StackInfo) -> str:
     return f"{count} channels, numbers 0 to {count - 1} ({names})"
 
 
-def _layout(info: StackInfo, settings: JobSettings, model: ModelFile) -> LabelLayout:
+def _layout(info: StackInfo, settings: JobSettings, model: ModelFile, rules: Rules) -> LabelLayout:
     axes = info.axes.replace("C", "")
     sizes = {axis: info.size(axis) for axis in axes}
     origin = {"T": 0, "Z": 0}
@@ -317,7 +320,7 @@ def _layout(info: StackInfo, settings: JobSettings, model: ModelFile) -> LabelLa
     return make_layout(
         axes,
         tuple(sizes[axis] for axis in axes),
-        instances=model.spec.gives_instances,
+        instances=rules.gives_instances,
         first=(origin["T"], origin["Z"]),
         connect_z=settings.connect == "z",
         whole_frames=model.halo is None and settings.halo is None,

@@ -100,10 +100,10 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
         _plan_stack(source, known, told, settings, spec, name) for told in ended["inputs"]
     )
     site = local_site("cpu")
-    stored = [Stored(one.info, one.layout, one.tiling, one.arrays, one.kept) for one in stacks]
-    allowed = (
-        parse_memory(settings.memory) if settings.memory else int(site.memory_bytes * USABLE)
-    )
+    stored = [
+        Stored(one.info, one.layout, one.tiling, one.rules, one.arrays, one.kept) for one in stacks
+    ]
+    allowed = parse_memory(settings.memory) if settings.memory else int(site.memory_bytes * USABLE)
     workers, memory = choose_workers(stored, settings.workers, site.cores, allowed)
     plan = Plan(
         stacks=stacks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -148,8 +148,7 @@ class Run:
                 "model": job.model.spec.name,
                 "model_sha256": job.model.sha256,
                 "runtime": job.site.runtime,
-                "threshold": job.plan.rules.threshold,
-                "min_area": job.plan.rules.min_area,
+                **asdict(stack.rules),
                 "channels": list(stack.channels),
             }
             store = self.folder.store(stack.name)

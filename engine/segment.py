@@ -12,18 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError
-from engine.labels.components import components
-from engine.measure import (
-    ClassSums,
-    FrameRow,
-    FrameSums,
-    ObjectColumns,
-    object_sums,
-    objects_of,
-    total_intensity,
-)
+from engine.labels.instances import label_instances
+from engine.measure import ClassSums, FrameRow, FrameSums, total_intensity
 from engine.model import ModelSpec
+from engine.objects import ObjectColumns, object_sums, objects_of
 from engine.predict import predict_region
+from engine.rules import Rules
 from engine.runtimes.base import Runtime
 from engine.tiling import Region
 
@@ -42,14 +36,6 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What turns probabilities into labels, as resolved for a job."""
-
-    threshold: float  # of probability; binary models
-    min_area: int  # px
 
 
 @dataclass(frozen=True)
@@ -87,20 +73,25 @@ def classify(
 
 
 def finish_frame(
-    channel: NDArray[Any],
+    pixels: NDArray[Any],
+    number: int,
     probability: NDArray[np.float32],
     spec: ModelSpec,
     rules: Rules,
     pixel_area_um2: float | None,
     watch: Stopwatch,
 ) -> SegmentedFrame:
-    """Labels and measures of a whole frame: raw pixels (Y, X), probabilities (K, Y, X)."""
-    if spec.gives_instances:
+    """Labels and measures of a whole frame: raw pixels (C, Y, X), probabilities (K, Y, X).
+
+    The frame's own intensities are those of channel `number`.
+    """
+    channel = pixels[number]
+    if rules.gives_instances:
         with watch.stage("labels"):
-            labels = components(probability[0] >= rules.threshold, rules.min_area)
+            labels = label_instances(probability[0] >= rules.threshold, rules)
         with watch.stage("measure"):
-            sums = object_sums(labels, channel, probability[0])
-            total = FrameSums(channel.size, total_intensity(channel))
+            sums = object_sums(labels, pixels, probability[0])
+            total = FrameSums(channel.size, total_intensity(channel), number)
             total.add(sums)
         return SegmentedFrame(labels, total.row(pixel_area_um2), objects_of(sums))
     with watch.stage("labels"):

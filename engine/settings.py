@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from engine.errors import UsageError
+from engine.quantities import parse_quantity
 
 
 class JobSettings(BaseModel):
@@ -22,7 +30,13 @@ class JobSettings(BaseModel):
     axes: str | None = None  # overrides the metadata of every input
     frames: tuple[int | None, int | None] = (None, None)  # along T, or Z where there is no T
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the model's own
-    min_area: Annotated[int, Field(ge=0)] | None = None  # px; None: the model's own
+    instances: Literal["components", "watershed", "none"] | None = None  # None: the model's own
+    min_area: int | str | None = None  # px, or "12um2"; None: the model's own
+    max_area: int | str | None = None  # px, or "900um2"; None: however large
+    fill_holes: bool = False  # background that an object encloses becomes foreground
+    clear_border: bool = False  # drop objects that touch the frame's border
+    min_distance: float | str | None = None  # px, or "2.5um"; None: the model's own; watershed
+    seed_height: Annotated[float, Field(gt=0)] | None = None  # px; None: 1; watershed
     tile: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # px, halo included
     halo: Annotated[int, Field(ge=0)] | None = None  # px; None: what the model's graph needs
     connect: Literal["none", "z"] = "none"  # z: an object goes on from plane to plane
@@ -38,6 +52,22 @@ class JobSettings(BaseModel):
     fresh: bool = False  # start over instead of going on with an unfinished job
     retry_failed: bool = False  # do the frames again that were set aside
     shard: Annotated[str, Field(pattern=r"^[0-9]+/[0-9]+$")] | None = None  # "3/8": a part of it
+
+    @field_validator("min_area", "max_area")
+    @classmethod
+    def _area(cls, given: int | str | None) -> int | str | None:
+        if given is None:
+            return None
+        value, unit = parse_quantity(given, 2)
+        return int(value) if unit == "px" and value.is_integer() else given
+
+    @field_validator("min_distance")
+    @classmethod
+    def _length(cls, given: float | str | None) -> float | str | None:
+        if given is None:
+            return None
+        value, unit = parse_quantity(given, 1)
+        return value if unit == "px" else given
 
     @model_validator(mode="after")
     def _consistent(self) -> JobSettings:
@@ -70,7 +100,8 @@ def job_settings(**values: Any) -> JobSettings:
         if not first["loc"]:  # the rules between options name them
             raise UsageError(first["msg"].removeprefix("Value error, ")) from None
         option = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{option}: {first['msg']} (got {first['input']!r})") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"--{option}: {message} (got {first['input']!r})") from None
 
 
 def parse_frames(text: str | None) -> tuple[int | None, int | None]:

@@ -60,7 +60,7 @@ def metadata_files(
     label = {
         "version": NGFF_VERSION,
         "multiscales": [_multiscale(labels.group.rpartition("/")[2], info, layout, labels)],
-        "image-label": _image_label(spec, instances=labels.dtype != "uint8"),
+        "image-label": _image_label(spec, layout),
     }
     files = {
         "zarr.json": _group({"ome": root, "stackseg": made_with}),
@@ -226,10 +226,10 @@ def _scale(info: StackInfo, axis: str) -> float:
     return float(info.pixel_size_um.get(axis, 1.0))
 
 
-def _image_label(spec: ModelSpec, *, instances: bool) -> dict[str, Any]:
+def _image_label(spec: ModelSpec, layout: LabelLayout) -> dict[str, Any]:
     """Class maps name and colour their classes; instances take the viewer's own colours."""
     content: dict[str, Any] = {"version": NGFF_VERSION, "source": {"image": "../../"}}
-    if not instances:
+    if not layout.gives_instances:
         content["colors"] = [
             {"label-value": value, "rgba": [*bytes.fromhex(c.color[1:]), 255 if value else 0]}
             for value, c in enumerate(spec.classes)

@@ -45,7 +45,8 @@ class StoredBlock:
 
     def row(self, t: int, z: int) -> dict[str, Any]:
         """What is on record of a frame."""
-        return self._rows[t, z]
+        row: dict[str, Any] = self._rows[t, z]
+        return row
 
     def probability(self, t: int, z: int) -> NDArray[np.float32]:
         """Probabilities of the block's part of a frame, (K, Y, X)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +18,41 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.measure import OBJECT_DTYPES, ObjectColumns
+from engine.columns import frames_schema, objects_schema, timings_schema
+from engine.objects import ObjectColumns, n_channels_of, object_dtypes
 
 ROWS = 8192  # rows gathered before they are written as one row group: a megabyte or so
-STAGES = ("read", "statistics", "network", "labels", "measure", "levels", "write")
 
-_SUMMARIES = [f"area_{s}_{u}" for u in ("px", "um2") for s in ("mean", "median", "q25", "q75")]
-_FRAME_COLUMNS = [
-    ("stack", pa.string()),
-    ("t", pa.int64()),
-    ("z", pa.int64()),
-    ("status", pa.string()),
-    ("objects", pa.int64()),
-    *((name, pa.float64()) for name in _SUMMARIES),
-    ("foreground_fraction", pa.float64()),
-    ("mean_intensity_objects", pa.float64()),
-    ("mean_intensity_background", pa.float64()),
-    ("mean_probability_objects", pa.float64()),
-    ("objects_touching_border", pa.int64()),
-    ("missing_chunks", pa.int64()),
+__all__ = [
+    "ROWS",
+    "ObjectsOf",
+    "ObjectsWriter",
+    "decode_objects",
+    "encode_objects",
+    "frames_schema",
+    "objects_schema",
+    "timings_schema",
+    "widened",
+    "write_frames",
+    "write_objects",
+    "write_timings",
 ]
 
 
-def frames_schema(class_names: Sequence[str] = ()) -> pa.Schema:
-    """Columns of the frames table; class maps have the fraction of each class as well."""
-    return pa.schema([*_FRAME_COLUMNS, *((f"fraction_{n}", pa.float64()) for n in class_names)])
+@dataclass(frozen=True)
+class ObjectsOf:
+    """What the objects table tells of a stack beside its objects."""
+
+    stack: str  # its name
+    object_class: str  # name of the class that its objects are of
+    pixel_size_um: tuple[float, float] | None  # along Y and X
+    n_channels: int
 
 
-def objects_schema() -> pa.Schema:
-    """Columns of the objects table."""
-    columns = [(name, pa.from_numpy_dtype(dtype)) for name, dtype in OBJECT_DTYPES.items()]
-    where = [("stack", pa.string()), ("t", pa.int64()), ("z", pa.int64())]
-    return pa.schema([*where, *columns, ("area_um2", pa.float64())])
-
-
-def timings_schema() -> pa.Schema:
-    """Columns of the timings table."""
-    where = [("stack", pa.string()), ("step", pa.string()), ("index", pa.int64())]
-    took = [("attempts", pa.int64()), ("tile", pa.int64())]
-    return pa.schema([*where, *((f"{stage}_s", pa.float64()) for stage in STAGES), *took])
-
-
-def encode_objects(
-    stack: str, pixel_area_um2: float | None, parts: Sequence[tuple[int, int, ObjectColumns]]
-) -> bytes:
+def encode_objects(of: ObjectsOf, parts: Sequence[tuple[int, int, ObjectColumns]]) -> bytes:
     """A block's rows of the objects table, as Parquet: (t, z, columns) per frame."""
     sink = io.BytesIO()
-    with ObjectsWriter(sink, stack, pixel_area_um2) as writer:
+    with ObjectsWriter(sink, of) as writer:
         for t, z, columns in parts:
             writer.add(t, z, columns)
     return sink.getvalue()
@@ -71,21 +60,22 @@ def encode_objects(
 
 def decode_objects(data: bytes) -> dict[tuple[int, int], ObjectColumns]:
     """What `encode_objects` was given, by (t, z)."""
-    table = pq.read_table(io.BytesIO(data), schema=objects_schema())
+    table = pq.read_table(io.BytesIO(data))
+    names = object_dtypes(n_channels_of(table.column_names))
     t, z = table["t"].to_numpy(), table["z"].to_numpy()
     found = {}
     for one in sorted(set(zip(t.tolist(), z.tolist(), strict=True))):
         rows = table.filter(pa.array((t == one[0]) & (z == one[1])))
-        found[one] = {name: rows[name].to_numpy() for name in OBJECT_DTYPES}
+        found[one] = {name: rows[name].to_numpy() for name in names}
     return found
 
 
 class ObjectsWriter:
     """Writes a block's or a canvas's part of the objects table, frame by frame."""
 
-    def __init__(self, sink: Any, stack: str, pixel_area_um2: float | None) -> None:
-        self._stack, self._pixel_area = stack, pixel_area_um2
-        self._writer = pq.ParquetWriter(sink, objects_schema(), compression="zstd")
+    def __init__(self, sink: Any, of: ObjectsOf) -> None:
+        self._of, self._schema = of, objects_schema(of.n_channels)
+        self._writer = pq.ParquetWriter(sink, self._schema, compression="zstd")
         self._gathered: list[pa.Table] = []
         self._rows = 0
 
@@ -94,14 +84,25 @@ class ObjectsWriter:
         n = len(columns["label"])
         if not n:
             return
-        area = columns["area_px"]
-        um2 = pa.nulls(n, pa.float64()) if self._pixel_area is None else area * self._pixel_area
-        where = {"stack": [self._stack] * n, "t": np.full(n, t), "z": np.full(n, z)}
-        values = {**where, **columns, "area_um2": um2}
-        self._gathered.append(pa.table(values, schema=objects_schema()))
+        names = {"stack": [self._of.stack] * n, "class": [self._of.object_class] * n}
+        where = {"t": np.full(n, t), "z": np.full(n, z)}
+        values = {**names, **where, **columns, **self._in_um(columns)}
+        self._gathered.append(pa.table(values, schema=self._schema))
         self._rows += n
         if self._rows >= ROWS:
             self._flush()
+
+    def _in_um(self, columns: ObjectColumns) -> dict[str, Any]:
+        """What is told in um as well."""
+        names = {"area_px": "area_um2", "centroid_y_px": "centroid_y_um",
+                 "centroid_x_px": "centroid_x_um"}  # fmt: skip
+        names |= {name: f"{name}_um" for name in ("bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1")}
+        if self._of.pixel_size_um is None:
+            return {name: pa.nulls(len(columns["label"]), pa.float64()) for name in names.values()}
+        height, width = self._of.pixel_size_um
+        size = {"area_px": height * width}
+        size |= {name: height if "_y" in name else width for name in names if name not in size}
+        return {names[name]: columns[name] * size[name] for name in names}
 
     def _flush(self) -> None:
         if self._gathered:
@@ -133,17 +134,24 @@ def write_frames(
         _write(parquet, told(), schema)
 
 
-def write_objects(path: Path, parts: Iterator[Path]) -> None:
-    """Join the blocks' parts, in their order, into one table."""
-    schema = objects_schema()
+def write_objects(path: Path, parts: Iterator[Path], schema: pa.Schema) -> None:
+    """Join the blocks' parts, in their order, into one table of the columns `schema`."""
 
     def batches() -> Iterator[pa.Table]:
         for part in parts:
             with pq.ParquetFile(part) as file:
                 for batch in file.iter_batches(batch_size=ROWS):
-                    yield pa.Table.from_batches([batch]).cast(schema)
+                    yield widened(pa.Table.from_batches([batch]), schema)
 
     _write(path, batches(), schema)
+
+
+def widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A part of the objects table with all columns of `schema`: null where it lacks a channel."""
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def write_timings(path: Path, rows: Iterator[dict[str, Any]]) -> None:

@@ -82,7 +82,7 @@ class _Stitched:
             for canvas in self._layout.canvases()
             if self._folder.canvas_record(name, canvas) is None
         }
-        if self._spec.gives_instances:
+        if self._stack.rules.gives_instances:
             for block in self.blocks():
                 if not self._there("work/maps", block, ".npy"):
                     wanted.add(self._layout.canvas_of(block))

@@ -20,7 +20,6 @@ from engine.model_file import ModelFile, model_without_graph, open_model
 from engine.plan import StackPlan
 from engine.records import JobFolder
 from engine.runtimes.base import Runtime
-from engine.segment import Rules
 from engine.stacks.base import Stack
 from engine.tiling import FrameTiling, round_up
 
@@ -42,7 +41,6 @@ class JobContext:
     runtime: str
     caution: int  # of the runtime, see `engine.checks`
     threads: int
-    rules: Rules
     in_flight: int  # blocks at once in a process, as planned for its memory
     stores: str = ""  # folder of the Zarr stores, where that is not `output`
     spec: ModelSpec | None = None  # where what the model gave is labelled anew, without it

@@ -18,14 +18,12 @@ from engine.commands.segment import rule_options
 @click.option("--workers", type=int, metavar="N",
               help="Blocks in flight  [default: one per core]")  # fmt: skip
 @click.option("--memory", metavar="SIZE",
-              help="The most memory to use, such as 8GB  [default: most of what is free]")  # fmt: skip
+              help="The most memory to use, such as 8GB  [default: most free]")  # fmt: skip
 @click.option("--fresh", is_flag=True, default=None, help="Start over instead of going on.")
 @click.option("--quiet", is_flag=True, help="No progress; warnings and errors only.")
 @click.option("--json-log", type=click.Path(path_type=Path), metavar="FILE",
               help="Append a line of JSON per event.")  # fmt: skip
-def relabel(
-    result: Path, name: str, quiet: bool, json_log: Path | None, **options: Any
-) -> int:
+def relabel(result: Path, name: str, quiet: bool, json_log: Path | None, **options: Any) -> int:
     """Make new labels of RESULT from its kept probabilities, without the network.
 
     RESULT is the --output of a complete `stackseg segment --keep probability`. The new labels are

@@ -18,7 +18,7 @@ from engine.memory import MB
 from engine.plan import Plan, check_apart
 from engine.prepare import Prepared, prepare_job
 from engine.progress import JsonProgress, LineProgress, Progress, SilentProgress
-from engine.records import JobFolder
+from engine.records import RELABELLED, JobFolder
 from engine.run import JobSummary
 from engine.settings import JobSettings, job_settings, parse_frames
 
@@ -27,7 +27,8 @@ log = logging.getLogger("stackseg")
 
 def settings(frames: str | None, **options: Any) -> JobSettings:
     """JobSettings from the command line."""
-    return job_settings(frames=parse_frames(frames), **options)
+    given = {name: value for name, value in options.items() if value is not None}
+    return job_settings(frames=parse_frames(frames), **given)
 
 
 def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int:
@@ -50,6 +51,20 @@ def merge(output: Path, *, quiet: bool) -> int:
     progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
     summary = merge_job(JobFolder(output), progress)
     _tell(summary, output)
+    return summary.exit_status
+
+
+def relabel(result: Path, name: str, *, quiet: bool, json_log: Path | None, **options: Any) -> int:
+    """Label a result anew, tell how it goes and what it made; the exit status."""
+    from engine.relabel import relabel as relabel_job
+
+    if quiet:
+        logging.getLogger("stackseg").setLevel(logging.WARNING)
+    progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
+    if json_log is not None:
+        progress = JsonProgress(json_log, progress)
+    summary = relabel_job(result, name, progress, **options)
+    _tell(summary, result / RELABELLED / name)
     return summary.exit_status
 
 

@@ -11,9 +11,36 @@ import click
 Command = Callable[..., Any]
 
 
+def rule_options(command: Command) -> Command:
+    """Options of what makes labels of probabilities."""
+    options = [
+        click.option("--threshold", type=float, metavar="P",
+                     help="Probability from which a pixel is foreground  [default: the model's]"),
+        click.option("--instances", type=click.Choice(["components", "watershed", "none"]),
+                     help="How objects are told apart: what touches is one, or is cut apart where "
+                          "it is narrow; none: a class map  [default: the model's]"),
+        click.option("--min-area", metavar="PX|UM2",
+                     help="Drop smaller objects: 30 or 12um2  [default: the model's]"),
+        click.option("--max-area", metavar="PX|UM2",
+                     help="Drop larger objects: 3000 or 900um2  [default: none is too large]"),
+        click.option("--fill-holes/--no-fill-holes", default=None,
+                     help="Background that an object encloses becomes part of it."),
+        click.option("--clear-border/--no-clear-border", default=None,
+                     help="Drop objects that touch the border of the frame."),
+        click.option("--min-distance", metavar="PX|UM",
+                     help="Between the seeds of a watershed: 6 or 2.5um  [default: the model's]"),
+        click.option("--seed-height", type=float, metavar="PX",
+                     help="How far a seed of a watershed rises above the neck to a higher one, as "
+                          "distance to the background  [default: 1]"),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def job_options(command: Command) -> Command:
     """Options that `segment` and `plan` share."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
         click.option("--model", required=True, help="An ONNX file, or a bundled model: nuclei."),
         click.option("--channel", metavar="N|NAME[,N...]",
@@ -22,10 +49,7 @@ def job_options(command: Command) -> Command:
                      help="Axes of the inputs, where their metadata is silent or wrong."),
         click.option("--frames", metavar="A:B",
                      help="Only these frames: half-open, along T, or Z where there is no T."),
-        click.option("--threshold", type=float, metavar="P",
-                     help="Probability from which a pixel is foreground  [default: the model's]"),
-        click.option("--min-area", type=int, metavar="PX",
-                     help="Drop smaller objects  [default: the model's]"),
+        rule_options,
         click.option("--tile", default="auto", show_default=True, metavar="auto|N",
                      help="Side of a tile in px, halo included; auto: whole frames if they fit."),
         click.option("--halo", type=int, metavar="N",

@@ -13,23 +13,14 @@ EIGHT = np.ones((3, 3), dtype=np.uint8)
 BAND = 256  # rows handled at once where a temporary would be larger than the labels themselves
 
 
-def components(mask: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.uint32]:
-    """Label the 8-connected components of `mask`, bool (Y, X), as uint32.
+def label_frame(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint32], int]:
+    """Label the 8-connected components of `mask`, bool (Y, X), as uint32; and their number.
 
     Ids are 1, 2, 3, ... in raster order of each object's first pixel; 0 is background.
-    Components of fewer than `min_area` px become background, and the others close ranks.
     """
     labels = np.empty(mask.shape, dtype=np.uint32)
     count: Any = ndimage.label(mask, structure=EIGHT, output=labels)
-    if not min_area or not count:
-        return labels
-    keep = np.r_[0, label_areas(labels, count)] >= min_area
-    keep[0] = False
-    new_ids = np.zeros(count + 1, dtype=np.uint32)
-    new_ids[keep] = np.arange(1, keep.sum() + 1, dtype=np.uint32)
-    for band in bands(labels):
-        band[...] = new_ids[band]
-    return labels
+    return labels, int(count)
 
 
 def label_part(mask: NDArray[np.bool_], out: NDArray[np.uint32], *, connect_z: bool) -> int:

@@ -22,6 +22,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 Offset = tuple[int, int, int]  # along Z, Y, X: where the neighbour lies
+Position = tuple[int, int, int, int]  # along T, Z, Y, X
 Faces = Mapping[str, NDArray[np.uint32]]
 
 # Half of the 26 neighbours: each pair of blocks is looked at once.
@@ -51,6 +52,17 @@ def faces_of(labels: NDArray[np.uint32], *, connect_z: bool) -> Faces:
     if connect_z:
         faces |= {"z0": labels[:, 0], "z1": labels[:, -1]}
     return {name: np.ascontiguousarray(face) for name, face in faces.items()}
+
+
+def facing_neighbours(position: Position, grid: Position, connect_z: bool) -> Iterator[str]:
+    """Names of a block's faces behind which there is another block, by its place in the grid."""
+    axes = "zyx" if connect_z else "yx"
+    for axis in axes:
+        at, size = (values["tzyx".index(axis)] for values in (position, grid))
+        if at > 0:
+            yield f"{axis}0"
+        if at < size - 1:
+            yield f"{axis}1"
 
 
 def contacts(a: Faces, b: Faces, offset: Offset, *, connect_z: bool) -> NDArray[np.int64]:
@@ -138,13 +150,11 @@ class FinalIds:
         self,
         joined: Joined,
         group_first: NDArray[np.int64],
-        group_area: NDArray[np.int64],
-        min_area: int,
+        group_kept: NDArray[np.bool_],
     ) -> None:
-        """`group_first`: raster position of each group's first pixel; `group_area`: px in all."""
+        """`group_first`: raster position of each group's first pixel; `group_kept`: which stay."""
         self._joined = joined
-        self._first, self._area = group_first, group_area
-        self._min_area = min_area
+        self._first, self._kept = group_first, group_kept
         self._group_ids = np.zeros(joined.n_groups, dtype=np.int64)
         self._next: dict[int, int] = {}  # by scope
 
@@ -154,7 +164,7 @@ class FinalIds:
         return sum(self._next.values())
 
     def of_groups(self, group: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Final ids of groups; 0 for those too small, or not come to yet."""
+        """Final ids of groups; 0 for those dropped, or not come to yet."""
         found: NDArray[np.int64] = self._group_ids[group]
         return found
 
@@ -162,21 +172,22 @@ class FinalIds:
         self,
         ids: NDArray[np.int64],
         first: NDArray[np.int64],
-        area: NDArray[np.int64],
+        kept: NDArray[np.bool_],
         scope: NDArray[np.int64],
     ) -> NDArray[np.int64]:
-        """Final id of each provisional one in a row of blocks; 0 where the object is too small.
+        """Final id of each provisional one in a row of blocks; 0 where the object is dropped.
 
-        `first` and `area` are those of the piece within its block. Rows must be given in order.
+        `first` and `kept` are those of the piece within its block, and count where it stands alone.
+        Rows must be given in order.
         """
         group = self._joined.group_of(ids)
         alone = group < 0
         if self._joined.n_groups:
             first = np.where(alone, first, self._first[group])
-            area = np.where(alone, area, self._area[group])
+            kept = np.where(alone, kept, self._kept[group])
         known = np.where(alone, 0, self._group_ids[group]) if self._joined.n_groups else 0 * ids
         # Every piece of a group holds the group's first pixel, so that duplicates sort together.
-        new = np.flatnonzero((area >= self._min_area) & (known == 0))
+        new = np.flatnonzero(kept & (known == 0))
         order = new[np.lexsort((first[new], scope[new]))]
         change = np.ones(len(order), dtype=bool)
         change[1:] = (first[order][1:] != first[order][:-1]) | (

@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from engine import tables
 from engine.claim import TABLES
+from engine.columns import STAGES
 from engine.committed import block_record
 from engine.errors import JobStopped
 from engine.plan import StackPlan
@@ -26,7 +27,17 @@ from engine.store import LABEL_LIST, metadata_keys
 
 COUNTS = ("frames", "failed", "objects")
 KEYS = {"status", "counts", "settings", "model", "inputs"}
-LIBRARIES = ("numpy", "scipy", "zarr", "tifffile", "imagecodecs", "dask", "onnx", "pyarrow")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "zarr",
+    "tifffile",
+    "imagecodecs",
+    "dask",
+    "onnx",
+    "pyarrow",
+)
 
 
 @dataclass
@@ -85,7 +96,7 @@ class _Totals:
         self.frames = self.failed = self.objects = self.missing_chunks = 0
         self.failures: list[dict[str, Any]] = []
         self.pixels: dict[str, Any] = {}  # by stack: hash over the hashes of its frames
-        self.seconds = dict.fromkeys(tables.STAGES, 0.0)
+        self.seconds = dict.fromkeys(STAGES, 0.0)
         self.attempts: dict[str, int] = {}  # that took more than one, by "stack step index"
 
     def add_frame(self, row: dict[str, Any]) -> None:
@@ -128,7 +139,9 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
                 for path in (p for p in found if p.stem.isdecimal()):
                     yield _timing(totals, stack, step, path, folder.read_json(path) or {})
 
-    classes = () if spec.gives_instances else tuple(c.name for c in spec.classes)
+    stacks = job.plan.stacks
+    # Of one model all stacks give labels of one kind.
+    classes = () if stacks[0].rules.gives_instances else tuple(c.name for c in spec.classes)
     schema = tables.frames_schema(classes)
     with (
         folder.staged(folder.root / "frames.parquet") as parquet,
@@ -136,10 +149,22 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
     ):
         tables.write_frames(parquet, text, frames(), schema)
     with folder.staged(folder.root / "objects.parquet") as staged:
-        tables.write_objects(staged, parts())
+        tables.write_objects(staged, parts(), _objects_schema(stacks))
     with folder.staged(folder.root / "timings.parquet") as staged:
         tables.write_timings(staged, timings())
     return totals
+
+
+def _objects_schema(stacks: Sequence[StackPlan]) -> pa.Schema:
+    """Columns for the channels of all stacks, each under the names that it has in any of them."""
+    most = max(len(stack.all_channels) for stack in stacks)
+    names = [
+        " | ".join(
+            dict.fromkeys(s.info.channel_names[c] for s in stacks if c < len(s.info.channel_names))
+        )
+        for c in range(most)
+    ]
+    return tables.objects_schema(most, names)
 
 
 def _records(folder: JobFolder, stack: StackPlan) -> Iterator[dict[str, Any]]:
@@ -205,14 +230,15 @@ def _input(stack: StackPlan, totals: _Totals) -> dict[str, Any]:
         "format": info.format,
         "axes": info.axes,
         "shape": list(info.shape),
-        "channel_names": list(info.channel_names),
         "dtype": info.dtype,
         "channels": list(stack.channels),
+        "channel_names": list(info.channel_names),
         "pixel_size_um": info.pixel_size_um,
         "time_step_s": info.time_step_s,
         "labels_shape": list(stack.layout.shape),
         "tile": list(stack.tiling.tile_shape),
         "halo": stack.tiling.halo,
+        "rules": asdict(stack.rules),
         "pixels_sha256": totals.pixels[stack.name].hexdigest(),
     }
 
@@ -232,8 +258,7 @@ def _job_json(
         "settings": {
             **job.settings.model_dump(mode="json"),
             "resolved": {
-                "threshold": plan.rules.threshold,
-                "min_area": plan.rules.min_area,
+                **_shared_rules(plan.stacks),
                 "workers": plan.workers,
                 "threads": plan.threads,
                 "device": job.site.device,
@@ -261,6 +286,12 @@ def _job_json(
         "seconds_by_stage": totals.seconds,
         "attempts": totals.attempts,
     }
+
+
+def _shared_rules(stacks: Sequence[StackPlan]) -> dict[str, Any]:
+    """The rules that are the same for all stacks; areas in um differ in px from stack to stack."""
+    each = [asdict(stack.rules) for stack in stacks]
+    return {name: v for name, v in each[0].items() if all(one[name] == v for one in each)}
 
 
 def machine() -> dict[str, Any]:

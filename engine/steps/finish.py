@@ -30,14 +30,14 @@ def finish_block(work: Work) -> Outcome:
                 raise ValueError("its SHA-256 differs")
             kept = {a.checksum: told[a.checksum] for a in own(plan.arrays, IMAGE, PROBABILITY)}
             labels = decode_shard(provisional(plan.arrays[0]).shape(layout), data)
-            if work.model.spec.gives_instances:
+            if plan.rules.gives_instances:
                 path = folder.place("work/maps", plan.name, block.index, ".npy")
                 final = load_array(path.read_bytes())
         except (OSError, ValueError, LookupError) as error:
             folder.take_back([path] if path.suffix == ".npy" else [path, part], error)
     shard = new_shard(plan.arrays[0].shape(layout))
     with work.watch.stage("labels"):
-        if work.model.spec.gives_instances:
+        if plan.rules.gives_instances:
             for out, band in zip(bands(_rows(shard)), bands(_rows(labels)), strict=True):
                 np.take(final, band, out=out)
         else:

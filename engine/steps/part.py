@@ -1,7 +1,9 @@
 """A block of a stitched stack: its part of each frame, with provisional labels.
 
 What a part leaves for the stitching: the labels; for each of them the raster position of its
-first pixel and its area; its measures, plane by plane; and the faces of the block.
+first pixel, its area, and whether it touches the frame's border; its measures, plane by plane; and
+the faces of the block. Of labels that touch a face, and so may be parts of larger objects, the ends
+of their rows as well, of which the convex hull of the whole is made.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from numpy.typing import NDArray
 
 from engine.arrays import IMAGE, PROBABILITY
 from engine.errors import FrameError
+from engine.hull import RowEnds, convex_areas
 from engine.labels.components import bands, first_pixels, label_areas, label_part
-from engine.labels.stitch import faces_of
+from engine.labels.instances import fill_holes
+from engine.labels.stitch import faces_of, facing_neighbours
 from engine.layout import Block, LabelLayout
-from engine.measure import ClassSums, ObjectSums, object_sums, total_intensity
+from engine.measure import ClassSums, total_intensity
+from engine.objects import ObjectSums, piece_sums
 from engine.segment import classify
 from engine.steps.shards import BlockShards, own, put_shards
 from engine.steps.work import Outcome, Seen, Work
@@ -33,8 +38,9 @@ class _Found:
 
     shard: NDArray[Any]  # (T, Z, Y, X), provisional ids from 1 in the block, or classes
     block: Block
-    ids: list[dict[str, NDArray[Any]]] = field(default_factory=list)  # first, area, scope
+    ids: list[dict[str, NDArray[Any]]] = field(default_factory=list)  # first, area, border, scope
     pieces: list[ObjectSums] = field(default_factory=list)  # one for each label and plane
+    rows: list[dict[str, NDArray[np.int32]]] = field(default_factory=list)  # of open labels
     frames: list[dict[str, Any]] = field(default_factory=list)  # status by frame
     intensity: list[float] = field(default_factory=list)  # sum over each frame's part
     classes: list[ClassSums] = field(default_factory=list)
@@ -68,7 +74,7 @@ def _add_time_point(work: Work, block: Block, t: int, found: _Found, kept: Block
     for z, one in seen.items():
         if one is not None:
             kept.keep(t, z, one)
-    if work.model.spec.gives_instances:
+    if work.plan.rules.gives_instances:
         _add_objects(work, block, t, seen, found)
     else:
         _add_classes(work, block, t, seen, found)
@@ -107,13 +113,13 @@ def _surveyed(work: Work, t: int, z: int) -> tuple[NDArray[np.float32], dict[str
 def _add_objects(
     work: Work, block: Block, t: int, seen: dict[int, Seen | None], found: _Found
 ) -> None:
-    layout = work.plan.layout
+    layout, rules, base = work.plan.layout, work.plan.rules, found.count
     with work.watch.stage("labels"):
         mask = np.zeros(found.labels.shape[1:], dtype=bool)
         for z, one in seen.items():
             if one is not None:
-                threshold = work.task.context.rules.threshold
-                mask[z - block.z[0]] = one.probability[0] >= threshold
+                plane = one.probability[0] >= rules.threshold
+                mask[z - block.z[0]] = fill_holes(plane) if rules.fill_holes else plane
         labels = found.labels[t - block.t[0]]
         count = label_part(mask, labels, connect_z=layout.connect_z)
         del mask
@@ -123,27 +129,58 @@ def _add_objects(
             {
                 "first": _raster(first, labels.shape, block, layout),
                 "area": label_areas(labels, count),
+                "border": _at_border(labels, count, block, layout),
                 "scope": np.full(count, scope, dtype=np.int64),
             }
         )
-        if found.count:
+        faces = faces_of(labels[None], connect_z=layout.connect_z)
+        is_open = np.zeros(count + 1, dtype=bool)
+        for name in facing_neighbours(layout.position(block.index), layout.grid, layout.connect_z):
+            is_open[faces[name]] = True
+        if base:
             for plane in labels:
                 for band in bands(plane):
-                    np.add(band, np.uint32(found.count), out=band, where=band > 0)
+                    np.add(band, np.uint32(base), out=band, where=band > 0)
         found.count += count
     with work.watch.stage("measure"):
         for z, one in seen.items():
             if one is None:
                 found.intensity.append(0.0)
                 continue
-            channel = one.pixels[work.plan.channels[0]]
-            found.intensity.append(total_intensity(channel))
-            pieces = object_sums(
-                labels[z - block.z[0]], channel, one.probability[0],
+            found.intensity.append(total_intensity(one.pixels[work.plan.channels[0]]))
+            pieces, rows = piece_sums(
+                labels[z - block.z[0]], one.pixels, one.probability[0],
                 origin=(block.y.start, block.x.start), frame_shape=layout.sizes[2:],
             )  # fmt: skip
-            frame = np.full(len(pieces["label"]), layout.frame_index(t, z), dtype=np.int64)
-            found.pieces.append({**pieces, "frame": frame})
+            frame = layout.frame_index(t, z)
+            numbers = np.full(len(pieces["label"]), frame, dtype=np.int64)
+            found.pieces.append({**pieces, "convex_px": convex_areas(rows), "frame": numbers})
+            _keep_rows(rows.of(is_open[rows.object - base]), frame, found)
+
+
+def _keep_rows(rows: RowEnds, frame: int, found: _Found) -> None:
+    """Keep rows of labels that may go on in another block."""
+    told = {"label": rows.object, "y": rows.y, "left": rows.left, "right": rows.right}
+    told["frame"] = np.full(len(rows), frame)
+    found.rows.append({name: values.astype(np.int32) for name, values in told.items()})
+
+
+def _at_border(
+    labels: NDArray[np.uint32], count: int, block: Block, layout: LabelLayout
+) -> NDArray[np.bool_]:
+    """Which labels, (Z, Y, X), touch the border of the frame in any plane, (count,)."""
+    touches = np.zeros(count + 1, dtype=bool)
+    height, width = layout.sizes[2:]
+    sides = (
+        (block.y.start == 0, labels[:, 0]),
+        (block.y.stop == height, labels[:, -1]),
+        (block.x.start == 0, labels[:, :, 0]),
+        (block.x.stop == width, labels[:, :, -1]),
+    )
+    for is_outer, side in sides:
+        if is_outer:
+            touches[side] = True
+    return touches[1:]
 
 
 def _raster(
@@ -164,7 +201,7 @@ def _add_classes(
         sums = ClassSums(len(spec.classes))
         if one is not None:
             with work.watch.stage("labels"):
-                classes, each = classify(one.probability, spec, work.task.context.rules)
+                classes, each = classify(one.probability, spec, work.plan.rules)
                 found.labels[t - block.t[0], z - block.z[0]] = classes
             with work.watch.stage("measure"):
                 sums.add(classes, each, one.pixels[work.plan.channels[0]])
@@ -204,10 +241,12 @@ def _encode(found: _Found, layout: LabelLayout) -> bytes:
         arrays["class_certainty"] = np.array([c.certainty for c in found.classes])
     else:
         arrays["intensity"] = np.array(found.intensity)
-        for name in ("first", "area", "scope"):
+        for name in ("first", "area", "border", "scope"):
             arrays[name] = np.concatenate([one[name] for one in found.ids])
         for name in found.pieces[0] if found.pieces else ():
             arrays[f"piece_{name}"] = np.concatenate([one[name] for one in found.pieces])
+        for name in found.rows[0] if found.rows else ():
+            arrays[f"row_{name}"] = np.concatenate([one[name] for one in found.rows])
         faces = faces_of(found.labels, connect_z=layout.connect_z)
         arrays |= {f"face_{name}": face for name, face in faces.items()}
     out = io.BytesIO()
@@ -229,6 +268,13 @@ class Part:
 
     def pieces(self) -> ObjectSums:
         """Measures of each label and plane; "frame" is the frame's number in the layout."""
+        return self._all("piece_")
+
+    def rows(self) -> dict[str, NDArray[np.int32]]:
+        """Label, frame, y, left and right end of each row of the labels that touch a face."""
+        return self._all("row_")
+
+    def _all(self, prefix: str) -> dict[str, NDArray[Any]]:
         with np.load(self._path, allow_pickle=False) as arrays:
-            names = [name for name in arrays.files if name.startswith("piece_")]
-            return {name.removeprefix("piece_"): arrays[name] for name in names}
+            names = [name for name in arrays.files if name.startswith(prefix)]
+            return {name.removeprefix(prefix): arrays[name] for name in names}

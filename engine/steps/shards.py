@@ -31,7 +31,8 @@ class BlockShards:
     def keep(self, t: int, z: int, seen: Seen) -> None:
         """Put what is kept of a frame, or of the block's part of it."""
         if (image := self.by_kind.get(IMAGE)) is not None:
-            image[self._at(t, z, channels=True)] = seen.pixels
+            several = image.ndim == 5  # else the stack has no axis of channels
+            image[self._at(t, z, channels=several)] = seen.pixels if several else seen.pixels[0]
         if (kept := self.by_kind.get(PROBABILITY)) is not None:
             several = kept.ndim == 5  # else a binary model's, without an axis of classes
             probability = to_8_bit(seen.probability)

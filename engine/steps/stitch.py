@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.hull import RowEnds, convex_areas, merged_rows
 from engine.labels.stitch import FinalIds, Joined, contacts, forward_offsets, join
 from engine.layout import Canvas
-from engine.measure import ClassSums, FrameRow, FrameSums, ObjectSums, merged, objects_of
+from engine.measure import ClassSums, FrameRow, FrameSums
+from engine.objects import ObjectSums, merged, no_sums, objects_of
 from engine.steps.part import Part
 from engine.steps.work import Outcome, Work
 from engine.store import save_array
@@ -45,9 +47,9 @@ def stitch_canvas(work: Work) -> Outcome:
     objects_path = folder.place("objects", plan.name, canvas.index, ".parquet")
     work.check_identity()
     with work.watch.stage("labels"), folder.staged(objects_path) as staged:
-        with ObjectsWriter(staged, plan.name, plan.pixel_area_um2) as table:
+        with ObjectsWriter(staged, plan.objects_of) as table:
             known = _gather(work, canvas)
-            if work.model.spec.gives_instances:
+            if plan.rules.gives_instances:
                 rows, count = _stitch(work, canvas, known, table)
             else:
                 rows, count = _add_classes(work, canvas, known), 0
@@ -115,8 +117,9 @@ def _stitch(
     work: Work, canvas: Canvas, known: _Parts, table: ObjectsWriter
 ) -> tuple[list[FrameRow], int]:
     joined = join(_contacts(work, canvas, known))
-    spanning = _Spanning(joined, canvas, known)
-    final = FinalIds(joined, spanning.first, spanning.area, work.task.context.rules.min_area)
+    spanning = _Spanning(joined, canvas, known, len(work.plan.all_channels))
+    kept = work.plan.rules.keep(spanning.area, spanning.border)
+    final = FinalIds(joined, spanning.first, kept)
     sums = _frame_sums(work, canvas, known)
     for number, row in enumerate(canvas.rows):
         found = []
@@ -175,20 +178,24 @@ class _Faces(Mapping[str, NDArray[np.uint32]]):
 class _Spanning:
     """The objects that span blocks: where they begin, how large they are, and their measures."""
 
-    def __init__(self, joined: Joined, canvas: Canvas, known: _Parts) -> None:
+    def __init__(self, joined: Joined, canvas: Canvas, known: _Parts, n_channels: int) -> None:
         n = joined.n_groups
         self.first = np.full(n, np.iinfo(np.int64).max)
         self.area = np.zeros(n, dtype=np.int64)
+        self.border = np.zeros(n, dtype=bool)  # whether it touches the frame's
         gathered: list[ObjectSums] = []
+        ends: list[RowEnds] = []
         for number, row in enumerate(canvas.rows):
             for block in row:
                 if n and known.counts[block]:
                     self._add_ids(joined, known, block)
                     gathered.append(self._pieces(joined, known, block, number))
-        self._sums: ObjectSums = {}
-        self._rows: NDArray[Any] = np.zeros(0)
+                    ends.append(self._ends(joined, known, block))
+        self._sums: ObjectSums = {**no_sums(n_channels), "frame": np.zeros(0, np.int64)}
+        self._rows: NDArray[Any] = np.zeros(0, np.int64)
         if gathered:
             self._sums, self._rows = self._merged(gathered, n)
+            self._sums["convex_px"] = convex_areas(merged_rows(ends))
             order = np.argsort(self._rows, kind="stable")
             self._rows = self._rows[order]
             self._sums = {name: values[order] for name, values in self._sums.items()}
@@ -199,6 +206,7 @@ class _Spanning:
         spans = group >= 0
         np.minimum.at(self.first, group[spans], part["first"][spans])
         np.add.at(self.area, group[spans], part["area"][spans])
+        np.logical_or.at(self.border, group[spans], part["border"][spans])
 
     def _pieces(self, joined: Joined, known: _Parts, block: int, row: int) -> ObjectSums:
         pieces = known.parts[block].pieces()
@@ -206,6 +214,15 @@ class _Spanning:
         spans = group >= 0
         kept = {name: values[spans] for name, values in pieces.items()}
         return {**kept, "label": group[spans], "row": np.full(int(spans.sum()), row)}
+
+    @staticmethod
+    def _ends(joined: Joined, known: _Parts, block: int) -> RowEnds:
+        """Ends of the rows of objects that span blocks, numbered by group and frame."""
+        rows = known.parts[block].rows()
+        group = joined.group_of(known.start[block] + rows["label"].astype(np.int64))
+        key = rows["frame"].astype(np.int64) * joined.n_groups + group
+        whole = RowEnds(key, *(rows[name].astype(np.int64) for name in ("y", "left", "right")))
+        return whole.of(group >= 0)
 
     @staticmethod
     def _merged(gathered: list[ObjectSums], n: int) -> tuple[ObjectSums, NDArray[Any]]:
@@ -219,23 +236,11 @@ class _Spanning:
         return whole, pieces["row"][first]
 
     def pieces_of(self, row: int, final: FinalIds) -> ObjectSums:
-        """Pieces that are told with a row of blocks, under their final ids; small ones dropped."""
-        if not self._sums:
-            return dict(_NOTHING)
+        """Pieces that are told with a row of blocks, under their final ids; without the dropped."""
         start, stop = np.searchsorted(self._rows, (row, row + 1))
         told = {name: values[start:stop] for name, values in self._sums.items()}
         label = final.of_groups(told["label"])
         return {k: v[label > 0] for k, v in {**told, "label": label}.items()}
-
-
-_NOTHING: ObjectSums = {
-    "label": np.zeros(0, np.int64), "area_px": np.zeros(0, np.int64),
-    "sum_y": np.zeros(0), "sum_x": np.zeros(0),
-    "sum_intensity": np.zeros(0), "sum_probability": np.zeros(0),
-    "bbox_y0": np.zeros(0, np.int64), "bbox_x0": np.zeros(0, np.int64),
-    "bbox_y1": np.zeros(0, np.int64), "bbox_x1": np.zeros(0, np.int64),
-    "touches_border": np.zeros(0, bool), "frame": np.zeros(0, np.int64),
-}  # fmt: skip
 
 
 def _final_ids(
@@ -247,10 +252,11 @@ def _final_ids(
         name: np.concatenate([known.parts[block][name] for block in live])
         if live
         else np.zeros(0, np.int64)
-        for name in ("first", "area", "scope")
+        for name in ("first", "area", "border", "scope")
     }
     ids = np.concatenate([np.zeros(0, np.int64), *(known.ids(block) for block in live)])
-    given = final.row(ids, columns["first"], columns["area"], columns["scope"])
+    kept = work.plan.rules.keep(columns["area"], columns["border"].astype(bool))
+    given = final.row(ids, columns["first"], kept, columns["scope"])
     at = 0
     for block in row:
         # A failed frame's labels all become 0, however many there were.
@@ -267,7 +273,7 @@ def _labels(work: Work, block: int) -> int:
 def _frame_sums(work: Work, canvas: Canvas, known: _Parts) -> dict[int, FrameSums]:
     layout = work.plan.layout
     pixels = layout.sizes[2] * layout.sizes[3]
-    sums = {number: FrameSums(pixels, 0.0) for number in known.frames}
+    sums = {number: FrameSums(pixels, 0.0, work.plan.channels[0]) for number in known.frames}
     for number in canvas.blocks:
         block = layout.block(number)
         parts = zip(block.frames, known.parts[number]["intensity"], strict=True)

@@ -13,7 +13,8 @@ from engine.committed import block_record
 from engine.committed import shards as committed_shards
 from engine.errors import FrameError
 from engine.layout import Block
-from engine.measure import FrameRow, ObjectColumns
+from engine.measure import FrameRow
+from engine.objects import ObjectColumns
 from engine.segment import finish_frame
 from engine.steps.shards import BlockShards, put_shards
 from engine.steps.work import Frame, Outcome, Work
@@ -58,17 +59,17 @@ def segment_whole(work: Work) -> Outcome:
 def _segment_frame(
     work: Work, t: int, z: int, block: Block, shards: BlockShards
 ) -> tuple[FrameRow, ObjectColumns | None]:
-    rules, spec = work.task.context.rules, work.model.spec
     row: FrameRow = {"t": t, "z": z}
     try:
         seen = work.see(t, z, block)
     except FrameError as error:
         return {**row, "status": "failed", "reason": str(error)}, None
     done = finish_frame(
-        seen.pixels[work.plan.channels[0]],
+        seen.pixels,
+        work.plan.channels[0],
         seen.probability,
-        spec,
-        rules,
+        work.model.spec,
+        work.plan.rules,
         work.plan.pixel_area_um2,
         work.watch,
     )
@@ -89,7 +90,7 @@ def _commit(
     plan, folder = work.plan, work.folder
     with work.watch.stage("write"):
         encoded = shards.encode()
-        objects = encode_objects(plan.name, plan.pixel_area_um2, parts)
+        objects = encode_objects(plan.objects_of, parts)
         work.check_identity()
         record_path = folder.place("records", plan.name, block.index)
         if work.task.only:

@@ -32,7 +32,9 @@ class FinalTables:
 
     def check(self) -> Iterator[Problem]:
         """Problems of all tables."""
-        root, schema, objects = self._root, self._frames, tables.objects_schema()
+        root, schema = self._root, self._frames
+        most = max((view.measured_channels for view in self._views), default=0)
+        objects = tables.objects_schema(most)
         name = "frames.parquet"
         expected = row_batches(self._rows(), schema)
         check = self._check_of(name, "t", "z")
@@ -71,8 +73,10 @@ class FinalTables:
                 yield {**row, "stack": view.name}
 
     def _parts(self, schema: pa.Schema) -> Iterator[pa.Table]:
-        for _, group in self._known():
-            yield from parquet_batches(group.part, schema)
+        for view, group in self._known():
+            own = tables.objects_schema(view.measured_channels)
+            for batch in parquet_batches(group.part, own):
+                yield tables.widened(batch, schema)
 
 
 def _read_through(batches: Iterator[pa.Table]) -> Iterator[Problem]:

@@ -66,8 +66,7 @@ def _expected(
             "model": spec.name,
             "model_sha256": identity["model"],
             "runtime": identity["runtime"],
-            "threshold": identity["threshold"],
-            "min_area": identity["min-area"],
+            **identity["stacks"][view.name]["rules"],
             "channels": identity["stacks"][view.name]["channel"],
         }
         name = view.name.rpartition("/")[2]

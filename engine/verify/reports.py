@@ -65,14 +65,17 @@ def check_ended(
             "status": (ended["status"], "complete"),
             "the model's SHA-256": (ended["model"]["sha256"], identity["model"]),
             "the runtime": (resolved["runtime"], identity["runtime"]),
-            "the threshold": (resolved["threshold"], identity["threshold"]),
-            "min_area": (resolved["min_area"], identity["min-area"]),
             "the stacks": ([one["name"] for one in ended["inputs"]], list(identity["stacks"])),
         }
         inputs = {one["name"]: one for one in ended["inputs"]}
         for view in views:
             shape, halo = inputs[view.name]["labels_shape"], inputs[view.name]["halo"]
             told[f"the shape of {view.name}"] = (shape, list(view.layout.shape))
+            rules = identity["stacks"][view.name]["rules"]
+            told[f"the rules of {view.name}"] = (inputs[view.name]["rules"], rules)
+            told |= {
+                name: (value, rules[name]) for name, value in resolved.items() if name in rules
+            }
             told[f"the halo of {view.name}"] = (halo, identity["stacks"][view.name]["halo"])
         if totals is not None:
             for name in ("frames", "failed", "objects", "missing_chunks"):

@@ -38,11 +38,12 @@ class StackView:
     layout: LabelLayout
     arrays: tuple[ResultArray, ...]  # labels first
     folder: JobFolder
+    measured_channels: int  # of the stack: each has its columns in the objects table
 
     @property
     def gives_instances(self) -> bool:
         """Whether labels are ids; else they are a class map."""
-        return self.layout.dtype != "uint8"
+        return self.layout.gives_instances
 
     @property
     def labels(self) -> ResultArray:
@@ -111,7 +112,8 @@ def view_of(folder: JobFolder, identity: dict[str, Any], name: str) -> StackView
     try:
         layout = layout_from(identity["stacks"][name]["layout"])
         arrays = arrays_from(identity["stacks"][name]["arrays"])
-        numbers = (*layout.shape, *layout.block_size, *layout.chunk_size)
+        channels = identity["stacks"][name]["measured_channels"]
+        numbers = (*layout.shape, *layout.block_size, *layout.chunk_size, channels)
         if not arrays or arrays[0].kind != LABELS or arrays[0].dtype != layout.dtype:
             raise ValueError("no array of labels")
         if not all(isinstance(n, int) and n > 0 for n in numbers) or layout.n_blocks < 1:
@@ -123,4 +125,4 @@ def view_of(folder: JobFolder, identity: dict[str, Any], name: str) -> StackView
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"does not tell how its labels lie ({error})"
         return Problem("record", path, what, f"stack {name}", name)
-    return StackView(name, layout, arrays, folder)
+    return StackView(name, layout, arrays, folder, channels)

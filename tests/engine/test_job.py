@@ -21,7 +21,7 @@ from engine import layout, worker
 from engine.errors import ModelError, StackError, UsageError
 from engine.executors import SerialExecutor
 from engine.job import run_job
-from engine.labels.components import components
+from engine.labels.components import label_frame
 from engine.model import Normalisation
 from engine.prepare import prepare_job
 from engine.progress import SilentProgress
@@ -41,7 +41,7 @@ def test_labels_are_components_of_the_thresholded_probability(
     found = labels_of(tmp_path / "out", "stack")
     for t, frame in enumerate(tifffile.imread(stack)):
         low, high = np.percentile(frame, (1, 99.8), method="inverted_cdf")
-        expected = components((frame - np.float32(low)) / np.float32(high - low) >= 0.5)
+        expected, _ = label_frame((frame - np.float32(low)) / np.float32(high - low) >= 0.5)
         assert np.array_equal(found[t], expected)
     assert summary.objects == sum(int(f.max()) for f in found)
 

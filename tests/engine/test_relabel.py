@@ -1,0 +1,166 @@
+"""Relabelling: the labels of a fresh run, but for the 8 bits in which probabilities are kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import zarr
+from click.testing import CliRunner
+
+from engine import layout as layout_module
+from engine import relabel as relabel_module
+from engine.cli import stackseg
+from engine.errors import JobStopped, OutputError, StackError, UsageError
+from engine.job import run_job
+from engine.labels.instances import label_instances
+from engine.probability import from_8_bit
+from engine.relabel import relabel
+from engine.rules import Rules
+from engine.verify.run import verify_job
+from tests.engine import jobs
+
+
+def segment(tmp_path: Path, model: Path, name: str = "out", **options: Any) -> Path:
+    stack = tmp_path / "stack.tif"
+    if not stack.exists():
+        jobs.write_stack(stack, jobs.blobs((5, 300, 280)))
+    settings = jobs.settings(stack, model, tmp_path / name, **options)
+    assert run_job(settings).exit_status == 0
+    return tmp_path / name
+
+
+@pytest.fixture
+def kept(tmp_path: Path, threshold_model: Path) -> Path:
+    return segment(tmp_path, threshold_model, keep="probability")
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_another_threshold_gives_the_labels_of_a_fresh_run(
+    threshold_model: Path, tmp_path: Path, image: bool
+) -> None:
+    """Equal but where a probability lies within 1/510 of the threshold; here that is counted."""
+    kept = segment(tmp_path, threshold_model, keep="probability", with_image=image)
+    fresh = segment(tmp_path, threshold_model, "fresh", threshold=0.6, min_area=0)
+    if image:
+        (tmp_path / "stack.tif").unlink()  # all that is needed was kept
+    assert relabel(kept, "higher", threshold=0.6, min_area=0).exit_status == 0
+    found = jobs.labels_of(kept, "stack", "higher")
+    wanted = jobs.labels_of(fresh, "stack")
+    probability = from_8_bit(zarr.open_array(kept / "stack.zarr/probability/threshold/0")[...])
+    rules = Rules(threshold=0.6, min_area=0)
+    for frame, mask in zip(found, probability >= np.float32(0.6), strict=True):
+        assert np.array_equal(frame, label_instances(mask, rules))
+    near = np.abs(probability - 0.6) <= 1 / 510 + 1e-6
+    assert np.array_equal(found[~near] > 0, wanted[~near] > 0)
+    assert verify_job(kept).exit_status == 0
+    assert verify_job(kept / "relabelled/higher").exit_status == 0
+
+
+def test_a_threshold_that_8_bits_hold_apart_gives_every_bit(
+    tmp_path: Path, threshold_model: Path
+) -> None:
+    """Where no probability lies within the rounding, all is equal: labels and tables."""
+    stack = tmp_path / "stack.tif"
+    steps = np.random.default_rng(0).integers(0, 21, (3, 64, 64)).astype(np.uint16) * 3000
+    jobs.write_stack(stack, np.repeat(np.repeat(steps, 4, axis=1), 4, axis=2))
+    kept = segment(tmp_path, threshold_model, keep="probability")
+    rules = {"threshold": 0.62, "instances": "watershed", "min_area": 30, "fill_holes": True}
+    fresh = segment(tmp_path, threshold_model, "fresh", **rules)
+    relabel(kept, "again", **rules)
+    assert np.array_equal(jobs.labels_of(kept, "stack", "again"), jobs.labels_of(fresh, "stack"))
+    ours = pq.read_table(kept / "relabelled/again/objects.parquet")
+    theirs = pq.read_table(fresh / "objects.parquet")
+    for name in theirs.column_names:
+        if name == "mean_probability":  # of rounded probabilities
+            assert np.abs(ours[name].to_numpy() - theirs[name].to_numpy()).max() < 1 / 510
+        else:
+            assert ours[name].equals(theirs[name]), name
+
+
+def test_cut_frames_are_labelled_anew_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threshold_model: Path
+) -> None:
+    monkeypatch.setattr(layout_module, "BLOCK_PIXELS", 150 * 150)
+    monkeypatch.setattr(layout_module, "REGION", 128)
+    kept = segment(tmp_path, threshold_model, keep="probability")
+    relabel(kept, "same")
+    assert np.array_equal(jobs.labels_of(kept, "stack", "same"), jobs.labels_of(kept, "stack"))
+    relabel(kept, "other", threshold=0.7, clear_border=True)
+    probability = from_8_bit(zarr.open_array(kept / "stack.zarr/probability/threshold/0")[...])
+    for frame, one in zip(jobs.labels_of(kept, "stack", "other"), probability, strict=True):
+        rules = Rules(threshold=0.7, clear_border=True)
+        assert np.array_equal(frame, label_instances(one >= np.float32(0.7), rules))
+    with pytest.raises(StackError, match="cut into regions"):
+        relabel(kept, "shed", instances="watershed")
+    assert not (kept / "stack.zarr/labels/shed").exists()
+
+
+def test_stopped_and_gone_on_with_it_ends_in_the_same_bytes(
+    threshold_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(layout_module, "BLOCK_PIXELS", 300 * 280)
+    kept = segment(tmp_path, threshold_model, keep="probability")
+    other = Path(shutil.copytree(kept, tmp_path / "other"))
+    relabel(kept, "again", threshold=0.55)
+    run = relabel_module.run_prepared
+
+    def stopped(job: Any, folder: Any, progress: Any, stack: Any) -> Any:
+        from engine.job import _claim_and_run
+
+        return _claim_and_run(job, folder, jobs.Shuffled(1, stop_after=1), progress, stack)
+
+    monkeypatch.setattr(relabel_module, "run_prepared", stopped)
+    with pytest.raises(JobStopped, match="disk is full"):
+        relabel(other, "again", threshold=0.55)
+    names = json.loads((other / "stack.zarr/labels/zarr.json").read_bytes())
+    assert names["attributes"]["ome"]["labels"] == ["threshold"]  # what is not whole is not named
+    monkeypatch.setattr(relabel_module, "run_prepared", run)
+    assert relabel(other, "again", threshold=0.55).exit_status == 0
+    ours, theirs = jobs.contents(other), jobs.contents(kept)
+    assert ours == theirs
+    names = json.loads((other / "stack.zarr/labels/zarr.json").read_bytes())
+    assert names["attributes"]["ome"]["labels"] == ["threshold", "again"]
+    assert relabel(other, "again", threshold=0.55).already_complete
+    with pytest.raises(OutputError, match=r"differs in stacks stack rules threshold.*0\.55.*0\.5"):
+        relabel(other, "again", threshold=0.5)
+    assert relabel(other, "again", threshold=0.5, fresh=True).exit_status == 0
+    assert verify_job(other / "relabelled/again").exit_status == 0
+
+
+def test_what_cannot_be_labelled_anew_is_told(
+    kept: Path, tmp_path: Path, threshold_model: Path
+) -> None:
+    plain = segment(tmp_path, threshold_model, "plain")
+    with pytest.raises(OutputError, match="--keep probability"):
+        relabel(plain, "again")
+    with pytest.raises(OutputError, match="holds no job"):
+        relabel(tmp_path / "nothing", "again")
+    with pytest.raises(OutputError, match="give another --name"):
+        relabel(kept, "threshold")
+    with pytest.raises(UsageError, match="letters"):
+        relabel(kept, "../out")
+    shard = next(p for p in (kept / "stack.zarr/probability").rglob("c/*/*/*") if p.is_file())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(JobStopped, match="is not what was recorded"):
+        relabel(kept, "again")
+    (tmp_path / "stack.tif").unlink()
+    with pytest.raises(OutputError, match="--with-image"):
+        relabel(kept, "once-more")
+
+
+def test_on_the_command_line(kept: Path) -> None:
+    told = CliRunner().invoke(
+        stackseg, ["relabel", str(kept), "--threshold", "0.6", "--instances", "watershed"]
+    )
+    assert told.exit_code == 0, told.output
+    assert str(kept / "stack.zarr/labels/relabelled") in told.output
+    rows = pq.read_table(kept / "relabelled/relabelled/frames.parquet").num_rows
+    assert rows == 5
