@@ -82,7 +82,7 @@ class ModelSpec(_Frozen):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of probability; binary models
     instances: Literal["components", "watershed", "none"] = "components"  # binary models
     min_area: Annotated[int, Field(ge=0)] = 0  # px; smaller objects are dropped
-    min_distance: Annotated[float, Field(ge=0)] = 0  # px between the seeds of a watershed
+    min_distance: Annotated[float, Field(ge=0)] = 0.0  # px between the seeds of a watershed
     pixel_size_um: Annotated[float, Field(gt=0)] | None = None  # of the training images
     input_dtypes: tuple[PixelType, ...] = ("uint8", "uint16", "int16", "float32")
     trained_on: str = ""

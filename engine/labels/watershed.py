@@ -1,6 +1,6 @@
 """Touching nuclei cut apart, component by component: a watershed on the distance to background.
 
-    distance    Euclidean, from each pixel to the nearest one outside, or beyond the frame
+    distance    Euclidean, to the nearest pixel outside; what is beyond the frame is outside
     seeds       h-maxima: peaks that rise by `seed_height` above every pass to a higher one; of
                 those nearer to each other than `min_distance` the higher stays, of equals the
                 first in raster order

@@ -73,14 +73,15 @@ def stitched_labels(
         group = joined.group_of(ids)
         np.minimum.at(first, group[group >= 0], block["first"][group >= 0])
         np.add.at(area, group[group >= 0], block["area"][group >= 0])
-    final = FinalIds(joined, first, area, min_area)
+    final = FinalIds(joined, first, area >= min_area)
     out = np.zeros(mask.shape, int)
     by_row = itertools.groupby(blocks.values(), lambda b: b["at"][: 1 if connect_z else 2])
     for _, row in by_row:
         members = list(row)
         ids = np.concatenate([b["start"] + np.arange(1, b["count"] + 1) for b in members])
         columns = [np.concatenate([b[k] for b in members]) for k in ("first", "area", "scope")]
-        given_ids = final.row(ids, *columns)
+        first_of, area_of, scope_of = columns
+        given_ids = final.row(ids, first_of, area_of >= min_area, scope_of)
         at = 0
         for b in members:
             new = np.r_[0, given_ids[at : at + b["count"]]]
