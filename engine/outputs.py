@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written beside, put into place when done."""
+"""Files and folders that are there whole or not at all: put into place when done."""
 
 from __future__ import annotations
 
@@ -67,3 +67,9 @@ def _holds_only(folder: Path, pattern: str) -> bool:
 
 def _sentence(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def frame_name(axes: str, t: int, z: int) -> str:
+    """A frame's part of a file name: t0012, z003 or t0012_z003, as its stack has axes."""
+    parts = [f"{a.lower()}{n:0{w}d}" for a, n, w in (("T", t, 4), ("Z", z, 3)) if a in axes]
+    return "_".join(parts) or "frame"

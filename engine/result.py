@@ -1,14 +1,14 @@
-"""A result as those who draw it or carry it elsewhere read it: stacks, their labels, their classes.
+"""A result as those who draw it or carry it elsewhere read it: stacks, labels, classes.
 
-A result is a job's folder, one NAME.zarr in it, or a label image NAME.zarr/labels/MODEL. A NAME.zarr
-that was moved away from its job still tells its labels, classes and pixel sizes; what the job's
-records know (where the pixels came from, tables, frames that were set aside) it has lost.
+A result is a job's folder, one NAME.zarr in it, or a label image NAME.zarr/labels/MODEL. A
+NAME.zarr that was moved away from its job still tells its labels, classes and pixel sizes; what
+the job's records know (where the pixels came from, tables, frames set aside) it has lost.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,9 @@ class LabelClass:
     value: int
     name: str
     rgb: tuple[int, int, int]
+
+
+OBJECT = LabelClass(1, "object", (255, 255, 0))  # of a model that is not known
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class ResultStack:
     model: str  # name of the label image
     labels: Planes
     classes: tuple[LabelClass, ...]  # of a class map, background first; empty: instance ids
+    objects: LabelClass  # what instances are
     folder: Path | None  # the job's, None where the store was moved away from it
     origin: Mapping[str, Any]  # what the job's identity says of the stack; empty without one
     axes: str | None  # given by the user for opening the original, None: as its metadata say
@@ -150,17 +154,18 @@ def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack
         labels, where = where.name, where.parent.parent
     folder, identity = _job_of(where)
     if folder is None:
-        return [_stack(where.name.removesuffix(".zarr"), where, labels, None, {}, None, [])]
-    if report.read(JobFolder(folder)) is None:
+        return [_stack(where.name.removesuffix(".zarr"), where, labels, None, {}, None, [], OBJECT)]
+    ended = report.read(JobFolder(folder))
+    if ended is None:
         raise UsageError(f"{folder}: its job is not complete; run it to its end first")
     axes = _settings(folder).get("axes")
-    failures = _failures(folder)
+    failures, objects = _failures(folder), _objects(ended)
     found = []
     for name, origin in identity["stacks"].items():
         store = folder / f"{name}.zarr"
         if where.resolve() in (folder.resolve(), store.resolve()):
             mine = [f for f in failures if f.get("stack") == name]
-            found.append(_stack(name, store, labels, folder, origin, axes, mine))
+            found.append(_stack(name, store, labels, folder, origin, axes, mine, objects))
     if not found:
         raise UsageError(f"{where}: is no stack of the job in {folder}; give {folder}")
     return found
@@ -243,6 +248,24 @@ def _failures(folder: Path) -> list[dict[str, Any]]:
     return list(told.get("frames", []))
 
 
+def _objects(ended: Mapping[str, Any]) -> LabelClass:
+    """The class that a binary model finds."""
+    told = ended["model"].get("spec", {}).get("classes", [])
+    if len(told) != 2:
+        return OBJECT
+    return LabelClass(1, str(told[1]["name"]), rgb_of(told[1]["color"]))
+
+
+def rgb_of(color: str) -> tuple[int, int, int]:
+    """Red, green and blue of "#rrggbb"."""
+    return _rgb(bytes.fromhex(color[1:]))
+
+
+def _rgb(values: Sequence[int]) -> tuple[int, int, int]:
+    red, green, blue = values
+    return red, green, blue
+
+
 def _stack(
     name: str,
     store: Path,
@@ -251,6 +274,7 @@ def _stack(
     origin: Mapping[str, Any],
     axes: str | None,
     failures: list[dict[str, Any]],
+    objects: LabelClass,
 ) -> ResultStack:
     model = _label_image(store, labels)
     where = store / "labels" / model
@@ -260,6 +284,7 @@ def _stack(
         model=model,
         labels=open_planes(where),
         classes=_classes(_attributes(where)),
+        objects=objects,
         folder=folder,
         origin=origin,
         axes=axes,
@@ -285,10 +310,6 @@ def _label_image(store: Path, wanted: str | None) -> str:
 
 def _classes(attributes: Mapping[str, Any]) -> tuple[LabelClass, ...]:
     told = attributes.get("image-label", {})
-    rgb = {c["label-value"]: c["rgba"][:3] for c in told.get("colors", [])}
-    return tuple(
-        LabelClass(
-            p["label-value"], str(p["name"]), tuple(rgb.get(p["label-value"], (255, 255, 255)))
-        )
-        for p in told.get("properties", [])
-    )
+    rgb = {c["label-value"]: _rgb(c["rgba"][:3]) for c in told.get("colors", [])}
+    named = {p["label-value"]: str(p["name"]) for p in told.get("properties", []) if "name" in p}
+    return tuple(LabelClass(v, name, rgb.get(v, (255, 255, 255))) for v, name in named.items())

@@ -53,10 +53,10 @@ def _contrast(
 @click.option("--channel", metavar="N|NAME",
               help="Channel to draw  [default: the model's first]")  # fmt: skip
 @click.option("--contrast", callback=_contrast, default="1,99.8", show_default=True,
-              metavar="LOW,HIGH", help="Percentiles, over the movie, that are black and white.")  # fmt: skip
+              metavar="LOW,HIGH", help="Percentiles of the movie: black and white.")  # fmt: skip
 @click.option("--scale-bar", default="auto", show_default=True, metavar="auto|off|UM")
 @click.option("--width", type=click.IntRange(min=16, max=16_000), metavar="PX",
-              help="Width at which a frame is drawn  [default: its own, within limits]")  # fmt: skip
+              help="Width of a frame as drawn  [default: its own, within limits]")  # fmt: skip
 @click.option("--image", type=click.Path(path_type=Path), metavar="PATH",
               help="The raw image, where it is not kept and not where it was.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")

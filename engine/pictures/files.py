@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from engine.errors import MissingExtra
-from engine.pictures.panels import Picture
+from engine.pictures.panels import GAP, Picture
 
 Add = Callable[[Picture], None]
 
@@ -84,10 +85,9 @@ def gif(path: Path, fps: float) -> Iterator[Add]:
 
 def _gif_header(picture: Picture) -> bytes:
     """GIF89a: size, no colours for all, and the block that has it played again and again."""
-    height, width = (side.to_bytes(2, "little") for side in picture.shape[:2])
-    return (
-        b"GIF89a" + width + height + b"\x00\x00\x00" + b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
-    )
+    height, width = picture.shape[:2]
+    size = struct.pack("<HH", width, height)
+    return b"GIF89a" + size + b"\x00\x00\x00" + b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
 
 
 def png(path: Path, picture: Picture) -> None:
@@ -95,17 +95,20 @@ def png(path: Path, picture: Picture) -> None:
     Image.fromarray(picture).save(path, format="PNG")
 
 
-def contact_sheet(pictures: Iterable[Picture], count: int, cell: tuple[int, int]) -> Picture:
-    """`count` pictures in rows, none larger than `cell` (height, width)."""
-    height, width = cell
-    across = min(max(round(math.sqrt(count * height / width)), 1), count)
-    down = -(-count // across)
-    gap = 8
-    sheet = np.full((down * (height + gap) + gap, across * (width + gap) + gap, 3), GREY, np.uint8)
-    for n, picture in enumerate(pictures):
-        small = Image.fromarray(picture)
-        if small.height > height or small.width > width:
-            small.thumbnail((width, height), Image.Resampling.BOX)
-        y, x = (gap + i * (side + gap) for i, side in zip(divmod(n, across), cell, strict=True))
-        sheet[y : y + small.height, x : x + small.width] = np.asarray(small)
-    return sheet
+def contact_sheet(pictures: Sequence[Picture]) -> Picture:
+    """Pictures of about one size in rows, on a sheet that is about as high as wide."""
+    height = max(picture.shape[0] for picture in pictures)
+    width = max(picture.shape[1] for picture in pictures)
+    across = min(max(round(math.sqrt(len(pictures) * height / width)), 1), len(pictures))
+    rows = [pictures[n : n + across] for n in range(0, len(pictures), across)]
+    return np.concatenate([_row(row, across * (width + GAP) + GAP) for row in rows])
+
+
+def _row(pictures: Sequence[Picture], width: int) -> Picture:
+    height = max(picture.shape[0] for picture in pictures)
+    row = np.full((height + GAP, width, 3), GREY, np.uint8)
+    x = GAP
+    for picture in pictures:
+        row[GAP:, x:][: picture.shape[0], : picture.shape[1]] = picture
+        x += max(one.shape[1] for one in pictures) + GAP
+    return row

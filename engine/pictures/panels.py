@@ -73,7 +73,8 @@ def label_colours(ids: NDArray[Any], classes: Sequence[LabelClass]) -> NDArray[n
     table = np.zeros((max(c.value for c in classes) + 1, 3), np.uint8)
     for one in classes:
         table[one.value] = one.rgb
-    return table[np.minimum(ids, len(table) - 1)]
+    picked: NDArray[np.uint8] = table[np.minimum(ids, len(table) - 1)]
+    return picked
 
 
 def beside(panels: Sequence[Picture]) -> Picture:

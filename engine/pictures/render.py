@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.errors import UsageError
 from engine.outputs import check_free, whole_file
 from engine.pictures import files as pictures
-from engine.pictures.caption import ScaleBar, scale_bar, strip_height
+from engine.pictures.caption import ScaleBar, scale_bar
 from engine.pictures.image import open_image
 from engine.pictures.panels import GAP
 from engine.pictures.sampling import Shape
@@ -73,8 +73,7 @@ def render(path: Path | str, settings: RenderSettings, progress: Progress | None
             elif len(views) == 1:
                 pictures.png(partial, next(drawn))
             else:
-                cell = _whole_shape(scene.shape, scene.n_panels)
-                pictures.png(partial, pictures.contact_sheet(drawn, len(views), cell))
+                pictures.png(partial, pictures.contact_sheet(list(drawn)))
 
 
 def _counted(views: list[View], progress: Progress | None) -> Iterator[View]:
@@ -87,6 +86,7 @@ def _counted(views: list[View], progress: Progress | None) -> Iterator[View]:
 def choose_views(labels: Planes, settings: RenderSettings, *, single: bool) -> list[View]:
     """The pictures to draw, in order. With `single`, one where no frames were named."""
     ts, zs = labels.ts, labels.zs
+    planes: list[tuple[int, ...]]
     if settings.z is None:
         along_z = len(ts) == 1 and len(zs) > 1
         planes = [(z,) for z in zs] if along_z else [(zs[len(zs) // 2],)]
@@ -176,12 +176,6 @@ def panel_shape(
         room = min((limit - gaps) // n_panels, (limit - 2 * 40) * across // height)
         width = max(min(width, room), 16)
     return max(round(height * width / across), 1), width
-
-
-def _whole_shape(shape: Shape, n_panels: int) -> Shape:
-    """Of a whole picture: panels, gaps and the strip below them."""
-    width = n_panels * shape[1] + (n_panels - 1) * GAP
-    return shape[0] + strip_height(width), width
 
 
 def _bar(result: ResultStack, wanted: str, shape: Shape) -> ScaleBar | None:

@@ -20,7 +20,7 @@ Shape = tuple[int, int]  # height, width
 
 
 def nearest(n: int, size: int) -> NDArray[np.intp]:
-    """Which of `size` pixels is drawn at each of `n` places: the middle of those that fall there."""
+    """Which of `size` pixels is drawn at each of `n` places: the middle one of those there."""
     return (2 * np.arange(n) + 1) * size // (2 * n)
 
 
@@ -85,7 +85,8 @@ def mean_of(
                 sums = np.add.reduceat(sums, starts, axis=axis)
             places.append(bins[starts])
         total[np.ix_(*places)] += sums
-    mean = total / np.outer(*counts).astype(np.float32)
+    down, across = counts
+    mean: NDArray[np.float32] = np.divide(total, down[:, None] * across, dtype=np.float32)
     if small == shape:
         return mean
     picked = [nearest(n, m) if n > m else np.arange(n) for n, m in zip(shape, small, strict=True)]

@@ -53,11 +53,6 @@ class Scene:
     bar: ScaleBar | None
     last_t: int  # for which the unit of time is chosen
 
-    @property
-    def n_panels(self) -> int:
-        """Panels beside each other."""
-        return panels_of(self.style, self.image is not None)
-
     def picture(self, view: View) -> Picture:
         """The view with its caption, (Y, X, 3) uint8."""
         notes = []
