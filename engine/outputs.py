@@ -73,3 +73,9 @@ def frame_name(axes: str, t: int, z: int) -> str:
     """A frame's part of a file name: t0012, z003 or t0012_z003, as its stack has axes."""
     parts = [f"{a.lower()}{n:0{w}d}" for a, n, w in (("T", t, 4), ("Z", z, 3)) if a in axes]
     return "_".join(parts) or "frame"
+
+
+def picture_name(stack: str, axes: str, t: int, z: int) -> str:
+    """Name of a file of one frame of a stack, without its suffix."""
+    flat = stack.replace("/", "__")
+    return f"{flat}_{frame_name(axes, t, z)}" if set(axes) & {"T", "Z"} else flat

@@ -99,7 +99,7 @@ def contact_sheet(pictures: Sequence[Picture]) -> Picture:
     """Pictures of about one size in rows, on a sheet that is about as high as wide."""
     height = max(picture.shape[0] for picture in pictures)
     width = max(picture.shape[1] for picture in pictures)
-    across = min(max(round(math.sqrt(len(pictures) * height / width)), 1), len(pictures))
+    across = min(max(math.ceil(math.sqrt(len(pictures) * height / width)), 1), len(pictures))
     rows = [pictures[n : n + across] for n in range(0, len(pictures), across)]
     return np.concatenate([_row(row, across * (width + GAP) + GAP) for row in rows])
 

@@ -11,7 +11,7 @@ planes are labelled one by one, where a job with `--connect z` would connect the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,14 +24,14 @@ from engine.claim import check_writable
 from engine.errors import FrameError, UsageError
 from engine.intensity import windowed_statistics
 from engine.job import job_context
-from engine.layout import Block
-from engine.outputs import frame_name, whole_folder
+from engine.layout import Block, LabelLayout
+from engine.outputs import picture_name, whole_folder
 from engine.pictures import files as pictures
 from engine.pictures.caption import draw_strip, scale_bar, time_text
 from engine.pictures.panels import Picture, grey_panel, outlined
 from engine.pictures.sampling import mean_of, nearest
 from engine.pictures.scene import GAMMA
-from engine.plan import Plan, StackPlan, check_apart
+from engine.plan import StackPlan, check_apart
 from engine.prepare import Prepared, check_device, prepare_job
 from engine.records import JobFolder
 from engine.report.overlay import contrast
@@ -89,7 +89,8 @@ def sample(
         context = job_context(job, "")
         warm_up(context, {stack.info.dtype for stack in job.plan.stacks})
         check_apart(job.plan, settings.output)
-        chosen = list(spread(job.plan, count))
+        stacks = job.plan.stacks
+        chosen = [(stacks[at], number) for at, number in spread([s.layout for s in stacks], count)]
         found: list[Sample] = []
         folder = opened.enter_context(
             whole_folder(settings.output / FOLDER, "*.png", overwrite=True)
@@ -99,25 +100,24 @@ def sample(
     return found, [reason for _, reason in job.plan.refused]
 
 
-def spread(plan: Plan, count: int) -> Iterator[tuple[StackPlan, Number]]:
-    """`count` frames, as many of each stack as the others allow, evenly along each; in order."""
-    sizes = [stack.layout.n_frames for stack in plan.stacks]
+def spread(layouts: Sequence[LabelLayout], count: int) -> Iterator[tuple[int, Number]]:
+    """`count` frames, as evenly over the stacks as their lengths allow, and evenly along each.
+
+    Gives the stack's place in `layouts` and the frame's (t, z), in order.
+    """
+    sizes = [layout.n_frames for layout in layouts]
+    shares = [0] * len(sizes)
     if count < len(sizes):
-        picked = {(2 * n + 1) * len(sizes) // (2 * count) for n in range(count)}
-        shares = [int(n in picked) for n in range(len(sizes))]
-    else:
-        shares = [0] * len(sizes)
-        left = min(count, sum(sizes))
-        while left:
-            for n in sorted(range(len(sizes)), key=lambda n: shares[n]):
-                if left and shares[n] < sizes[n]:
-                    shares[n] += 1
-                    left -= 1
-    for stack, share in zip(plan.stacks, shares, strict=True):
-        layout = stack.layout
+        for n in range(count):
+            shares[(2 * n + 1) * len(sizes) // (2 * count)] = 1
+    for _ in range(min(count, sum(sizes)) - sum(shares)):
+        shares[min(
+            (n for n in range(len(sizes)) if shares[n] < sizes[n]), key=lambda n: shares[n]
+        )] += 1  # fmt: skip
+    for at, (layout, share) in enumerate(zip(layouts, shares, strict=True)):
         for n in range(share):
             t, z = divmod((2 * n + 1) * layout.n_frames // (2 * share), layout.sizes[1])
-            yield stack, (t + layout.t0, z + layout.z0)
+            yield at, (t + layout.t0, z + layout.z0)
 
 
 def _drawn(
@@ -131,7 +131,7 @@ def _drawn(
     """A small picture of each frame; the full one is written, what was found goes to `found`."""
     for n, (stack, number) in enumerate(chosen):
         work = Work(Task(context, stack, "segment", 0), JobFolder(job.settings.output), job.model)
-        name = f"{stack.name.replace('/', '__')}_{frame_name(stack.layout.axes, *number)}"
+        name = picture_name(stack.name, stack.layout.axes, *number)
         try:
             look = _look(work, number, name)
         except FrameError as error:

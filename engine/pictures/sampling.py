@@ -1,7 +1,8 @@
 """Planes at the size in which they are drawn, never larger in memory than a few million pixels.
 
-A picture of (h, w) px shows a frame of (Y, X) px. Pixel y of the frame falls into row y * h // Y
-of the picture: of an image the mean of all that fall there is drawn, of labels the middle one.
+A picture of (h, w) px shows a frame of (Y, X) px. A pixel of the frame falls into that of the
+picture which its centre lies in: of an image the mean of all that fall there is drawn, of labels
+the middle one.
 Where the picture is larger than the frame, its pixels are repeated.
 """
 
@@ -22,6 +23,11 @@ Shape = tuple[int, int]  # height, width
 def nearest(n: int, size: int) -> NDArray[np.intp]:
     """Which of `size` pixels is drawn at each of `n` places: the middle one of those there."""
     return (2 * np.arange(n) + 1) * size // (2 * n)
+
+
+def falls(pixels: NDArray[np.intp], size: int, n: int) -> NDArray[np.intp]:
+    """Into which of `n` places each of these pixels of `size` falls: that of its centre."""
+    return (2 * pixels + 1) * n // (2 * size)
 
 
 def draw_labels(planes: Planes, t: int, z: int, shape: Shape) -> NDArray[np.generic]:
@@ -73,13 +79,11 @@ def mean_of(
     """
     small = (min(shape[0], size[0]), min(shape[1], size[1]))
     total = np.zeros(small, np.float32)
-    counts = [
-        np.bincount(np.arange(n) * m // n, minlength=m) for n, m in zip(size, small, strict=True)
-    ]
+    counts = [np.bincount(falls(np.arange(n), n, m)) for n, m in zip(size, small, strict=True)]
     for rows, columns, pixels in windows():
         sums, places = pixels.astype(np.float32), []
         for axis, window in enumerate((rows, columns)):
-            bins = np.arange(window.start, window.stop) * small[axis] // size[axis]
+            bins = falls(np.arange(window.start, window.stop), size[axis], small[axis])
             starts = np.flatnonzero(np.r_[True, np.diff(bins) > 0])
             if len(starts) < len(bins):
                 sums = np.add.reduceat(sums, starts, axis=axis)
