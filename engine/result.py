@@ -7,24 +7,17 @@ the job's records know (where the pixels came from, tables, frames set aside) it
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zarr
-from numpy.typing import NDArray
-
-from engine.errors import FrameError, StackError, UsageError
+from engine.errors import StackError, UsageError
+from engine.planes import Number, Planes, ome_attributes, open_planes
 from engine.records import PRIVATE, JobFolder
 from engine.report import files as report
 from engine.stacks import ngff
-from engine.stacks.windows import PIXELS
-
-Number = tuple[int, int]  # (t, z) of a frame, in the stack's own numbering
 
 
 @dataclass(frozen=True)
@@ -37,70 +30,6 @@ class LabelClass:
 
 
 OBJECT = LabelClass(1, "object", (255, 255, 0))  # of a model that is not known
-
-
-@dataclass(frozen=True)
-class Planes:
-    """The planes of an OME-Zarr multiscale image, all levels of it, by the stack's own numbers."""
-
-    where: Path
-    axes: str  # canonical order; C only where the image has channels
-    levels: tuple[zarr.Array[Any], ...]  # the full size first
-    first: Number  # (t, z) of the first plane
-    pixel_size_um: Mapping[str, float]  # by axis; empty where it is not known
-    time_step_s: float | None
-
-    def size(self, axis: str, level: int = 0) -> int:
-        """Length of an axis, 1 where there is none."""
-        shape = self.levels[level].shape
-        return int(shape[self.axes.index(axis)]) if axis in self.axes else 1
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-        return np.dtype(self.levels[0].dtype)
-
-    @property
-    def ts(self) -> range:
-        """Time points."""
-        return range(self.first[0], self.first[0] + self.size("T"))
-
-    @property
-    def zs(self) -> range:
-        """Planes."""
-        return range(self.first[1], self.first[1] + self.size("Z"))
-
-    @property
-    def numbers(self) -> Iterator[Number]:
-        """(t, z) of every plane, in order."""
-        return ((t, z) for t in self.ts for z in self.zs)
-
-    def level_for(self, shape: tuple[int, int]) -> int:
-        """The smallest level of at least `shape`, (Y, X): enough to be drawn at that size."""
-        fitting = [
-            n for n in range(len(self.levels))
-            if self.size("Y", n) >= shape[0] and self.size("X", n) >= shape[1]
-        ]  # fmt: skip
-        return fitting[-1] if fitting else 0
-
-    def read(
-        self, t: int, z: int, rows: slice = slice(None), c: int = 0, level: int = 0
-    ) -> NDArray[Any]:
-        """Rows of a plane, (y, X); FrameError where they cannot be read."""
-        at: dict[str, int | slice] = {"T": t - self.first[0], "Z": z - self.first[1], "C": c}
-        at |= {"Y": rows, "X": slice(None)}
-        try:
-            return np.asarray(self.levels[level][tuple(at[axis] for axis in self.axes)])
-        except Exception as error:  # zarr and its codecs raise what they like
-            what = (str(error).splitlines() or [type(error).__name__])[0]
-            raise FrameError(f"{self.where}: t={t} z={z} cannot be read ({what})") from error
-
-    def bands(self, level: int = 0) -> Iterator[slice]:
-        """Rows to be read together, whole chunks of about 4 million pixels."""
-        array = self.levels[level]
-        height, chunk = self.size("Y", level), array.chunks[self.axes.index("Y")]
-        step = max(PIXELS // max(self.size("X", level) * chunk, 1), 1) * chunk
-        return (slice(y, min(y + step, height)) for y in range(0, height, step))
 
 
 @dataclass(frozen=True)
@@ -117,6 +46,7 @@ class ResultStack:
     origin: Mapping[str, Any]  # what the job's identity says of the stack; empty without one
     axes: str | None  # given by the user for opening the original, None: as its metadata say
     failed: frozenset[Number]  # frames that were set aside: their labels are 0
+    measured: bool  # whether the job's tables speak of these labels, and of no later ones
 
     @cached_property
     def has_image(self) -> bool:
@@ -154,18 +84,21 @@ def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack
         labels, where = where.name, where.parent.parent
     folder, identity = _job_of(where)
     if folder is None:
-        return [_stack(where.name.removesuffix(".zarr"), where, labels, None, {}, None, [], OBJECT)]
+        return [
+            _stack(where.name.removesuffix(".zarr"), where, labels, None, {}, None, [], OBJECT, "")
+        ]
     ended = report.read(JobFolder(folder))
     if ended is None:
         raise UsageError(f"{folder}: its job is not complete; run it to its end first")
     axes = _settings(folder).get("axes")
     failures, objects = _failures(folder), _objects(ended)
+    own = str(identity.get("labels", "")).removeprefix("labels/")
     found = []
     for name, origin in identity["stacks"].items():
         store = folder / f"{name}.zarr"
         if where.resolve() in (folder.resolve(), store.resolve()):
             mine = [f for f in failures if f.get("stack") == name]
-            found.append(_stack(name, store, labels, folder, origin, axes, mine, objects))
+            found.append(_stack(name, store, labels, folder, origin, axes, mine, objects, own))
     if not found:
         raise UsageError(f"{where}: is no stack of the job in {folder}; give {folder}")
     return found
@@ -182,49 +115,8 @@ def choose_stack(stacks: list[ResultStack], name: str | None, path: Path | str) 
     return chosen[0]
 
 
-def open_planes(where: Path) -> Planes:
-    """The OME-Zarr image at `where`; StackError where it is none."""
-    attributes = _attributes(where)
-    image = ngff.image(str(where), where, attributes)
-    scales = attributes["multiscales"][0]
-    try:
-        levels = tuple(
-            zarr.open_array(where / str(d["path"]), mode="r") for d in scales["datasets"]
-        )
-    except Exception as error:
-        raise StackError(f"{where}: its arrays cannot be opened ({error})") from error
-    axes = "".join(name.upper() for name in image.names)
-    if any(level.ndim != len(axes) for level in levels) or not axes.endswith("YX"):
-        raise StackError(f"{where}: has the axes {axes}, which do not fit its arrays")
-    first = first_plane(attributes)
-    return Planes(where, axes, levels, first, image.pixel_size_um, image.time_step_s)
-
-
-def first_plane(attributes: Mapping[str, Any]) -> Number:
-    """(t, z) of an image's first plane: the translation over the step between two planes."""
-    scales = attributes["multiscales"][0]
-    names = [axis["name"] for axis in scales["axes"]]
-    told = {t["type"]: t[t["type"]] for t in scales["datasets"][0]["coordinateTransformations"]}
-    shift, step = told.get("translation", [0] * len(names)), told.get("scale", [1] * len(names))
-    at = {n: round(s / (size or 1)) for n, s, size in zip(names, shift, step, strict=True)}
-    return at.get("t", 0), at.get("z", 0)
-
-
-def root_attributes(store: Path) -> dict[str, Any]:
-    """OME attributes of a NAME.zarr."""
-    return _attributes(store)
-
-
-def _attributes(where: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((where / "zarr.json").read_bytes())
-        return ngff.ome(content["attributes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StackError(f"{where}: is no OME-Zarr image that stackseg made") from error
-
-
 def _root_image(store: Path) -> Path:
-    return ngff.image(str(store), store, _attributes(store)).array
+    return ngff.image(str(store), store, ome_attributes(store)).array
 
 
 def _job_of(where: Path) -> tuple[Path | None, dict[str, Any]]:
@@ -275,33 +167,35 @@ def _stack(
     axes: str | None,
     failures: list[dict[str, Any]],
     objects: LabelClass,
+    own: str,
 ) -> ResultStack:
-    model = _label_image(store, labels)
+    model = _label_image(store, labels, own)
     where = store / "labels" / model
     return ResultStack(
         name=name,
         store=store,
         model=model,
         labels=open_planes(where),
-        classes=_classes(_attributes(where)),
+        classes=_classes(ome_attributes(where)),
         objects=objects,
         folder=folder,
         origin=origin,
         axes=axes,
         failed=frozenset((f["t"], f["z"]) for f in failures),
+        measured=folder is not None and model.removesuffix("-objects") == own,
     )
 
 
-def _label_image(store: Path, wanted: str | None) -> str:
-    """The label image that is meant; that of the objects where there is a class map too."""
+def _label_image(store: Path, wanted: str | None, own: str) -> str:
+    """The label image that is meant; by default the job's `own`, or that of its objects."""
     if not (store / "labels" / "zarr.json").is_file():
         raise StackError(f"{store}: holds no labels; give a job's folder or a NAME.zarr in it")
-    names = [str(name) for name in _attributes(store / "labels").get("labels", [])]
+    names = [str(name) for name in ome_attributes(store / "labels").get("labels", [])]
     if wanted is not None:
         if wanted not in names:
             raise UsageError(f"--labels {wanted}: {store} has {', '.join(names) or 'none'}")
         return wanted
-    chosen = [n for n in names if n.endswith("-objects")] or names
+    chosen = [n for n in names if n == f"{own}-objects"] or [n for n in names if n == own] or names
     if len(chosen) != 1:
         listed = ", ".join(chosen) or "none"
         raise UsageError(f"{store}: needs one label image, has {listed}; choose with --labels")

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from engine.convert.polygons import polygons
-from engine.result import Number, ResultStack
+from engine.planes import Number
+from engine.result import ResultStack
 
 OF_STACKSEG = uuid.UUID("6f1d8a52-4c0b-5a0e-9a53-0f7e3cbd2b11")  # names its ids; any would do
 MEASURES = {
@@ -45,7 +46,8 @@ class Measures:
 
     def __init__(self, stack: ResultStack) -> None:
         path = stack.folder / "objects.parquet" if stack.folder is not None else None
-        self._path = path if path is not None and path.is_file() and not stack.classes else None
+        there = path is not None and path.is_file() and stack.measured and not stack.classes
+        self._path = path if there else None
         self._stack = stack.name
 
     def of(self, number: Number) -> Mapping[int, Mapping[str, float]]:

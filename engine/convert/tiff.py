@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from engine.errors import UsageError
 from engine.layout import BLOCK_PIXELS
-from engine.result import Planes, ResultStack
+from engine.planes import Planes
+from engine.result import ResultStack
 
 CLASSIC = 2**32 - 2**25  # bytes; beyond, a TIFF needs 64-bit offsets
 TILE = 512  # px; of frames that are not read whole

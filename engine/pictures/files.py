@@ -18,7 +18,7 @@ from engine.pictures.panels import GAP, Picture
 
 Add = Callable[[Picture], None]
 
-QUALITY = {"crf": "20", "preset": "fast"}  # x264: no loss that is seen
+QUALITY = {"crf": "20", "preset": "veryfast"}  # x264: no loss that is seen
 GREY = 40  # of what lies between the pictures of a sheet
 
 

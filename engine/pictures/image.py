@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError, UsageError
 from engine.pictures.sampling import Shape, draw_image
-from engine.result import Number, ResultStack, first_plane, root_attributes
+from engine.planes import Number, first_plane, ome_attributes
+from engine.result import ResultStack
 from engine.stacks.base import Stack
 from engine.stacks.open import open_stack
 
@@ -60,7 +61,7 @@ def open_image(
 
 def _kept(result: ResultStack, files: ExitStack) -> tuple[list[Stack], Number]:
     """The levels of the image in the store itself."""
-    attributes = root_attributes(result.store)
+    attributes = ome_attributes(result.store)
     scales = attributes["multiscales"][0]
     axes = "".join(axis["name"].upper() for axis in scales["axes"])
     levels = [files.enter_context(open_stack(str(result.store)))]

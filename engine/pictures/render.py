@@ -17,7 +17,8 @@ from engine.pictures.image import open_image
 from engine.pictures.panels import GAP
 from engine.pictures.sampling import Shape
 from engine.pictures.scene import Scene, Style, View, movie_limits, panels_of
-from engine.result import Planes, ResultStack, choose_stack, open_result
+from engine.planes import Planes
+from engine.result import ResultStack, choose_stack, open_result
 
 log = logging.getLogger("stackseg")
 

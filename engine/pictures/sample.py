@@ -32,10 +32,11 @@ from engine.pictures.panels import Picture, grey_panel, outlined
 from engine.pictures.sampling import mean_of, nearest
 from engine.pictures.scene import GAMMA
 from engine.plan import StackPlan, check_apart
+from engine.planes import Number
 from engine.prepare import Prepared, check_device, prepare_job
 from engine.records import JobFolder
 from engine.report.overlay import contrast
-from engine.result import LabelClass, Number, rgb_of
+from engine.result import LabelClass, rgb_of
 from engine.segment import SegmentedFrame, finish_frame
 from engine.settings import JobSettings
 from engine.stacks.windows import windows_of

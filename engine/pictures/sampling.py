@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.result import Planes
+from engine.planes import Planes
 from engine.stacks.base import Stack
 from engine.stacks.windows import windows_of
 

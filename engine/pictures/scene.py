@@ -22,8 +22,9 @@ from engine.pictures.panels import (
     outlined,
 )
 from engine.pictures.sampling import Shape, draw_labels, draw_probability
+from engine.planes import Planes
 from engine.report.overlay import grey
-from engine.result import Planes, ResultStack
+from engine.result import ResultStack
 
 Style = Literal["side-by-side", "outlines", "fill", "probability"]
 STYLES: tuple[Style, ...] = ("side-by-side", "outlines", "fill", "probability")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -283,3 +284,19 @@ def test_what_is_no_result(tmp_path, movie):
     (job / "job.json").unlink()
     with pytest.raises(UsageError, match="not complete"):
         render(job, RenderSettings(tmp_path / "x.png"))
+
+
+def test_labels_that_were_made_later_are_drawn_when_they_are_named(movie, tmp_path):
+    job = tmp_path / "job"
+    shutil.copytree(movie, job)
+    labels = job / "lapse.zarr/labels"
+    shutil.copytree(labels / "threshold", labels / "cleaned")
+    meta = json.loads((labels / "zarr.json").read_text())
+    meta["attributes"]["ome"]["labels"].append("cleaned")
+    (labels / "zarr.json").write_text(json.dumps(meta))
+    (own,), (other,) = open_result(job), open_result(job, "cleaned")
+    assert (own.model, other.model) == ("threshold", "cleaned")
+    assert open_result(labels / "cleaned")[0].model == "cleaned"
+    shutil.copytree(job / "lapse.zarr", tmp_path / "moved.zarr")
+    with pytest.raises(UsageError, match="has threshold, cleaned; choose with --labels"):
+        open_result(tmp_path / "moved.zarr")
