@@ -253,6 +253,8 @@ def test_what_is_there_is_not_written_over_and_nothing_half_is_left(movie, tmp_p
             render(movie, RenderSettings(tmp_path / f"n.{kind}", frames=slice(0, 4)), stop)
     assert [p.name for p in tmp_path.iterdir()] == ["m.mp4"]
     assert output.read_text() == "mine"
+    with pytest.raises(OutputError, match=r"x.png: cannot be written"):
+        render(movie, RenderSettings(output / "x.png"))
 
 
 @pytest.mark.parametrize(
