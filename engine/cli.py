@@ -15,7 +15,8 @@ from engine.errors import StacksegError
 
 GROUP = "stackseg.commands"
 ORDER = (
-    "demo", "segment", "plan", "merge", "verify", "inspect", "evaluate", "train", "export",
+    "demo", "segment", "plan", "merge", "verify", "inspect", "evaluate", "relabel", "render",
+    "convert", "train", "export",
 )  # fmt: skip
 INTERRUPTED = 130
 

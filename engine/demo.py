@@ -1,22 +1,21 @@
-"""The demo: make a time-lapse, segment it, score it against its truth, and draw one frame.
+"""The demo: make a time-lapse, segment it, score it against its truth, and draw them.
 
 OUTPUT/timelapse.tif   the frames               OUTPUT/result/timelapse.zarr   the labels
 OUTPUT/truth.tif       the labels they have     OUTPUT/overlay.png             outlines
+                                                OUTPUT/movie.mp4               all frames
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import OutputError
 from engine.interrupts import INTERRUPTED
 from engine.job import run_job
 from engine.model_file import open_model
+from engine.outputs import whole_file
+from engine.pictures.render import RenderSettings, render
 from engine.progress import LineProgress
 from engine.report.overlay import overlay_png
 from engine.run import JobSummary
@@ -25,6 +24,7 @@ from engine.score.sources import open_labels
 from engine.settings import job_settings
 from engine.stacks.synthetic import TimeLapse, write_tiff
 
+MOVIE_WIDTH = 640  # px across which a frame is drawn: small, so that the demo is quick
 log = logging.getLogger("stackseg")
 
 
@@ -36,13 +36,14 @@ class DemoFiles:
     truth: Path
     result: Path  # the job's folder
     overlay: Path
+    movie: Path
 
     @classmethod
     def under(cls, output: Path) -> DemoFiles:
         """The demo's files in the folder `output`."""
         return cls(
             output / "timelapse.tif", output / "truth.tif", output / "result",
-            output / "overlay.png",
+            output / "overlay.png", output / "movie.mp4",
         )  # fmt: skip
 
 
@@ -96,6 +97,7 @@ def run_demo(
     middle = shape[0] // 2
     labels = open_labels(result).read((middle, 0))
     overlay_png(files.overlay, lapse.frame(middle)[0], labels)
+    render(files.result, RenderSettings(files.movie, width=MOVIE_WIDTH, overwrite=True))
     return Demo(files, summary, scores)
 
 
@@ -114,22 +116,5 @@ def table(demo: Demo) -> list[tuple[str, str]]:
 
 
 def _write_stack(files: DemoFiles, lapse: TimeLapse) -> None:
-    try:
-        files.timelapse.parent.mkdir(parents=True, exist_ok=True)
-        with _whole(files.timelapse) as images, _whole(files.truth) as truth:
-            write_tiff(images, lapse, truth)
-    except OSError as error:
-        raise OutputError(
-            f"{files.timelapse.parent}: cannot be written ({error.strerror or error})"
-        ) from error
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A name to write to; the file gets its own name once it is whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(files.timelapse) as images, whole_file(files.truth) as truth:
+        write_tiff(images, lapse, truth)

@@ -48,7 +48,7 @@ def run_job(
         if cluster is None:
             keep_model(job.model)
             # A model that the runtime refuses is refused now, before anything is written.
-            warm_up(_context(job, ""), {s.info.dtype for s in job.plan.stacks})
+            warm_up(job_context(job, ""), {s.info.dtype for s in job.plan.stacks})
         for warning in (*job.plan.warnings, *_halo_errors(job, cluster is None)):
             log.warning(warning)
         folder = JobFolder(settings.output)
@@ -73,7 +73,7 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
                 f"{folder.root}: not all shards are done ({missing}); run those shards first"
             )
         executor = stack.enter_context(dask_in_process(job.plan.workers))
-        run = Run(job, folder, _context(job, folder.identity_hash()), executor, progress)
+        run = Run(job, folder, job_context(job, folder.identity_hash()), executor, progress)
         return run.carry_out(job.plan.steps, complete=True)
 
 
@@ -104,7 +104,7 @@ def _claim_and_run(
         stack.enter_context(lock(folder, shard))
     claim(folder, wanted, fresh=settings.fresh, alone=not shard)
     folder.keep_settings(settings.model_dump(mode="json"))
-    context = _context(job, folder.identity_hash())
+    context = job_context(job, folder.identity_hash())
     folder.forget_stop(context.stop)
     if (ended := report.read(folder)) is not None:
         again = settings.retry_failed and ended["counts"]["failed"]
@@ -183,13 +183,14 @@ def _halo_errors(job: Prepared, in_process: bool) -> Iterator[str]:
     from engine.runtimes.onnxruntime import runtime_name
 
     # What a halo changes does not depend on the device; a cluster's may not be there here.
-    context = _context(job, "")
+    context = job_context(job, "")
     if not in_process:
         context = replace(context, device="cpu", caution=0, runtime=runtime_name("cpu"))
     return measured_halo_error(job.model, job.plan, partial(runtime_for, context))
 
 
-def _context(job: Prepared, identity_sha256: str) -> JobContext:
+def job_context(job: Prepared, identity_sha256: str) -> JobContext:
+    """What every block of a job needs to know; `identity_sha256` is "" where none is committed."""
     shard = job.settings.shard
     return JobContext(
         version=__version__,

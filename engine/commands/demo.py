@@ -1,4 +1,4 @@
-"""`stackseg demo`: a time-lapse from nothing to labels, scores and a picture."""
+"""`stackseg demo`: a time-lapse from nothing to labels, scores and a movie."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ def demo(
             "labels": done.summary.stacks[0],
             "tables": done.files.result / "frames.csv",
             "picture": done.files.overlay,
+            "movie": done.files.movie,
         }
         for name, path in named.items():
             click.echo(f"{name:<14}{path}")

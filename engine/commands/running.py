@@ -44,6 +44,30 @@ def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int
     return summary.exit_status
 
 
+def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
+    """Segment a few frames, print what was found in each on stdout; the exit status."""
+    from engine.commands.telling import counted
+    from engine.pictures.sample import FIELDS, FOLDER, sample
+
+    if quiet:
+        logging.getLogger("stackseg").setLevel(logging.WARNING)
+    with counted("sample") as progress:
+        samples, refused = sample(settings, count, None if quiet else progress)
+    for reason in refused:
+        click.echo(f"stackseg: {reason}", err=True)
+    rows = [FIELDS, *(one.fields for one in samples)]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(FIELDS))]
+    for name, *values in rows:
+        cells = (f"{v:>{w}}" for v, w in zip(values, widths[1:], strict=True))
+        click.echo("  ".join([f"{name:<{widths[0]}}", *cells]))
+    for one in samples:
+        if one.reason:
+            click.echo(f"stackseg: {one.name}: {one.reason}", err=True)
+    click.echo(settings.output / FOLDER / "sample.png")
+    log.info("this was a look, and no job has begun; the same command without --sample begins it")
+    return 1 if refused or any(one.reason for one in samples) else 0
+
+
 def merge(output: Path, *, quiet: bool) -> int:
     """Complete a job that shards have done; the exit status."""
     if quiet:

@@ -106,11 +106,19 @@ def _folder(context: click.Context, parameter: click.Parameter, value: str) -> P
     help="What SIGTERM leaves the blocks in flight.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; writes nothing.")
+@click.option("--sample", type=click.IntRange(min=1, max=100), metavar="N",
+              help="Only look: segment N frames spread over the stacks, leave their overlays in "
+                   "DIR/sample, and stop.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress; warnings and errors only.")
 @click.option("--json-log", type=click.Path(path_type=Path), metavar="FILE",
               help="Append a line of JSON per event.")  # fmt: skip
 def segment(
-    dry_run: bool, quiet: bool, json_log: Path | None, frames: str | None, **options: Any
+    dry_run: bool,
+    sample: int | None,
+    quiet: bool,
+    json_log: Path | None,
+    frames: str | None,
+    **options: Any,
 ) -> int:
     """Segment stacks into OME-Zarr label volumes with per-frame measures.
 
@@ -129,4 +137,6 @@ def segment(
     settings = running.settings(frames=frames, **options)
     if dry_run:
         return running.show_plan(settings, for_output=True)
+    if sample is not None:
+        return running.sample(settings, sample, quiet=quiet)
     return running.segment(settings, quiet=quiet, json_log=json_log)

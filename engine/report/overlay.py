@@ -59,10 +59,15 @@ def contrast(
     A `gamma` below 1 lifts what is dim: the brightness of nuclei of one frame spans decades.
     """
     black, white = (float(v) for v in np.nanpercentile(frame, (low, high)))
+    return grey(frame, black, white, gamma)
+
+
+def grey(frame: NDArray[Any], black: float, white: float, gamma: float = 1.0) -> NDArray[np.uint8]:
+    """The frame as 8-bit grey between two of its values; what is no number is black."""
     span = white - black if white > black else 1.0
-    grey = (frame.astype(np.float32) - np.float32(black)) * np.float32(1 / span)
-    grey = np.clip(np.nan_to_num(grey), 0, 1) ** np.float32(gamma)
-    levels: NDArray[np.uint8] = np.rint(255 * grey).astype(np.uint8)
+    level = (frame.astype(np.float32) - np.float32(black)) * np.float32(1 / span)
+    level = np.clip(np.nan_to_num(level), 0, 1) ** np.float32(gamma)
+    levels: NDArray[np.uint8] = np.rint(255 * level).astype(np.uint8)
     return levels
 
 

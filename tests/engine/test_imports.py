@@ -11,7 +11,7 @@ import pytest
 
 HEAVY = {
     "torch", "torchvision", "onnx", "onnxruntime", "dask", "distributed", "zarr", "scipy",
-    "tifffile", "imagecodecs", "numpy", "pyarrow", "pydantic", "rich", "matplotlib",
+    "tifffile", "imagecodecs", "numpy", "pyarrow", "pydantic", "rich", "matplotlib", "PIL", "av",
 }  # fmt: skip
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,10 @@ def loaded_by(*arguments: str) -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], *([name, "--help"] for name in ("segment", "render", "convert", "train"))],
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     loaded = loaded_by(*arguments)
     assert "click" in loaded

@@ -17,7 +17,13 @@ def test_the_demo_leaves_its_files_and_can_be_run_again(tmp_path):
             demo, [*SMALL, "--seed", seed, "--output", str(output)], standalone_mode=False
         )
         assert done.return_value == 0, done.output
-        for name in ("timelapse.tif", "truth.tif", "overlay.png", "result/timelapse.zarr"):
+        for name in (
+            "timelapse.tif",
+            "truth.tif",
+            "overlay.png",
+            "movie.mp4",
+            "result/timelapse.zarr",
+        ):
             assert str(output / name) in done.stdout
             assert (output / name).exists()
     told = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if line)

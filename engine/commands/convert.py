@@ -1,0 +1,36 @@
+"""`stackseg convert`: a result in the formats of other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Choice(["tiff", "ctc", "csv", "geojson"]),
+              help="Label TIFFs; masks of the Cell Tracking Challenge; tables; outlines for "
+                   "QuPath.")  # fmt: skip
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder for what is made.")  # fmt: skip
+@click.option("--stack", metavar="NAME", help="Only this stack of the result.")
+@click.option("--labels", metavar="NAME", help="Which label image, where a stack has several.")
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier conversion left.")
+def convert(result: Path, **options: Any) -> None:
+    """Write RESULT, a job's folder or a NAME.zarr in it, in another format.
+
+    \b
+    tiff     NAME.ome.tif for each stack: 16-bit where all ids fit, else 32-bit
+    ctc      01_RES/mask000.tif, ...: the Cell Tracking Challenge's segmentation masks
+    csv      frames.csv and objects.csv
+    geojson  NAME/t0000.geojson, ...: a polygon for each object along pixel edges, with measures
+    """
+    from engine.commands.telling import counted
+    from engine.convert.run import convert
+
+    with counted("file") as progress:
+        made = convert(result, progress=progress, **options)
+    for path in made:
+        click.echo(path)

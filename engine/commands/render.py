@@ -1,0 +1,74 @@
+"""`stackseg render`: a result as a movie or a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def _frames(context: click.Context, parameter: click.Parameter, value: str | None) -> slice | None:
+    if not value:
+        return None
+    try:
+        parts = [int(part) if part.strip() else None for part in value.split(":")]
+    except ValueError:
+        parts = []
+    if len(parts) == 1 and parts[0] is not None and parts[0] >= 0:
+        return slice(parts[0], parts[0] + 1)
+    if len(parts) not in (2, 3) or (len(parts) == 3 and (parts[2] or 1) < 1):
+        raise click.BadParameter(f"{value!r} is no selection such as 12, 0:60 or 0:600:10")
+    return slice(*parts)
+
+
+def _contrast(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in value.split(","))
+    except ValueError:
+        low = high = -1.0
+    if not 0 <= low < high <= 100:
+        raise click.BadParameter(f"{value!r} is no pair of percentiles such as 1,99.8")
+    return low, high
+
+
+@click.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option("--output", required=True, type=click.Path(path_type=Path),
+              metavar="FILE", help="Movie or picture to write: .mp4, .gif or .png.")  # fmt: skip
+@click.option("--style", default="side-by-side", show_default=True,
+              type=click.Choice(["side-by-side", "outlines", "fill", "probability"]),
+              help="The image beside itself with outlines; outlines alone; translucent objects; "
+                   "kept probabilities.")  # fmt: skip
+@click.option("--stack", metavar="NAME", help="Which stack, where the result has several.")
+@click.option("--labels", metavar="NAME", help="Which label image, where a stack has several.")
+@click.option("--frames", callback=_frames, metavar="N|A:B[:STEP]",
+              help="Only these frames, half-open: along T, or Z where there is no T.")  # fmt: skip
+@click.option("--z", metavar="N|max", help="Plane to draw, or the maximum over all planes  "
+              "[default: the middle one; all in turn where there is no T]")  # fmt: skip
+@click.option("--fps", type=click.FloatRange(min=0.1, max=120), default=10.0, show_default=True,
+              metavar="N", help="Frames per second.")  # fmt: skip
+@click.option("--channel", metavar="N|NAME",
+              help="Channel to draw  [default: the model's first]")  # fmt: skip
+@click.option("--contrast", callback=_contrast, default="1,99.8", show_default=True,
+              metavar="LOW,HIGH", help="Percentiles of the movie: black and white.")  # fmt: skip
+@click.option("--scale-bar", default="auto", show_default=True, metavar="auto|off|UM")
+@click.option("--width", type=click.IntRange(min=16, max=16_000), metavar="PX",
+              help="Width of a frame as drawn  [default: its own, within limits]")  # fmt: skip
+@click.option("--image", type=click.Path(path_type=Path), metavar="PATH",
+              help="The raw image, where it is not kept and not where it was.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
+def render(result: Path, **options: Any) -> None:
+    """Draw RESULT: the image beside or under one-pixel outlines, with scale bar and time.
+
+    RESULT is a job's folder or a NAME.zarr in it. A .png shows one frame, by default the middle
+    one; of several --frames it is a contact sheet.
+    """
+    from engine.commands.telling import counted
+    from engine.pictures.render import RenderSettings, render
+
+    with counted("picture") as progress:
+        render(result, RenderSettings(**options), progress)
+    click.echo(options["output"])

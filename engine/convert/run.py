@@ -1,0 +1,136 @@
+"""Results in the formats of other programs; every file is there whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from engine.convert.geojson import Measures, write_frame
+from engine.convert.tables import write_csv
+from engine.convert.tiff import CTC_MOST, highest_label, write_mask, write_stack
+from engine.errors import UsageError
+from engine.outputs import check_free, frame_name, whole_file, whole_folder
+from engine.result import ResultStack, open_result
+
+log = logging.getLogger("stackseg")
+
+Format = Literal["tiff", "ctc", "csv", "geojson"]
+Progress = Callable[[int, int], None]  # how many files are done, and how many there are
+
+
+def convert(
+    path: Path | str,
+    to: Format,
+    output: Path,
+    *,
+    stack: str | None = None,
+    labels: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write a result, or one stack of it, below `output`; the files or folders that were made.
+
+    Raises UsageError, StackError or OutputError, one sentence, before anything is written where
+    that can be known.
+    """
+    stacks = open_result(path, labels)
+    if stack is not None:
+        listed = ", ".join(s.name for s in stacks)
+        stacks = [s for s in stacks if s.name == stack]
+        if not stacks:
+            raise UsageError(f"--stack {stack}: {path} has no such stack; it has {listed}")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output}: is a file; give a folder")
+    write = {"tiff": _tiff, "ctc": _ctc, "csv": _csv, "geojson": _geojson}[to]
+    return list(write(stacks, output, overwrite, progress or (lambda done, total: None)))
+
+
+def _tiff(
+    stacks: list[ResultStack], output: Path, overwrite: bool, progress: Progress
+) -> Iterator[Path]:
+    paths = [output / f"{stack.file_name}.ome.tif" for stack in stacks]
+    for path in paths:
+        check_free(path, overwrite=overwrite)
+    for n, (stack, path) in enumerate(zip(stacks, paths, strict=True)):
+        with whole_file(path, overwrite=overwrite) as partial:
+            write_stack(partial, stack)
+        progress(n + 1, len(stacks))
+        yield path
+
+
+def _ctc(
+    stacks: list[ResultStack], output: Path, overwrite: bool, progress: Progress
+) -> Iterator[Path]:
+    for stack in stacks:
+        if stack.classes:
+            raise UsageError(
+                f"{stack.store}: is a class map, and the challenge's masks hold objects; "
+                "use --to tiff"
+            )
+        if (most := highest_label(stack.labels)) > CTC_MOST:
+            raise UsageError(
+                f"{stack.store}: has the label {most}, and the challenge's 16-bit masks end at "
+                f"{CTC_MOST}; use --to tiff"
+            )
+    sequences = _sequences(stacks)
+    paths = [output / f"{sequence}_RES" for sequence in sequences]
+    for path in paths:
+        check_free(path, overwrite=overwrite)
+    total, done = sum(len(stack.labels.ts) for stack in stacks), 0
+    for stack, path in zip(stacks, paths, strict=True):
+        digits = 3 if stack.labels.ts.stop <= 1000 else 4
+        with whole_folder(path, "mask*.tif", overwrite=overwrite) as folder:
+            for t in stack.labels.ts:
+                write_mask(folder / f"mask{t:0{digits}d}.tif", stack.labels, t)
+                progress(done := done + 1, total)
+        log.info("%s: %s", path, stack.name)
+        yield path
+    log.info("no tracks are made: for the tracking benchmark a tracker has to add res_track.txt")
+
+
+def _sequences(stacks: list[ResultStack]) -> list[str]:
+    """The challenge's numbers: the stacks' own where all have one, else in their order."""
+    names = [stack.name for stack in stacks]
+    if all(re.fullmatch(r"\d{2,3}", name) for name in names):
+        return names
+    return [f"{n + 1:02d}" for n in range(len(stacks))]
+
+
+def _csv(
+    stacks: list[ResultStack], output: Path, overwrite: bool, progress: Progress
+) -> Iterator[Path]:
+    folder = stacks[0].folder
+    if folder is None:
+        raise UsageError(
+            f"{stacks[0].store}: was moved away from its job, whose folder holds the tables; give "
+            "that folder"
+        )
+    names = ("frames", "objects")
+    paths = [output / f"{name}.csv" for name in names]
+    for path in paths:
+        check_free(path, overwrite=overwrite)
+    for n, (name, path) in enumerate(zip(names, paths, strict=True)):
+        with whole_file(path, overwrite=overwrite) as partial:
+            write_csv(partial, folder / f"{name}.parquet", {stack.name for stack in stacks})
+        progress(n + 1, len(names))
+        yield path
+
+
+def _geojson(
+    stacks: list[ResultStack], output: Path, overwrite: bool, progress: Progress
+) -> Iterator[Path]:
+    paths = [output / stack.file_name for stack in stacks]
+    for path in paths:
+        check_free(path, overwrite=overwrite)
+    total, done = sum(len(list(stack.labels.numbers)) for stack in stacks), 0
+    for stack, path in zip(stacks, paths, strict=True):
+        measures = Measures(stack)
+        with whole_folder(path, "*.geojson", overwrite=overwrite) as folder:
+            for number in stack.labels.numbers:
+                name = frame_name(stack.labels.axes, *number)
+                write_frame(folder / f"{name}.geojson", stack, number, measures)
+                progress(done := done + 1, total)
+        yield path

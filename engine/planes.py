@@ -1,0 +1,120 @@
+"""The planes of an OME-Zarr image of a result: labels, probabilities, or what is drawn of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from engine.errors import FrameError, StackError
+from engine.stacks import ngff
+from engine.stacks.windows import PIXELS
+
+Number = tuple[int, int]  # (t, z) of a frame, in the stack's own numbering
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The planes of an OME-Zarr multiscale image, all levels of it, by the stack's own numbers."""
+
+    where: Path
+    axes: str  # canonical order; C only where the image has channels
+    levels: tuple[zarr.Array[Any], ...]  # the full size first
+    first: Number  # (t, z) of the first plane
+    pixel_size_um: Mapping[str, float]  # by axis; empty where it is not known
+    time_step_s: float | None
+
+    def size(self, axis: str, level: int = 0) -> int:
+        """Length of an axis, 1 where there is none."""
+        shape = self.levels[level].shape
+        return int(shape[self.axes.index(axis)]) if axis in self.axes else 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return np.dtype(self.levels[0].dtype)
+
+    @property
+    def ts(self) -> range:
+        """Time points."""
+        return range(self.first[0], self.first[0] + self.size("T"))
+
+    @property
+    def zs(self) -> range:
+        """Planes."""
+        return range(self.first[1], self.first[1] + self.size("Z"))
+
+    @property
+    def numbers(self) -> Iterator[Number]:
+        """(t, z) of every plane, in order."""
+        return ((t, z) for t in self.ts for z in self.zs)
+
+    def level_for(self, shape: tuple[int, int]) -> int:
+        """The smallest level of at least `shape`, (Y, X): enough to be drawn at that size."""
+        fitting = [
+            n for n in range(len(self.levels))
+            if self.size("Y", n) >= shape[0] and self.size("X", n) >= shape[1]
+        ]  # fmt: skip
+        return fitting[-1] if fitting else 0
+
+    def read(
+        self, t: int, z: int, rows: slice = slice(None), c: int = 0, level: int = 0
+    ) -> NDArray[Any]:
+        """Rows of a plane, (y, X); FrameError where they cannot be read."""
+        at: dict[str, int | slice] = {"T": t - self.first[0], "Z": z - self.first[1], "C": c}
+        at |= {"Y": rows, "X": slice(None)}
+        try:
+            return np.asarray(self.levels[level][tuple(at[axis] for axis in self.axes)])
+        except Exception as error:  # zarr and its codecs raise what they like
+            what = (str(error).splitlines() or [type(error).__name__])[0]
+            raise FrameError(f"{self.where}: t={t} z={z} cannot be read ({what})") from error
+
+    def bands(self, level: int = 0) -> Iterator[slice]:
+        """Rows to be read together, whole chunks of about 4 million pixels."""
+        array = self.levels[level]
+        height, chunk = self.size("Y", level), array.chunks[self.axes.index("Y")]
+        step = max(PIXELS // max(self.size("X", level) * chunk, 1), 1) * chunk
+        return (slice(y, min(y + step, height)) for y in range(0, height, step))
+
+
+def open_planes(where: Path) -> Planes:
+    """The OME-Zarr image at `where`; StackError where it is none."""
+    attributes = ome_attributes(where)
+    image = ngff.image(str(where), where, attributes)
+    scales = attributes["multiscales"][0]
+    try:
+        levels = tuple(
+            zarr.open_array(where / str(d["path"]), mode="r") for d in scales["datasets"]
+        )
+    except Exception as error:
+        raise StackError(f"{where}: its arrays cannot be opened ({error})") from error
+    axes = "".join(name.upper() for name in image.names)
+    if any(level.ndim != len(axes) for level in levels) or not axes.endswith("YX"):
+        raise StackError(f"{where}: has the axes {axes}, which do not fit its arrays")
+    first = first_plane(attributes)
+    return Planes(where, axes, levels, first, image.pixel_size_um, image.time_step_s)
+
+
+def first_plane(attributes: Mapping[str, Any]) -> Number:
+    """(t, z) of an image's first plane: the translation over the step between two planes."""
+    scales = attributes["multiscales"][0]
+    names = [axis["name"] for axis in scales["axes"]]
+    told = {t["type"]: t[t["type"]] for t in scales["datasets"][0]["coordinateTransformations"]}
+    shift, step = told.get("translation", [0] * len(names)), told.get("scale", [1] * len(names))
+    at = {n: round(s / (size or 1)) for n, s, size in zip(names, shift, step, strict=True)}
+    return at.get("t", 0), at.get("z", 0)
+
+
+def ome_attributes(where: Path) -> dict[str, Any]:
+    """OME attributes of a group; StackError where there are none."""
+    try:
+        content = json.loads((where / "zarr.json").read_bytes())
+        return ngff.ome(content["attributes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StackError(f"{where}: is no OME-Zarr image that stackseg made") from error
