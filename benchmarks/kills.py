@@ -3,7 +3,7 @@
     python -m benchmarks.kills [--kills 5] [--random 20] [--points read,write] [--save]
     python -m benchmarks.kills --syscalls      how one block reaches the disk, by strace
 
-Each job has a stack of whole frames, one whose frames are cut, and one whose planes connect: 45
+Each job has a stack of whole frames, one whose frames are cut, and one whose planes connect: 61
 tasks. It is killed, and the same command run again, until it is complete; its files are then
 compared byte by byte with those of a job that nobody disturbed. Workers are two processes of a
 Dask cluster; when one is killed, the job goes on by itself. The same campaigns are the slow tests
@@ -136,7 +136,7 @@ def syscalls(folder: Path) -> Iterator[str]:
     yield (
         "`python -m benchmarks.kills --syscalls`: block 1 of a stack of whole frames, in one "
         "thread. Each object is written in staging, flushed, renamed, and its folder flushed: the "
-        "labels, the measures, the timings, and the record last."
+        "labels, what is kept beside them, the measures, the timings, and the record last."
     )
     yield ""
     yield "```"

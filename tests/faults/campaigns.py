@@ -65,6 +65,9 @@ def undisturbed(folder: Path) -> Undisturbed:
     await_run(one, process)
     begin = time.monotonic()
     assert process.wait() == 0, process.err
+    assert {"segment", "stitch", "finish", "level-1", "level-2"} <= {
+        event["step"] for event in one.events()
+    }
     return Undisturbed(one.job, one.output, time.monotonic() - begin)
 
 

@@ -21,8 +21,14 @@ from tests.conftest import make_threshold_model
 from tests.engine import jobs
 
 INJECT = Path(__file__).parent / "inject"
-# Frames of more than 2,000 px are cut into regions of about 32 x 32.
-LAYOUT = {"BLOCK_PIXELS": 2000, "REGION": 32, "GRAIN": 8}
+# Frames of more than 2,000 px are cut into regions of about 32 x 32; they have levels.
+LAYOUT = {
+    "engine.layout.BLOCK_PIXELS": 2000,
+    "engine.layout.REGION": 32,
+    "engine.layout.GRAIN": 8,
+    "engine.arrays.SMALLEST": 16,
+}
+KEEP = ("--keep", "probability", "--with-image")
 COMMAND = (sys.executable, "-m", "engine")
 LONG = 120.0  # s until a process that should have ended hangs
 KILLED = -signal.SIGKILL
@@ -49,13 +55,17 @@ class Job:
 
 
 def three_kinds(folder: Path) -> Job:
-    """One job of a stack of whole frames, one that is cut, and one whose planes connect."""
+    """One job of a stack of whole frames, one that is cut, and one whose planes connect.
+
+    Each keeps probabilities and pixels, and has levels: 4 + 4 + 6 blocks of the first, and 2 of
+    the second, of the cut one.
+    """
     shapes = {"whole": (8, 1, 30, 32), "cut": (2, 1, 62, 90), "planes": (1, 6, 40, 44)}
     stacks = [
         jobs.write_stack(folder / f"{name}.tif", jobs.blobs(shape, seed=i), axes="TZYX")
         for i, (name, shape) in enumerate(shapes.items())
     ]
-    options = ("--axes", "TZYX", "--connect", "z")
+    options = ("--axes", "TZYX", "--connect", "z", *KEEP)
     return Job(tuple(stacks), make_threshold_model(folder / "model.onnx"), options)
 
 
@@ -179,7 +189,7 @@ class Campaign:
 def commits(output: Path) -> dict[Path, tuple[int, int]]:
     """Every record that is whole, with what changes when it is put again."""
     private = output / ".stackseg"
-    kinds = ("records", "canvases", "work/parts", "work/survey")
+    kinds = ("records", "canvases", "levels", "work/parts", "work/survey")
     found = {}
     for path in (p for kind in kinds for p in (private / kind).rglob("*.json")):
         with contextlib.suppress(ValueError):

@@ -13,6 +13,7 @@ TASK = (
     "renamed",  # it is renamed, its folder not flushed
     "record",  # all data is in place, the record is not begun
     "record-half",  # half of the record's bytes are in staging
+    "level",  # a shard of a level is in place, its record is not begun
 )
 COORDINATOR = (
     "start",  # half of an identity, of settings or metadata is in staging

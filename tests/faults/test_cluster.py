@@ -100,8 +100,7 @@ def test_a_killed_shard_is_run_again(tmp_path: Path, whole: Undisturbed) -> None
 
 def test_a_shard_that_is_missing_is_named(tmp_path: Path, whole: Undisturbed) -> None:
     output = tmp_path / "out"
-    for number in (1, 2):
-        process = shard(whole, output, number)
+    for process in [shard(whole, output, number) for number in (1, 2)]:
         assert process.wait() == 0 and "other shards are not done yet" in process.err
     refused = merge(whole, output)
     assert refused.popen.returncode == 2
@@ -114,13 +113,13 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path, whole: Undisturbed) ->
     assert merge(whole, output).popen.returncode == 0  # already complete
 
 
-@pytest.mark.parametrize("point", [slow("stitch-2"), "tables", slow("work")])
+@pytest.mark.parametrize("point", [slow("stitch-2"), "level", slow("tables"), slow("work")])
 def test_merge_completes_what_the_last_shard_could_not(
     tmp_path: Path, whole: Undisturbed, point: str
 ) -> None:
     output = tmp_path / "out"
-    for number in (1, 2):
-        assert shard(whole, output, number).wait() == 0
+    for process in [shard(whole, output, number) for number in (1, 2)]:
+        assert process.wait() == 0, process.err
     kill = {"point": point, "nth": 1, "token": str(tmp_path / "token")}
     assert shard(whole, output, 3, kill=kill).wait() == KILLED
     assert not (output / "job.json").exists()

@@ -19,6 +19,15 @@ from tests.faults.harness import KILLED, Campaign, Job, assert_same, slow
 SEGV = -signal.SIGSEGV
 
 
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    """A job of 12 small frames, undisturbed."""
+    folder = tmp_path_factory.mktemp("twelve")
+    whole = Campaign(job_of(folder, (12, 30, 32)), folder / "whole")
+    whole.complete()
+    return whole
+
+
 def job_of(folder: Path, shape: tuple[int, ...]) -> Job:
     stack = jobs.write_stack(folder / "stack.tif", jobs.blobs(shape))
     return Job((stack,), make_threshold_model(folder / "model.onnx"))
@@ -69,11 +78,8 @@ def test_a_frame_that_crashes_its_decoder_is_set_aside(
     assert_same(one.output, whole.output)
 
 
-def test_a_reboot_costs_no_frame(tmp_path: Path) -> None:
-    job = job_of(tmp_path, (12, 30, 32))
-    whole = Campaign(job, tmp_path / "whole")
-    whole.complete()
-    one = Campaign(job, tmp_path / "out")
+def test_a_reboot_costs_no_frame(tmp_path: Path, twelve: Campaign) -> None:
+    one = Campaign(twelve.job, tmp_path / "out")
     for n in range(5):  # whoever does the first block goes down, and takes its children with it
         process = one.start(wait=str(tmp_path / "never"))
         while len(one.noted("begin")) <= n:
@@ -82,18 +88,17 @@ def test_a_reboot_costs_no_frame(tmp_path: Path) -> None:
         assert process.wait() == KILLED
     one.complete()
     assert failures(one.output) == []
-    assert_same(one.output, whole.output)
+    assert_same(one.output, twelve.output)
 
 
 @pytest.mark.parametrize("point", [slow("read"), "write", slow("record-half")])
-def test_a_child_that_is_killed_does_its_block_again(tmp_path: Path, point: str) -> None:
-    job = job_of(tmp_path, (12, 30, 32))
-    whole = Campaign(job, tmp_path / "whole")
-    whole.complete()
-    one = Campaign(job, tmp_path / "out")
+def test_a_child_that_is_killed_does_its_block_again(
+    tmp_path: Path, twelve: Campaign, point: str
+) -> None:
+    one = Campaign(twelve.job, tmp_path / "out")
     for role in ("main", "child"):
         token = tmp_path / role
         process = one.run(kill={"point": point, "nth": 1, "token": str(token), "role": role})
         assert token.exists()
         assert process.popen.returncode == (KILLED if role == "main" else 0), process.err
-    assert_same(one.output, whole.output)
+    assert_same(one.output, twelve.output)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
-from engine import layout
 from engine.executors import SerialExecutor
 from engine.job import run_job
 from engine.records import JobFolder
@@ -20,9 +21,35 @@ from tests.faults.harness import LAYOUT, three_kinds
 Event = tuple[str, Path]
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
-    """What is asked of the disk, in order: ("put", path), ("flush", path), ("rename", path)."""
+class Done(NamedTuple):
+    """A job, and what was asked of the disk in order.
+
+    Events are ("put", path), ("staged", path), ("flush", path) and ("rename", path).
+    """
+
+    output: Path
+    disk: list[Event]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A job of stacks of three kinds with all that can be kept of them, done once for all tests."""
+    folder = tmp_path_factory.mktemp("fsync")
+    job, output = three_kinds(folder), folder / "out"
+    settings = jobs.settings(
+        list(job.inputs), job.model, output, axes="TZYX", connect="z", keep="probability",
+        with_image=True,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in LAYOUT.items():
+            patch.setattr(name, value)
+        disk = watched(patch)
+        assert run_job(settings, executor=SerialExecutor()).exit_status == 0
+    return Done(output, disk)
+
+
+def watched(patch: pytest.MonkeyPatch) -> list[Event]:
+    """What is asked of the disk from now on."""
     events: list[Event] = []
     fsync, replace, staged = os.fsync, os.replace, JobFolder.staged
 
@@ -41,30 +68,17 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
         with staged(self, path) as place:
             yield place
 
-    monkeypatch.setattr(os, "fsync", told_fsync)
-    monkeypatch.setattr(os, "replace", told_replace)
-    monkeypatch.setattr(JobFolder, "staged", told_staged)
+    patch.setattr(os, "fsync", told_fsync)
+    patch.setattr(os, "replace", told_replace)
+    patch.setattr(JobFolder, "staged", told_staged)
     return events
 
 
-@pytest.fixture
-def output(tmp_path: Path, disk: list[Event], monkeypatch: pytest.MonkeyPatch) -> Path:
-    job = three_kinds(tmp_path)
-    for name, value in LAYOUT.items():
-        monkeypatch.setattr(layout, name, value)
-    settings = jobs.settings(
-        list(job.inputs), job.model, tmp_path / "out", axes="TZYX", connect="z"
-    )
-    assert run_job(settings, executor=SerialExecutor()).exit_status == 0
-    return tmp_path / "out"
-
-
-def test_every_object_is_flushed_then_renamed_then_its_folder_flushed(
-    output: Path, disk: list[Event]
-) -> None:
+def test_every_object_is_flushed_then_renamed_then_its_folder_flushed(done: Done) -> None:
+    output, disk = done
     renames = [i for i, (what, _) in enumerate(disk) if what == "rename"]
     put = {path for what, path in disk if what == "put"}
-    assert len(renames) > 100
+    assert len(renames) > 200
     # Nothing gets into place but by a rename.
     assert {p.name for p in output.rglob("*") if p.is_file()} - {p.name for p in put} == {"lock"}
     for i in renames:
@@ -73,40 +87,51 @@ def test_every_object_is_flushed_then_renamed_then_its_folder_flushed(
         assert disk[i + 1] == ("flush", target.parent), target
 
 
-def test_a_record_begins_when_its_data_is_on_the_disk(output: Path, disk: list[Event]) -> None:
-    private = output / ".stackseg"
-    committed = 0
-    for stack in ("whole", "cut", "planes"):
-        for record in sorted((private / "records" / stack).iterdir()):
-            n = int(record.stem)
-            data = [p for what, p in disk if what == "put" and _is_data(p, output, stack, n)]
-            assert data
-            begin = disk.index(("put", record))
-            for path in data:
-                renamed = disk.index(("rename", path))
-                assert disk[renamed + 1] == ("flush", path.parent) and renamed + 1 < begin, path
-            committed += 1
-        for record in (private / "canvases" / stack).glob("*.json"):
-            path = private / "objects" / stack / f"{record.stem}.parquet"
-            renamed = disk.index(("rename", path))
-            assert disk[renamed + 1] == ("flush", path.parent)
-            assert renamed + 1 < disk.index(("put", record))
-    assert committed == 4 + 12 + 6
-    order = [p.name for what, p in disk if what == "rename" and p.parent == output]
+# Blocks along T, Z, Y, X of each stack, level by level.
+GRIDS = {
+    "whole": [(4, 1, 1, 1), (4, 1, 1, 1)],
+    "cut": [(2, 1, 2, 3), (2, 1, 1, 2), (2, 1, 1, 1)],
+    "planes": [(1, 6, 1, 1), (1, 6, 1, 1)],
+}
+
+
+@pytest.mark.parametrize("stack", GRIDS)
+def test_a_record_begins_when_its_data_is_on_the_disk(done: Done, stack: str) -> None:
+    private = done.output / ".stackseg"
+    place = f"{stack}/{{:06d}}"
+    for level, grid in enumerate(GRIDS[stack]):
+        kind = f"levels/{level}" if level else "records"
+        for n, at in enumerate(np.ndindex(*grid)):
+            record = private / f"{kind}/{place.format(n)}.json"
+            data = [*shards(done.output, stack, level, at)]
+            if not level and stack == "whole":
+                data.append(private / f"objects/{place.format(n)}.parquet")
+            elif not level:
+                part = private / f"work/parts/{place.format(n)}.json"
+                kept = [private / f"work/labels/{place.format(n)}.shard", part.with_suffix(".npz")]
+                on_disk_before(part, [*data[1:], *kept], done.disk)
+                data.append(part)
+            on_disk_before(record, data, done.disk)
+        assert len(list((private / kind / stack).iterdir())) == math.prod(grid)
+    for record in (private / "canvases" / stack).glob("*.json"):
+        objects = private / f"objects/{stack}/{record.stem}.parquet"
+        on_disk_before(record, [objects], done.disk)
+
+
+def shards(output: Path, stack: str, level: int, at: tuple[int, ...]) -> Iterator[Path]:
+    """Shards of a block, labels first."""
+    arrays = ["labels/threshold/{}", "{}", *(["probability/threshold/{}"] if not level else [])]
+    for array in arrays:
+        yield output / f"{stack}.zarr" / array.format(level) / "/".join(("c", *map(str, at)))
+
+
+def on_disk_before(record: Path, data: list[Path], disk: list[Event]) -> None:
+    begin = disk.index(("put", record))
+    for path in data:
+        renamed = disk.index(("rename", path))
+        assert disk[renamed + 1] == ("flush", path.parent) and renamed + 1 < begin, path
+
+
+def test_the_job_ends_with_job_json(done: Done) -> None:
+    order = [p.name for what, p in done.disk if what == "rename" and p.parent == done.output]
     assert order[-1] == "job.json" and len(order) == len(set(order)) == 6
-
-
-def _is_data(path: Path, output: Path, stack: str, block: int) -> bool:
-    """Whether an object is the shard, or the measures, of a block."""
-    zarr = output / f"{stack}.zarr/labels/threshold/0/c"
-    if path.is_relative_to(zarr):
-        shapes = {"whole": (4, 1, 1, 1), "cut": (2, 1, 2, 3), "planes": (1, 6, 1, 1)}
-        place = [int(part) for part in path.relative_to(zarr).parts]
-        number = 0
-        for at, size in zip(place, shapes[stack], strict=True):
-            number = number * size + at
-        return number == block
-    if stack == "whole":
-        return path == output / f".stackseg/objects/{stack}/{block:06d}.parquet"
-    kinds = (("labels", "shard"), ("parts", "npz"))
-    return any(path == output / f".stackseg/work/{k}/{stack}/{block:06d}.{s}" for k, s in kinds)

@@ -2,7 +2,7 @@
 
 The product knows nothing of it. The variable STACKSEG_FAULTS tells what is to go wrong, as JSON:
 
-    layout  {"BLOCK_PIXELS": 2000}   constants of engine.layout, so that small stacks have blocks
+    layout  {"engine.layout.BLOCK_PIXELS": 2000}   constants, so that small stacks have blocks
     kill    {"point": "write", "nth": 2, "token": FILE, "role": "main"}
             SIGKILL when this process comes to a point the nth time. The token is made first: it
             exists once for all processes, so that the one kill is not repeated by the next run.
@@ -16,6 +16,8 @@ The product knows nothing of it. The variable STACKSEG_FAULTS tells what is to g
 
 Points are named in `tests/faults/points.py`. A name below that engine no longer has is an error
 in the process, and so in the test.
+
+No process imports pandas, which pyarrow takes along where it is there: a tenth of a small job.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ FAULTS: dict[str, Any] = json.loads(os.environ.get("STACKSEG_FAULTS") or "{}")
 ROLE = "child" if "engine.isolation" in sys.orig_argv else "main"
 TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet")
 
-_here = threading.local()  # .task: this thread is at one; .kind: of the object it is putting
+# .task: this thread is at one; .level: which makes a level; .kind: of the object it is putting
+_here = threading.local()
 _lock = threading.Lock()
 _reached: dict[str, int] = {}
 
@@ -85,7 +88,7 @@ def kind_of(path: Path) -> str:
         return "table"
     if ".stackseg" in parts and path.suffix == ".json":
         inside = parts[parts.index(".stackseg") + 1 :]
-        if inside[0] in ("records", "canvases") or inside[:2] == ("work", "survey"):
+        if inside[0] in ("records", "canvases", "levels") or inside[:2] == ("work", "survey"):
             return "record"
         if inside[:2] == ("work", "parts"):
             return "record"
@@ -103,10 +106,12 @@ def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     setattr(owner, name, make(getattr(owner, name)))
 
 
-def patch_layout(module: Any) -> None:
-    for name, value in FAULTS.get("layout", {}).items():
-        getattr(module, name)  # that it is there
-        setattr(module, name, value)
+def patch_constants(module: Any) -> None:
+    for path, value in FAULTS.get("layout", {}).items():
+        owner, _, name = path.rpartition(".")
+        if owner == module.__name__:
+            getattr(module, name)  # that it is there
+            setattr(module, name, value)
 
 
 def patch_engine(module: Any) -> None:
@@ -124,11 +129,11 @@ def patch_tasks(module: Any) -> None:
         def at_task(task: Any, *rest: Any, **named: Any) -> Any:
             note("begin", task.step, task.stack.name, task.index)
             set_limit()
-            _here.task = True
+            _here.task, _here.level = True, module.level_of(task.step) is not None
             try:
                 return carry_out(task, *rest, **named)
             finally:
-                _here.task = False
+                _here.task = _here.level = False
 
         return at_task
 
@@ -221,6 +226,8 @@ def patch_records(module: Any) -> None:
             put(self, path, data)
             if is_map(path):
                 reached("stitch-2")
+            if kind == "data" and _here.level:
+                reached("level")
             note("put", kind, path.relative_to(self.root))
 
         return at_put
@@ -286,7 +293,8 @@ def patch_records(module: Any) -> None:
 
 PATCHES: dict[str, Callable[[Any], None]] = {
     "engine": patch_engine,
-    "engine.layout": patch_layout,
+    "engine.layout": patch_constants,
+    "engine.arrays": patch_constants,
     "engine.model_file": patch_model_file,
     "engine.steps.carry_out": patch_tasks,
     "engine.records": patch_records,
@@ -302,6 +310,8 @@ class Finder:
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is left out of the tests of faults")
         patch = PATCHES.get(name)
         spec = importlib.machinery.PathFinder.find_spec(name, path) if patch else None
         if spec is None or spec.loader is None:
