@@ -228,7 +228,7 @@ def patch_records(module: Any) -> None:
                 reached("stitch-2")
             if kind == "data" and _here.level:
                 reached("level")
-            note("put", kind, path.relative_to(self.root))
+            note("put", kind, os.path.relpath(path, self.root))
 
         return at_put
 
