@@ -33,7 +33,7 @@ class Prepared:
     model: ModelFile
     site: Site
     plan: Plan
-    relabels: str = ""  # SHA-256 of the identity of the job whose probabilities are labelled
+    relabels: str = ""  # SHA-256 of what decides the probabilities that are labelled
     stores: Path | None = None  # folder of that job, into whose stores the labels go
 
 

@@ -9,6 +9,7 @@ through the network, this one reads what it kept.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from contextlib import ExitStack
@@ -117,7 +118,17 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
     model = model_without_graph(ended["model"]["path"], ended["model"]["sha256"], spec)
     # What the probabilities were made by is what these labels are made by.
     site = replace(site, runtime=known["runtime"])
-    return Prepared(settings, model, site, plan, relabels=source.identity_hash(), stores=result)
+    made_from = _made_from(source, ended)
+    return Prepared(settings, model, site, plan, relabels=made_from, stores=result)
+
+
+def _made_from(source: JobFolder, ended: dict[str, Any]) -> str:
+    """Hash over what decides the kept bytes: the job's identity, and the frames that it lacks.
+
+    Frames that had failed may have been mended since, without another input.
+    """
+    failures = ended.get("files_sha256", {}).get("failures.json", "")
+    return hashlib.sha256(f"{source.identity_hash()} {failures}".encode()).hexdigest()
 
 
 def _settings(

@@ -16,12 +16,13 @@ from click.testing import CliRunner
 from engine import layout as layout_module
 from engine import relabel as relabel_module
 from engine.cli import stackseg
-from engine.errors import JobStopped, OutputError, StackError, UsageError
+from engine.errors import FrameError, JobStopped, OutputError, StackError, UsageError
 from engine.job import run_job
 from engine.labels.instances import label_instances
 from engine.probability import from_8_bit
 from engine.relabel import relabel
 from engine.rules import Rules
+from engine.steps.work import Work
 from engine.verify.run import verify_job
 from tests.engine import jobs
 
@@ -131,6 +132,31 @@ def test_stopped_and_gone_on_with_it_ends_in_the_same_bytes(
         relabel(other, "again", threshold=0.5)
     assert relabel(other, "again", threshold=0.5, fresh=True).exit_status == 0
     assert verify_job(other / "relabelled/again").exit_status == 0
+
+
+def test_frames_mended_since_are_not_left_out(
+    threshold_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A frame may fail for a reason of the moment: the input, and its identity, stay the same."""
+    see = Work._see
+
+    def fails(self: Work, t: int, *rest: Any) -> Any:
+        if t == 2:
+            raise FrameError("cannot be read just now")
+        return see(self, t, *rest)
+
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((5, 30, 32)))
+    settings = jobs.settings(stack, threshold_model, tmp_path / "out", keep="probability")
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "_see", fails)
+        assert run_job(settings).exit_status == 1
+    assert relabel(tmp_path / "out", "again").frames_failed == 1
+    assert run_job(settings.model_copy(update={"retry_failed": True})).exit_status == 0
+    with pytest.raises(OutputError, match=r"differs in relabels.*--fresh"):
+        relabel(tmp_path / "out", "again")
+    assert relabel(tmp_path / "out", "again", fresh=True).exit_status == 0
+    ours, first = (jobs.labels_of(tmp_path / "out", "stack", n) for n in ("again", "threshold"))
+    assert np.array_equal(ours, first) and first[2].any()
 
 
 def test_what_cannot_be_labelled_anew_is_told(

@@ -30,7 +30,9 @@ def at_a_block(one: Campaign, gate: Path, *options: str) -> Process:
     return process
 
 
-@pytest.mark.parametrize("kind", ["records/whole/000001", "canvases/cut/000001", "levels/1/cut/000001"])
+@pytest.mark.parametrize(
+    "kind", ["records/whole/000001", "canvases/cut/000001", "levels/1/cut/000001"]
+)
 def test_half_a_record_is_no_record(tmp_path: Path, whole: Undisturbed, kind: str) -> None:
     one = Campaign(whole.job, tmp_path / "out")
     shutil.copytree(whole.output, one.output)
