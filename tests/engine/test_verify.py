@@ -314,7 +314,9 @@ def changed(rows: list[dict[str, Any]], at: int, column: str, value: Any) -> dic
     return rows[at]
 
 
-@pytest.mark.parametrize("column", ["area_px", "mean_intensity_0", "solidity", "class", "bbox_x0", "touches_border"])
+@pytest.mark.parametrize(
+    "column", ["area_px", "max_intensity_0", "solidity", "bbox_x0", "touches_border"]
+)
 @pytest.mark.parametrize("at", [0, 7, -1])
 def test_a_value_of_an_object(whole: Path, tmp_path: Path, at: int, column: str) -> None:
     output = damaged(whole, tmp_path)
