@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from engine import layout
 from engine.commands.plan import plan as plan_command
 from engine.errors import StackError, UsageError
 from engine.prepare import prepare_job
@@ -93,7 +94,7 @@ def test_what_is_not_asked_for_is_the_models() -> None:
 @pytest.mark.parametrize(
     ("spec", "values", "sentence"),
     [
-        ({"classes": ("a", "b", "c")}, {"instances": "watershed"}, "--instances .* several classes"),
+        ({"classes": ("a", "b", "c")}, {"instances": "watershed"}, "--instances .* classes"),
         ({"classes": ("a", "b", "c")}, {"clear_border": True}, "--clear-border: .* class map"),
         ({}, {"instances": "none", "fill_holes": True}, "--fill-holes: .* class map"),
         ({}, {"instances": "none", "max_area": 3}, "--max-area: .* class map"),
