@@ -20,12 +20,11 @@ from tests.engine import jobs
 COMMAND = [sys.executable, "-m", "engine"]
 
 
-@pytest.fixture
-def slow_job(tmp_path: Path) -> tuple[Path, Path]:
-    """A stack and a model that take some seconds: 24 frames in 4 blocks."""
+def slow_job(tmp_path: Path, frames: int) -> tuple[Path, Path]:
+    """A stack and a model that take some seconds: 7 frames in each block."""
     network = networks.unet((8, 16, 16), seed=1, positive=False)
     model = networks.save(tmp_path / "model.onnx", network, networks.spec(network))
-    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((24, 1024, 1152)))
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((frames, 1024, 1152)))
     return stack, model
 
 
@@ -43,8 +42,8 @@ def wait_for_blocks(output: Path, count: int, process: subprocess.Popen[bytes]) 
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, slow_job: tuple[Path, Path]) -> None:
-    stack, model = slow_job
+def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
+    stack, model = slow_job(tmp_path, 24)
     output = tmp_path / "killed"
     process = start(stack, model, output)
     wait_for_blocks(output, 1, process)
@@ -65,9 +64,9 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, slow_job: tuple[P
 
 
 def test_two_worker_processes_give_the_same_bytes(
-    tmp_path: Path, slow_job: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stack, model = slow_job
+    stack, model = slow_job(tmp_path, 14)
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker"]

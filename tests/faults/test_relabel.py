@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.relabel import relabel
 from tests.faults.campaigns import Undisturbed
 from tests.faults.harness import (
     COMMAND,
     KILLED,
+    LAYOUT,
     Campaign,
     Job,
     assert_nothing_left,
@@ -53,8 +55,11 @@ def listed(one: Campaign) -> list[str]:
 def test_killed_while_it_relabels(
     tmp_path: Path, whole: Undisturbed, points: tuple[str, ...]
 ) -> None:
-    undisturbed = relabelling(whole, tmp_path / "undisturbed")
-    undisturbed.complete()
+    undisturbed = Path(shutil.copytree(whole.output, tmp_path / "undisturbed"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in LAYOUT.items():
+            patch.setattr(name, value)
+        relabel(undisturbed, "higher", threshold=0.6)
     one = relabelling(whole, tmp_path / "killed")
     for point in points:
         kill = {"point": point, "nth": 1, "token": str(tmp_path / point), "role": "main"}
@@ -68,5 +73,5 @@ def test_killed_while_it_relabels(
     assert listed(one) == ["threshold", "higher"]
     one.check_events()
     assert {"level-1", "level-2"} <= {event["step"] for event in one.events()}
-    assert_same(one.output.parent.parent, undisturbed.output.parent.parent)
+    assert_same(one.output.parent.parent, undisturbed)
     assert_nothing_left(one.output)
