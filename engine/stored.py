@@ -83,6 +83,6 @@ def _read(
 
 def _damaged(path: Path, what: str) -> JobStopped:
     return JobStopped(
-        f"{path}: {what}; have it made again by the `stackseg segment` that made this result, and "
-        "run the same command again"
+        f"{path}: {what}; remove it if it is there, have it made again by the `stackseg segment` "
+        "that made this result, and run the same command again"
     )

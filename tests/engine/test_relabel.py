@@ -175,8 +175,11 @@ def test_what_cannot_be_labelled_anew_is_told(
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(JobStopped, match="is not what was recorded"):
+    with pytest.raises(JobStopped, match="is not what was recorded; remove it"):
         relabel(kept, "again")
+    shard.unlink()
+    segment(tmp_path, threshold_model, kept.name, keep="probability")  # as one is told to do
+    assert relabel(kept, "again").exit_status == 0
     (tmp_path / "stack.tif").unlink()
     with pytest.raises(OutputError, match="--with-image"):
         relabel(kept, "once-more")
