@@ -43,3 +43,22 @@ def test_the_readmes_options_exist() -> None:
         command, _, rest = line.partition(" ")
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in helps[command], f"{command} {option}"
+
+
+def test_the_tables_document_lists_every_column() -> None:
+    from engine import columns
+
+    text = (ROOT / "docs/tables.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.M)
+    found = [(name, [part.strip() for part in rest.split("|")]) for name, rest in told]
+    listed = (
+        *columns.FRAMES, columns.FRACTION, *columns.OBJECTS, *columns.INTENSITIES, *columns.TIMINGS,
+    )  # fmt: skip
+    assert found == [(c.name, [c.type, c.unit, c.meaning, c.null]) for c in listed]
+    # And what is listed is what the files have.
+    assert columns.frames_schema().names == [c.name for c in columns.FRAMES]
+    each = [c.name.replace("_C", "_0") for c in columns.INTENSITIES]
+    assert columns.objects_schema(1).names == [*(c.name for c in columns.OBJECTS), *each]
+    for column in columns.OBJECTS:
+        field = columns.objects_schema(1).field(column.name)
+        assert str(field.type) == column.type

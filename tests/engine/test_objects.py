@@ -19,7 +19,7 @@ from engine.labels.components import label_frame
 from engine.objects import measure_objects, merged, object_dtypes, objects_of, piece_sums
 
 PROPERTIES = ("label", "area", "centroid", "bbox", "eccentricity", "solidity", "intensity_mean",
-              "intensity_min", "intensity_max", "slice", "coords")  # fmt: skip
+              "intensity_min", "intensity_max")  # fmt: skip
 
 
 def assert_equals_regionprops(
