@@ -17,12 +17,15 @@ it is whole numbers: nothing is rounded.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+ROWS = 2**15  # looked at together: what that takes does not grow with the objects of a frame
 
 
 @dataclass(frozen=True)
@@ -30,27 +33,28 @@ class RowEnds:
     """The leftmost and rightmost pixel of an object in each row, in order of object and row."""
 
     object: Ints  # its label, or any other number
-    y: Ints  # px
-    left: Ints  # px
-    right: Ints  # px, inclusive
+    y: NDArray[np.int32]  # px
+    left: NDArray[np.int32]  # px
+    right: NDArray[np.int32]  # px, inclusive
 
     def __len__(self) -> int:
         return len(self.object)
 
-    def of(self, which: NDArray[np.bool_]) -> RowEnds:
-        """Only some of the rows."""
+    def of(self, which: NDArray[Any] | slice) -> RowEnds:
+        """Only some of the rows, or all in another order."""
         return RowEnds(self.object[which], self.y[which], self.left[which], self.right[which])
 
 
 def merged_rows(parts: list[RowEnds]) -> RowEnds:
     """One row for each object and y, from parts of objects in any order."""
+    names = {"object": np.int64, "y": np.int32, "left": np.int32, "right": np.int32}
     whole = RowEnds(
         *(
-            np.concatenate([np.zeros(0, np.int64), *(getattr(part, name) for part in parts)])
-            for name in ("object", "y", "left", "right")
+            np.concatenate([np.zeros(0, dtype), *(getattr(part, name) for part in parts)])
+            for name, dtype in names.items()
         )
     )
-    whole = whole.of(np.lexsort((whole.y, whole.object)))  # type: ignore[arg-type]
+    whole = whole.of(np.lexsort((whole.y, whole.object)))
     first = np.ones(len(whole), dtype=bool)
     first[1:] = (np.diff(whole.object) != 0) | (np.diff(whole.y) != 0)
     if first.all():
@@ -64,10 +68,18 @@ def merged_rows(parts: list[RowEnds]) -> RowEnds:
 
 def convex_areas(rows: RowEnds) -> Ints:
     """Pixels in the convex hull of each object, in order; rows between its own count as well."""
-    if not len(rows):
-        return np.zeros(0, dtype=np.int64)
-    begins = np.ones(len(rows), dtype=bool)
-    begins[1:] = np.diff(rows.object) != 0
+    starts = np.flatnonzero(np.diff(rows.object, prepend=-1))
+    cuts = np.searchsorted(starts, np.arange(0, len(rows), ROWS))
+    ends = [*dict.fromkeys(starts[cuts[cuts < len(starts)]].tolist()), len(rows)]
+    return np.concatenate(
+        [np.zeros(0, np.int64), *(_areas(rows, *ends) for ends in itertools.pairwise(ends))]
+    )
+
+
+def _areas(all_rows: RowEnds, start: int, stop: int) -> Ints:
+    """`convex_areas` of the objects that these rows are all of."""
+    rows = all_rows.of(slice(start, stop))
+    begins = np.diff(rows.object, prepend=-1) != 0
     number = np.cumsum(begins) - 1
     starts = np.flatnonzero(begins)
     first, last = rows.y[starts], rows.y[np.r_[starts[1:], len(rows)] - 1]
@@ -82,9 +94,12 @@ def convex_areas(rows: RowEnds) -> Ints:
     return areas
 
 
-def _envelope(number: Ints, y: Ints, x: Ints, owner: Ints, at: Ints) -> Ints:
+def _envelope(
+    number: Ints, y: NDArray[np.int32], x: NDArray[np.int32], owner: Ints, at: Ints
+) -> Ints:
     """First pixel of the hull in each row `at` of the object `owner`, where `x` begin its rows."""
-    number, ys, xs = np.repeat(number, 3), np.repeat(2 * y, 3), np.repeat(2 * x, 3)
+    number = np.repeat(number, 3)
+    ys, xs = (np.repeat(2 * values.astype(np.int64), 3) for values in (y, x))
     ys[0::3] -= 1
     xs[1::3] -= 1
     ys[2::3] += 1

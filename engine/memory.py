@@ -30,9 +30,10 @@ SESSION_COPIES = 2  # a session's weights, and their prepacked form; one session
 PIECE_PIXELS = 256  # px for each object and plane: what a row of blocks is planned for
 PIECE_BYTES = 700  # that it takes while a row is stitched
 CHANNEL_BYTES = 100  # that its intensities take of each channel
-ROW_BYTES = 200  # of a row of pixels of an object that spans blocks, while its hull is found
+ROW_BYTES = 150  # of a row of pixels of an object that spans blocks, while its hull is found
 PIECE_ROWS = 16  # rows of such an object in a plane
-WATERSHED_BYTES = 40  # of a pixel: places of the nearest background, distances, peaks
+MEASURE_BYTES = 6  # of a pixel: sums of objects and the ends of their rows, while they are measured
+WATERSHED_BYTES = 28  # of a pixel: places of the nearest background, distances, peaks
 FACE_BYTES = 64  # of a pixel of a face: both sides, their contacts as keys, and a sorted copy
 Planned = tuple[StackInfo, LabelLayout, Rules, tuple[ResultArray, ...]]
 # A compressed shard's share of its raw bytes, at the most.
@@ -177,7 +178,7 @@ def _frame_bytes(
     kept = layout.block_size[1] if layout.connect_z else 1  # planes labelled together
     probabilities = pixels * 4 * n_out * kept
     others = pixels * np.dtype(info.dtype).itemsize * n_all * (kept - 1)
-    labels = pixels * (4 + 1) * kept  # and the mask they come from
+    labels = pixels * (4 + 1 + MEASURE_BYTES) * kept  # and the mask they come from
     counted = pixels * 8  # NumPy counts 16-bit pixels as 64-bit indices
     cutting = pixels * WATERSHED_BYTES if rules.instances == "watershed" else 0
     held = taken + probabilities + others + labels

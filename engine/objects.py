@@ -121,16 +121,15 @@ def _band_sums(
     origin: tuple[int, int],
 ) -> tuple[ObjectSums, RowEnds]:
     """`piece_sums` of some rows: runs of equal labels along them, then what runs add up to."""
-    inside = np.flatnonzero(band)
-    label = band.reshape(-1)[inside].astype(np.int64)
-    y, x = np.divmod(inside, band.shape[1])
-    begins = np.ones(len(inside), dtype=bool)
-    begins[1:] = (np.diff(inside) != 1) | (label[1:] != label[:-1]) | (x[1:] == 0)
-    starts = np.flatnonzero(begins)
-    length = np.diff(np.r_[starts, len(inside)])
-    order = np.argsort(label[starts], kind="stable")  # by label, and then as they lie
-    label, length = label[starts][order], length[order]
-    y, x = y[starts][order] + origin[0], x[starts][order] + origin[1]
+    where = band > 0
+    begins = where.copy()
+    begins[:, 1:] &= band[:, 1:] != band[:, :-1]
+    starts = np.flatnonzero(begins[where])  # of runs, counted in foreground
+    length = np.diff(np.r_[starts, np.count_nonzero(where)])
+    label = band[begins].astype(np.int64)
+    order = np.argsort(label, kind="stable")  # by label, and then as they lie
+    label, length = label[order], length[order]
+    y, x = (place[order] + start for place, start in zip(np.nonzero(begins), origin, strict=True))
     new = np.ones(len(label), dtype=bool)
     new[1:] = np.diff(label) != 0
     first = np.flatnonzero(new)
@@ -151,7 +150,6 @@ def _band_sums(
         summed: NDArray[np.float64] = how.reduceat(each[order], first)
         return summed
 
-    where = band > 0
     sums |= {
         "label": label[first], "sum_probability": over(certainty[where], np.add),
         "bbox_y0": y0, "bbox_x0": x0, "bbox_y1": y1,
@@ -163,7 +161,8 @@ def _band_sums(
     new[1:] |= np.diff(y) != 0  # a row of an object begins
     row = np.flatnonzero(new)
     last = np.r_[row[1:], len(y)] - 1
-    return sums, RowEnds(label[row], y[row], x[row], x[last] + n[last] - 1)
+    ends = (y[row], x[row], x[last] + n[last] - 1)
+    return sums, RowEnds(label[row], *(values.astype(np.int32) for values in ends))
 
 
 def merged(sums: ObjectSums) -> ObjectSums:

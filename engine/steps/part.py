@@ -160,9 +160,15 @@ def _add_objects(
 
 def _keep_rows(rows: RowEnds, frame: int, found: _Found) -> None:
     """Keep rows of labels that may go on in another block."""
-    told = {"label": rows.object, "y": rows.y, "left": rows.left, "right": rows.right}
-    told["frame"] = np.full(len(rows), frame)
-    found.rows.append({name: values.astype(np.int32) for name, values in told.items()})
+    found.rows.append(
+        {
+            "label": rows.object.astype(np.int32),  # of a block: they fit
+            "frame": np.full(len(rows), frame, dtype=np.int32),
+            "y": rows.y,
+            "left": rows.left,
+            "right": rows.right,
+        }
+    )
 
 
 def _at_border(

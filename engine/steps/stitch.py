@@ -221,7 +221,7 @@ class _Spanning:
         rows = known.parts[block].rows()
         group = joined.group_of(known.start[block] + rows["label"].astype(np.int64))
         key = rows["frame"].astype(np.int64) * joined.n_groups + group
-        whole = RowEnds(key, *(rows[name].astype(np.int64) for name in ("y", "left", "right")))
+        whole = RowEnds(key, rows["y"], rows["left"], rows["right"])
         return whole.of(group >= 0)
 
     @staticmethod

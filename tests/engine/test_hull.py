@@ -25,7 +25,7 @@ def rows_of(labels: NDArray[Any], top: int = 0, left: int = 0) -> RowEnds:
                 x = np.flatnonzero(row)
                 rows.append((label, y + top, x[0] + left, x[-1] + left))
     columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    return RowEnds(*columns)
+    return RowEnds(columns[0], *columns[1:].astype(np.int32))
 
 
 def expected(labels: NDArray[Any]) -> list[int]:
