@@ -126,6 +126,9 @@ def dask_in_process(workers: int) -> Iterator[DaskExecutor]:
 
     quiet = {
         "distributed.admin.tick.limit": "1h",  # blocks compute in C; a late tick is no news
+        # It asks for all threads' frames a hundred times a second, during which CPython 3.11 may
+        # wait for itself for ever (python/cpython#106883): seen once in a job like any other.
+        "distributed.worker.profile.enabled": False,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,

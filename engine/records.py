@@ -207,6 +207,12 @@ class JobFolder:
             raise sentence(error, self.private / "work") from error
 
 
+def added_jobs(root: Path) -> list[Path]:
+    """Folders of the jobs that labelled a result anew."""
+    found = (root / RELABELLED).glob(f"*/{PRIVATE}/identity.json")
+    return sorted(path.parents[1] for path in found)
+
+
 def _absolute(text: str) -> str:
     """An input as it can be found from any folder; a list keeps its @."""
     at, path = ("@", text[1:]) if text.startswith("@") else ("", text)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from engine.verify.run import Verdict
 
 
 @click.command()
@@ -23,24 +27,32 @@ def verify(output: Path, as_json: bool) -> int:
     """
     import json
 
+    from engine.records import added_jobs
     from engine.verify.run import verify_job
 
-    verdict = verify_job(output)
+    roots = [output, *added_jobs(output)]  # labels that were added are held against their own
+    verdicts = {root: verify_job(root) for root in roots}
     if as_json:
-        click.echo(json.dumps(verdict.problems.to_list(), indent=2))
-    else:
-        for line in verdict.problems.lines():
-            click.echo(line)
+        problems = [one for verdict in verdicts.values() for one in verdict.problems.to_list()]
+        click.echo(json.dumps(problems, indent=2))
+    for root, verdict in verdicts.items():
+        _tell(root, verdict, lines=not as_json)
+    return max(verdict.exit_status for verdict in verdicts.values())
+
+
+def _tell(root: Path, verdict: Verdict, *, lines: bool) -> None:
+    for line in verdict.problems.lines() if lines else ():
+        click.echo(line)
     for line in verdict.leftovers:
         click.echo(f"stackseg: {line}", err=True)
     count = len(verdict.problems)
     if count:
         problems = "1 problem" if count == 1 else f"{count:,} problems"
         click.echo(
-            f"stackseg: {output}: {problems}, where {verdict.counts()} were read; remove the files "
+            f"stackseg: {root}: {problems}, where {verdict.counts()} were read; remove the files "
             "that are named, and run the same command again to have them made",
             err=True,
         )
-    elif not as_json:
-        click.echo(f"{verdict.counts()}: all as recorded")
-    return verdict.exit_status
+    elif lines:
+        where = f"{root}: " if root.parent.name == "relabelled" else ""
+        click.echo(f"{where}{verdict.counts()}: all as recorded")

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import onnx
 import psutil
@@ -395,3 +396,15 @@ def test_optimisation_that_gives_wrong_results_is_turned_down(
     assert np.array_equal(
         labels_of(tmp_path / "out", "stack"), labels_of(tmp_path / "good", "stack")
     )
+
+
+def test_dask_does_not_profile(tmp_path: Path, stack: Path, threshold_model: Path) -> None:
+    """Its profiler may stop a process of Python 3.11 for ever (python/cpython#106883)."""
+    seen: list[bool] = []
+
+    class Looks(SilentProgress):
+        def advance(self, outcome: Outcome) -> None:
+            seen.append(dask.config.get("distributed.worker.profile.enabled"))
+
+    run_job(jobs.settings(stack, threshold_model, tmp_path / "out"), Looks())
+    assert seen and not any(seen)

@@ -186,3 +186,33 @@ def test_opens_with_our_own_reader(result: Path) -> None:
         labels = expected(result)
         t, z = stack.info.size("T") - 1, stack.info.size("Z") - 1
         assert np.array_equal(stack.read(t, z, [0])[0], labels.reshape(-1, *labels.shape[-2:])[-1])
+
+
+def test_image_labels_and_levels_open_in_naparis_reader(tmp_path: Path) -> None:
+    """With the raw stack, channels included: as many levels of labels as of the image."""
+    from ome_zarr_models.v05 import Image, ImageLabel
+
+    data = jobs.blobs((2, 2, 420, 400))
+    stack = jobs.write_stack(tmp_path / "stack.ome.tif", data, axes="TCYX")
+    model = make_threshold_model(tmp_path / "model.onnx")
+    run_job(
+        jobs.settings(
+            stack, model, tmp_path / "out", channel="1", with_image=True, keep="probability"
+        )
+    )
+    result = tmp_path / "out/stack.zarr"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from napari_ome_zarr import napari_get_reader
+
+        read = napari_get_reader(str(result))
+        assert read is not None
+        layers = {kind: (levels, told) for levels, told, kind in read(str(result))}
+    image, labels = layers["image"][0], layers["labels"][0]
+    assert [level.shape for level in image] == [(2, 2, 420, 400), (2, 2, 210, 200)]
+    assert [level.shape[-2:] for level in labels] == [(420, 400), (210, 200)]
+    assert np.array_equal(np.asarray(image[0]), data)
+    assert np.array_equal(np.asarray(labels[0]).reshape(2, 420, 400), expected(result))
+    assert Image.from_zarr(zarr.open_group(result, mode="r")).labels is not None
+    ImageLabel.from_zarr(zarr.open_group(result / "labels/threshold", mode="r"))
+    Image.from_zarr(zarr.open_group(result / "probability/threshold", mode="r"))

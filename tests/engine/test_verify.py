@@ -320,7 +320,7 @@ def changed(rows: list[dict[str, Any]], at: int, column: str, value: Any) -> dic
 
 
 @pytest.mark.parametrize(
-    "column", ["area_px", "mean_intensity_0", "solidity", "class", "bbox_x0", "touches_border"]
+    "column", ["area_px", "max_intensity_0", "solidity", "class", "bbox_x0", "touches_border"]
 )
 @pytest.mark.parametrize("at", [0, 7, -1])
 def test_a_value_of_an_object(whole: Path, tmp_path: Path, at: int, column: str) -> None:
