@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2  # tests at a time
 
 .PHONY: help demo test test-slow mutants lint format bench nuclei clean
 
@@ -34,7 +35,7 @@ demo: $(VENV)/.base
 	$(BIN)/stackseg demo --output demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist worksteal
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
