@@ -55,7 +55,7 @@ def test_the_bundled_model_is_small_and_says_where_it_comes_from(nuclei: Nuclei)
     spec = nuclei.model.spec
     assert len(nuclei.model.data) < 4e6
     assert (spec.name, spec.stride, spec.receptive_radius) == ("nuclei", 8, 46)
-    assert set(spec.hashes) == {"data", "code", "settings"}
+    assert set(spec.hashes) == {"data", "code", "settings", "init"}
     assert "dsb2018" in spec.trained_on
     card = nuclei.model.path.with_suffix(".md").read_text()
     assert nuclei.model.sha256 in card
@@ -63,21 +63,25 @@ def test_the_bundled_model_is_small_and_says_where_it_comes_from(nuclei: Nuclei)
 
 @pytest.mark.realdata
 def test_hela_foreground_is_found(realdata: Path, nuclei: Nuclei) -> None:
-    """Foreground IoU of at least 0.80 on all frames of hela/01 with truth."""
+    """Floors under IoU and SEG on all frames of hela/01 with truth.
+
+    The model's card gives what it reaches: SEG 0.800; the goal of 0.83 is not reached yet.
+    """
     total = Score()
     for truth in sorted((realdata / "hela" / "01_ST" / "SEG").glob("man_seg*.tif")):
         frame = tifffile.imread(realdata / "hela" / "01" / f"t{truth.stem[-3:]}.tif")
         total += score(nuclei.labels(frame[None]), tifffile.imread(truth), HELA_MARGIN)
-    print({k: round(v, 4) if isinstance(v, float) else v for k, v in total.to_dict().items()})
+    print(f"IoU {total.iou:.4f} SEG {total.seg:.4f} F1 {[round(f, 4) for f in total.f1]}")
     assert total.frames == 47
     assert total.iou >= 0.80
+    assert total.seg >= 0.79
 
 
 @pytest.mark.realdata
 def test_held_back_images_are_segmented(realdata: Path, nuclei: Nuclei) -> None:
     """A floor under F1 at IoU 0.5 on the fifth of dsb2018 held back from training.
 
-    The model's card gives what it reaches, 0.835; the goal is 0.85 and not reached yet.
+    The model's card gives what it reaches, 0.869; the goal is 0.85.
     """
     spec = nuclei.model.spec
     held_back = split_frames(find_pairs(realdata / "dsb2018"), 0.1, 0.2).test
@@ -88,4 +92,4 @@ def test_held_back_images_are_segmented(realdata: Path, nuclei: Nuclei) -> None:
     per_image = float(np.mean([s.f1[0] for s in scores]))
     print({"f1_50 pooled": sum(scores, Score()).f1[0], "f1_50 per image": per_image})
     assert len(held_back) == 95
-    assert per_image >= 0.82
+    assert per_image >= 0.85
