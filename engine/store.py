@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -117,15 +117,35 @@ def decode_shard(shape: ArrayShape, data: bytes) -> NDArray[Any]:
 
     Raises ValueError where `data` is no shard of the array.
     """
+    try:
+        found: NDArray[Any] = _open_shard(shape, data)[...]
+    except Exception as error:  # a codec's own exceptions share no base class
+        raise ValueError(f"not a shard of the array: {error}") from error
+    return found.reshape(_whole(shape))
+
+
+def planes_of(shape: ArrayShape, data: bytes) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
+    """The planes (Y, X) in a shard, each with its index along the axes of `new_shard` before these.
+
+    They are decoded one by one. Raises ValueError as `decode_shard` does.
+    """
+    array = _open_shard(shape, data)
+    for at in np.ndindex(*shape.shard[:-2]):
+        whole = dict(zip(shape.axes, at, strict=False))
+        axes = "TCZ" if "C" in shape.axes else "TZ"
+        try:
+            plane: NDArray[Any] = array[at]
+        except Exception as error:  # a codec's own exceptions share no base class
+            raise ValueError(f"not a shard of the array: {error}") from error
+        yield tuple(whole.get(axis, 0) for axis in axes), plane
+
+
+def _open_shard(shape: ArrayShape, data: bytes) -> Any:
     store = MemoryStore()
     array = _new_array(store, shape, shape.shard)
     key = "/".join(["c", *("0" for _ in shape.axes)])
     sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
-    try:
-        found: NDArray[Any] = array[...]
-    except Exception as error:  # a codec's own exceptions share no base class
-        raise ValueError(f"not a shard of the array: {error}") from error
-    return found.reshape(_whole(shape))
+    return array
 
 
 def _whole(shape: ArrayShape) -> list[int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from engine.arrays import IMAGE, ResultArray, level_layout, sources
@@ -14,8 +14,7 @@ from engine.layout import Block, LabelLayout
 from engine.pyramid import halve_image, halve_labels
 from engine.steps import level_of
 from engine.steps.work import Outcome, Work
-from engine.store import decode_shard, encode_shard, new_shard
-from engine.tiling import Window
+from engine.store import encode_shard, new_shard, planes_of
 
 
 def make_level(work: Work) -> Outcome:
@@ -47,25 +46,22 @@ def _halved(work: Work, array: ResultArray, block: Block, level: int) -> NDArray
     below = level_layout(work.plan.layout, level - 1)
     halve = halve_image if array.kind == IMAGE else halve_labels
     out = new_shard(array.shape(layout))
+    window: tuple[int | slice, ...]
+    n_t, n_z = block.t[1] - block.t[0], block.z[1] - block.z[0]
     for source, rows, columns in sources(below, block):
-        shard = _read(work, array, below, source, level - 1)
-        inside = (..., slice(0, source.y.size), slice(0, source.x.size))
-        n_t, n_z = block.t[1] - block.t[0], block.z[1] - block.z[0]
-        # Plane by plane: what halving needs on its way stays small.
-        for at in np.ndindex(*shard.shape[:-2]):
+        inside = (slice(0, source.y.size), slice(0, source.x.size))
+        # Plane by plane: what is decoded, and what halving needs on its way, stays small.
+        for at, plane in _planes(work, array, below, source, level - 1):
             if at[0] < n_t and at[-1] < n_z:
-                out[(*at, *_window(rows, columns))] = halve(shard[at][inside])
+                window = (*at, rows.as_slice(), columns.as_slice())
+                out[window] = halve(plane[inside])
     return out
 
 
-def _window(rows: Window, columns: Window) -> tuple[slice, slice]:
-    return rows.as_slice(), columns.as_slice()
-
-
-def _read(
+def _planes(
     work: Work, array: ResultArray, below: LabelLayout, source: Block, level: int
-) -> NDArray[Any]:
-    """A shard of the level below, if it is what its record tells; else its record is taken back."""
+) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
+    """Planes of a shard of the level below; where it is not what its record tells, that goes."""
     plan, folder = work.plan, work.folder
     path = shards(folder, plan, source, level)[array.kind]
     try:
@@ -73,6 +69,6 @@ def _read(
         told = source_record(folder, plan, source, level).get(array.checksum)
         if hashlib.sha256(data).hexdigest() != told:
             raise ValueError("its SHA-256 differs")
-        return decode_shard(array.shape(below), data)
+        yield from planes_of(array.shape(below), data)
     except (OSError, ValueError) as error:
         folder.take_back([source_place(folder, plan, source, level)], f"{path}: {error}")

@@ -33,7 +33,7 @@ def test_bundled_models_open() -> None:
         model = open_model(name)
         assert model.spec.name == name
         assert len(model.data) < 4 * 2**20
-        assert set(model.spec.hashes) == {"data", "code", "settings"}
+        assert set(model.spec.hashes) >= {"data", "code", "settings"}
         assert model.path.with_suffix(".md").is_file()  # its card
 
 

@@ -327,7 +327,8 @@ def test_a_value_of_an_object(whole: Path, tmp_path: Path, at: int, column: str)
     output = damaged(whole, tmp_path)
     path = output / "objects.parquet"
     known = pq.read_table(path).to_pylist()[at][column]
-    value = not known if isinstance(known, bool) else known + 1
+    value: Any = "another" if isinstance(known, str) else known + 1
+    value = not known if isinstance(known, bool) else value
     row = rewrite(path, lambda rows: changed(rows, at, column, value))
     assert (
         f"objects.parquet: stack stack, t={row['t']}: the row of object {row['label']} is not as "
