@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,11 +145,6 @@ def sources(below: LabelLayout, block: Block) -> Iterator[tuple[Block, Window, W
 
 def _halved(source: Window, block: Window) -> Window:
     return Window(source.start // 2 - block.start, -(-source.stop // 2) - block.start)
-
-
-def shard_of(store: Path, array: ResultArray, layout: LabelLayout, block: Block) -> Path:
-    """Where a block's shard of level 0 lies; `store` is NAME.zarr."""
-    return store / array.key(layout, block)
 
 
 def arrays_from(content: list[dict[str, Any]]) -> tuple[ResultArray, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from engine.arrays import level_layout, sources
-from engine.layout import Block
+from engine.arrays import ResultArray, level_layout, sources
+from engine.layout import Block, LabelLayout
 from engine.plan import StackPlan
 from engine.records import JobFolder
 
@@ -28,7 +28,7 @@ def block_record(folder: JobFolder, plan: StackPlan, block: Block) -> dict[str, 
 
     A record that cannot be read, or whose shards or objects are gone, commits nothing.
     """
-    content = folder.read_json(folder.place("records", plan.name, block.index))
+    content = folder.read_json(record_place(folder, plan.name, block.index))
     if content is None or not _is_whole(folder, plan, block, content):
         return None
     if "frames" in content:  # a block of whole frames has its measures
@@ -43,34 +43,44 @@ def level_record(
     folder: JobFolder, plan: StackPlan, block: Block, level: int
 ) -> dict[str, Any] | None:
     """The record of a block of a level; None where it was made of anything but what is below."""
-    content = folder.read_json(folder.place(f"levels/{level}", plan.name, block.index))
+    content = folder.read_json(record_place(folder, plan.name, block.index, level))
     if content is None or not _is_whole(folder, plan, block, content, level):
         return None
     return content if content.get("made_of") == made_of(folder, plan, block, level) else None
 
 
-def made_of(folder: JobFolder, plan: StackPlan, block: Block, level: int) -> str:
+def record_place(folder: JobFolder, stack: str, index: int, level: int = 0) -> Path:
+    """Where the record of a block of a level lies."""
+    return folder.place(f"levels/{level}" if level else "records", stack, index)
+
+
+class Leveled(Protocol):
+    """A stack whose levels are made: as planned, or as `verify` sees it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def layout(self) -> LabelLayout:
+        """Layout of level 0."""
+
+    @property
+    def arrays(self) -> tuple[ResultArray, ...]:
+        """Its arrays."""
+
+
+def made_of(folder: JobFolder, stack: Leveled, block: Block, level: int) -> str:
     """Hash over the checksums of all shards below a block of a level; "" where one has none."""
     digest = hashlib.sha256()
-    for source, _, _ in sources(level_layout(plan.layout, level - 1), block):
-        record = source_record(folder, plan, source, level - 1)
-        for array in plan.arrays:
+    for source, _, _ in sources(level_layout(stack.layout, level - 1), block):
+        record = folder.read_json(record_place(folder, stack.name, source.index, level - 1)) or {}
+        for array in stack.arrays:
             if level < array.levels:
                 if not isinstance(told := record.get(array.checksum), str):
                     return ""
                 digest.update(f"{array.kind} {source.index} {told}\n".encode())
     return digest.hexdigest()
-
-
-def source_place(folder: JobFolder, plan: StackPlan, source: Block, level: int) -> Path:
-    """Where the record of a block lies that the next level is made of."""
-    kind = f"levels/{level}" if level else "records"
-    return folder.place(kind, plan.name, source.index)
-
-
-def source_record(folder: JobFolder, plan: StackPlan, source: Block, level: int) -> dict[str, Any]:
-    """What is recorded of that block; empty where nothing is."""
-    return folder.read_json(source_place(folder, plan, source, level)) or {}
 
 
 def _is_whole(

@@ -148,7 +148,7 @@ def _lost(job: Prepared, folder: JobFolder) -> str:
             if not (folder.store(stack.name) / key).is_file():
                 return f"{stack.name}.zarr/{key} is gone"
         for step in job.plan.steps:
-            for index in todo(step, stack, folder, job.model.spec):
+            for index in todo(step, stack, folder):
                 return f"{stack.name} lacks what the step {step} made of number {index}"
     return ""
 
@@ -157,7 +157,7 @@ def _missing(job: Prepared, folder: JobFolder) -> str:
     """Blocks that no shard has segmented yet, in words; empty where there are none."""
     parts = []
     for stack in job.plan.stacks:
-        blocks = list(todo("segment", stack, folder, job.model.spec))
+        blocks = list(todo("segment", stack, folder))
         if blocks:
             more = f" and {len(blocks) - 5} more" if len(blocks) > 5 else ""
             listed = ", ".join(map(str, blocks[:5]))

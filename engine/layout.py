@@ -25,7 +25,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,7 @@ GRAIN = 16  # px; chunk sides of a cut frame are multiples of it
 WHOLE = 2048  # px; sides up to this are one chunk
 CHUNK = 1024  # px; chunk side of larger frames that are not cut
 LABEL_TYPES = ("uint32", "uint64")
+CLASS_TYPE = "uint8"
 
 Sizes = tuple[int, int, int, int]  # along T, Z, Y, X
 
@@ -116,7 +117,12 @@ class LabelLayout:
     @property
     def gives_instances(self) -> bool:
         """Whether labels are instance ids; else they are a class map."""
-        return self.dtype != "uint8"
+        return self.dtype != CLASS_TYPE
+
+    def of_kind(self, *, instances: bool) -> LabelLayout:
+        """The same blocks for labels of instances, or for a class map."""
+        most = max_objects(self.sizes, connect_z=self.connect_z)
+        return replace(self, dtype=label_type(most) if instances else CLASS_TYPE)
 
     @property
     def n_frames(self) -> int:
@@ -193,10 +199,6 @@ class LabelLayout:
         """All blocks in order."""
         return (self.block(index) for index in range(self.n_blocks))
 
-    def shard_key(self, block: Block) -> str:
-        """Key of the block's shard below the array, in Zarr's default encoding."""
-        return "/".join(["c", *(str(i) for i in self._along(self.position(block.index)))])
-
     # -- canvases -----------------------------------------------------------------------------
 
     @property
@@ -260,9 +262,8 @@ def make_layout(
         fit = min(max(BLOCK_PIXELS // (height * width), 1), MAX_BLOCK_FRAMES)
         frames = (1, fit) if fit < z else (min(fit // z, t), z)
         block = (*frames, height, width)
-    most = max_objects(sizes, connect_z=connect_z)
-    dtype = label_type(most) if instances else "uint8"
-    return LabelLayout(axes, shape, dtype, *first, block, chunk, connect_z)
+    layout = LabelLayout(axes, shape, CLASS_TYPE, *first, block, chunk, connect_z)
+    return layout.of_kind(instances=instances)
 
 
 def layout_from(content: dict[str, Any]) -> LabelLayout:

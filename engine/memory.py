@@ -18,13 +18,14 @@ from engine.errors import UsageError
 from engine.graph.memory import activation_bytes
 from engine.layout import LabelLayout
 from engine.model_file import ModelFile
+from engine.resources import parse_memory
 from engine.rules import Rules
 from engine.stacks.base import StackInfo
 from engine.stacks.windows import window_shape
 from engine.tiling import FrameTiling, Window, round_up
 
 MB = 2**20
-BASE = 320 * MB  # interpreter, NumPy, Dask, Zarr, Arrow, ONNX Runtime, one tiny job (measured)
+BASE = 335 * MB  # interpreter, NumPy, Dask, Zarr, Arrow, ONNX Runtime, one tiny job (measured)
 FILE_COPIES = 3  # the file as read, the parsed graph, and its copy for shape inference
 SESSION_COPIES = 2  # a session's weights, and their prepacked form; one session per pixel type
 PIECE_PIXELS = 256  # px for each object and plane: what a row of blocks is planned for
@@ -40,6 +41,11 @@ Planned = tuple[StackInfo, LabelLayout, Rules, tuple[ResultArray, ...]]
 ENCODED = {LABELS: 1 / 4, PROBABILITY: 1 / 2, IMAGE: 1.0}
 USABLE = 0.8  # of the memory there is: the page cache and other processes want some too
 TILES = (4096, 2048, 1024, 512, 256, 128)  # px, tried from the largest
+
+
+def allowed_bytes(limit: str | None, there_is: int) -> int:
+    """What a job may use: its `limit`, as "8GB", else most of what there is, in bytes."""
+    return parse_memory(limit) if limit else int(there_is * USABLE)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from engine.errors import ModelError
 METADATA_KEY = "stackseg"
 IMAGE, STATISTICS, PROBABILITIES = "image", "statistics", "probabilities"
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a model, and of an image of labels: names of files
+
 PixelType = Literal["uint8", "uint16", "int16", "float32"]
 
 
@@ -72,7 +74,7 @@ class ModelSpec(_Frozen):
     """Everything about a model that the graph itself does not say."""
 
     spec_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     description: str = ""
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
     classes: Annotated[tuple[ClassSpec, ...], Field(min_length=2)]  # background first

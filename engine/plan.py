@@ -10,18 +10,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, arrays_of
 from engine.channels import choose_channels
 from engine.errors import OutputError, StackError, UsageError
 from engine.layout import Block, LabelLayout, make_layout
-from engine.memory import USABLE, MemoryEstimate, choose_tiling
+from engine.memory import MemoryEstimate, allowed_bytes, choose_tiling
 from engine.model import ModelSpec
 from engine.model_file import ModelFile
 from engine.naming import distinct_names
-from engine.resources import parse_memory
 from engine.rules import Rules, check_rules, check_uncut, resolve_rules
 from engine.settings import JobSettings
 from engine.stacks.base import StackInfo
@@ -54,6 +55,28 @@ class StackPlan:
     def all_channels(self) -> range:
         """Every channel of the stack: all are read, and measured."""
         return range(self.info.size("C"))
+
+    @property
+    def labels(self) -> ResultArray:
+        """The array of its labels."""
+        return self.arrays[0]
+
+    @property
+    def beside(self) -> tuple[ResultArray, ...]:
+        """What is kept beside the labels."""
+        return self.arrays[1:]
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether the stack itself is read, and not what an earlier job kept of it."""
+        return not any(array.kind == IMAGE for array in self.kept)
+
+    def seen_by_model(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The channels that feed the model, out of all, (C, Y, X); a view where it takes all."""
+        if self.channels == tuple(self.all_channels):
+            return pixels
+        taken: NDArray[Any] = pixels[list(self.channels)]
+        return taken
 
     @property
     def waste(self) -> float:
@@ -135,7 +158,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         halo=halo,
         workers=settings.workers,
         cores=cores,
-        allowed=parse_memory(settings.memory) if settings.memory else int(memory_bytes * USABLE),
+        allowed=allowed_bytes(settings.memory, memory_bytes),
     )
     stacks = tuple(
         StackPlan(

@@ -97,17 +97,12 @@ def open_planes(where: Path) -> Planes:
     axes = "".join(name.upper() for name in image.names)
     if any(level.ndim != len(axes) for level in levels) or not axes.endswith("YX"):
         raise StackError(f"{where}: has the axes {axes}, which do not fit its arrays")
-    first = first_plane(attributes)
-    return Planes(where, axes, levels, first, image.pixel_size_um, image.time_step_s)
+    return Planes(where, axes, levels, first_plane(scales), image.pixel_size_um, image.time_step_s)
 
 
-def first_plane(attributes: Mapping[str, Any]) -> Number:
-    """(t, z) of an image's first plane: the translation over the step between two planes."""
-    scales = attributes["multiscales"][0]
-    names = [axis["name"] for axis in scales["axes"]]
-    told = {t["type"]: t[t["type"]] for t in scales["datasets"][0]["coordinateTransformations"]}
-    shift, step = told.get("translation", [0] * len(names)), told.get("scale", [1] * len(names))
-    at = {n: round(s / (size or 1)) for n, s, size in zip(names, shift, step, strict=True)}
+def first_plane(scales: Mapping[str, Any]) -> Number:
+    """(t, z) of the first plane of an image, from its `multiscales`."""
+    at = ngff.first_indices([axis["name"] for axis in scales["axes"]], scales["datasets"][0])
     return at.get("t", 0), at.get("z", 0)
 
 

@@ -108,13 +108,12 @@ def identity(job: Prepared) -> dict[str, Any]:
         "model": job.model.sha256,
         "runtime": job.site.runtime,
         "connect": job.settings.connect,
-        "labels": job.plan.stacks[0].arrays[0].group,
+        "labels": job.plan.stacks[0].labels.group,
         **({"relabels": job.relabels} if job.relabels else {}),
         "stacks": {
             stack.name: {
                 "path": stack.path,
                 "content": stack.info.identity,
-                "given_axes": stack.axes,
                 "axes": stack.info.axes,
                 "pixel_size_um": stack.info.pixel_size_um,
                 "time_step_s": stack.info.time_step_s,

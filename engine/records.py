@@ -213,6 +213,14 @@ def added_jobs(root: Path) -> list[Path]:
     return sorted(path.parents[1] for path in found)
 
 
+def read_checked(path: Path, sha256: object) -> bytes:
+    """A file whose checksum is on record; ValueError where it is another, OSError where gone."""
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError("its SHA-256 differs")
+    return data
+
+
 def _absolute(text: str) -> str:
     """An input as it can be found from any folder; a list keeps its @."""
     at, path = ("@", text[1:]) if text.startswith("@") else ("", text)

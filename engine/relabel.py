@@ -21,16 +21,16 @@ from engine.arrays import IMAGE, PROBABILITY, ResultArray, arrays_from, arrays_o
 from engine.errors import OutputError, StackError, UsageError
 from engine.interrupts import INTERRUPTED
 from engine.job import run_prepared
-from engine.layout import LabelLayout, label_type, layout_from, max_objects
-from engine.memory import USABLE, Stored, choose_workers
-from engine.model import ModelSpec
+from engine.layout import layout_from
+from engine.memory import Stored, allowed_bytes, choose_workers
+from engine.model import NAME, ModelSpec
 from engine.model_file import model_without_graph
 from engine.plan import Plan, StackPlan, predicted_disk
 from engine.prepare import Prepared
 from engine.progress import Progress, SilentProgress
 from engine.records import RELABELLED, JobFolder
 from engine.report import files as report
-from engine.resources import local_site, parse_memory
+from engine.resources import local_site
 from engine.rules import check_rules, check_uncut, resolve_rules
 from engine.run import JobSummary
 from engine.settings import JobSettings, job_settings
@@ -38,8 +38,6 @@ from engine.stacks.base import StackInfo
 from engine.stacks.open import open_stack
 from engine.store import LABEL_LIST, label_list
 from engine.tiling import FrameTiling
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def relabel(
@@ -61,7 +59,7 @@ def relabel(
     job = _prepare(result, name, options)
     folder = JobFolder(job.settings.output, result)
     for stack in job.plan.stacks:
-        group = folder.store(stack.name) / stack.arrays[0].group
+        group = folder.store(stack.name) / stack.labels.group
         if group.exists() and folder.identity() is None:
             raise OutputError(f"{group}: is there already; give another --name")
     with ExitStack() as stack_of_things:
@@ -83,7 +81,7 @@ def _list(folder: JobFolder, path: Path, name: str) -> None:
 
 
 def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores")
     source = JobFolder(result)
     known = source.identity()
@@ -104,7 +102,7 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
     stored = [
         Stored(one.info, one.layout, one.tiling, one.rules, one.arrays, one.kept) for one in stacks
     ]
-    allowed = parse_memory(settings.memory) if settings.memory else int(site.memory_bytes * USABLE)
+    allowed = allowed_bytes(settings.memory, site.memory_bytes)
     workers, memory = choose_workers(stored, settings.workers, site.cores, allowed)
     plan = Plan(
         stacks=stacks,
@@ -158,12 +156,12 @@ def _plan_stack(
         raise OutputError(
             f"{source.root}: kept no probabilities; run stackseg segment with --keep probability"
         )
-    info = _info(identity, told, kept)
+    info = _info(identity, told, kept, settings.axes)
     layout = layout_from(identity["layout"])
     rules = resolve_rules(settings, spec, info)
     if layout.is_cut:
         check_uncut(rules, info)
-    layout = replace(layout, dtype=_label_type(layout) if rules.gives_instances else "uint8")
+    layout = layout.of_kind(instances=rules.gives_instances)
     height, width = layout.sizes[2:]
     return StackPlan(
         name=told["name"],
@@ -181,12 +179,8 @@ def _plan_stack(
     )
 
 
-def _label_type(layout: LabelLayout) -> str:
-    return label_type(max_objects(layout.sizes, connect_z=layout.connect_z))
-
-
 def _info(
-    identity: dict[str, Any], told: dict[str, Any], kept: tuple[ResultArray, ...]
+    identity: dict[str, Any], told: dict[str, Any], kept: tuple[ResultArray, ...], axes: str | None
 ) -> StackInfo:
     """What the stack is: as recorded where its pixels were kept, else of the input, unchanged."""
     if any(array.kind == IMAGE for array in kept):
@@ -198,7 +192,7 @@ def _info(
             identity=identity["content"],
         )  # fmt: skip
     try:
-        with open_stack(identity["path"], identity.get("given_axes")) as stack:
+        with open_stack(identity["path"], axes) as stack:
             info = stack.info
     except StackError as error:
         raise OutputError(

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from engine import __version__, retry
-from engine.arrays import IMAGE
 from engine.committed import block_record
 from engine.errors import JobStopped, OutputError
 from engine.executors import Executor
@@ -92,10 +91,9 @@ class Run:
                 folder.forget_stop(self.context.stop)
             if not stopped:
                 for stack in job.plan.stacks:
-                    if any(array.kind == IMAGE for array in stack.kept):
-                        continue  # nothing was read of the input
-                    # Pixels that were written over meanwhile raise no error when they are read.
-                    check_unchanged(stack)
+                    if stack.reads_input:
+                        # Pixels that were written over meanwhile raise no error when read.
+                        check_unchanged(stack)
             self.told.seconds += time.perf_counter() - begin
             ended = report.write(folder, job, self.told) if complete and not stopped else None
         except OutputError as error:
@@ -116,7 +114,7 @@ class Run:
             }  # fmt: skip
             for block, frames in again.items():
                 yield Task(self.context, stack, step, block, only=frames)
-            for index in todo(step, stack, self.folder, self.job.model.spec, is_mine):
+            for index in todo(step, stack, self.folder, is_mine):
                 if index not in again:
                     yield Task(self.context, stack, step, index)
 
@@ -133,9 +131,8 @@ class Run:
             first += stack.layout.n_blocks
 
     def _is_left(self, steps: tuple[str, ...]) -> bool:
-        spec = self.job.model.spec
         return bool(self._again) or any(
-            any(True for _ in todo(step, stack, self.folder, spec, is_mine))
+            any(True for _ in todo(step, stack, self.folder, is_mine))
             for step in steps
             for stack, is_mine in self._shares()
         )
@@ -219,5 +216,5 @@ def summarise(
 def _result(job: Prepared, stack: StackPlan) -> str:
     """Where a stack's labels are: its store, or the label image that was added to one."""
     if job.stores:
-        return str(job.stores / f"{stack.name}.zarr" / stack.arrays[0].group)
+        return str(job.stores / f"{stack.name}.zarr" / stack.labels.group)
     return str(job.settings.output / f"{stack.name}.zarr")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arrays import IMAGE, PROBABILITY
+from engine.arrays import IMAGE, PROBABILITY, ResultArray
+from engine.committed import record_place
 from engine.errors import JobStopped
 from engine.layout import Block
 from engine.plan import StackPlan
 from engine.probability import from_8_bit
-from engine.records import JobFolder
+from engine.records import JobFolder, read_checked
 from engine.store import decode_shard
 
 
@@ -25,12 +25,12 @@ class StoredBlock:
         """Raises JobStopped where anything is not what the earlier job recorded."""
         self._block = block
         folder = JobFolder(Path(plan.source))
-        place = folder.place("records", plan.name, block.index)
+        place = record_place(folder, plan.name, block.index)
         record = folder.read_json(place)
         if record is None:
             raise _damaged(place, "is gone or cannot be read")
         self._shards = {
-            array.kind: _read(folder, plan, block, record, array.kind)
+            array.kind: _read(folder, plan, block, record, array)
             for array in plan.kept
             if array.kind in (PROBABILITY, IMAGE)
         }
@@ -47,6 +47,11 @@ class StoredBlock:
         """What is on record of a frame."""
         row: dict[str, Any] = self._rows[t, z]
         return row
+
+    def failure(self, t: int, z: int) -> str:
+        """Why a frame was set aside; "" where it was not."""
+        row = self.row(t, z)
+        return str(row["reason"]) if row["status"] == "failed" else ""
 
     def probability(self, t: int, z: int) -> NDArray[np.float32]:
         """Probabilities of the block's part of a frame, (K, Y, X)."""
@@ -68,17 +73,17 @@ class StoredBlock:
 
 
 def _read(
-    folder: JobFolder, plan: StackPlan, block: Block, record: dict[str, Any], kind: str
+    folder: JobFolder, plan: StackPlan, block: Block, record: dict[str, Any], array: ResultArray
 ) -> NDArray[Any]:
-    array = next(array for array in plan.kept if array.kind == kind)
     path = folder.store(plan.name) / array.key(plan.layout, block)
     try:
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != record.get(array.checksum):
-            raise ValueError("is not what was recorded")
-        return decode_shard(array.shape(plan.layout), data)
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+        return decode_shard(
+            array.shape(plan.layout), read_checked(path, record.get(array.checksum))
+        )
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise _damaged(path, "is not what was recorded") from error
 
 
 def _damaged(path: Path, what: str) -> JobStopped:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 from engine.arrays import LABELS, level_layout
 from engine.committed import block_record, level_record, shards
-from engine.model import ModelSpec
 from engine.plan import StackPlan
 from engine.records import JobFolder
 from engine.steps import level_of
@@ -16,7 +15,6 @@ def todo(
     step: str,
     stack: StackPlan,
     folder: JobFolder,
-    spec: ModelSpec,
     is_mine: Callable[[int], bool] = lambda block: True,
 ) -> Iterator[int]:
     """Numbers of what is to be done at a step: frames, blocks or canvases, in order.
@@ -28,7 +26,7 @@ def todo(
     if not stack.layout.is_stitched:
         blocks = _unfinished(stack, folder) if step == "segment" else iter(())
         return (block for block in blocks if is_mine(block))
-    state = _Stitched(stack, folder, spec, is_mine)
+    state = _Stitched(stack, folder, is_mine)
     return iter(
         {
             "survey": state.frames,
@@ -60,11 +58,10 @@ class _Stitched:
         self,
         stack: StackPlan,
         folder: JobFolder,
-        spec: ModelSpec,
         is_mine: Callable[[int], bool],
     ) -> None:
         self._is_mine = is_mine
-        self._stack, self._folder, self._spec = stack, folder, spec
+        self._stack, self._folder = stack, folder
         self._layout = stack.layout
 
     def _there(self, kind: str, index: int, suffix: str = ".json") -> bool:

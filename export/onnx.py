@@ -22,6 +22,7 @@ from engine.intensity import frame_statistics
 from engine.model import (
     IMAGE,
     METADATA_KEY,
+    NAME,
     PROBABILITIES,
     STATISTICS,
     ClassSpec,
@@ -104,7 +105,7 @@ def make_spec(
             f"the graph has stride {field.stride} and receptive radius {field.radius}, but the "
             f"architecture {network.stride} and {network.receptive_radius}: the export is wrong"
         )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not re.fullmatch(NAME, name):
         raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores")
     return ModelSpec(
         name=name,

@@ -33,13 +33,9 @@ def settings(frames: str | None, **options: Any) -> JobSettings:
 
 def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int:
     """Run the job, tell how it goes on stderr and what it made on stdout; the exit status."""
-    if quiet:
-        logging.getLogger("stackseg").setLevel(logging.WARNING)
-    progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
     if json_log is not None:
         _check_log(json_log, settings)
-        progress = JsonProgress(json_log, progress)
-    summary = run_job(settings, progress)
+    summary = run_job(settings, _progress(quiet, json_log))
     _tell(summary, settings.output)
     return summary.exit_status
 
@@ -49,8 +45,7 @@ def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
     from engine.commands.telling import counted
     from engine.pictures.sample import FIELDS, FOLDER, sample
 
-    if quiet:
-        logging.getLogger("stackseg").setLevel(logging.WARNING)
+    _hush(quiet)
     with counted("sample") as progress:
         samples, refused = sample(settings, count, None if quiet else progress)
     for reason in refused:
@@ -70,10 +65,7 @@ def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
 
 def merge(output: Path, *, quiet: bool) -> int:
     """Complete a job that shards have done; the exit status."""
-    if quiet:
-        logging.getLogger("stackseg").setLevel(logging.WARNING)
-    progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
-    summary = merge_job(JobFolder(output), progress)
+    summary = merge_job(JobFolder(output), _progress(quiet))
     _tell(summary, output)
     return summary.exit_status
 
@@ -82,14 +74,20 @@ def relabel(result: Path, name: str, *, quiet: bool, json_log: Path | None, **op
     """Label a result anew, tell how it goes and what it made; the exit status."""
     from engine.relabel import relabel as relabel_job
 
-    if quiet:
-        logging.getLogger("stackseg").setLevel(logging.WARNING)
-    progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
-    if json_log is not None:
-        progress = JsonProgress(json_log, progress)
-    summary = relabel_job(result, name, progress, **options)
+    summary = relabel_job(result, name, _progress(quiet, json_log), **options)
     _tell(summary, result / RELABELLED / name)
     return summary.exit_status
+
+
+def _progress(quiet: bool, json_log: Path | None = None) -> Progress:
+    _hush(quiet)
+    progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
+    return progress if json_log is None else JsonProgress(json_log, progress)
+
+
+def _hush(quiet: bool) -> None:
+    if quiet:
+        logging.getLogger("stackseg").setLevel(logging.WARNING)
 
 
 def _check_log(path: Path, settings: JobSettings) -> None:
@@ -151,7 +149,7 @@ def _needs(plan: Plan) -> list[str]:
         f"workers   {plan.workers} blocks in flight, {plan.threads} threads each",
         f"memory    {memory.peak / MB:,.0f} MB: {(memory.base + memory.model) / MB:,.0f} MB and "
         f"{memory.per_worker / MB:,.0f} MB for each block in flight",
-        f"disk      about {plan.disk_bytes / MB:,.1f} MB of compressed labels",
+        f"disk      about {plan.disk_bytes / MB:,.1f} MB, compressed",
     ]
 
 

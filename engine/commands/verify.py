@@ -36,11 +36,11 @@ def verify(output: Path, as_json: bool) -> int:
         problems = [one for verdict in verdicts.values() for one in verdict.problems.to_list()]
         click.echo(json.dumps(problems, indent=2))
     for root, verdict in verdicts.items():
-        _tell(root, verdict, lines=not as_json)
+        _tell(root, verdict, lines=not as_json, several=len(roots) > 1)
     return max(verdict.exit_status for verdict in verdicts.values())
 
 
-def _tell(root: Path, verdict: Verdict, *, lines: bool) -> None:
+def _tell(root: Path, verdict: Verdict, *, lines: bool, several: bool) -> None:
     for line in verdict.problems.lines() if lines else ():
         click.echo(line)
     for line in verdict.leftovers:
@@ -54,5 +54,5 @@ def _tell(root: Path, verdict: Verdict, *, lines: bool) -> None:
             err=True,
         )
     elif lines:
-        where = f"{root}: " if root.parent.name == "relabelled" else ""
+        where = f"{root}: " if several else ""
         click.echo(f"{where}{verdict.counts()}: all as recorded")

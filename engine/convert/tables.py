@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import StackError
-
-ROWS = 8192
+from engine.tables import ROWS
 
 
 def write_csv(path: Path, table: Path, stacks: Collection[str]) -> None:

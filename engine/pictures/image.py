@@ -61,14 +61,13 @@ def open_image(
 
 def _kept(result: ResultStack, files: ExitStack) -> tuple[list[Stack], Number]:
     """The levels of the image in the store itself."""
-    attributes = ome_attributes(result.store)
-    scales = attributes["multiscales"][0]
+    scales = ome_attributes(result.store)["multiscales"][0]
     axes = "".join(axis["name"].upper() for axis in scales["axes"])
     levels = [files.enter_context(open_stack(str(result.store)))]
     for dataset in scales["datasets"][1:]:
         path = result.store / str(dataset["path"])
         levels.append(files.enter_context(open_stack(str(path), axes)))
-    return levels, first_plane(attributes)
+    return levels, first_plane(scales)
 
 
 def _original(result: ResultStack) -> Stack:

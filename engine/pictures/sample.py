@@ -212,7 +212,7 @@ def _statistics(work: Work, number: Number) -> NDArray[np.float32]:
     def windows() -> Iterator[NDArray[Any]]:
         for rows, columns in windows_of(plan.info):
             pixels = stack.read_window(*number, plan.all_channels, rows, columns)
-            yield pixels[list(plan.channels)]
+            yield plan.seen_by_model(pixels)
 
     return windowed_statistics(windows, work.model.spec.normalisation)
 

@@ -12,6 +12,7 @@ import zarr
 from engine.errors import StackError, UsageError
 from engine.score.classes import LabelClass
 from engine.score.frames import LabelFrames, array_frames
+from engine.stacks.ngff import first_indices
 
 USUAL_AXES = {2: "YX", 3: "TYX", 4: "TZYX", 5: "TCZYX"}  # of arrays that name none
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -29,7 +30,8 @@ def open_zarr(path: Path, class_map: bool = False) -> LabelFrames:
         return array_frames(path, node, _named_axes(node) or USUAL_AXES.get(node.ndim, ""))
     ome = _ome(node)
     if "labels" in node and isinstance(node["labels"], zarr.Group):
-        return open_zarr(path / "labels" / _label_image(path, node["labels"], class_map))
+        own = _made_with(node).get("model", "")
+        return open_zarr(path / "labels" / _label_image(path, node["labels"], class_map, own))
     if "labels" in ome:
         return open_zarr(path / _label_image(path, node, class_map))
     if "multiscales" not in ome:
@@ -40,7 +42,8 @@ def open_zarr(path: Path, class_map: bool = False) -> LabelFrames:
     array = node[dataset["path"]]
     if not isinstance(array, zarr.Array):
         raise StackError(f"{path}: its level {dataset['path']} is not an array")
-    frames = array_frames(path, array, axes, _first_frames(axes, dataset))
+    first = {axis.upper(): n for axis, n in first_indices(axes, dataset).items()}
+    frames = array_frames(path, array, axes, first)
     return replace(frames, classes=_classes(ome, array))
 
 
@@ -59,26 +62,23 @@ def _ome(group: zarr.Group) -> Mapping[str, Any]:
     return ome
 
 
-def _label_image(path: Path, labels: zarr.Group, class_map: bool) -> str:
-    """The one label image of a result, or that of objects or classes where it has both."""
+def _made_with(group: zarr.Group) -> Mapping[str, Any]:
+    """What a result says of the job that made it; nothing of a Zarr that is none."""
+    told: Any = group.attrs.asdict().get("stackseg")
+    return told if isinstance(told, dict) else {}
+
+
+def _label_image(path: Path, labels: zarr.Group, class_map: bool, own: str = "") -> str:
+    """The one label image; of several a result's `own`, or that of its objects or classes."""
     names = sorted(_ome(labels).get("labels") or labels.group_keys())
+    # Those that `stackseg relabel` added have to be asked for.
+    names = [n for n in names if n in (own, f"{own}-objects")] or names
     objects = [n for n in names if n.endswith("-objects")]
     names = ([n for n in names if n not in objects] if class_map else objects) or names
     if len(names) != 1:
         listed = ", ".join(names) or "none"
         raise UsageError(f"{path}: needs one label image, has {listed}; name PATH/labels/NAME")
     return str(names[0])
-
-
-def _first_frames(axes: str, dataset: Mapping[str, Any]) -> dict[str, int]:
-    """Number of the first frame by axis: the translation over the step between two frames."""
-    steps = {t["type"]: t for t in dataset.get("coordinateTransformations", ())}
-    translation = steps.get("translation", {}).get("translation", [0] * len(axes))
-    scale = steps.get("scale", {}).get("scale", [1] * len(axes))
-    return {
-        axis.upper(): round(shift / (step or 1))
-        for axis, shift, step in zip(axes, translation, scale, strict=True)
-    }
 
 
 def _classes(ome: Mapping[str, Any], array: zarr.Array[Any]) -> tuple[LabelClass, ...]:

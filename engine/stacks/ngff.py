@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,14 @@ def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
         raise _invalid(path, error) from error
     sizes, step = _calibration(names, units, scale)
     return Image(array, names, sizes, step, _channel_names(attributes))
+
+
+def first_indices(axes: Sequence[str], dataset: Mapping[str, Any]) -> dict[str, int]:
+    """Number of the first frame along each axis: the translation over the step between two."""
+    told = {one["type"]: one for one in dataset.get("coordinateTransformations", ())}
+    shift = told.get("translation", {}).get("translation", [0] * len(axes))
+    step = told.get("scale", {}).get("scale", [1] * len(axes))
+    return {a: round(s / (size or 1)) for a, s, size in zip(axes, shift, step, strict=True)}
 
 
 def _inside(where: Path, name: str) -> Path:

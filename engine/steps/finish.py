@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arrays import IMAGE, LABELS, PROBABILITY
+from engine.arrays import LABELS
+from engine.committed import record_place
 from engine.labels.components import bands
-from engine.steps.shards import own, put_shards
+from engine.records import read_checked
+from engine.steps.shards import put_shards
 from engine.steps.work import Outcome, Work
 from engine.store import decode_shard, encode_shard, load_array, new_shard, provisional
 
@@ -24,18 +25,16 @@ def finish_block(work: Work) -> Outcome:
         path = folder.place("work/labels", plan.name, block.index, ".shard")
         part = folder.place("work/parts", plan.name, block.index)
         try:
-            data = path.read_bytes()
             told = folder.read_json(part) or {}
-            if hashlib.sha256(data).hexdigest() != told["labels_sha256"]:
-                raise ValueError("its SHA-256 differs")
-            kept = {a.checksum: told[a.checksum] for a in own(plan.arrays, IMAGE, PROBABILITY)}
-            labels = decode_shard(provisional(plan.arrays[0]).shape(layout), data)
+            data = read_checked(path, told["labels_sha256"])
+            kept = {array.checksum: told[array.checksum] for array in plan.beside}
+            labels = decode_shard(provisional(plan.labels).shape(layout), data)
             if plan.rules.gives_instances:
                 path = folder.place("work/maps", plan.name, block.index, ".npy")
                 final = load_array(path.read_bytes())
         except (OSError, ValueError, LookupError) as error:
             folder.take_back([path] if path.suffix == ".npy" else [path, part], error)
-    shard = new_shard(plan.arrays[0].shape(layout))
+    shard = new_shard(plan.labels.shape(layout))
     with work.watch.stage("labels"):
         if plan.rules.gives_instances:
             for out, band in zip(bands(_rows(shard)), bands(_rows(labels)), strict=True):
@@ -50,12 +49,12 @@ def finish_block(work: Work) -> Outcome:
                     at = (t - block.t[0], z - block.z[0])
                     shard[at] = labels[at]
     with work.watch.stage("write"):
-        encoded = {LABELS: encode_shard(plan.arrays[0].shape(layout), shard)}
+        encoded = {LABELS: encode_shard(plan.labels.shape(layout), shard)}
         work.check_identity()
         checksums = put_shards(folder, plan, block, encoded)
     work.put_timings()
     record = {"block": block.index, **checksums, **kept}
-    folder.put_json(folder.place("records", plan.name, block.index), record)
+    folder.put_json(record_place(folder, plan.name, block.index), record)
     return Outcome(plan.name, work.task.step, block.index, seconds=work.watch.seconds)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engine.arrays import IMAGE, ResultArray, level_layout, sources
-from engine.committed import made_of, shards, source_place, source_record
+from engine.committed import made_of, record_place, shards
 from engine.layout import Block, LabelLayout
 from engine.pyramid import halve_image, halve_labels
+from engine.records import read_checked
 from engine.steps import level_of
 from engine.steps.work import Outcome, Work
 from engine.store import encode_shard, new_shard, planes_of
@@ -36,7 +37,7 @@ def make_level(work: Work) -> Outcome:
         checksums[array.checksum] = hashlib.sha256(encoded).hexdigest()
     work.put_timings()
     record = {"block": block.index, "made_of": basis, **checksums}
-    folder.put_json(folder.place(f"levels/{level}", plan.name, block.index), record)
+    folder.put_json(record_place(folder, plan.name, block.index, level), record)
     return Outcome(plan.name, work.task.step, block.index, seconds=work.watch.seconds)
 
 
@@ -64,11 +65,9 @@ def _planes(
     """Planes of a shard of the level below; where it is not what its record tells, that goes."""
     plan, folder = work.plan, work.folder
     path = shards(folder, plan, source, level)[array.kind]
+    record = record_place(folder, plan.name, source.index, level)
     try:
-        data = path.read_bytes()
-        told = source_record(folder, plan, source, level).get(array.checksum)
-        if hashlib.sha256(data).hexdigest() != told:
-            raise ValueError("its SHA-256 differs")
+        data = read_checked(path, (folder.read_json(record) or {}).get(array.checksum))
         yield from planes_of(array.shape(below), data)
     except (OSError, ValueError) as error:
-        folder.take_back([source_place(folder, plan, source, level)], f"{path}: {error}")
+        folder.take_back([record], f"{path}: {error}")

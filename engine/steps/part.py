@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arrays import IMAGE, PROBABILITY
+from engine.committed import record_place
 from engine.errors import FrameError
 from engine.hull import RowEnds, convex_areas
 from engine.labels.components import bands, first_pixels, label_areas, label_part
@@ -27,7 +27,7 @@ from engine.layout import Block, LabelLayout
 from engine.measure import ClassSums, total_intensity
 from engine.objects import ObjectSums, piece_sums
 from engine.segment import classify
-from engine.steps.shards import BlockShards, own, put_shards
+from engine.steps.shards import BlockShards, put_shards
 from engine.steps.work import Outcome, Seen, Work
 from engine.store import encode_shard, new_shard, provisional
 
@@ -59,9 +59,9 @@ def segment_part(work: Work) -> Outcome:
     """Do a block's part of its frames and commit that. Safe to repeat: the same bytes again."""
     plan = work.plan
     block = plan.layout.block(work.task.index)
-    shape = provisional(plan.arrays[0]).shape(plan.layout)
+    shape = provisional(plan.labels).shape(plan.layout)
     found = _Found(new_shard(shape), block)
-    kept = BlockShards(plan, block, own(plan.arrays, IMAGE, PROBABILITY))
+    kept = BlockShards(plan, block, plan.beside)
     for t in range(*block.t):
         _add_time_point(work, block, t, found, kept)
     _commit(work, block, found, kept)
@@ -217,13 +217,13 @@ def _add_classes(
 def _commit(work: Work, block: Block, found: _Found, kept: BlockShards) -> None:
     plan, folder = work.plan, work.folder
     with work.watch.stage("write"):
-        labels = encode_shard(provisional(plan.arrays[0]).shape(plan.layout), found.shard)
+        labels = encode_shard(provisional(plan.labels).shape(plan.layout), found.shard)
         part = _encode(found, plan.layout)
         encoded = kept.encode()
         work.check_identity()
         if encoded:
             # A record of the block speaks of shards that are now put anew.
-            folder.remove(folder.place("records", plan.name, block.index))
+            folder.remove(record_place(folder, plan.name, block.index))
         checksums = put_shards(folder, plan, block, encoded)
         folder.put(folder.place("work/labels", plan.name, block.index, ".shard"), labels)
         folder.put(folder.place("work/parts", plan.name, block.index, ".npz"), part)

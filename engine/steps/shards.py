@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.arrays import IMAGE, PROBABILITY, ResultArray
+from engine.arrays import IMAGE, LABELS, PROBABILITY, ResultArray
 from engine.committed import shards
 from engine.layout import Block
 from engine.plan import StackPlan
@@ -38,9 +38,9 @@ class BlockShards:
             probability = to_8_bit(seen.probability)
             kept[self._at(t, z, channels=several)] = probability if several else probability[0]
 
-    def put_labels(self, t: int, z: int, kind: str, labels: NDArray[Any]) -> None:
+    def put_labels(self, t: int, z: int, labels: NDArray[Any]) -> None:
         """Put a frame's labels, (Y, X)."""
-        self.by_kind[kind][self._at(t, z)] = labels
+        self.by_kind[LABELS][self._at(t, z)] = labels
 
     def take(self, t: int, z: int, others: dict[str, NDArray[Any]]) -> None:
         """Put a frame from other shards of the same block."""
@@ -73,8 +73,3 @@ def put_shards(
         folder.put(places[kind], data)
     checksums = {array.kind: array.checksum for array in plan.arrays}
     return {checksums[k]: hashlib.sha256(data).hexdigest() for k, data in encoded.items()}
-
-
-def own(arrays: Iterable[ResultArray], *kinds: str) -> tuple[ResultArray, ...]:
-    """Those of some kinds."""
-    return tuple(array for array in arrays if array.kind in kinds)

@@ -45,7 +45,7 @@ def _survey(work: Work, t: int, z: int) -> dict[str, Any]:
         for rows, columns in windows_of(plan.info):
             pixels = stack.read_window(t, z, plan.all_channels, rows, columns)
             digests[-1].update(pixels.data)
-            yield pixels[list(plan.channels)]
+            yield plan.seen_by_model(pixels)
 
     statistics = windowed_statistics(windows, work.model.spec.normalisation)
     return {

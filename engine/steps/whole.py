@@ -8,13 +8,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.arrays import LABELS
-from engine.committed import block_record
+from engine.committed import block_record, record_place
 from engine.committed import shards as committed_shards
 from engine.errors import FrameError
 from engine.layout import Block
 from engine.measure import FrameRow
 from engine.objects import ObjectColumns
+from engine.records import read_checked
 from engine.segment import finish_frame
 from engine.steps.shards import BlockShards, put_shards
 from engine.steps.work import Frame, Outcome, Work
@@ -73,7 +73,7 @@ def _segment_frame(
         work.plan.pixel_area_um2,
         work.watch,
     )
-    shards.put_labels(t, z, LABELS, done.labels)
+    shards.put_labels(t, z, done.labels)
     shards.keep(t, z, seen)
     told = {"status": "ok", "sha256": seen.sha256, "missing_chunks": seen.missing_chunks}
     return {**row, **told, **done.row}, done.objects
@@ -92,7 +92,7 @@ def _commit(
         encoded = shards.encode()
         objects = encode_objects(plan.objects_of, parts)
         work.check_identity()
-        record_path = folder.place("records", plan.name, block.index)
+        record_path = record_place(folder, plan.name, block.index)
         if work.task.only:
             # The old record speaks of the old shard: an end in between leaves a block to be done.
             folder.remove(record_path)
@@ -114,15 +114,17 @@ def _earlier(work: Work, block: Block) -> _Kept | None:
     record = block_record(folder, plan, block)
     if record is None:
         return None
-    objects = folder.place("objects", plan.name, block.index, ".parquet").read_bytes()
-    if hashlib.sha256(objects).hexdigest() != record["objects_sha256"]:
-        return None
-    kept: dict[str, NDArray[Any]] = {}
     places = committed_shards(folder, plan, block)
-    for array in plan.arrays:
-        data = places[array.kind].read_bytes()
-        if hashlib.sha256(data).hexdigest() != record[array.checksum]:
-            return None
-        kept[array.kind] = decode_shard(array.shape(plan.layout), data)
+    try:
+        kept = {
+            array.kind: decode_shard(
+                array.shape(plan.layout), read_checked(places[array.kind], record[array.checksum])
+            )
+            for array in plan.arrays
+        }
+        part = folder.place("objects", plan.name, block.index, ".parquet")
+        objects = read_checked(part, record["objects_sha256"])
+    except ValueError:
+        return None
     rows = {(row["t"], row["z"]): row for row in record["frames"]}
     return _Kept(kept, rows, decode_objects(objects))

@@ -89,6 +89,8 @@ class Work:
         `statistics` are the frame's where the block holds less than all of it. Raises FrameError
         where the frame cannot be read or computed, at the second try too.
         """
+        if self.plan.source and (reason := self._stored_block(block).failure(t, z)):
+            raise FrameError(reason)
         for attempt in range(1, ATTEMPTS + 1):
             self.attempts = max(self.attempts, attempt)
             with self.frame(t, z):
@@ -117,19 +119,20 @@ class Work:
 
     def _see_stored(self, t: int, z: int, block: Block) -> Seen:
         """What an earlier job kept of the frame; its pixels from the input if they were not."""
+        stored = self._stored_block(block)
         with self.watch.stage("read"):
-            if self._stored is None or self._stored[0] != block.index:
-                self._stored = None  # let go of before the next is read
-                self._stored = (block.index, StoredBlock(self.plan, block))
-            stored = self._stored[1]
-            row = stored.row(t, z)
-            if row["status"] == "failed":
-                raise FrameError(row["reason"])
-            pixels = stored.pixels(t, z)
+            row, pixels = stored.row(t, z), stored.pixels(t, z)
             if pixels is None:
                 window = (block.y.as_slice(), block.x.as_slice())
                 pixels = stack_of(self.plan).read_window(t, z, self.plan.all_channels, *window)
         return Seen(pixels, stored.probability(t, z), row["sha256"], row["missing_chunks"])
+
+    def _stored_block(self, block: Block) -> StoredBlock:
+        if self._stored is None or self._stored[0] != block.index:
+            self._stored = None  # let go of before the next is read
+            with self.watch.stage("read"):
+                self._stored = (block.index, StoredBlock(self.plan, block))
+        return self._stored[1]
 
     def _see(self, t: int, z: int, block: Block, statistics: NDArray[np.float32] | None) -> Seen:
         context, plan = self.task.context, self.plan
@@ -165,9 +168,7 @@ class Work:
         if pixels.shape != expected:
             raise FrameError(f"has shape {pixels.shape}, and the stack's frames {expected}")
         digest = hashlib.sha256(pixels.data).hexdigest()
-        seen = pixels  # by the network
-        if plan.channels != tuple(plan.all_channels):
-            seen = pixels[list(plan.channels)]
+        seen = plan.seen_by_model(pixels)
         if statistics is None:
             with self.watch.stage("statistics"):
                 statistics = frame_statistics(seen, self.model.spec.normalisation)

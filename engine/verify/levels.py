@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from typing import Any
 
-from engine.arrays import level_layout, sources
+from engine.arrays import level_layout
+from engine.committed import made_of, record_place
 from engine.layout import Block
 from engine.verify.problems import Problem
 from engine.verify.shards import read_shard
@@ -21,7 +20,7 @@ def check_levels(view: StackView, *, has_ended: bool) -> Iterator[Problem]:
 
 
 def _check(view: StackView, block: Block, level: int, *, has_ended: bool) -> Iterator[Problem]:
-    path = view.level_record(block.index, level)
+    path = record_place(view.folder, view.name, block.index, level)
     where = view.of_block(block, level)
 
     def tell(what: str) -> Problem:
@@ -42,20 +41,6 @@ def _check(view: StackView, block: Block, level: int, *, has_ended: bool) -> Ite
         if level < array.levels:
             read_shard(view, block, array, level, record, problems)
     yield from problems
-    below = _made_of(view, block, level)
+    below = made_of(view.folder, view, block, level)
     if record is not None and has_ended and below and record.get("made_of") != below:
         yield tell("the level was made of other labels than those below it")
-
-
-def _made_of(view: StackView, block: Block, level: int) -> str:
-    """What the record should tell, of the records below; "" where one of those is damaged."""
-    digest = hashlib.sha256()
-    for source, _, _ in sources(level_layout(view.layout, level - 1), block):
-        path = view.level_record(source.index, level - 1) if level > 1 else view.record(source)
-        record: dict[str, Any] = view.folder.read_json(path) or {}
-        for array in view.arrays:
-            if level < array.levels:
-                if not isinstance(told := record.get(array.checksum), str):
-                    return ""
-                digest.update(f"{array.kind} {source.index} {told}\n".encode())
-    return digest.hexdigest()

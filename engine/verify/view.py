@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.arrays import LABELS, ResultArray, arrays_from, level_layout
+from engine.committed import record_place
 from engine.layout import Block, LabelLayout, layout_from
 from engine.records import JobFolder
 from engine.verify.problems import Problem
@@ -62,11 +63,7 @@ class StackView:
 
     def record(self, block: Block) -> Path:
         """Where the record of a block lies."""
-        return self.folder.place("records", self.name, block.index)
-
-    def level_record(self, index: int, level: int) -> Path:
-        """Where the record of a block of a level lies."""
-        return self.folder.place(f"levels/{level}", self.name, index)
+        return record_place(self.folder, self.name, block.index)
 
     def relative(self, path: Path) -> str:
         """A path as problems tell it."""

@@ -63,9 +63,8 @@ def test_ten_times_the_frames_take_no_more_memory(tmp_path: Path) -> None:
         peak_of(folder_of(tmp_path / f"{n}", n), model, tmp_path / f"out{n}", "--workers", "2")
         for n in (200, 2000)
     ]
-    # Some 50 blocks go by until the allocator has all that it keeps: 7 % were measured.
     print([f"{peak / MB:.0f} MB" for peak in peaks])
-    assert peaks[1] <= 1.1 * peaks[0]
+    assert peaks[1] <= 1.05 * peaks[0]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from engine.labels.instances import label_instances
 from engine.probability import from_8_bit
 from engine.relabel import relabel
 from engine.rules import Rules
+from engine.score.compare import compare
 from engine.steps.work import Work
 from engine.verify.run import verify_job
 from tests.engine import jobs
@@ -183,6 +184,34 @@ def test_what_cannot_be_labelled_anew_is_told(
     (tmp_path / "stack.tif").unlink()
     with pytest.raises(OutputError, match="--with-image"):
         relabel(kept, "once-more")
+
+
+def test_a_frame_that_was_set_aside_stays_so_without_its_input(
+    tmp_path: Path, threshold_model: Path
+) -> None:
+    """All that is needed was kept: that the input is gone says nothing of the frame."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t, frame in enumerate(jobs.blobs((3, 300, 280))):
+        jobs.write_stack(folder / f"t{t}.tif", frame, axes="YX")
+    with (folder / "t1.tif").open("r+b") as file:
+        file.truncate(2000)
+    settings = jobs.settings(
+        folder, threshold_model, tmp_path / "out", keep="probability", with_image=True
+    )
+    assert run_job(settings).frames_failed == 1
+    shutil.rmtree(folder)
+    done = relabel(tmp_path / "out", "again", threshold=0.6)
+    assert (done.exit_status, done.frames_done, done.frames_failed) == (1, 3, 1)
+    assert not jobs.labels_of(tmp_path / "out", "frames", "again")[1].any()
+
+
+def test_scores_are_of_the_jobs_own_labels_unless_others_are_named(kept: Path) -> None:
+    relabel(kept, "again", threshold=0.6)
+    own, again = (kept / f"stack.zarr/labels/{name}" for name in ("threshold", "again"))
+    for labels in (kept, kept / "stack.zarr", own):
+        assert compare(labels, own).pooled.iou == 1  # type: ignore[union-attr]
+    assert compare(again, own).pooled.iou < 1  # type: ignore[union-attr]
 
 
 def test_on_the_command_line(kept: Path) -> None:

@@ -51,7 +51,8 @@ def test_shards_put_one_by_one_make_the_array(
         expected = np.random.default_rng(seed).integers(0, 200, plan.shape).astype(plan.dtype)
         whole = expected.reshape(plan.sizes)
         target = MemoryStore()
-        shape_of = arrays_of(plan, "labels/m")[0].shape(plan)
+        (labels,) = arrays_of(plan, "labels/m")
+        shape_of = labels.shape(plan)
         array = store._new_array(target, shape_of, plan.shape)
         covered = np.zeros(plan.sizes, int)
         for block in plan.blocks():
@@ -64,7 +65,7 @@ def test_shards_put_one_by_one_make_the_array(
             encoded = store.encode_shard(shape_of, shard)
             assert np.array_equal(store.decode_shard(shape_of, encoded), shard)
             data = default_buffer_prototype().buffer.from_bytes(encoded)
-            sync(target.set(plan.shard_key(block), data))
+            sync(target.set(labels.key(plan, block).removeprefix("labels/m/0/"), data))
         assert (covered == 1).all()  # every pixel once
         assert np.array_equal(array[...], expected)
         assert len(target._store_dict) == 1 + plan.n_blocks  # a shard is an object

@@ -256,7 +256,7 @@ def test_labels_that_are_wrong_though_their_checksum_is_right(
     identity = json.loads((output / ".stackseg/identity.json").read_bytes())
     plan = layout_from(identity["stacks"]["stack"]["layout"])
     block = plan.block(data.draw(st.integers(0, plan.n_blocks - 1)))
-    path = output / "stack.zarr/labels/threshold/0" / plan.shard_key(block)
+    path = output / "stack.zarr" / arrays_of(plan, "labels/threshold")[0].key(plan, block)
     labels = decode_shard(shape_of(plan), path.read_bytes())
     at = tuple(data.draw(st.integers(0, size - 1)) for size in labels.shape)
     known = int(labels[at])
