@@ -43,7 +43,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*.md")
     options = parser.parse_args()
-    lines = [*header("cpu", options.repeats), *steps(options.repeats)]
+    lines = header("Behind the network", "benchmarks.afterwards", "cpu", options.repeats)
+    lines += steps(options.repeats)
     with tempfile.TemporaryDirectory() as folder:
         lines += jobs(Path(folder), max(options.repeats // 5, 1))
     text = "\n".join(lines) + "\n"

@@ -55,7 +55,9 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*.md")
     options = parser.parse_args()
     device = resolve_device(options.device)
-    lines = [*header(device, options.repeats), *tiles(device, options.repeats)]
+    command = f"benchmarks.throughput --device {device}"
+    lines = header(f"Throughput on {device}", command, device, options.repeats)
+    lines += tiles(device, options.repeats)
     with tempfile.TemporaryDirectory() as folder:
         stack = write_frames(Path(folder), options.frames)
         lines += jobs(Path(folder), stack, device, options.repeats)
@@ -71,16 +73,16 @@ def main() -> None:
         print(f"written to {path}", file=sys.stderr)
 
 
-def header(device: str, repeats: int) -> list[str]:
-    """What the figures were measured on."""
+def header(title: str, command: str, device: str, repeats: int) -> list[str]:
+    """What the figures were measured on, and with which `command`."""
     here = machine()
     gpu = f", {gpu_name()}" if device != "cpu" else ""
     return [
-        f"# Throughput on {device}",
+        f"# {title}",
         "",
         f"{here['processor']}, {cores()} cores{gpu}; onnxruntime {onnxruntime.__version__}, "
         f"float32; medians of {repeats}; {time.strftime('%Y-%m-%d')}; "
-        f"`python -m benchmarks.throughput --device {device}`",
+        f"`python -m {command}`",
         "",
     ]
 

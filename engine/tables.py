@@ -172,7 +172,7 @@ def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
             if rows >= ROWS:
                 writer.write_table(pa.concat_tables(gathered).combine_chunks())
                 gathered, rows = [], 0
-                pa.default_memory_pool().release_unused()  # else Arrow keeps more with each group
+                pa.default_memory_pool().release_unused()  # else Arrow keeps some 20 MB
         if gathered:
             writer.write_table(pa.concat_tables(gathered).combine_chunks())
 
