@@ -2,7 +2,7 @@
 
     python -m benchmarks.afterwards [--repeats 15] [--save]
 
-Medians of repeats that take turns, one thread each, on a synthetic frame of 700 x 1100 px:
+Medians of repeats that take turns, on synthetic frames of 700 x 1100 px:
 
 1. Measures of all objects in one pass, beside scikit-image's `regionprops_table` for the same ones.
 2. Labels by components and by watershed; halving of labels and image.
@@ -104,7 +104,7 @@ def jobs(folder: Path, repeats: int) -> list[str]:
     sizes = {name: size(folder / name / f"{stack.stem}.zarr") for name in ("plain", "kept", "all")}
     told = [f"| {name} | {s:.2f} | {s / base:.2f} |" for name, s in found.items()]
     return [
-        "A job of 20 frames, start and tables included:", "",
+        f"A job of 20 frames, start and tables included, medians of {repeats}:", "",
         "| command | s | of segment |", "| --- | --- | --- |", *told, "",
         f"On the disk: labels and levels {sizes['plain']:.2f} MB, with probabilities "
         f"{sizes['kept']:.2f} MB, with the image and its levels {sizes['all']:.2f} MB, of "
