@@ -116,6 +116,7 @@ class ObjectsWriter:
         if kind is None:
             self._flush()
         self._writer.close()
+        _give_back()
 
 
 def write_frames(
@@ -172,9 +173,14 @@ def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
             if rows >= ROWS:
                 writer.write_table(pa.concat_tables(gathered).combine_chunks())
                 gathered, rows = [], 0
-                pa.default_memory_pool().release_unused()  # else Arrow keeps some 20 MB
+                _give_back()
         if gathered:
             writer.write_table(pa.concat_tables(gathered).combine_chunks())
+
+
+def _give_back() -> None:
+    """Have the allocator return what is free: else a job's peak grows with its frames."""
+    pa.default_memory_pool().release_unused()
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
