@@ -117,9 +117,9 @@ def resolve_device(settings: TrainSettings) -> tuple[torch.device, bool]:
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    # Without AMX tiles a processor emulates bf16, more slowly than it computes in fp32.
-    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return bool(has_tiles())
+    # Without instructions for it a processor emulates bf16, more slowly than it computes in fp32.
+    instructions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in instructions)
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:

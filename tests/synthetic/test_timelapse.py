@@ -123,6 +123,22 @@ def test_random_parameters_make_frames(seed):
     assert image[labels > 0].mean() > image[labels == 0].mean()
 
 
+def test_domed_nuclei_have_the_same_truth_and_dim_rims():
+    """The light of an ellipsoid: what lies between d and the rim is sqrt(1 - d^2) of the centre."""
+    quiet = dict(
+        shape=(1, 200, 200), seed=4, density=100, texture=0, lobes=0, blur=0.01, background=0,
+        unevenness=0, flicker=0, gain=1e-4, read_noise=0, brightness=10_000, offset=0,
+        brightness_spread=0, cycle=1e6,
+    )  # fmt: skip
+    (flat, truth), (domed, same) = (TimeLapse(**quiet, dome=d).frame(0) for d in (0.0, 1.0))
+    assert np.array_equal(truth, same)
+    share = domed[truth > 0] / flat[truth > 0]
+    assert share.max() <= 1.001
+    # Of a disc, the share of pixels below s is that outside d = sqrt(1 - s^2): s^2.
+    for s in (0.4, 0.6, 0.8):
+        assert (share < s).mean() == pytest.approx(s**2, abs=0.04)
+
+
 def test_the_camera_has_shot_and_read_noise():
     """Where nothing is, the variance is that of read noise and of the background's photons."""
     lapse = TimeLapse(

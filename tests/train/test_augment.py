@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from engine.model import Normalisation
 from tests.train.data import nuclei
@@ -102,6 +103,21 @@ def test_varied_intensities_stay_finite_and_differ() -> None:
         assert varied.shape == image.shape
         assert np.isfinite(varied).all()
         assert not np.array_equal(varied, image)
+
+
+def test_an_object_is_dimmed_together_with_its_blurred_rim() -> None:
+    """Else a ring stays, and the visible edge no longer lies where the truth has it."""
+    y, x = np.mgrid[:96, :96] - 48
+    truth = np.hypot(y, x) <= 12
+    image = ndimage.gaussian_filter(truth.astype(np.float32), 2.0)[None]
+    only_objects = AugmentSettings(
+        object_gain=(0.1, 0.1), object_gain_chance=0.999, blur_chance=0, noise_chance=0,
+        gain=(1, 1), gamma=(1, 1), offset=0,
+    )  # fmt: skip
+    varied = vary_intensity(image, truth, np.random.default_rng(0), only_objects)
+    rim = np.abs(np.hypot(y, x) - 12) < 3
+    assert np.allclose(varied[0][truth], 0.1 * image[0][truth], atol=0.01)
+    assert np.allclose(varied[0][rim], 0.1 * image[0][rim], atol=0.03)
 
 
 def test_shares_are_a_distribution_with_the_wanted_synthetic_part() -> None:

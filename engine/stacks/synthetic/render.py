@@ -91,6 +91,10 @@ def draw(
         peak = np.float32(nucleus["light"] * (1 + 1.4 * condensed[k]))
         shade = np.maximum(1 + contrast * grain, 0.2)
         shade *= 1 - 0.3 * distance * distance  # thinner towards the rim
+        if lapse.dome:
+            # A widefield microscope sums light over depth: (1 - d^2)^(1/2) for an ellipsoid.
+            thickness = np.maximum(1 - distance * distance, 0)
+            shade *= thickness ** np.float32(lapse.dome / 2)
         np.copyto(light[window], peak * shade, where=mine)
     return light, labels
 

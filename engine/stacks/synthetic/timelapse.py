@@ -44,6 +44,7 @@ class TimeLapse:
     brightness_spread: float = 0.75  # 1 sigma of its natural logarithm, between colonies
     texture: float = 0.16  # relative contrast (1 sigma) of the chromatin
     grain: float = 1.6  # px; size of the chromatin's grains
+    dome: float = 0.0  # 0: nearly flat; 1: as bright as an ellipsoid is thick, dim at its rim
 
     # The microscope and its camera
     blur: float = 1.2  # px; sigma of the point spread function
@@ -109,6 +110,7 @@ class TimeLapse:
             gain=brightness / scale(40, 4000),
             read_noise=brightness * scale(0.002, 0.08),
             offset=int(rng.choice([0, 100, 1000, 33_000])),
+            dome=between(0, 1),
         )
 
     def nuclei(self, t: int) -> Nuclei:
