@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from engine.records import RELABELLED, JobFolder, remove_folder, sentence
 
 TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", "failures.json")
 KINDS = ("records", "canvases", "levels", "objects", "timings", "attempts", "work")
+WAIT, LOOKS = 0.02, 1500  # s between two looks at a lock that is held for milliseconds; how many
 log = logging.getLogger("stackseg")
 
 
@@ -123,6 +125,27 @@ def completing(folder: JobFolder) -> Iterator[bool]:
     """True for the one shard that may complete the job; the others leave it to that one."""
     with _locked(folder, "lock-completing") as free:
         yield free
+
+
+@contextmanager
+def reading(folder: JobFolder) -> Iterator[None]:
+    """Hold a result together with others that read it; OutputError where its job is running."""
+    with _locked(folder, "lock", shared=True) as free:
+        if not free:
+            raise OutputError(f"{folder.root}: its job is running; wait for its end")
+        yield
+
+
+@contextmanager
+def listing(folder: JobFolder) -> Iterator[None]:
+    """Wait for the moment that others take to write the list of label images, and keep it."""
+    for _ in range(LOOKS):
+        with _locked(folder, "lock-labels") as free:
+            if free:
+                yield
+                return
+        time.sleep(WAIT)
+    raise OutputError(f"{folder.private / 'lock-labels'}: is held by another job; try again")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from engine import __version__, retry
+from engine.added import list_labels
 from engine.claim import TABLES, check, check_writable, claim, completing, lock
 from engine.errors import OutputError
 from engine.executors import Executor, dask_cluster, dask_in_process
@@ -103,6 +104,8 @@ def _claim_and_run(
         check(folder, wanted, fresh=settings.fresh)
         stack.enter_context(lock(folder, shard))
     claim(folder, wanted, fresh=settings.fresh, alone=not shard)
+    if job.stores:  # what is begun anew is no longer named
+        list_labels(JobFolder(job.stores), wanted["stacks"], folder)
     folder.keep_settings(settings.model_dump(mode="json"))
     context = job_context(job, folder.identity_hash())
     folder.forget_stop(context.stop)

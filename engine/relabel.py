@@ -10,16 +10,16 @@ through the network, this one reads what it kept.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.added import list_labels
 from engine.arrays import IMAGE, PROBABILITY, ResultArray, arrays_from, arrays_of
+from engine.claim import reading
 from engine.errors import OutputError, StackError, UsageError
-from engine.interrupts import INTERRUPTED
 from engine.job import run_prepared
 from engine.layout import layout_from
 from engine.memory import Stored, allowed_bytes, choose_workers
@@ -31,12 +31,11 @@ from engine.progress import Progress, SilentProgress
 from engine.records import RELABELLED, JobFolder
 from engine.report import files as report
 from engine.resources import local_site
-from engine.rules import check_rules, check_uncut, resolve_rules
+from engine.rules import CONNECTS, check_rules, check_uncut, resolve_rules, rules_foreign_to
 from engine.run import JobSummary
 from engine.settings import JobSettings, job_settings
 from engine.stacks.base import StackInfo
 from engine.stacks.open import open_stack
-from engine.store import LABEL_LIST, label_list
 from engine.tiling import FrameTiling
 
 
@@ -62,22 +61,12 @@ def relabel(
         group = folder.store(stack.name) / stack.labels.group
         if group.exists() and folder.identity() is None:
             raise OutputError(f"{group}: is there already; give another --name")
-    with ExitStack() as stack_of_things:
-        summary = run_prepared(job, folder, progress or SilentProgress(), stack_of_things)
-    if summary.exit_status != INTERRUPTED:
-        for stack in job.plan.stacks:
-            _list(folder, folder.store(stack.name) / LABEL_LIST, name)
+    with ExitStack() as opened:
+        opened.enter_context(reading(JobFolder(result)))
+        summary = run_prepared(job, folder, progress or SilentProgress(), opened)
+        # The last thing: what is not whole is not named.
+        list_labels(JobFolder(result), (stack.name for stack in job.plan.stacks), folder)
     return summary
-
-
-def _list(folder: JobFolder, path: Path, name: str) -> None:
-    """Name the label image in the group that lists them; the last thing, so that it is whole."""
-    try:
-        names = json.loads(path.read_bytes())["attributes"]["ome"]["labels"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise OutputError(f"{path}: cannot be read ({error})") from error
-    if name not in names:
-        folder.put(path, label_list([*names, name]))
 
 
 def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
@@ -93,7 +82,12 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
     spec = ModelSpec.model_validate(ended["model"]["spec"])
     if not spec.is_binary:
         raise OutputError(f"{result}: is a class map of several classes; no rule could change it")
-    settings = _settings(result, name, begun, options)
+    if begun.get("connect", "none") != "none" and options.get("instances") not in (None, CONNECTS):
+        raise OutputError(
+            f"{result}: its objects go on from plane to plane, which --instances "
+            f"{options['instances']} cannot have; run stackseg segment without --connect z"
+        )
+    settings = _settings(result, name, begun, options, spec)
     check_rules(settings, spec)
     stacks = tuple(
         _plan_stack(source, known, told, settings, spec, name) for told in ended["inputs"]
@@ -130,7 +124,7 @@ def _made_from(source: JobFolder, ended: dict[str, Any]) -> str:
 
 
 def _settings(
-    result: Path, name: str, begun: dict[str, Any], options: dict[str, Any]
+    result: Path, name: str, begun: dict[str, Any], options: dict[str, Any], spec: ModelSpec
 ) -> JobSettings:
     """The settings of the job that kept the probabilities, but for what is given now."""
     own = {
@@ -139,7 +133,10 @@ def _settings(
         "memory": None, "fresh": False,
     }  # fmt: skip
     given = {key: value for key, value in options.items() if value is not None}
-    return job_settings(**{**begun, **own, **given})
+    method = given.get("instances") or begun.get("instances") or spec.instances
+    # Rules that the job had and this method knows nothing of were not asked for now.
+    left = {key: value for key, value in begun.items() if key not in rules_foreign_to(method)}
+    return job_settings(**{**left, **own, **given})
 
 
 def _plan_stack(

@@ -16,14 +16,9 @@ from engine.settings import JobSettings
 from engine.stacks.base import StackInfo
 
 SEED_HEIGHT = 1.0  # px; what a seed rises above the pass to the next higher one
-_ONLY_OBJECTS = (
-    "min_area",
-    "max_area",
-    "fill_holes",
-    "clear_border",
-    "min_distance",
-    "seed_height",
-)
+CONNECTS = "components"  # the method whose objects may go on from plane to plane
+_ONLY_WATERSHED = ("min_distance", "seed_height")
+_ONLY_OBJECTS = ("min_area", "max_area", "fill_holes", "clear_border", *_ONLY_WATERSHED)
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def check_rules(settings: JobSettings, spec: ModelSpec) -> None:
             option = given[0].replace("_", "-")
             raise UsageError(f"--{option}: {spec.name} gives a class map, which has no objects")
     if method != "watershed":
-        for name in ("min_distance", "seed_height"):
+        for name in _ONLY_WATERSHED:
             if getattr(settings, name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')}: is for --instances watershed")
     elif settings.connect != "none":
@@ -86,6 +81,11 @@ def check_rules(settings: JobSettings, spec: ModelSpec) -> None:
             "--instances watershed: cuts objects in each plane, and --connect z joins them from "
             "plane to plane, where cuts need not agree; use --instances components"
         )
+
+
+def rules_foreign_to(method: str) -> tuple[str, ...]:
+    """Settings that mean nothing where instances are found by `method`."""
+    return {"none": _ONLY_OBJECTS, "components": _ONLY_WATERSHED}.get(method, ())
 
 
 def method_of(settings: JobSettings, spec: ModelSpec) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from engine import __version__, retry
+from engine.added import label_names
 from engine.committed import block_record
 from engine.errors import JobStopped, OutputError
 from engine.executors import Executor
@@ -20,7 +21,7 @@ from engine.progress import Progress
 from engine.records import JobFolder
 from engine.report import files as report
 from engine.steps.work import Task
-from engine.store import metadata_files, metadata_keys
+from engine.store import LABEL_LIST, label_list, metadata_files, metadata_keys
 from engine.todo import todo
 from engine.worker import JobContext, check_unchanged
 
@@ -155,6 +156,8 @@ class Run:
             )
             for key in metadata_keys(stack.arrays, added=bool(stack.source)):
                 if not (store / key).exists():
+                    if key == LABEL_LIST:  # one that was lost named what was added as well
+                        files[key] = label_list(label_names(self.folder, stack.name))
                     self.folder.put(store / key, files[key])
 
 

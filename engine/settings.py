@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -55,9 +56,11 @@ class JobSettings(BaseModel):
 
     @field_validator("min_area", "max_area")
     @classmethod
-    def _area(cls, given: int | str | None) -> int | str | None:
+    def _area(cls, given: int | str | None, info: ValidationInfo) -> int | str | None:
         if given is None:
             return None
+        if given == "none" and info.field_name == "max_area":
+            return None  # takes back what a job had whose labels are made anew
         value, unit = parse_quantity(given, 2)
         return int(value) if unit == "px" and value.is_integer() else given
 

@@ -1,4 +1,4 @@
-"""What `segment` and `plan` do once their options are read."""
+"""What `segment`, `plan`, `merge` and `relabel` do once their options are read."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def relabel(result: Path, name: str, *, quiet: bool, json_log: Path | None, **op
     from engine.relabel import relabel as relabel_job
 
     summary = relabel_job(result, name, _progress(quiet, json_log), **options)
-    _tell(summary, result / RELABELLED / name)
+    again = "mend them by `stackseg segment --retry-failed`, then relabel with --fresh"
+    _tell(summary, result / RELABELLED / name, again)
     return summary.exit_status
 
 
@@ -153,7 +154,10 @@ def _needs(plan: Plan) -> list[str]:
     ]
 
 
-def _tell(summary: JobSummary, output: Path) -> None:
+def _tell(
+    summary: JobSummary, output: Path, again: str = "--retry-failed does these again"
+) -> None:
+    """What came of a job; `again` says how frames that were set aside are mended."""
     for reason in summary.refused:
         click.echo(f"stackseg: {reason}", err=True)
     if summary.exit_status == 130:
@@ -185,7 +189,7 @@ def _tell(summary: JobSummary, output: Path) -> None:
     if summary.frames_failed:
         click.echo(
             f"stackseg: {summary.frames_failed} of {summary.frames_done} frames were set aside; "
-            f"see {output / 'failures.json'}; --retry-failed does these again",
+            f"see {output / 'failures.json'}; {again}",
             err=True,
         )
     for stack in summary.stacks:

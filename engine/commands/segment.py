@@ -22,7 +22,8 @@ def rule_options(command: Command) -> Command:
         click.option("--min-area", metavar="PX|UM2",
                      help="Drop smaller objects: 30 or 12um2  [default: the model's]"),
         click.option("--max-area", metavar="PX|UM2",
-                     help="Drop larger objects: 3000 or 900um2  [default: none is too large]"),
+                     help="Drop larger objects: 3000 or 900um2, none: none is too large  "
+                          "[default: none]"),
         click.option("--fill-holes/--no-fill-holes", default=None,
                      help="Background that an object encloses becomes part of it."),
         click.option("--clear-border/--no-clear-border", default=None,

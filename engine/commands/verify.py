@@ -18,7 +18,8 @@ def verify(output: Path, as_json: bool) -> int:
     """Read a job's output again, and name whatever is lost or changed.
 
     Every block is held against its record and checksum; ids, counts and areas are counted again
-    and held against the tables. Inputs and model need not be there. Writes nothing.
+    and held against the tables. Inputs and model need not be there. Paths are told below DIR.
+    Changes nothing.
 
     \b
     Exit status: 0 all is as recorded
@@ -31,17 +32,20 @@ def verify(output: Path, as_json: bool) -> int:
     from engine.verify.run import verify_job
 
     roots = [output, *added_jobs(output)]  # labels that were added are held against their own
-    verdicts = {root: verify_job(root) for root in roots}
+    status, problems = 0, []
+    for root in roots:
+        verdict = verify_job(root)
+        below = "" if root == output else root.relative_to(output).as_posix()
+        problems += verdict.problems.to_list(below)
+        _tell(root, verdict, below, lines=not as_json, several=len(roots) > 1)
+        status = max(status, verdict.exit_status)
     if as_json:
-        problems = [one for verdict in verdicts.values() for one in verdict.problems.to_list()]
         click.echo(json.dumps(problems, indent=2))
-    for root, verdict in verdicts.items():
-        _tell(root, verdict, lines=not as_json, several=len(roots) > 1)
-    return max(verdict.exit_status for verdict in verdicts.values())
+    return status
 
 
-def _tell(root: Path, verdict: Verdict, *, lines: bool, several: bool) -> None:
-    for line in verdict.problems.lines() if lines else ():
+def _tell(root: Path, verdict: Verdict, below: str, *, lines: bool, several: bool) -> None:
+    for line in verdict.problems.lines(below) if lines else ():
         click.echo(line)
     for line in verdict.leftovers:
         click.echo(f"stackseg: {line}", err=True)

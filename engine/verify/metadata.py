@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine import __version__
+from engine.added import label_names
 from engine.arrays import IMAGE, ResultArray, level_layout
 from engine.model import ModelSpec
 from engine.stacks.base import StackInfo
@@ -77,7 +78,6 @@ def _expected(
 
 def _malformed(view: StackView, key: str, found: Any) -> str:
     """What is wrong with a group's metadata of which only the outline is known."""
-    model = view.labels.group.rpartition("/")[2]
     array = _array_of(view, key)
     try:
         if (found["zarr_format"], found["node_type"]) != (3, "group"):
@@ -85,8 +85,9 @@ def _malformed(view: StackView, key: str, found: Any) -> str:
         if key == "probability/zarr.json":
             return ""
         ome = found["attributes"]["ome"]
-        if key == "labels/zarr.json":
-            return "" if model in ome["labels"] else f"the metadata do not name the labels {model}"
+        if key == LABEL_LIST:
+            lost = [n for n in label_names(view.folder, view.name) if n not in ome["labels"]]
+            return f"the metadata do not name the labels {', '.join(lost)}" if lost else ""
         paths = [one["path"] for one in ome["multiscales"][0]["datasets"]]
         prefix = f"{array.group}/".lstrip("/") if key == "zarr.json" else ""
         wanted = [f"{prefix}{level}" for level in range(array.levels)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 KEPT = 1000  # of a kind; a result that is lost as a whole must not fill the memory
@@ -26,6 +27,12 @@ class Problem:
     def text(self) -> str:
         """The problem as a line."""
         return ": ".join(part for part in (self.path, self.where, self.what) if part)
+
+    def below(self, folder: str) -> Problem:
+        """The same, with its path as seen from where the job's folder is called `folder`."""
+        if not folder or not self.path:
+            return self
+        return replace(self, path=posixpath.normpath(posixpath.join(folder, self.path)))
 
 
 class Problems:
@@ -55,18 +62,18 @@ class Problems:
         """Whether a problem with this file is known."""
         return path in self._paths
 
-    def lines(self) -> Iterator[str]:
-        """One line for each problem, capped for each kind."""
+    def lines(self, below: str = "") -> Iterator[str]:
+        """One line for each problem, capped for each kind; the job's folder lies at `below`."""
         for kind, kept in self._kept.items():
-            yield from (one.text for one in kept[:SHOWN])
+            yield from (one.below(below).text for one in kept[:SHOWN])
             if more := self._counts[kind] - len(kept[:SHOWN]):
                 yield f"and {more:,} more of the kind {kind!r}"
 
-    def to_list(self) -> list[dict[str, Any]]:
+    def to_list(self, below: str = "") -> list[dict[str, Any]]:
         """Problems as plain data; where there are too many, the last of a kind says how many."""
         found = []
         for kind, kept in self._kept.items():
-            found += [{**asdict(one), "text": one.text} for one in kept]
+            found += [{**asdict(one), "text": one.text} for one in (p.below(below) for p in kept)]
             if more := self._counts[kind] - len(kept):
                 rest = Problem(kind, "", f"and {more:,} more of the kind {kind!r}")
                 found.append({**asdict(rest), "text": rest.text})

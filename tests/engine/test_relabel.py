@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,19 @@ from click.testing import CliRunner
 
 from engine import layout as layout_module
 from engine import relabel as relabel_module
+from engine.claim import lock, reading
 from engine.cli import stackseg
 from engine.errors import FrameError, JobStopped, OutputError, StackError, UsageError
 from engine.job import run_job
 from engine.labels.instances import label_instances
 from engine.probability import from_8_bit
+from engine.records import JobFolder
 from engine.relabel import relabel
 from engine.rules import Rules
+from engine.run import Run
 from engine.score.compare import compare
 from engine.steps.work import Work
+from engine.store import label_list
 from engine.verify.run import verify_job
 from tests.engine import jobs
 
@@ -212,6 +219,108 @@ def test_scores_are_of_the_jobs_own_labels_unless_others_are_named(kept: Path) -
     for labels in (kept, kept / "stack.zarr", own):
         assert compare(labels, own).pooled.iou == 1  # type: ignore[union-attr]
     assert compare(again, own).pooled.iou < 1  # type: ignore[union-attr]
+
+
+def test_rules_of_the_job_that_other_methods_know_nothing_of_are_left_away(
+    tmp_path: Path, threshold_model: Path
+) -> None:
+    rules = {"instances": "watershed", "min_distance": 5, "max_area": 400, "fill_holes": True}
+    kept = segment(tmp_path, threshold_model, keep="probability", **rules)
+    fresh = segment(tmp_path, threshold_model, "fresh", max_area=400, fill_holes=True)
+    relabel(kept, "joined", instances="components")
+    assert np.array_equal(jobs.labels_of(kept, "stack", "joined"), jobs.labels_of(fresh, "stack"))
+    relabel(kept, "classes", instances="none")
+    assert set(np.unique(jobs.labels_of(kept, "stack", "classes"))) == {0, 1}
+    relabel(kept, "large", max_area="none")
+    assert jobs.labels_of(kept, "stack", "large").max() > jobs.labels_of(kept, "stack").max()
+    with pytest.raises(UsageError, match="min-distance: is for"):  # when it is asked for now
+        relabel(kept, "not", instances="components", min_distance=3)
+
+
+def test_planes_that_are_connected_keep_their_method(tmp_path: Path, threshold_model: Path) -> None:
+    volume = jobs.write_stack(tmp_path / "volume.tif", jobs.blobs((3, 60, 64)), axes="ZYX")
+    settings = jobs.settings(
+        volume, threshold_model, tmp_path / "out", keep="probability", connect="z"
+    )
+    assert run_job(settings).exit_status == 0
+    for method in ("watershed", "none"):
+        with pytest.raises(OutputError, match="without --connect z"):
+            relabel(tmp_path / "out", "again", instances=method)
+
+
+def names_in(result: Path) -> list[str]:
+    group = json.loads((result / "stack.zarr/labels/zarr.json").read_bytes())
+    return list(group["attributes"]["ome"]["labels"])
+
+
+def test_the_list_of_label_images_is_made_again_whole(
+    kept: Path, tmp_path: Path, threshold_model: Path
+) -> None:
+    relabel(kept, "again", threshold=0.6)
+    (kept / "stack.zarr/labels/zarr.json").unlink()
+    assert verify_job(kept).exit_status == 1
+    segment(tmp_path, threshold_model, kept.name, keep="probability")
+    assert names_in(kept) == ["threshold", "again"]
+    assert verify_job(kept).exit_status == 0
+
+
+def test_verify_misses_a_label_image_that_is_not_listed(kept: Path) -> None:
+    relabel(kept, "again", threshold=0.6)
+    path = kept / "stack.zarr/labels/zarr.json"
+    path.write_bytes(label_list(["threshold"]))
+    (problem,) = verify_job(kept).problems.to_list()
+    assert problem["path"] == "stack.zarr/labels/zarr.json"
+    assert "do not name the labels again" in problem["what"]
+    relabel(kept, "again", threshold=0.6)
+    assert names_in(kept) == ["threshold", "again"]
+
+
+def test_what_is_begun_anew_is_not_listed_until_it_is_whole(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relabel(kept, "again", threshold=0.6)
+
+    def stops(*_: Any, **__: Any) -> Any:
+        assert names_in(kept) == ["threshold"]
+        raise JobStopped("for the test")
+
+    monkeypatch.setattr(Run, "carry_out", stops)
+    with pytest.raises(JobStopped):
+        relabel(kept, "again", threshold=0.7, fresh=True)
+    assert names_in(kept) == ["threshold"]
+
+
+def test_relabellings_at_once_are_all_listed(kept: Path) -> None:
+    """Each writes the list from what is complete, one after the other."""
+    with ThreadPoolExecutor(4) as pool:
+        names = [f"n{i}" for i in range(4)]
+        command = [sys.executable, "-m", "engine", "relabel", str(kept), "--quiet", "--name"]
+        done = list(pool.map(lambda name: subprocess.run([*command, name]).returncode, names))
+    assert done == [0] * 4
+    assert names_in(kept)[0] == "threshold" and sorted(names_in(kept)[1:]) == names
+
+
+def test_neither_the_job_nor_its_relabelling_runs_over_the_other(
+    kept: Path, threshold_model: Path, tmp_path: Path
+) -> None:
+    settings = jobs.settings(tmp_path / "stack.tif", threshold_model, kept, keep="probability")
+    with lock(JobFolder(kept)), pytest.raises(OutputError, match="its job is running"):
+        relabel(kept, "again")
+    with reading(JobFolder(kept)):
+        assert relabel(kept, "again").exit_status == 0
+        with pytest.raises(OutputError, match="another job is writing here"):
+            run_job(settings.model_copy(update={"fresh": True}))
+    assert names_in(kept) == ["threshold", "again"]
+
+
+def test_paths_of_problems_are_told_from_the_result(kept: Path) -> None:
+    relabel(kept, "again", threshold=0.6)
+    (kept / "relabelled/again/frames.csv").unlink()
+    shard = next(p for p in (kept / "stack.zarr/labels/again/0/c").rglob("*") if p.is_file())
+    shard.unlink()
+    told = CliRunner().invoke(stackseg, ["verify", str(kept), "--json"], standalone_mode=False)
+    paths = {problem["path"] for problem in json.loads(told.stdout)}
+    assert paths == {"relabelled/again/frames.csv", str(shard.relative_to(kept))}
 
 
 def test_on_the_command_line(kept: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.relabel import relabel
+from engine.verify.run import verify_job
 from tests.faults.campaigns import Undisturbed
 from tests.faults.harness import (
     COMMAND,
@@ -69,6 +70,8 @@ def test_killed_while_it_relabels(
     kill = {"point": "start", "nth": 2, "token": str(tmp_path / "start"), "role": "main"}
     assert one.run(kill=kill).popen.returncode == KILLED
     assert (one.output / "job.json").exists() and listed(one) == ["threshold"]
+    problems = verify_job(one.output.parent.parent).problems.to_list()
+    assert {p["what"] for p in problems} == {"the metadata do not name the labels higher"}
     one.complete()
     assert listed(one) == ["threshold", "higher"]
     one.check_events()

@@ -125,12 +125,12 @@ def test_random_parameters_make_frames(seed):
 
 def test_domed_nuclei_have_the_same_truth_and_dim_rims():
     """The light of an ellipsoid: what lies between d and the rim is sqrt(1 - d^2) of the centre."""
-    quiet = dict(
+    quiet = TimeLapse(
         shape=(1, 200, 200), seed=4, density=100, texture=0, lobes=0, blur=0.01, background=0,
         unevenness=0, flicker=0, gain=1e-4, read_noise=0, brightness=10_000, offset=0,
         brightness_spread=0, cycle=1e6,
     )  # fmt: skip
-    (flat, truth), (domed, same) = (TimeLapse(**quiet, dome=d).frame(0) for d in (0.0, 1.0))
+    (flat, truth), (domed, same) = (replace(quiet, dome=d).frame(0) for d in (0.0, 1.0))
     assert np.array_equal(truth, same)
     share = domed[truth > 0] / flat[truth > 0]
     assert share.max() <= 1.001
