@@ -8,21 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from engine.claim import check_writable
 from engine.errors import OutputError
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """OutputError where something is there already that may not be written over."""
+    """OutputError where nothing can be written, or what is there may not be written over."""
     if path.exists() and not overwrite:
-        raise OutputError(f"{path}: is there already; give another --output, or --overwrite")
+        raise OutputError(f"{path}: is there already; give another name, or --overwrite")
+    check_writable(path.parent)
 
 
 @contextmanager
 def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """A name to write to; the file gets its own name once it is whole, and leaves nothing else."""
     check_free(path, overwrite=overwrite)
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; give the name of a file")
+    if path.exists() and not path.is_file():  # a device would be replaced, too
+        raise OutputError(f"{path}: is a folder or a device; give the name of a file")
     partial = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,9 +42,11 @@ def whole_folder(path: Path, pattern: str, *, overwrite: bool = False) -> Iterat
     """A folder to write to, which gets its own name once all is in it.
 
     With `overwrite` an earlier one is replaced, but only one whose files all match `pattern`:
-    nothing is removed that such a folder does not hold.
+    nothing is removed that such a folder does not hold. Where it cannot be replaced it stays.
     """
     check_free(path, overwrite=overwrite)
+    if path.is_symlink():
+        raise OutputError(f"{path}: is a link; give another --output")
     if path.exists() and not _holds_only(path, pattern):
         raise OutputError(f"{path}: holds more than {pattern}; give another --output")
     partial = _beside(path)
@@ -50,16 +54,29 @@ def whole_folder(path: Path, pattern: str, *, overwrite: bool = False) -> Iterat
         partial.mkdir(parents=True)
         yield partial
         if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
+            _exchange(path, partial)
+        else:
+            partial.replace(path)
     except OSError as error:
         raise _sentence(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+def _exchange(path: Path, partial: Path) -> None:
+    """Put a folder in the place of an earlier one, which is removed last of all."""
+    earlier = _beside(path, "earlier")
+    path.replace(earlier)
+    try:
+        partial.replace(path)
+    except BaseException:
+        earlier.replace(path)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _beside(path: Path, what: str = "partial") -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{what}")
 
 
 def _holds_only(folder: Path, pattern: str) -> bool:

@@ -256,10 +256,13 @@ def _open_all(
     return opened, refused
 
 
-def check_apart(plan: Plan, output: Path) -> None:
-    """A result must never lie where an input does: it would be written into, and removed."""
-    for stack in plan.stacks:
-        result = (output / f"{stack.name}.zarr").resolve()
+def check_apart(plan: Plan, output: Path, *others: str) -> None:
+    """A result must never lie where an input does: it would be written into, and removed.
+
+    Nor may what else is made in `output`, the folders named `others`.
+    """
+    for name in (*(f"{stack.name}.zarr" for stack in plan.stacks), *others):
+        result = (output / name).resolve()
         for other in plan.stacks:
             path = Path(other.path)
             inside = path in result.parents and "Zarr" in other.info.format

@@ -7,15 +7,18 @@ the job's records know (where the pixels came from, tables, frames set aside) it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.errors import StackError, UsageError
 from engine.planes import Number, Planes, ome_attributes, open_planes
-from engine.records import PRIVATE, JobFolder
+from engine.records import PRIVATE, RELABELLED, JobFolder
 from engine.report import files as report
 from engine.stacks import ngff
 
@@ -24,12 +27,56 @@ from engine.stacks import ngff
 class LabelClass:
     """A class of a class map."""
 
-    value: int
+    value: int  # its number; 0 is background
     name: str
     rgb: tuple[int, int, int]
 
 
 OBJECT = LabelClass(1, "object", (255, 255, 0))  # of a model that is not known
+
+
+@dataclass(frozen=True)
+class Job:
+    """A complete job, as its folder tells it."""
+
+    folder: Path  # as the user wrote it, where that is possible
+    identity: Mapping[str, Any]
+    report: Mapping[str, Any]  # its job.json
+
+    @property
+    def labels(self) -> str:
+        """Name of the label image that it made, in the store of each of its stacks."""
+        return str(self.identity.get("labels", "")).removeprefix("labels/")
+
+    def maker_of(self, labels: str) -> Job | None:
+        """The job that made a label image of this job's stores; None where none did.
+
+        That is this job, or one that labelled its result anew; UsageError where such a one is not
+        complete.
+        """
+        if labels == self.labels:
+            return self
+        added = self.folder / RELABELLED / labels
+        if not added.is_dir():
+            return None
+        return _complete(added, "its relabelling is not complete; run the same command to go on")
+
+    @cached_property
+    def failed(self) -> Mapping[str, frozenset[Number]]:
+        """Frames that were set aside, by stack: their labels are 0."""
+        told = JobFolder(self.folder).read_json(self.folder / "failures.json") or {}
+        found: dict[str, set[Number]] = {}
+        for frame in told.get("frames", []):
+            found.setdefault(frame["stack"], set()).add((frame["t"], frame["z"]))
+        return {stack: frozenset(numbers) for stack, numbers in found.items()}
+
+    @property
+    def objects(self) -> LabelClass:
+        """The class that a binary model finds."""
+        told = self.report["model"].get("spec", {}).get("classes", [])
+        if len(told) != 2:
+            return OBJECT
+        return LabelClass(1, str(told[1]["name"]), rgb_of(told[1]["color"]))
 
 
 @dataclass(frozen=True)
@@ -41,12 +88,12 @@ class ResultStack:
     model: str  # name of the label image
     labels: Planes
     classes: tuple[LabelClass, ...]  # of a class map, background first; empty: instance ids
-    objects: LabelClass  # what instances are
-    folder: Path | None  # the job's, None where the store was moved away from it
-    origin: Mapping[str, Any]  # what the job's identity says of the stack; empty without one
-    axes: str | None  # given by the user for opening the original, None: as its metadata say
-    failed: frozenset[Number]  # frames that were set aside: their labels are 0
-    measured: bool  # whether the job's tables speak of these labels, and of no later ones
+    objects: LabelClass = OBJECT  # what instances are
+    folder: Path | None = None  # of the job that made these labels, None where none is there
+    failed: frozenset[Number] = frozenset()  # frames that it set aside: their labels are 0
+    # What the job's identity says of the stack; empty where the store was moved away from it.
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    axes: str | None = None  # given by the user for opening the original, None: as its metadata say
 
     @cached_property
     def has_image(self) -> bool:
@@ -55,8 +102,11 @@ class ResultStack:
 
     @property
     def probability(self) -> Planes | None:
-        """Probabilities, uint8 of 0..255, by class along C where there are several; or None."""
-        where = self.store / "probability" / self.model
+        """Probabilities, uint8 of 0..255, by class along C where there are several; or None.
+
+        They are those that the network gave, whatever labels were made of them since.
+        """
+        where = self.store / "probability" / (own_labels(self.store) or self.model)
         return open_planes(where) if where.is_dir() else None
 
     @property
@@ -73,7 +123,7 @@ def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack
     path
         A job's folder, a NAME.zarr, or NAME.zarr/labels/MODEL.
     labels
-        Name of the label image, where a stack has several.
+        Name of the label image, where a stack has several; None: the job's own.
 
     Raises UsageError or StackError, one sentence, where it is no result or not complete.
     """
@@ -82,25 +132,28 @@ def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack
         raise StackError(f"{where}: is no folder; give a job's folder or a NAME.zarr in it")
     if where.parent.name == "labels" and (where / "zarr.json").is_file():
         labels, where = where.name, where.parent.parent
-    folder, identity = _job_of(where)
-    if folder is None:
-        return [
-            _stack(where.name.removesuffix(".zarr"), where, labels, None, {}, None, [], OBJECT, "")
-        ]
-    ended = report.read(JobFolder(folder))
-    if ended is None:
-        raise UsageError(f"{folder}: its job is not complete; run it to its end first")
-    axes = _settings(folder).get("axes")
-    failures, objects = _failures(folder), _objects(ended)
-    own = str(identity.get("labels", "")).removeprefix("labels/")
+    job = job_of(where)
+    if job is None:
+        wanted = labels or default_labels(where, _listed(where))
+        return [_stack(where.name.removesuffix(".zarr"), where, wanted)]
+    wanted = labels or job.labels
+    maker = job.maker_of(wanted)
     found = []
-    for name, origin in identity["stacks"].items():
-        store = folder / f"{name}.zarr"
-        if where.resolve() in (folder.resolve(), store.resolve()):
-            mine = [f for f in failures if f.get("stack") == name]
-            found.append(_stack(name, store, labels, folder, origin, axes, mine, objects, own))
+    for name, origin in job.identity["stacks"].items():
+        store = job.folder / f"{name}.zarr"
+        if where.resolve() in (job.folder.resolve(), store.resolve()):
+            known = replace(
+                _stack(name, store, wanted),
+                objects=job.objects,
+                origin=origin,
+                axes=job.report["settings"].get("axes"),
+            )
+            if maker is not None:
+                failed = maker.failed.get(name, frozenset())
+                known = replace(known, folder=maker.folder, failed=failed)
+            found.append(known)
     if not found:
-        raise UsageError(f"{where}: is no stack of the job in {folder}; give {folder}")
+        raise UsageError(f"{where}: is no stack of the job in {job.folder}; give {job.folder}")
     return found
 
 
@@ -115,37 +168,56 @@ def choose_stack(stacks: list[ResultStack], name: str | None, path: Path | str) 
     return chosen[0]
 
 
-def _root_image(store: Path) -> Path:
-    return ngff.image(str(store), store, ome_attributes(store)).array
+def job_of(where: Path) -> Job | None:
+    """The job that a result is, or lies in; None where there is none.
 
-
-def _job_of(where: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The job's folder around a result, and its identity; (None, {}) where there is none."""
+    Raises UsageError where it is not complete: frames that are still to be segmented would pass
+    for empty ones.
+    """
     full = where.resolve()
     for folder in (full, *full.parents):
         if (folder / PRIVATE / "identity.json").is_file():
-            # As the user wrote it, where that is possible.
             shown = where if folder == full else folder
-            return shown, JobFolder(folder).identity() or {"stacks": {}}
-    return None, {}
+            return _complete(shown, "its job is not complete; run it to its end first")
+    return None
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    job = JobFolder(folder)
-    return job.read_json(job.settings_path) or {}
+def own_labels(store: Path) -> str:
+    """Name of the label image that a store was made with; "" of a Zarr that is no result."""
+    try:
+        return str(
+            json.loads((store / "zarr.json").read_bytes())["attributes"]["stackseg"]["model"]
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
-def _failures(folder: Path) -> list[dict[str, Any]]:
-    told = JobFolder(folder).read_json(folder / "failures.json") or {}
-    return list(told.get("frames", []))
+def default_labels(store: Path, names: Sequence[str]) -> str:
+    """The label image of `names` that is meant where none is named: the store's own, or the one.
+
+    Raises UsageError where that is not clear. Those that `stackseg relabel` added have to be
+    asked for.
+    """
+    own = own_labels(store)
+    chosen = [own] if own in names else names
+    if len(chosen) != 1:
+        listed = ", ".join(sorted(chosen)) or "none"
+        raise UsageError(f"{store}: needs one label image, has {listed}; name {store}/labels/NAME")
+    return chosen[0]
 
 
-def _objects(ended: Mapping[str, Any]) -> LabelClass:
-    """The class that a binary model finds."""
-    told = ended["model"].get("spec", {}).get("classes", [])
-    if len(told) != 2:
-        return OBJECT
-    return LabelClass(1, str(told[1]["name"]), rgb_of(told[1]["color"]))
+def classes_of(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[LabelClass, ...]:
+    """The classes that a class map's OME attributes name and colour, background first; else none.
+
+    Colours and properties alone do not tell: viewers give them to single objects as well.
+    """
+    told = attributes.get("image-label") or {}
+    names = {p.get("label-value"): p.get("name") for p in told.get("properties") or ()}
+    colors = {c.get("label-value"): c.get("rgba") for c in told.get("colors") or ()}
+    named = 0 in names and all(isinstance(name, str) for name in names.values())
+    if not named or not names.keys() <= colors.keys() or dtype != np.uint8:
+        return ()
+    return tuple(LabelClass(v, str(names[v]), _rgb(colors[v][:3])) for v in sorted(names))
 
 
 def rgb_of(color: str) -> tuple[int, int, int]:
@@ -158,52 +230,30 @@ def _rgb(values: Sequence[int]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _stack(
-    name: str,
-    store: Path,
-    labels: str | None,
-    folder: Path | None,
-    origin: Mapping[str, Any],
-    axes: str | None,
-    failures: list[dict[str, Any]],
-    objects: LabelClass,
-    own: str,
-) -> ResultStack:
-    model = _label_image(store, labels, own)
-    where = store / "labels" / model
-    return ResultStack(
-        name=name,
-        store=store,
-        model=model,
-        labels=open_planes(where),
-        classes=_classes(ome_attributes(where)),
-        objects=objects,
-        folder=folder,
-        origin=origin,
-        axes=axes,
-        failed=frozenset((f["t"], f["z"]) for f in failures),
-        measured=folder is not None and model.removesuffix("-objects") == own,
-    )
+def _complete(folder: Path, otherwise: str) -> Job:
+    job = JobFolder(folder)
+    ended = report.read(job)
+    if ended is None:
+        raise UsageError(f"{folder}: {otherwise}")
+    return Job(folder, job.identity() or {"stacks": {}}, ended)
 
 
-def _label_image(store: Path, wanted: str | None, own: str) -> str:
-    """The label image that is meant; by default the job's `own`, or that of its objects."""
+def _root_image(store: Path) -> Path:
+    return ngff.image(str(store), store, ome_attributes(store)).array
+
+
+def _listed(store: Path) -> list[str]:
+    """Names of the label images of a store; StackError where it holds none."""
     if not (store / "labels" / "zarr.json").is_file():
         raise StackError(f"{store}: holds no labels; give a job's folder or a NAME.zarr in it")
-    names = [str(name) for name in ome_attributes(store / "labels").get("labels", [])]
-    if wanted is not None:
-        if wanted not in names:
-            raise UsageError(f"--labels {wanted}: {store} has {', '.join(names) or 'none'}")
-        return wanted
-    chosen = [n for n in names if n == f"{own}-objects"] or [n for n in names if n == own] or names
-    if len(chosen) != 1:
-        listed = ", ".join(chosen) or "none"
-        raise UsageError(f"{store}: needs one label image, has {listed}; choose with --labels")
-    return chosen[0]
+    return [str(name) for name in ome_attributes(store / "labels").get("labels", [])]
 
 
-def _classes(attributes: Mapping[str, Any]) -> tuple[LabelClass, ...]:
-    told = attributes.get("image-label", {})
-    rgb = {c["label-value"]: _rgb(c["rgba"][:3]) for c in told.get("colors", [])}
-    named = {p["label-value"]: str(p["name"]) for p in told.get("properties", []) if "name" in p}
-    return tuple(LabelClass(v, name, rgb.get(v, (255, 255, 255))) for v, name in named.items())
+def _stack(name: str, store: Path, labels: str) -> ResultStack:
+    """What a store tells by itself."""
+    names = _listed(store)
+    if labels not in names:
+        raise UsageError(f"--labels {labels}: {store} has {', '.join(names) or 'none'}")
+    where = store / "labels" / labels
+    planes = open_planes(where)
+    return ResultStack(name, store, labels, planes, classes_of(ome_attributes(where), planes.dtype))

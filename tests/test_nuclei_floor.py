@@ -41,7 +41,7 @@ class Nuclei:
         statistics = frame_statistics(frame, spec.normalisation)
         feed = {IMAGE: image[None], STATISTICS: statistics[None]}
         probability = self.session.run(None, feed)[0][0, 0, :height, :width]
-        labels, _ = ndimage.label(probability > spec.threshold, np.ones((3, 3)), np.int32)
+        labels, _ = ndimage.label(probability >= spec.threshold, np.ones((3, 3)), np.int32)
         small = np.bincount(labels.ravel()) < spec.min_area
         return np.where(small[labels], 0, labels).astype(np.int32)
 

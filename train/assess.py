@@ -34,7 +34,7 @@ def validate(
             logits[None], example.target[None], example.weight[None], settings.dice
         )
         losses.append(loss.item())
-        found = label_objects((logits[0] > 0).numpy()[frame.inside])
+        found = label_objects((logits[0] >= 0).numpy()[frame.inside])
         parts.append(score(found, frame.labels[frame.inside]))
     return float(np.mean(losses)), Scores.pooled(parts)
 

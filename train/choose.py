@@ -65,5 +65,6 @@ def score_maps(
 ) -> Scores:
     """Scores of probability maps turned into objects, against instance labels; (Y, X) each."""
     return Scores.pooled(
-        score(label_objects(p > threshold, min_area), t) for p, t in zip(maps, truths, strict=True)
+        score(label_objects(p >= np.float32(threshold), min_area), t)
+        for p, t in zip(maps, truths, strict=True)
     )

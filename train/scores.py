@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from engine.labels.instances import label_instances
+from engine.rules import Rules
 from engine.score.metrics import Score
 
 
@@ -35,9 +36,6 @@ class Scores:
 
 
 def label_objects(foreground: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.int32]:
-    """8-connected components of at least `min_area` px, numbered from 1; (Y, X)."""
-    labels, count = ndimage.label(foreground, structure=np.ones((3, 3)), output=np.int32)
-    keep = np.bincount(labels.ravel(), minlength=count + 1) >= min_area
-    keep[0] = False
-    numbers = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    return np.asarray(numbers[labels], dtype=np.int32)
+    """The objects that the engine makes of a foreground (Y, X), of at least `min_area` px."""
+    rules = Rules(threshold=0.5, min_area=min_area)  # the threshold has been applied
+    return label_instances(foreground, rules).astype(np.int32)

@@ -48,6 +48,7 @@ import click
     metavar="FILE.csv",
     help="Write the scores of every frame as CSV.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace FILE.csv and FILE.png if they are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
     labels: str,
@@ -55,6 +56,7 @@ def evaluate(
     picture: Path | None,
     image: str | None,
     output: Path | None,
+    overwrite: bool,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -74,9 +76,13 @@ def evaluate(
     import json
     import sys
 
+    from engine.outputs import check_free
     from engine.score.compare import compare
     from engine.score.table import notes, print_table, write_csv
 
+    for path in (output, picture):
+        if path:
+            check_free(path, overwrite=overwrite)
     comparison = compare(labels, truth, **how)
     if as_json:
         click.echo(json.dumps(comparison.to_dict(), indent=2))

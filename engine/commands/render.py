@@ -17,7 +17,8 @@ def _frames(context: click.Context, parameter: click.Parameter, value: str | Non
         parts = []
     if len(parts) == 1 and parts[0] is not None and parts[0] >= 0:
         return slice(parts[0], parts[0] + 1)
-    if len(parts) not in (2, 3) or (len(parts) == 3 and (parts[2] or 1) < 1):
+    step = parts[2] if len(parts) == 3 else None
+    if len(parts) not in (2, 3) or (step is not None and step < 1):
         raise click.BadParameter(f"{value!r} is no selection such as 12, 0:60 or 0:600:10")
     return slice(*parts)
 

@@ -8,6 +8,7 @@ along pixel edges. Source of the properties: what QuPath 0.4 and later write the
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,9 +27,9 @@ OF_STACKSEG = uuid.UUID("6f1d8a52-4c0b-5a0e-9a53-0f7e3cbd2b11")  # names its ids
 MEASURES = {
     "area_px": "Area px^2",
     "area_um2": "Area um^2",
-    "mean_intensity": "Mean intensity",
     "mean_probability": "Mean probability",
 }
+INTENSITY = "Mean intensity"
 
 
 def write_frame(path: Path, stack: ResultStack, number: Number, measures: Measures) -> None:
@@ -46,9 +47,11 @@ class Measures:
 
     def __init__(self, stack: ResultStack) -> None:
         path = stack.folder / "objects.parquet" if stack.folder is not None else None
-        there = path is not None and path.is_file() and stack.measured and not stack.classes
+        there = path is not None and path.is_file() and not stack.classes
         self._path = path if there else None
         self._stack = stack.name
+        # The table has columns for the stack with the most channels.
+        self._n_channels = stack.origin["measured_channels"] if there else 0
 
     def of(self, number: Number) -> Mapping[int, Mapping[str, float]]:
         """Measures of each object of a frame, by label."""
@@ -57,11 +60,28 @@ class Measures:
         t, z = number
         where = [("stack", "==", self._stack), ("t", "==", t), ("z", "==", z)]
         table: pa.Table = pq.read_table(self._path, filters=where)
-        names = {c: n for c, n in MEASURES.items() if c in table.column_names}
+        names = MEASURES | _intensities(table.schema, self._n_channels)
         return {
-            row["label"]: {n: row[c] for c, n in names.items() if row[c] is not None}
+            row["label"]: {n: row[c] for c, n in names.items() if _is_number(row[c])}
             for row in table.select(["label", *names]).to_pylist()
         }
+
+
+def _intensities(schema: pa.Schema, n_channels: int) -> dict[str, str]:
+    """What to call the mean intensity in each channel, by its column in the objects table."""
+    columns = [f"mean_intensity_{number}" for number in range(n_channels)]
+    if n_channels == 1:
+        return {columns[0]: INTENSITY}
+    metadata = [schema.field(column).metadata or {} for column in columns]
+    channels = [told.get(b"channel", b"").decode() for told in metadata]
+    if "" in channels or len(set(channels)) < n_channels:
+        channels = [str(number) for number in range(n_channels)]
+    return {c: f"{INTENSITY}: {name}" for c, name in zip(columns, channels, strict=True)}
+
+
+def _is_number(value: float | None) -> bool:
+    """Whether JSON has it: pixels that are not finite give means that are none."""
+    return value is not None and math.isfinite(value)
 
 
 def _features(stack: ResultStack, number: Number, measures: Measures) -> Iterator[dict[str, Any]]:

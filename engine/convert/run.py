@@ -70,6 +70,7 @@ def _ctc(
                 f"{stack.store}: is a class map, and the challenge's masks hold objects; "
                 "use --to tiff"
             )
+        _check_connected(stack)
         if (most := highest_label(stack.labels)) > CTC_MOST:
             raise UsageError(
                 f"{stack.store}: has the label {most}, and the challenge's 16-bit masks end at "
@@ -91,6 +92,23 @@ def _ctc(
     log.info("no tracks are made: for the tracking benchmark a tracker has to add res_track.txt")
 
 
+def _check_connected(stack: ResultStack) -> None:
+    """UsageError where ids begin anew in each plane: a mask has one object for each id."""
+    if len(stack.labels.zs) == 1:
+        return
+    if not stack.origin:
+        log.warning(
+            "%s: was moved away from its job, which knows whether objects go on from plane to "
+            "plane; if they do not, masks make one object of those with the same id", stack.store
+        )  # fmt: skip
+    elif not stack.origin["layout"]["connect_z"]:
+        raise UsageError(
+            f"{stack.store}: has ids that begin anew in each of its {len(stack.labels.zs)} planes, "
+            "and the challenge's masks have one object for each id; segment with --connect z, or "
+            "use --to tiff"
+        )
+
+
 def _sequences(stacks: list[ResultStack]) -> list[str]:
     """The challenge's numbers: the stacks' own where all have one, else in their order."""
     names = [stack.name for stack in stacks]
@@ -104,8 +122,11 @@ def _csv(
 ) -> Iterator[Path]:
     folder = stacks[0].folder
     if folder is None:
+        one = stacks[0]
         raise UsageError(
-            f"{stacks[0].store}: was moved away from its job, whose folder holds the tables; give "
+            f"{one.store}/labels/{one.model}: has no tables, since no job of this result made it"
+            if one.origin
+            else f"{one.store}: was moved away from its job, whose folder holds the tables; give "
             "that folder"
         )
     names = ("frames", "objects")

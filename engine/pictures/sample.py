@@ -2,6 +2,7 @@
 
 DIR/sample/NAME_t0012_z003.png   a frame under the outlines of its objects
 DIR/sample/sample.png            all of them on one sheet
+DIR/sample/sample.json           names of these files: a later sample replaces no others
 
 No job is begun: nothing else is written, and the job's folder is as free as before. Frames take the
 same path as in a job, statistics of the whole frame and tiles with their halo included. Of a frame
@@ -11,6 +12,7 @@ planes are labelled one by one, where a job with `--connect z` would connect the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.claim import check_writable
-from engine.errors import FrameError, UsageError
+from engine.errors import FrameError, OutputError, UsageError
 from engine.intensity import windowed_statistics
 from engine.job import job_context
 from engine.layout import Block, LabelLayout
@@ -43,7 +45,7 @@ from engine.stacks.windows import windows_of
 from engine.steps.work import Task, Work
 from engine.worker import JobContext, keep_model, release, stack_of, warm_up
 
-FOLDER = "sample"
+FOLDER, MADE = "sample", "sample.json"
 FIELDS = ("frame", "objects", "median area px", "foreground")
 CELL = 600  # px; sides of a picture on the sheet, at most
 LEAST = 256  # px; smaller frames are enlarged
@@ -74,7 +76,8 @@ def sample(
 ) -> tuple[list[Sample], list[str]]:
     """Segment `count` frames, or all where there are fewer; what was found, and inputs refused.
 
-    Raises what a job would before it begins, and UsageError for settings that no sample can have.
+    Raises what a job would before it begins, UsageError for settings that no sample can have, and
+    OutputError where DIR/sample is, or belongs to, something else than an earlier sample.
     """
     for given, option in (
         (settings.shard, "--shard"), (settings.fresh, "--fresh"),
@@ -84,21 +87,39 @@ def sample(
             raise UsageError(f"--sample: looks at frames in this process; leave {option} away")
     check_writable(settings.output)
     with ExitStack() as opened:
-        job = check_device(prepare_job(settings), None)
+        job = prepare_job(settings)
+        check_apart(job.plan, settings.output, FOLDER)
+        _check_own(settings.output / FOLDER)
+        job = check_device(job, None)
         opened.callback(release)
         keep_model(job.model)
         context = job_context(job, "")
         warm_up(context, {stack.info.dtype for stack in job.plan.stacks})
-        check_apart(job.plan, settings.output)
         stacks = job.plan.stacks
         chosen = [(stacks[at], number) for at, number in spread([s.layout for s in stacks], count)]
         found: list[Sample] = []
-        folder = opened.enter_context(
-            whole_folder(settings.output / FOLDER, "*.png", overwrite=True)
-        )
+        folder = opened.enter_context(whole_folder(settings.output / FOLDER, "*", overwrite=True))
         drawn = list(_drawn(job, context, chosen, folder, found, progress))
         pictures.png(folder / "sample.png", pictures.contact_sheet(drawn))
+        made = sorted(path.name for path in folder.iterdir())
+        (folder / MADE).write_text(json.dumps({"files": made}, indent=1) + "\n")
     return found, [reason for _, reason in job.plan.refused]
+
+
+def _check_own(folder: Path) -> None:
+    """OutputError where something is there that no earlier sample has made: it would be gone."""
+    if not folder.exists():
+        return
+    try:
+        there = {path.name for path in folder.iterdir()}
+        own = not there or there <= {MADE, *json.loads((folder / MADE).read_bytes())["files"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        own = False
+    if not own:
+        raise OutputError(
+            f"{folder}: is not, or not only, what an earlier --sample made; move it away, or give "
+            "another --output"
+        )
 
 
 def spread(layouts: Sequence[LabelLayout], count: int) -> Iterator[tuple[int, Number]]:

@@ -81,7 +81,7 @@ def write(folder: JobFolder, job: Prepared, run: Run) -> dict[str, Any]:
             "run the same command again to go on"
         ) from error
     except pa.ArrowException as error:
-        first = str(error).splitlines()[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise JobStopped(
             f"{folder.private / 'objects'}: holds a damaged part ({first}); remove it, and run "
             "the same command again to have it made"

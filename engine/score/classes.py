@@ -14,20 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StackError
+from engine.result import LabelClass
 from engine.score.overlaps import crop
 
 MOST_CLASSES = 1024  # more different values than this are ids of objects
 Areas = tuple[int, int, int]  # px of a class: in both, in the result, in the truth
 NONE: Areas = (0, 0, 0)
-
-
-@dataclass(frozen=True)
-class LabelClass:
-    """A class of a class map."""
-
-    value: int  # its number; 0 is background
-    name: str
-    color: int  # 0xRRGGBB
 
 
 @dataclass(frozen=True)
@@ -157,8 +149,13 @@ def class_numbers(frame: NDArray[Any], classes: Sequence[LabelClass], where: str
     if frame.dtype != np.uint8:
         raise StackError(f"{where}: colours of classes must have 8 bits, not {frame.dtype.name}")
     red, green, blue = (frame[..., i].astype(np.int64) for i in range(3))
-    known = {c.color: c.value for c in classes}
+    known = {_number(c.rgb): c.value for c in classes}
     return _checked(red << 16 | green << 8 | blue, known, classes, where, "colour #{:06x}")
+
+
+def _number(rgb: tuple[int, int, int]) -> int:
+    """0xRRGGBB."""
+    return int.from_bytes(bytes(rgb))
 
 
 def _checked(
@@ -174,7 +171,7 @@ def _checked(
     values, at = np.unique(pixels, return_inverse=True)
     strange = [int(v) for v in values if int(v) not in known]
     if strange:
-        names = ", ".join(f"{c.name} {c.value} #{c.color:06x}" for c in classes)
+        names = ", ".join(f"{c.name} {c.value} #{_number(c.rgb):06x}" for c in classes)
         raise StackError(
             f"{where}: has the {what.format(strange[0])}, which is none of the classes ({names})"
         )

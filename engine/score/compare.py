@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StackError, UsageError
-from engine.score.classes import ClassScore, LabelClass, mean, score_classes
+from engine.result import LabelClass, rgb_of
+from engine.score.classes import ClassScore, mean, score_classes
 from engine.score.frames import Number
 from engine.score.match import Match, Pair, match_frames
 from engine.score.metrics import Detection, Score, detect, score
@@ -159,25 +160,25 @@ def compare(
 
     Raises UsageError or StackError with one sentence where that is not possible.
     """
-    stacks = open_stacks(labels, classes)
+    stacks = open_stacks(labels)
     if len(stacks) == 1:
         truths, left_over = dict.fromkeys(stacks, Path(truth)), 0
     else:
         truths, left_over = truths_by_stack(truth, list(stacks), labels)
     how = _How(ignore_border, volumes, _pattern(group))
-    frames: list[FrameScore] = []
-    matches: list[Match] = []
     opened: list[Sides] = []
+    matches: list[Match] = []
     for name, where in truths.items():
-        ours, theirs = stacks[name], open_truth(where, classes)
+        ours, theirs = stacks[name], open_truth(where)
         known = known_classes(ours, theirs, classes)
         if known is not None:
             theirs = replace(theirs, markers=None)  # a class map has nothing to detect
-        sides = Sides(ours, theirs, known)
-        match = match_frames(ours, theirs)
+        opened.append(Sides(ours, theirs, known))
+        matches.append(match_frames(ours, theirs))
+    _check_alike(opened)
+    frames: list[FrameScore] = []
+    for name, sides, match in zip(truths, opened, matches, strict=True):
         frames += _scored(name, sides, match.pairs, how)
-        opened.append(sides)
-        matches.append(match)
     comparison = Comparison(
         labels=str(labels),
         truth=str(truth),
@@ -193,6 +194,17 @@ def compare(
     if opened[0].classes is not None:
         comparison = replace(comparison, classes=_class_names(opened[0], comparison.pooled))
     return comparison
+
+
+def _check_alike(opened: list[Sides]) -> None:
+    """UsageError where the scores of some stacks could not be pooled with those of others."""
+    first = opened[0]
+    for other in opened[1:]:
+        if other.kind != first.kind:
+            raise UsageError(
+                f"{first.ours.path} is scored by {first.kind}, but {other.ours.path} by "
+                f"{other.kind}; they have no score in common, so evaluate one at a time"
+            )
 
 
 @dataclass(frozen=True)
@@ -266,11 +278,10 @@ def _class_names(sides: Sides, pooled: Scored) -> tuple[LabelClass, ...]:
     assert isinstance(pooled, ClassScore)
     if sides.classes:
         return tuple(c for c in sides.classes if c.value)
-    coloured = sides.is_coloured()
-    return tuple(
-        LabelClass(value, f"#{value:06x}" if coloured else f"class {value}", value)
-        for value in pooled.areas
-    )
+    if sides.is_coloured():
+        colors = {value: f"#{value:06x}" for value in pooled.areas}
+        return tuple(LabelClass(value, color, rgb_of(color)) for value, color in colors.items())
+    return tuple(LabelClass(value, f"class {value}", (255, 255, 255)) for value in pooled.areas)
 
 
 def _group(pattern: re.Pattern[str] | None, stack: str, file: str | None) -> str:

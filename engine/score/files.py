@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,13 @@ def open_file(path: Path) -> LabelFrames:
         return _files(path, [path])
     if path.suffix.lower() not in TIFF:
         raise StackError(f"{path}: labels are read from TIFF, PNG, Zarr and folders of them")
-    series = tifffile.TiffFile(path).series[0]
-    if series.axes.endswith("YX") and len(series.shape) > 2:
-        return array_frames(path, zarr.open_array(series.aszarr(level=0), mode="r"), series.axes)
+    with ExitStack() as opened:
+        series = opened.enter_context(tifffile.TiffFile(path)).series[0]
+        if series.axes.endswith("YX") and len(series.shape) > 2:
+            array = zarr.open_array(series.aszarr(level=0), mode="r")
+            frames = array_frames(path, array, series.axes)
+            opened.pop_all()  # stays open: frames are read from it
+            return frames
     return _files(path, [path])
 
 

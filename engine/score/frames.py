@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from engine.errors import StackError
-from engine.score.classes import LabelClass
+from engine.result import LabelClass
 
 Number = tuple[int, int]  # (t, z) of a frame; (z, 0) where the stack has no T
 

@@ -93,15 +93,15 @@ def _keys(ours: LabelFrames, theirs: LabelFrames) -> tuple[str, Keys, Keys]:
         return "name", our_names, their_names
     if not ours.by_order and not theirs.by_order:
         return "number", {n: n for n in ours.numbers}, {n: n for n in theirs.numbers}
-    if our_names and len(ours.numbers) != len(theirs.numbers):
+    if len(ours.numbers) != len(theirs.numbers):
         raise UsageError(
-            f"{ours.path} and {theirs.path} cannot be matched: their files agree neither by number "
-            f"nor by name, and {len(ours.numbers)} are not {len(theirs.numbers)}; give the files "
-            "of a frame the same name"
+            f"{ours.path} and {theirs.path} cannot be matched: they agree neither by number "
+            f"nor by name, and {len(ours.numbers)} are not {len(theirs.numbers)}; number files, "
+            "or give those of a frame the same name"
         )
-    counted: Keys = {(t, 0): n for t, n in enumerate(ours.numbers)}
-    positions: Keys = {(t, 0): n for t, n in enumerate(theirs.numbers)}
-    return "order", counted if our_names else {n: n for n in ours.numbers}, positions
+    ordered = enumerate(zip(ours.numbers, theirs.numbers, strict=True))
+    pairs = {(t, 0): pair for t, pair in ordered}
+    return "order", {t: a for t, (a, _) in pairs.items()}, {t: b for t, (_, b) in pairs.items()}
 
 
 def _by_file_number(frames: LabelFrames) -> Keys:

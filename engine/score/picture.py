@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 
-from engine.errors import OutputError, StacksegError
+from engine.errors import StacksegError
+from engine.outputs import whole_file
 from engine.report.overlay import contrast, outlines
 from engine.score.background import background
 from engine.score.compare import Comparison, FrameScore
@@ -76,10 +77,8 @@ def draw_worst(comparison: Comparison, path: Path, image: str | None = None) -> 
         drawn = _draw_objects(panel) if objects else _draw_classes(panel)
         pictures.append(_captioned(drawn, [_name(names[id(frame)]), _scores(frame)]))
     sheet = _side_by_side(pictures, OBJECTS if objects else CLASSES)
-    try:
-        sheet.save(path, format="PNG")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with whole_file(path) as partial:
+        sheet.save(partial, format="PNG")
     return [*dict.fromkeys(told), f"worst {len(worst)} frames: {path}"]
 
 

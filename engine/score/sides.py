@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StackError, UsageError
-from engine.score.classes import LabelClass, class_numbers
+from engine.result import LabelClass
+from engine.score.classes import class_numbers
 from engine.score.frames import LabelFrames
 from engine.score.match import Pair
 from engine.score.sources import Truth
@@ -61,6 +62,14 @@ class Sides:
     def planes(self) -> bool:
         """Whether frames are the planes of one volume."""
         return self.ours.planes or (self.truth.labels is not None and self.truth.labels.planes)
+
+    @property
+    def kind(self) -> str:
+        """What is scored, in words: objects, or which classes."""
+        if self.classes is None:
+            return "objects"
+        named = ", ".join(f"{c.value} {c.name}" for c in self.classes)
+        return f"the classes {named}" if named else "classes that nothing names"
 
     def is_coloured(self) -> bool:
         """Whether the result's classes are colours, not numbers."""

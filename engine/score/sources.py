@@ -13,9 +13,10 @@ from typing import TypeVar
 
 from engine.errors import StackError, StacksegError, UsageError
 from engine.naming import SUFFIXES
+from engine.result import Job, job_of
 from engine.score.files import challenge_folder, label_files, open_file, open_folder, open_markers
 from engine.score.frames import LabelFrames, first_line
-from engine.score.results import frame_names, job_of, recorded_input, stores_in
+from engine.score.results import frame_names, recorded_input, stores_in
 from engine.score.zarrs import is_zarr, open_zarr
 
 T = TypeVar("T")
@@ -31,18 +32,16 @@ class Truth:
     markers: LabelFrames | None = None  # of a challenge folder, for DET
 
 
-def open_labels(path: Path | str, class_map: bool = False) -> LabelFrames:
+def open_labels(path: Path | str) -> LabelFrames:
     """Open the label frames of one stack.
 
     Parameters
     ----------
     path
-        A result folder of one stack, its NAME.zarr or a label image in it; a Zarr array; a TIFF
-        of one or more frames; a PNG; a folder of TIFF or PNG frames; a Cell Tracking Challenge
-        folder (NN_ST, NN_GT, NN_RES, their SEG, or what holds them: the complete silver truth
-        first).
-    class_map
-        Of a result that has both, open the class map rather than the objects.
+        A result folder of one stack or its NAME.zarr, for the job's own labels, or a label image
+        in it; a Zarr array; a TIFF of one or more frames; a PNG; a folder of TIFF or PNG frames;
+        a Cell Tracking Challenge folder (NN_ST, NN_GT, NN_RES, their SEG, or what holds them: the
+        complete silver truth first).
 
     Frames are numbered by T and Z of the array (by Z alone where there is no T), shifted by the
     translation of an OME-Zarr image; single files by the digits at the end of their names, or
@@ -50,14 +49,14 @@ def open_labels(path: Path | str, class_map: bool = False) -> LabelFrames:
 
     Raises StackError or UsageError with one sentence where that is not possible.
     """
-    stacks = open_stacks(path, class_map)
+    stacks = open_stacks(path)
     if len(stacks) > 1:
         names = ", ".join(f"{name}.zarr" for name in stacks)
         raise UsageError(f"{path}: holds the results of several stacks, name one of {names}")
     return next(iter(stacks.values()))
 
 
-def open_stacks(path: Path | str, class_map: bool = False) -> dict[str, LabelFrames]:
+def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
     """Open the label frames of every stack of a result, by name; of anything else, of one.
 
     As `open_labels`.
@@ -65,22 +64,22 @@ def open_stacks(path: Path | str, class_map: bool = False) -> dict[str, LabelFra
     where = Path(path)
 
     def opened() -> dict[str, LabelFrames]:
-        job_of(where)
+        job = job_of(where)
         if where.is_file():
             return {where.stem: open_file(where)}
         if not where.is_dir():
             raise StackError(f"{where}: there is no such file or folder")
         if is_zarr(where):
-            return {where.stem: _open_store(where, class_map)}
-        stores = stores_in(where)
+            return {where.stem: _open_store(where, job)}
+        stores = stores_in(where, job)
         if stores:
-            return {name: _open_store(store, class_map) for name, store in stores.items()}
+            return {name: _open_store(store, job) for name, store in stores.items()}
         return {where.name: open_folder(where)}
 
     return _in_one_sentence(where, opened)
 
 
-def open_truth(path: Path | str, class_map: bool = False) -> Truth:
+def open_truth(path: Path | str) -> Truth:
     """Open what one stack is held against: as `open_labels`, and markers where it has some.
 
     The markers of a challenge folder NN_GT lie in its TRA.
@@ -89,7 +88,7 @@ def open_truth(path: Path | str, class_map: bool = False) -> Truth:
     markers = _in_one_sentence(where, lambda: open_markers(where) if where.is_dir() else None)
     if markers is not None and challenge_folder(where) is None:
         return Truth(str(path), None, markers)
-    return Truth(str(path), open_labels(path, class_map), markers)
+    return Truth(str(path), open_labels(path), markers)
 
 
 def truths_by_stack(
@@ -126,9 +125,9 @@ def truths_by_stack(
     return found, len(set(files) - set(found.values()))
 
 
-def _open_store(path: Path, class_map: bool) -> LabelFrames:
-    frames = open_zarr(path, class_map)
-    recorded = recorded_input(path)
+def _open_store(path: Path, job: Job | None) -> LabelFrames:
+    frames = open_zarr(path)
+    recorded = recorded_input(Path(frames.path), job)
     if recorded is not None:
         return replace(frames, names=frame_names(recorded, frames.numbers), image=recorded)
     if len(frames.numbers) == 1:

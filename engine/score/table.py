@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from engine.errors import OutputError
+from engine.outputs import whole_file
 from engine.score.compare import Comparison, Scored
 from engine.score.metrics import THRESHOLDS, Score
 
@@ -79,13 +79,10 @@ def notes(comparison: Comparison) -> list[str]:
 def write_csv(comparison: Comparison, path: Path) -> None:
     """A row per frame, with all counts and scores as they are; empty where one is not defined."""
     rows = comparison.rows()
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def frame_names(comparison: Comparison) -> list[str]:

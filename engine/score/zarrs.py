@@ -9,8 +9,8 @@ from typing import Any
 
 import zarr
 
-from engine.errors import StackError, UsageError
-from engine.score.classes import LabelClass
+from engine.errors import StackError
+from engine.result import classes_of, default_labels
 from engine.score.frames import LabelFrames, array_frames
 from engine.stacks.ngff import first_indices
 
@@ -23,17 +23,16 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in ZARR_FILES)
 
 
-def open_zarr(path: Path, class_map: bool = False) -> LabelFrames:
-    """Open a Zarr array, image, label image or result; of a result with both, its objects."""
+def open_zarr(path: Path) -> LabelFrames:
+    """Open a Zarr array, image, label image or result; of a result with several, its own."""
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
         return array_frames(path, node, _named_axes(node) or USUAL_AXES.get(node.ndim, ""))
     ome = _ome(node)
     if "labels" in node and isinstance(node["labels"], zarr.Group):
-        own = _made_with(node).get("model", "")
-        return open_zarr(path / "labels" / _label_image(path, node["labels"], class_map, own))
+        return open_zarr(path / "labels" / default_labels(path, _label_images(node["labels"])))
     if "labels" in ome:
-        return open_zarr(path / _label_image(path, node, class_map))
+        return open_zarr(path / default_labels(path.parent, _label_images(node)))
     if "multiscales" not in ome:
         raise StackError(f"{path}: is a Zarr group without labels and without an image")
     image = ome["multiscales"][0]
@@ -44,7 +43,7 @@ def open_zarr(path: Path, class_map: bool = False) -> LabelFrames:
         raise StackError(f"{path}: its level {dataset['path']} is not an array")
     first = {axis.upper(): n for axis, n in first_indices(axes, dataset).items()}
     frames = array_frames(path, array, axes, first)
-    return replace(frames, classes=_classes(ome, array))
+    return replace(frames, classes=classes_of(ome, array.dtype))
 
 
 def _named_axes(array: zarr.Array[Any]) -> str:
@@ -62,37 +61,6 @@ def _ome(group: zarr.Group) -> Mapping[str, Any]:
     return ome
 
 
-def _made_with(group: zarr.Group) -> Mapping[str, Any]:
-    """What a result says of the job that made it; nothing of a Zarr that is none."""
-    told: Any = group.attrs.asdict().get("stackseg")
-    return told if isinstance(told, dict) else {}
-
-
-def _label_image(path: Path, labels: zarr.Group, class_map: bool, own: str = "") -> str:
-    """The one label image; of several a result's `own`, or that of its objects or classes."""
-    names = sorted(_ome(labels).get("labels") or labels.group_keys())
-    # Those that `stackseg relabel` added have to be asked for.
-    names = [n for n in names if n in (own, f"{own}-objects")] or names
-    objects = [n for n in names if n.endswith("-objects")]
-    names = ([n for n in names if n not in objects] if class_map else objects) or names
-    if len(names) != 1:
-        listed = ", ".join(names) or "none"
-        raise UsageError(f"{path}: needs one label image, has {listed}; name PATH/labels/NAME")
-    return str(names[0])
-
-
-def _classes(ome: Mapping[str, Any], array: zarr.Array[Any]) -> tuple[LabelClass, ...]:
-    """The classes that a class map's metadata name and colour, background too; else none.
-
-    Colours and properties alone do not tell: viewers give them to single objects as well.
-    """
-    label = ome.get("image-label") or {}
-    names = {p.get("label-value"): p.get("name") for p in label.get("properties") or ()}
-    colors = {c.get("label-value"): c.get("rgba") for c in label.get("colors") or ()}
-    named = 0 in names and all(isinstance(name, str) for name in names.values())
-    if not named or not names.keys() <= colors.keys() or array.dtype.name != "uint8":
-        return ()
-    return tuple(
-        LabelClass(value, str(names[value]), int(bytes(colors[value][:3]).hex(), 16))
-        for value in sorted(names)
-    )
+def _label_images(labels: zarr.Group) -> list[str]:
+    """Names of the label images that a group lists or, where it lists none, holds."""
+    return list(_ome(labels).get("labels") or labels.group_keys())

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
@@ -18,7 +19,7 @@ from click.testing import CliRunner
 from engine.commands.convert import convert as command
 from engine.convert import run, tiff
 from engine.convert.run import convert
-from engine.errors import OutputError, StacksegError, UsageError
+from engine.errors import OutputError, StackError, StacksegError, UsageError
 from engine.result import open_result
 from engine.score.compare import compare
 from tests import networks, results
@@ -40,6 +41,17 @@ def deep(tmp_path_factory):
     four = results.write_ome(place / "four.ome.tif", jobs.blobs((2, 3, 40, 48)), "TZYX")
     flat = results.write_ome(place / "flat.ome.tif", jobs.blobs((40, 48), 1), "YX")
     return results.make_result(place, [four, flat])
+
+
+@pytest.fixture(scope="module")
+def connected(tmp_path_factory):
+    """The folder of a job over two stacks of several planes, whose objects go on along Z."""
+    place = tmp_path_factory.mktemp("connected")
+    stacks = [
+        results.write_ome(place / f"{name}.ome.tif", jobs.blobs((2, depth, 40, 48)), "TZYX")
+        for name, depth in (("three", 3), ("two", 2))
+    ]
+    return results.make_result(place, stacks, connect="z")
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +112,31 @@ def test_challenge_masks_score_as_the_labels_themselves(lapse, tmp_path):
     assert scores.pooled.iou == scores.pooled.seg == 1.0
 
 
-def test_challenge_masks_of_volumes_and_of_several_stacks(deep, tmp_path):
+def test_challenge_masks_of_volumes_and_of_several_stacks(connected, tmp_path):
     done = CliRunner().invoke(
-        command, [str(deep), "--to", "ctc", "--output", str(tmp_path)], standalone_mode=False
+        command, [str(connected), "--to", "ctc", "--output", str(tmp_path)], standalone_mode=False
     )
     assert done.stdout.splitlines() == [str(tmp_path / "01_RES"), str(tmp_path / "02_RES")]
-    volume = tifffile.imread(tmp_path / "01_RES/mask001.tif")
-    np.testing.assert_array_equal(volume, jobs.labels_of(deep, "four")[1])
-    assert tifffile.imread(tmp_path / "02_RES/mask000.tif").shape == (40, 48)
+    for sequence, name in (("01", "three"), ("02", "two")):
+        volume = tifffile.imread(tmp_path / f"{sequence}_RES/mask001.tif")
+        np.testing.assert_array_equal(volume, jobs.labels_of(connected, name)[1])
+
+
+def test_planes_whose_ids_begin_anew_are_no_volume(deep, connected, tmp_path, caplog):
+    """A mask would make one object of the first of each plane."""
+    with pytest.raises(UsageError, match=r"four.zarr: .* 3 planes.* --connect z, or use --to tiff"):
+        convert(deep, "ctc", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    (folder,) = convert(deep, "ctc", tmp_path / "o", stack="flat")
+    assert tifffile.imread(folder / "mask000.tif").shape == (40, 48)
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+    for store in (deep / "four.zarr", connected / "two.zarr"):
+        caplog.clear()
+        moved = tmp_path / store.parent.parent.name / store.name
+        shutil.copytree(store, moved)
+        assert convert(moved, "ctc", moved.parent)
+        (told,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert told.startswith(f"{moved}: was moved away from its job")
 
 
 def test_sequences_keep_their_numbers(deep):
@@ -141,6 +170,16 @@ def test_tables_as_csv(lapse, deep, tmp_path):
     assert len(frames.read_text().splitlines()) == 2
 
 
+def test_a_table_that_is_damaged_is_told(lapse, tmp_path, monkeypatch):
+    def damaged(path):
+        raise pa.ArrowInvalid
+
+    monkeypatch.setattr(pq, "ParquetFile", damaged)
+    with pytest.raises(StackError, match=r"frames.parquet: .*\(ArrowInvalid\)"):
+        convert(lapse, "csv", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_outlines_are_the_objects(lapse, tmp_path):
     (folder,) = convert(lapse, "geojson", tmp_path)
     labels = jobs.labels_of(lapse, "lapse")
@@ -167,9 +206,55 @@ def test_outlines_are_the_objects(lapse, tmp_path):
             )
             assert properties["measurements"]["Area px^2"] == areas[t, label]
             assert properties["measurements"]["Area um^2"] == pytest.approx(shape.area / 4)
+            assert properties["measurements"].keys() == {
+                "Area px^2", "Area um^2", "Mean intensity", "Mean probability",
+            }  # fmt: skip
             seen.add(feature["id"])
         np.testing.assert_array_equal(drawn, labels[t - 2])
     assert len(seen) == len(table), "ids are unique"
+
+
+def test_outlines_tell_the_intensity_in_each_channel(tmp_path):
+    """Of the table's channels those that the stack has, by their names; what is no number not."""
+    pixels = jobs.blobs((2, 40, 48)).astype(np.float32)
+    pixels[1, :20] = np.nan
+    tifffile.imwrite(
+        tmp_path / "two.ome.tif", pixels, ome=True, photometric="minisblack",
+        metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}},
+    )  # fmt: skip
+    jobs.write_stack(tmp_path / "bare.tif", pixels, "CYX")
+    jobs.write_stack(tmp_path / "one.tif", pixels[0], "YX")
+    own = {"Area px^2", "Mean probability"}
+    seen = {}
+    for names, more in ((["two.ome.tif", "one.tif"], "GFP"), (["bare.tif"], "1")):
+        place = tmp_path / more
+        place.mkdir()
+        stacks = [tmp_path / name for name in names]
+        result = results.make_result(place, stacks, channel="0", min_area=3)
+        table = {
+            (r["stack"], r["label"]): r
+            for r in pq.read_table(result / "objects.parquet").to_pylist()
+        }
+        for folder in convert(result, "geojson", place / "o"):
+            (path,) = folder.iterdir()
+            for feature in json.loads(path.read_text())["features"]:
+                told = feature["properties"]["measurements"]
+                row = table[folder.name, int(feature["properties"]["name"])]
+                for number, name in enumerate(("DAPI", "GFP") if more == "GFP" else "01"):
+                    if value := told.get(f"Mean intensity: {name}"):
+                        assert value == row[f"mean_intensity_{number}"]
+                seen.setdefault(folder.name, set()).add(frozenset(told.keys() - own))
+    assert seen == {
+        "two": {
+            frozenset({"Mean intensity: DAPI"}),
+            frozenset({"Mean intensity: DAPI", "Mean intensity: GFP"}),
+        },
+        "bare": {
+            frozenset({"Mean intensity: 0"}),
+            frozenset({"Mean intensity: 0", "Mean intensity: 1"}),
+        },
+        "one": {frozenset({"Mean intensity"})},
+    }
 
 
 def test_outlines_of_volumes_and_of_a_store_by_itself(deep, tmp_path):
@@ -181,7 +266,7 @@ def test_outlines_of_volumes_and_of_a_store_by_itself(deep, tmp_path):
     content = json.loads((folder / "t0001_z002.geojson").read_text())
     assert content["features"][0]["geometry"]["plane"] == {"c": -1, "z": 2, "t": 1}
     assert content["features"][0]["properties"]["measurements"].keys() == {"Area px^2"}
-    with pytest.raises(UsageError, match=r"moved.zarr: was moved away from its job"):
+    with pytest.raises(UsageError, match=r"moved.zarr\S*: was moved away from its job"):
         convert(tmp_path / "moved.zarr", "csv", tmp_path / "o")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import zarr
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_a_sample_is_what_the_job_will_find(stacks, threshold_model, tmp_path):
         "a_t0001", "a_t0004", "a_t0007", "b_t0000_z001", "b_t0001_z000", "b_t0001_z002", "c",
     ]  # fmt: skip
     names = {p.name for p in (output / "sample").iterdir()}
-    assert names == {"sample.png", *(f"{one.name}.png" for one in found)}
+    assert names == {"sample.png", "sample.json", *(f"{one.name}.png" for one in found)}
     assert [p.name for p in output.iterdir()] == ["sample"], "no job has begun"
     again = (output / "sample/sample.png").read_bytes()
     assert sample(settings, 7)[0] == found
@@ -56,7 +58,9 @@ def test_a_sample_is_what_the_job_will_find(stacks, threshold_model, tmp_path):
         areas = np.bincount(labels.ravel())[1:]
         assert one.objects == len(areas) and one.median_area_px == np.median(areas)
         assert one.foreground == pytest.approx((labels > 0).mean())
-    sample(settings, 2)
+    found, _ = sample(settings, 2)
+    names = {p.name for p in (output / "sample").iterdir()}
+    assert names == {"sample.png", "sample.json", *(f"{one.name}.png" for one in found)}
     assert run_job(settings, executor=SerialExecutor()).already_complete, "nor does one go"
 
 
@@ -119,7 +123,7 @@ def test_a_frame_that_cannot_be_segmented_is_told(tmp_path, threshold_model):
     assert [bool(one.reason) for one in found] == [False, True, False]
     assert "nothing to segment" in found[1].reason
     assert {p.name for p in (tmp_path / "out/sample").iterdir()} == {
-        "sample.png", "s_t0000.png", "s_t0002.png",
+        "sample.png", "sample.json", "s_t0000.png", "s_t0002.png",
     }  # fmt: skip
 
 
@@ -129,8 +133,45 @@ def test_what_a_sample_does_not_do(stacks, threshold_model, tmp_path):
         with pytest.raises(UsageError, match=r"--sample: .*leave --"):
             sample(jobs.settings(stacks, threshold_model, output, **option), 2)
     assert not output.exists()
-    (output / "sample").mkdir(parents=True)
-    (output / "sample/notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="sample: holds more than"):
-        sample(jobs.settings(stacks, threshold_model, output), 2)
-    assert [p.name for p in (output / "sample").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "a_t0004.png", "sample.png", "sample.json"])
+def test_a_folder_that_no_sample_made_stays(stacks, threshold_model, tmp_path, name):
+    folder = tmp_path / "out/sample"
+    folder.mkdir(parents=True)
+    settings = jobs.settings(stacks, threshold_model, tmp_path / "out", workers=1)
+    (folder / name).write_text("mine")
+    with pytest.raises(OutputError, match="sample: is not, or not only, what an earlier --sample"):
+        sample(settings, 2)
+    assert [(p.name, p.read_text()) for p in folder.iterdir()] == [(name, "mine")]
+    (folder / name).unlink()
+    sample(settings, 2)
+    (folder / "mine.png").write_text("mine")
+    with pytest.raises(OutputError, match="sample: is not, or not only"):
+        sample(settings, 2)
+    assert (folder / "mine.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["", "images", "images/deep.zarr"])
+def test_a_sample_is_never_where_an_input_is(tmp_path, threshold_model, inside):
+    """The folder of images is named `sample`, or lies in one that is."""
+    stack = tmp_path / "sample" / inside
+    data = jobs.blobs((2, 64, 96))
+    if stack.suffix:
+        zarr.create_array(stack, data=data, dimension_names=["t", "y", "x"])
+    else:
+        stack.mkdir(parents=True)
+        for t, frame in enumerate(data):
+            imagecodecs.imwrite(stack / f"{t}.png", frame)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(OutputError, match=r"sample: would be written over the input"):
+        sample(jobs.settings(stack, threshold_model, tmp_path, workers=1), 2)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_sample_is_never_written_into_an_input(tmp_path, threshold_model):
+    stack = tmp_path / "s.zarr"
+    zarr.create_array(stack, data=jobs.blobs((2, 64, 96)), dimension_names=["t", "y", "x"])
+    with pytest.raises(OutputError, match="would be written over the input"):
+        sample(jobs.settings(stack, threshold_model, stack, workers=1), 2)
+    assert not (stack / "sample").exists()

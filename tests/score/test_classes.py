@@ -7,7 +7,8 @@ from hypothesis import given
 
 from engine.errors import StackError, UsageError
 from engine.job import run_job
-from engine.score.classes import ClassScore, LabelClass, class_numbers, score_classes
+from engine.result import LabelClass
+from engine.score.classes import ClassScore, class_numbers, score_classes
 from engine.score.compare import compare
 from engine.score.table import table
 from tests import networks
@@ -15,9 +16,9 @@ from tests.engine import jobs
 from tests.score.test_metrics import draw, two_frames
 
 HEART = (
-    LabelClass(0, "background", 0x000000),
-    LabelClass(1, "myocardium", 0xFF0000),
-    LabelClass(2, "ventricle", 0x00FF00),
+    LabelClass(0, "background", (0, 0, 0)),
+    LabelClass(1, "myocardium", (255, 0, 0)),
+    LabelClass(2, "ventricle", (0, 255, 0)),
 )
 
 
@@ -30,7 +31,7 @@ def test_a_frame_worked_out_by_hand():
     """Class 1: 3 px of both, 3 in the result, 4 in the truth. Class 2: 1, 2, 1. Class 3: none."""
     result = draw("11.122..")
     truth = draw("1111.2..")
-    s = score_classes(result, truth, (*HEART, LabelClass(3, "lung", 0xFF)))
+    s = score_classes(result, truth, (*HEART, LabelClass(3, "lung", (0, 0, 255))))
     assert s.areas == {1: (3, 3, 4), 2: (1, 2, 1), 3: (0, 0, 0)}
     assert s.class_dice(1) == pytest.approx(6 / 7) and s.class_iou(1) == pytest.approx(3 / 4)
     assert s.class_dice(2) == pytest.approx(2 / 3) and s.class_iou(2) == pytest.approx(1 / 2)

@@ -298,8 +298,44 @@ def test_the_command_writes_csv(tmp_path, truth):
         rows = list(csv.DictReader(file))
     assert [row["t"] for row in rows] == list("01234")
     assert rows[0]["seg"] == "1.0" and rows[0]["name"] == "man_seg000.tif"
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_csv(compare(tmp_path / "labels.tif", truth), tmp_path / "no/where.csv")
+    with pytest.raises(OutputError, match="cannot be a folder"):
+        write_csv(compare(tmp_path / "labels.tif", truth), target / "where.csv")
+
+
+@pytest.mark.parametrize("option", ["--output", "--picture"])
+def test_the_command_writes_over_nothing_unless_asked(tmp_path, truth, option, monkeypatch):
+    target = tmp_path / "notes"
+    target.write_text("mine")
+    arguments = [str(as_tiff(tmp_path)), str(truth), option]
+
+    def run(*more):
+        return CliRunner().invoke(evaluate, [*arguments, *map(str, more)], standalone_mode=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.score.compare.compare", lambda *_, **__: pytest.fail("compared"))
+        there, nowhere = run(target).exception, run(target / "x").exception
+    assert isinstance(there, OutputError) and "is there already" in str(there)
+    assert isinstance(nowhere, OutputError) and "notes is a file" in str(nowhere)
+    assert target.read_text() == "mine"
+    assert run(target, "--overwrite").exit_code == 0
+    assert target.stat().st_size > 100
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] == ".") == []
+
+
+def test_files_that_are_read_one_by_one_do_not_stay_open(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "one.tif", FRAMES[0].astype(np.uint16))
+    opened = []
+
+    class Remembered(tifffile.TiffFile):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            opened.append(self)
+
+    monkeypatch.setattr(tifffile, "TiffFile", Remembered)
+    labels = open_labels(tmp_path / "one.tif")
+    assert opened and all(file.filehandle.closed for file in opened)
+    np.testing.assert_array_equal(labels.read(labels.numbers[0]), FRAMES[0].astype(np.uint16))
+    open_labels(as_tiff(tmp_path)).read((1, 0))  # and one that is read frame by frame does
 
 
 def test_an_unfinished_job_is_not_scored(tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_a_result_knows_its_image(lapse, threshold_model):
     assert done.exit_code == 0 and "over black" not in done.stderr
     grey = pixels(target)
     assert has(grey, (153, 153, 153)) > 100, "the objects' own brightness"
-    with pytest.raises(OutputError, match="cannot be written"):
-        draw_worst(compare(lapse / "out", lapse / "truth.tif"), lapse / "no/where.png")
+    with pytest.raises(OutputError, match="cannot be a folder"):
+        draw_worst(compare(lapse / "out", lapse / "truth.tif"), target / "where.png")
 
 
 def test_classes_are_drawn_as_areas(lapse):

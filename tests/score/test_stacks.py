@@ -6,6 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from engine.errors import UsageError
 from engine.job import run_job
@@ -59,6 +60,35 @@ def test_a_stack_without_a_truth_is_counted(many, truths):
     (truths / "p1_b.png").unlink()
     comparison = compare(many, truths)
     assert len(comparison.frames) == 2 and comparison.untrue == 1
+
+
+def as_class_map(store: Path, *names: str) -> None:
+    """Name the values of a label image as classes, background first."""
+    nuclei = zarr.open_group(store / "labels/nuclei")
+    told = {
+        "properties": [{"label-value": v, "name": name} for v, name in enumerate(names)],
+        "colors": [{"label-value": v, "rgba": [v, v, v, 255]} for v in range(len(names))],
+    }
+    nuclei.attrs["ome"] = {**nuclei.attrs["ome"], "image-label": told}
+
+
+def test_stacks_of_different_kinds_are_not_pooled(tmp_path):
+    (tmp_path / "truths").mkdir()
+    ones = (FRAMES[:1] > 0).astype(np.uint8)
+    for name in "ab":
+        as_result(tmp_path / "out", ones, name=name)
+        write_png(tmp_path / "truths" / f"{name}.png", ones[0])
+    as_class_map(tmp_path / "out/b.zarr", "background", "rim")
+    words = r"a\.zarr\S* is scored by objects, but \S*b\.zarr\S* by the classes .*, 1 rim;"
+    with pytest.raises(UsageError, match=words):
+        compare(tmp_path / "out", tmp_path / "truths")
+    with pytest.raises(UsageError, match=r"by classes that nothing names, but .* 1 rim;"):
+        compare(tmp_path / "out", tmp_path / "truths", classes=True)
+    as_class_map(tmp_path / "out/a.zarr", "background", "body")
+    with pytest.raises(UsageError, match=r"1 body, but .* 1 rim;"):
+        compare(tmp_path / "out", tmp_path / "truths")
+    as_class_map(tmp_path / "out/a.zarr", "background", "rim")
+    assert compare(tmp_path / "out", tmp_path / "truths").pooled.dice == 1
 
 
 def test_challenge_sequences_are_matched_by_name(tmp_path):
@@ -140,6 +170,10 @@ def test_files_that_agree_in_nothing_are_matched_by_order_if_as_many(tmp_path, t
     for name, frame in zip("wxyz", FRAMES, strict=False):
         write_png(tmp_path / "others" / f"{name}.png", frame)
     assert compare(tmp_path / "others", truths).matched_by == ("order",)
+    stack = tmp_path / "stack.tif"  # whose frames have no names at all
+    tifffile.imwrite(stack, FRAMES[:4], metadata={"axes": "TYX"})
+    assert compare(stack, tmp_path / "others").matched_by == ("order",)
     (tmp_path / "others/z.png").unlink()
-    with pytest.raises(UsageError, match="cannot be matched"):
-        compare(tmp_path / "others", truths)
+    for labels, truth in ((tmp_path / "others", truths), (stack, tmp_path / "others")):
+        with pytest.raises(UsageError, match="cannot be matched"):
+            compare(labels, truth)

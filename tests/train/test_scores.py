@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.score.metrics import score
-from train.choose import choose, write_curve
+from train.choose import choose, score_maps, write_curve
 from train.scores import Scores, label_objects
 
 
@@ -53,3 +53,11 @@ def test_among_equals_one_half_and_no_minimum_area_are_chosen() -> None:
     truth[5:20, 5:19] = 1
     best, _ = choose([(truth > 0).astype(np.float32)], [truth])
     assert (best.threshold, best.min_area) == (0.5, 0)
+
+
+def test_a_pixel_at_the_threshold_counts_as_in_the_engine() -> None:
+    """The engine takes p >= threshold, in float32: what is scored is what will be run."""
+    probability = np.zeros((8, 8), np.float32)
+    probability[2:6, 2:6] = 0.7
+    truth = (probability > 0).astype(np.int32)
+    assert score_maps([probability], [truth], 0.7, 0).iou == 1
