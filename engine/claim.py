@@ -58,10 +58,11 @@ def check(folder: JobFolder, identity: dict[str, Any], *, fresh: bool) -> dict[s
         _check_removal(folder, known, identity)
     elif differing := differences(known, json.loads(json.dumps(identity))):
         mended = "; give --retry-failed if only frames that had failed were mended; else"
+        added = folder.stores != folder.root  # by a relabelling, which cannot retry
         raise OutputError(
             f"{folder.root}: holds a job that differs in {differing}"
-            f"{mended if ' content (' in differing else ';'} "
-            "give another --output, or start over with --fresh"
+            f"{mended if ' content (' in differing and not added else ';'} "
+            f"give another {'--name' if added else '--output'}, or start over with --fresh"
         )
     return known
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.errors import FrameError, StackError
 from engine.stacks import ngff
 from engine.stacks.windows import PIXELS
+from engine.stacks.zarrchunks import ChunkGrid, chunk_grid, lost_file
 
 Number = tuple[int, int]  # (t, z) of a frame, in the stack's own numbering
 
@@ -26,6 +27,7 @@ class Planes:
     where: Path
     axes: str  # canonical order; C only where the image has channels
     levels: tuple[zarr.Array[Any], ...]  # the full size first
+    grids: tuple[ChunkGrid | None, ...]  # where the files of each level are
     first: Number  # (t, z) of the first plane
     pixel_size_um: Mapping[str, float]  # by axis; empty where it is not known
     time_step_s: float | None
@@ -69,11 +71,27 @@ class Planes:
         """Rows of a plane, (y, X); FrameError where they cannot be read."""
         at: dict[str, int | slice] = {"T": t - self.first[0], "Z": z - self.first[1], "C": c}
         at |= {"Y": rows, "X": slice(None)}
+        if lost := self._lost(at, level):
+            raise FrameError(
+                f"{lost}: is gone, and t={t} z={z} would pass for background there; `stackseg "
+                "verify` names all that is lost"
+            )
         try:
             return np.asarray(self.levels[level][tuple(at[axis] for axis in self.axes)])
         except Exception as error:  # zarr and its codecs raise what they like
             what = (str(error).splitlines() or [type(error).__name__])[0]
             raise FrameError(f"{self.where}: t={t} z={z} cannot be read ({what})") from error
+
+    def _lost(self, at: Mapping[str, int | slice], level: int) -> Path | None:
+        """A file with these pixels that is not there: a job writes every one."""
+        grid = self.grids[level]
+        if grid is None:
+            return None
+        places = (
+            (range(n)[i] if isinstance(i, slice) else range(i, i + 1))
+            for i, n in zip((at[a] for a in self.axes), self.levels[level].shape, strict=True)
+        )
+        return lost_file(grid, list(places))
 
     def bands(self, level: int = 0) -> Iterator[slice]:
         """Rows to be read together, whole chunks of about 4 million pixels."""
@@ -88,16 +106,17 @@ def open_planes(where: Path) -> Planes:
     attributes = ome_attributes(where)
     image = ngff.image(str(where), where, attributes)
     scales = attributes["multiscales"][0]
+    folders = [where / str(dataset["path"]) for dataset in scales["datasets"]]
     try:
-        levels = tuple(
-            zarr.open_array(where / str(d["path"]), mode="r") for d in scales["datasets"]
-        )
+        levels = tuple(zarr.open_array(folder, mode="r") for folder in folders)
+        grids = tuple(chunk_grid(f, json.loads((f / "zarr.json").read_bytes())) for f in folders)
     except Exception as error:
         raise StackError(f"{where}: its arrays cannot be opened ({error})") from error
     axes = "".join(name.upper() for name in image.names)
     if any(level.ndim != len(axes) for level in levels) or not axes.endswith("YX"):
         raise StackError(f"{where}: has the axes {axes}, which do not fit its arrays")
-    return Planes(where, axes, levels, first_plane(scales), image.pixel_size_um, image.time_step_s)
+    first, sizes = first_plane(scales), image.pixel_size_um
+    return Planes(where, axes, levels, grids, first, sizes, image.time_step_s)
 
 
 def first_plane(scales: Mapping[str, Any]) -> Number:

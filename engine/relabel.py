@@ -72,6 +72,8 @@ def relabel(
 def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
     if not re.fullmatch(NAME, name):
         raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores")
+    if not result.is_dir():
+        raise OutputError(f"{result}: is no folder; give the --output of a job")
     source = JobFolder(result)
     known = source.identity()
     if known is None:

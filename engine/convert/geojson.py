@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from engine.convert.polygons import polygons
+from engine.errors import OutputError
 from engine.planes import Number
 from engine.result import ResultStack
 
@@ -43,15 +44,14 @@ def write_frame(path: Path, stack: ResultStack, number: Number, measures: Measur
 
 
 class Measures:
-    """Rows of the objects table, by frame and label; empty where the result has no such table."""
+    """Rows of the objects table, by frame and label; empty where no job made the labels."""
 
     def __init__(self, stack: ResultStack) -> None:
-        path = stack.folder / "objects.parquet" if stack.folder is not None else None
-        there = path is not None and path.is_file() and not stack.classes
-        self._path = path if there else None
+        has_table = stack.folder is not None and not stack.classes
+        self._path = stack.folder / "objects.parquet" if stack.folder and has_table else None
         self._stack = stack.name
         # The table has columns for the stack with the most channels.
-        self._n_channels = stack.origin["measured_channels"] if there else 0
+        self._n_channels = stack.origin["measured_channels"] if has_table else 0
 
     def of(self, number: Number) -> Mapping[int, Mapping[str, float]]:
         """Measures of each object of a frame, by label."""
@@ -59,7 +59,14 @@ class Measures:
             return {}
         t, z = number
         where = [("stack", "==", self._stack), ("t", "==", t), ("z", "==", z)]
-        table: pa.Table = pq.read_table(self._path, filters=where)
+        try:
+            table: pa.Table = pq.read_table(self._path, filters=where)
+        except (OSError, pa.ArrowException) as error:
+            what = (str(error).splitlines() or [type(error).__name__])[0]
+            raise OutputError(
+                f"{self._path}: cannot be read ({what}); remove it and run the job again, which "
+                "makes it anew"
+            ) from error
         names = MEASURES | _intensities(table.schema, self._n_channels)
         return {
             row["label"]: {n: row[c] for c, n in names.items() if _is_number(row[c])}

@@ -13,6 +13,7 @@ from engine.convert.tables import write_csv
 from engine.convert.tiff import CTC_MOST, highest_label, write_mask, write_stack
 from engine.errors import UsageError
 from engine.outputs import check_free, frame_name, whole_file, whole_folder
+from engine.records import PRIVATE
 from engine.result import ResultStack, open_result
 
 log = logging.getLogger("stackseg")
@@ -44,6 +45,9 @@ def convert(
             raise UsageError(f"--stack {stack}: {path} has no such stack; it has {listed}")
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output {output}: is a file; give a folder")
+    for one in stacks:
+        if one.failed:
+            log.warning("%s: %d frames were set aside: empty", one.store, len(one.failed))
     write = {"tiff": _tiff, "ctc": _ctc, "csv": _csv, "geojson": _geojson}[to]
     return list(write(stacks, output, overwrite, progress or (lambda done, total: None)))
 
@@ -120,6 +124,8 @@ def _sequences(stacks: list[ResultStack]) -> list[str]:
 def _csv(
     stacks: list[ResultStack], output: Path, overwrite: bool, progress: Progress
 ) -> Iterator[Path]:
+    if (output / PRIVATE).is_dir():
+        raise UsageError(f"--output {output}: holds a job, and its own tables; give another")
     folder = stacks[0].folder
     if folder is None:
         one = stacks[0]

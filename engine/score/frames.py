@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError
 from engine.result import LabelClass
+from engine.score.overlaps import as_ids
+from engine.stacks.zarrchunks import chunk_grid, lost_file
 
 Number = tuple[int, int]  # (t, z) of a frame; (z, 0) where the stack has no T
 
@@ -25,6 +28,7 @@ class RecordedInput:
     axes: str | None  # as given by --axes
     channel: int  # the first of those that the network saw
     connects_z: bool = False  # its objects go on from plane to plane
+    n_images: int = 0  # time points, which are the images where it was a folder of these
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,17 @@ class LabelFrames:
     planes: bool = False  # frames are the planes of one volume: the numbers are Z's, not T's
 
     def read(self, number: Number) -> NDArray[Any]:
-        """One frame of labels, (Y, X), in its own dtype; StackError where it is a picture."""
+        """One frame of labels, (Y, X), as whole numbers; StackError where it has none."""
         labels = self.load(number)
         if labels.ndim != 2:
             raise StackError(
                 f"{self.where(number)}: is a colour picture, not a label image; if its colours are "
                 "classes, the result has to be a class map, or give --classes"
             )
-        return labels
+        try:
+            return as_ids(labels)
+        except StackError as error:
+            raise StackError(f"{self.where(number)}: {error}") from None
 
     def where(self, number: Number) -> str:
         """What to call a frame in an error."""
@@ -57,9 +64,18 @@ class LabelFrames:
 
 
 def array_frames(
-    path: Path, array: zarr.Array[Any], axes: str, first: Mapping[str, int] | None = None
+    path: Path,
+    array: zarr.Array[Any],
+    axes: str,
+    first: Mapping[str, int] | None = None,
+    written: Path | None = None,
 ) -> LabelFrames:
-    """Frames of an array, by T and Z; an axis of unknown meaning counts as T."""
+    """Frames of an array, by T and Z; an axis of unknown meaning counts as T.
+
+    `written` is the folder of an array of which every file is written, be it empty or not: one
+    that is not there is lost, and is no background.
+    """
+    grid = written and chunk_grid(written, json.loads((written / "zarr.json").read_bytes()))
     axes = axes.upper()
     if len(axes) != array.ndim or axes[-2:] != "YX":
         raise StackError(f"{path}: labels need axes that end in YX, not {axes} of {array.shape}")
@@ -82,6 +98,13 @@ def array_frames(
         for axis, at in ((t_axis, number[0] - t0), (z_axis, number[1] - z0)):
             if axis is not None:
                 index[axis] = at
+        if grid:
+            wanted = zip(index, array.shape, strict=True)
+            lost = lost_file(
+                grid, [range(n)[i] if isinstance(i, slice) else [i] for i, n in wanted]
+            )
+            if lost:
+                raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
         try:
             return np.asarray(array[tuple(index)])
         except Exception as error:

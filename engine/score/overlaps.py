@@ -51,7 +51,7 @@ def crop(labels: NDArray[Any], border: int) -> NDArray[Any]:
 
 def count_overlaps(result: NDArray[Any], truth: NDArray[Any]) -> Overlaps:
     """The areas of all objects and overlaps of two label images of the same shape."""
-    result, truth = _as_ids(result), _as_ids(truth)
+    result, truth = as_ids(result), as_ids(truth)
     either = (result != 0) | (truth != 0)  # mostly a small part of the frame
     # Both ids in one number, so that one sort counts every combination.
     pairs = (result[either].astype(np.uint64) << 32) | truth[either].astype(np.uint64)
@@ -76,7 +76,7 @@ def count_overlaps(result: NDArray[Any], truth: NDArray[Any]) -> Overlaps:
     )
 
 
-def _as_ids(labels: NDArray[Any]) -> NDArray[Any]:
+def as_ids(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels as integers that fit 32 bits, renumbered where they do not."""
     if labels.dtype == np.bool_:
         return labels.view(np.uint8)

@@ -41,6 +41,7 @@ def recorded_input(image: Path, job: Job | None) -> RecordedInput | None:
                 axes=settings.get("axes"),
                 channel=int(channels[0]),
                 connects_z=settings.get("connect") == "z",
+                n_images=dict(zip(told["axes"], told["shape"], strict=True)).get("T", 1),
             )
     return None
 
@@ -58,4 +59,9 @@ def frame_names(recorded: RecordedInput, numbers: Iterable[Number]) -> dict[Numb
         files = list_images(str(path))
     except StackError:
         return {}
+    if len(files) != recorded.n_images:
+        raise StackError(
+            f"{path}: has {len(files)} images now and had {recorded.n_images} when it was "
+            "segmented, so that which frame is of which cannot be told; put it as it was"
+        )
     return {n: files[n[0]].name for n in numbers if n[0] < len(files) and n[1] == 0}

@@ -42,7 +42,8 @@ def open_zarr(path: Path) -> LabelFrames:
     if not isinstance(array, zarr.Array):
         raise StackError(f"{path}: its level {dataset['path']} is not an array")
     first = {axis.upper(): n for axis, n in first_indices(axes, dataset).items()}
-    frames = array_frames(path, array, axes, first)
+    written = path / dataset["path"] if "stackseg" in node.attrs else None
+    frames = array_frames(path, array, axes, first, written)
     return replace(frames, classes=classes_of(ome, array.dtype))
 
 

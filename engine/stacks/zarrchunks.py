@@ -88,6 +88,15 @@ def _inner(codecs: list[dict[str, Any]], shape: tuple[int, ...]) -> tuple[Any, b
     return inner, settings.get("index_location", "end") == "start"
 
 
+def lost_file(grid: ChunkGrid, pixels: Sequence[Sequence[int]]) -> Path | None:
+    """The first file with these pixels that is not there, of an array of which all are written.
+
+    `pixels` are the wanted positions along each dimension, ascending.
+    """
+    files = (_steps(p, size) for p, size in zip(pixels, grid.file_shape, strict=True))
+    return next((grid.file(at) for at in product(*files) if not grid.file(at).exists()), None)
+
+
 class StoredChunks:
     """Counts absent chunks; keeps the indices of the last shards looked at."""
 

@@ -173,7 +173,7 @@ def test_what_cannot_be_labelled_anew_is_told(
     plain = segment(tmp_path, threshold_model, "plain")
     with pytest.raises(OutputError, match="--keep probability"):
         relabel(plain, "again")
-    with pytest.raises(OutputError, match="holds no job"):
+    with pytest.raises(OutputError, match="is no folder"):
         relabel(tmp_path / "nothing", "again")
     with pytest.raises(OutputError, match="give another --name"):
         relabel(kept, "threshold")

@@ -17,10 +17,11 @@ import zarr
 from engine import layout as layout_module
 from engine import relabel as relabel_module
 from engine.convert.run import convert
-from engine.errors import JobStopped, StackError, UsageError
+from engine.errors import JobStopped, OutputError, StackError, StacksegError, UsageError
 from engine.pictures.render import RenderSettings, render
 from engine.relabel import relabel
 from engine.result import LabelClass, classes_of, open_result
+from engine.score.compare import compare
 from engine.score.sources import open_labels
 from tests import results
 from tests.engine import jobs
@@ -193,3 +194,34 @@ def test_what_is_no_result(tmp_path: Path) -> None:
         open_result(tmp_path / "no")
     with pytest.raises(StackError, match="holds no labels"):
         open_result(tmp_path)
+
+
+def test_labels_whose_file_is_lost_are_no_background(result: Path, tmp_path: Path) -> None:
+    """Zarr reads a missing shard as zeros: every reader would see empty frames."""
+    shutil.rmtree(result / "lapse.zarr/labels/threshold/0/c")
+    truth = result / "lapse.zarr/labels/again"
+    for use in (
+        lambda: compare(result, truth),
+        lambda: convert(result, "ctc", tmp_path / "masks"),
+        lambda: convert(result, "tiff", tmp_path / "tiffs"),
+        lambda: render(result, RenderSettings(output=tmp_path / "out.png")),
+    ):
+        with pytest.raises(StacksegError, match=r"threshold/0/c/0/0/0: is gone.*verify"):
+            use()
+    assert not list((tmp_path / "masks").glob("*")) and not (tmp_path / "out.png").exists()
+
+
+def test_tables_are_never_written_over_those_of_a_job(result: Path) -> None:
+    before = (result / "frames.csv").read_bytes()
+    with pytest.raises(UsageError, match="holds a job"):
+        convert(result, "csv", result, overwrite=True)
+    assert (result / "frames.csv").read_bytes() == before
+
+
+def test_outlines_need_a_table_that_can_be_read(result: Path, tmp_path: Path) -> None:
+    (result / "objects.parquet").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"objects.parquet: cannot be read"):
+        convert(result, "geojson", tmp_path / "outlines")
+    (result / "objects.parquet").unlink()
+    with pytest.raises(OutputError, match=r"objects.parquet: cannot be read"):
+        convert(result, "geojson", tmp_path / "outlines")

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 import zarr
 
-from engine.errors import UsageError
+from engine.errors import StackError, UsageError
 from engine.job import run_job
 from engine.score.compare import compare
 from engine.score.table import notes, table
@@ -177,3 +177,29 @@ def test_files_that_agree_in_nothing_are_matched_by_order_if_as_many(tmp_path, t
     for labels, truth in ((tmp_path / "others", truths), (stack, tmp_path / "others")):
         with pytest.raises(UsageError, match="cannot be matched"):
             compare(labels, truth)
+
+
+def test_a_folder_that_has_changed_since_is_not_matched_by_its_files(tmp_path, threshold_model):
+    """Every name after a new one would stand for another frame."""
+    for folder in ("images", "truth"):
+        (tmp_path / folder).mkdir()
+    for name, frame in zip("bcd", FRAMES, strict=False):
+        tifffile.imwrite(tmp_path / f"images/{name}.tif", (frame > 0).astype(np.uint16) * 1000)
+        tifffile.imwrite(tmp_path / f"truth/{name}.tif", frame)
+    run_job(jobs.settings(tmp_path / "images", threshold_model, tmp_path / "out"))
+    assert compare(tmp_path / "out", tmp_path / "truth").pooled.iou == 1
+    tifffile.imwrite(tmp_path / "images/a.tif", FRAMES[0])
+    with pytest.raises(StackError, match="has 4 images now and had 3"):
+        compare(tmp_path / "out", tmp_path / "truth")
+
+
+@pytest.mark.parametrize(("shift", "words"), [(-1, "negative"), (0.5, "whole numbers")])
+def test_it_is_told_whose_labels_are_none(tmp_path, truths, shift, words):
+    bad = tmp_path / "bad.tif"
+    kind = np.int32 if shift == -1 else np.float32
+    tifffile.imwrite(bad, FRAMES.astype(kind) + kind(shift), metadata={"axes": "TYX"})
+    good = tmp_path / "good.tif"
+    tifffile.imwrite(good, FRAMES, metadata={"axes": "TYX"})
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(StackError, match=rf"bad.tif.*{words}"):
+            compare(*pair)
