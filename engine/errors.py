@@ -56,3 +56,8 @@ class FrameError(StacksegError):
     """One frame that cannot be read or computed; the job sets it aside and goes on."""
 
     exit_status = 1
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none: part of a sentence."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

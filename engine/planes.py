@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from engine.errors import FrameError, StackError
+from engine.errors import FrameError, StackError, first_line
 from engine.stacks import ngff
 from engine.stacks.windows import PIXELS
 from engine.stacks.zarrchunks import ChunkGrid, chunk_grid, lost_file
@@ -79,7 +79,7 @@ class Planes:
         try:
             return np.asarray(self.levels[level][tuple(at[axis] for axis in self.axes)])
         except Exception as error:  # zarr and its codecs raise what they like
-            what = (str(error).splitlines() or [type(error).__name__])[0]
+            what = first_line(error)
             raise FrameError(f"{self.where}: t={t} z={z} cannot be read ({what})") from error
 
     def _lost(self, at: Mapping[str, int | slice], level: int) -> Path | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from engine.convert.polygons import polygons
-from engine.errors import OutputError
+from engine.errors import OutputError, first_line
 from engine.planes import Number
 from engine.result import ResultStack
 
@@ -62,7 +62,7 @@ class Measures:
         try:
             table: pa.Table = pq.read_table(self._path, filters=where)
         except (OSError, pa.ArrowException) as error:
-            what = (str(error).splitlines() or [type(error).__name__])[0]
+            what = first_line(error)
             raise OutputError(
                 f"{self._path}: cannot be read ({what}); remove it and run the job again, which "
                 "makes it anew"

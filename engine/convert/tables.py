@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import StackError
+from engine.errors import StackError, first_line
 from engine.tables import ROWS
 
 
@@ -25,7 +25,7 @@ def write_csv(path: Path, table: Path, stacks: Collection[str]) -> None:
                 rows = zip(names, zip(*columns, strict=True), strict=True)
                 lines.writerows(row for name, row in rows if name in stacks)
     except (pa.ArrowException, FileNotFoundError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise StackError(
             f"{table}: cannot be read as a table ({first}); run the job's command again to have "
             "it made"

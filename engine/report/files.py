@@ -19,7 +19,7 @@ from engine import tables
 from engine.claim import TABLES
 from engine.columns import STAGES
 from engine.committed import block_record
-from engine.errors import JobStopped
+from engine.errors import JobStopped, first_line
 from engine.plan import StackPlan
 from engine.prepare import Prepared
 from engine.records import JobFolder
@@ -81,7 +81,7 @@ def write(folder: JobFolder, job: Prepared, run: Run) -> dict[str, Any]:
             "run the same command again to go on"
         ) from error
     except pa.ArrowException as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise JobStopped(
             f"{folder.private / 'objects'}: holds a damaged part ({first}); remove it, and run "
             "the same command again to have it made"

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from engine.errors import JobStopped, ModelError, OutOfMemory, UsageError
+from engine.errors import JobStopped, ModelError, OutOfMemory, UsageError, first_line
 from engine.graph.pixels import accept_pixels
 from engine.model import IMAGE, PROBABILITIES, STATISTICS
 from engine.model_file import ModelFile
@@ -89,7 +89,7 @@ class OnnxRuntime:
                     "fewer --workers, and run the same command again"
                 ) from error
             raise ModelError(
-                f"{model.path}: ONNX Runtime refuses it ({_first_line(error)})"
+                f"{model.path}: ONNX Runtime refuses it ({first_line(error)})"
             ) from error
         used = self._session.get_providers()[0]
         wanted = CPU if device == "cpu" else CUDA
@@ -112,7 +112,7 @@ class OnnxRuntime:
                 ) from error
             # Pixels cannot do this: it is the device or the model, and no frame's fault.
             raise JobStopped(
-                f"ONNX Runtime failed ({_first_line(error)}); run the same command again to go on, "
+                f"ONNX Runtime failed ({first_line(error)}); run the same command again to go on, "
                 "with --device cpu if it fails once more"
             ) from error
         return result
@@ -159,10 +159,6 @@ def runtime_name(device: str, caution: int = OPTIMISED) -> str:
 def _is_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in MEMORY_SIGNS)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _providers(device: str, caution: int) -> list[Any]:

@@ -14,8 +14,8 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from engine.errors import StackError, UsageError
-from engine.score.frames import LabelFrames, Number, array_frames, first_line
+from engine.errors import StackError, UsageError, first_line
+from engine.score.frames import LabelFrames, Number, array_frames
 
 TIFF, PNG = (".tif", ".tiff"), (".png",)
 

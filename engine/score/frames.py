@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from engine.errors import StackError
+from engine.errors import StackError, first_line
 from engine.result import LabelClass
 from engine.score.overlaps import as_ids
 from engine.stacks.zarrchunks import chunk_grid, lost_file
@@ -114,8 +114,3 @@ def array_frames(
 
     numbers = tuple((t0 + t, z0 + z) for t in range(n_t) for z in range(n_z))
     return LabelFrames(str(path), numbers, read, planes=planes)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    return (str(error).splitlines() or [""])[0] or type(error).__name__

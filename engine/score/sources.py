@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from engine.errors import StackError, StacksegError, UsageError
+from engine.errors import StackError, StacksegError, UsageError, first_line
 from engine.naming import SUFFIXES
 from engine.result import Job, job_of
 from engine.score.files import challenge_folder, label_files, open_file, open_folder, open_markers
-from engine.score.frames import LabelFrames, first_line
+from engine.score.frames import LabelFrames
 from engine.score.results import frame_names, recorded_input, stores_in
 from engine.score.zarrs import is_zarr, open_zarr
 

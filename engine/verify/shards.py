@@ -19,6 +19,7 @@ from engine.arrays import (
     ResultArray,
     level_layout,
 )
+from engine.errors import first_line
 from engine.layout import Block
 from engine.store import decode_shard
 from engine.verify.pieces import Pieces, pieces_of
@@ -115,7 +116,7 @@ def read_shard(
         if lost := _lost_chunks(shape, data):
             raise ValueError(f"{lost} of its chunks are not there")
     except Exception as error:  # damaged bytes make codecs raise anything
-        tell(f"the {what} cannot be decoded ({_first_line(error)})")
+        tell(f"the {what} cannot be decoded ({first_line(error)})")
         return None
     return values
 
@@ -154,8 +155,3 @@ def _labels_beyond(labels: NDArray[Any], block: Block) -> int:
         return 0
     inside = labels[tuple(slice(0, size) for size in shape)]
     return int(np.count_nonzero(labels)) - int(np.count_nonzero(inside))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
