@@ -56,7 +56,7 @@ format: $(VENV)/.lint
 bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks.throughput
 
-# Two stages, an hour and a half on two cores that multiply in bf16, three hours on others.
+# Two stages, an hour and a half on two cores that multiply in bf16.
 nuclei: $(VENV)/.test
 	test -n "$(STACKSEG_DATA)" || { echo "set STACKSEG_DATA to a folder that holds dsb2018/"; exit 2; }
 	$(BIN)/stackseg train --data $(STACKSEG_DATA)/dsb2018 --layout pairs \

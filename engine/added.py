@@ -6,7 +6,9 @@ from them: a label image is named once it is whole, and no longer once it is beg
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from engine.claim import listing
 from engine.records import JobFolder, added_jobs
@@ -14,30 +16,48 @@ from engine.report import files as report
 from engine.store import LABEL_LIST, label_list
 
 
-def label_names(result: JobFolder, stack: str) -> list[str]:
-    """Names of a stack's label images: the job's own, then those of complete relabellings."""
-    own = _name(result, stack)
-    added = [JobFolder(root) for root in added_jobs(result.root)]
-    names = [_name(one, stack) for one in added if report.read(one) is not None]
-    return [name for name in dict.fromkeys([own, *names]) if name]
+def label_names(result: JobFolder) -> dict[str, list[str]]:
+    """Names of each stack's label images: the job's own, then those of complete relabellings."""
+    names: dict[str, list[str]] = {}
+    for job in (result, *_added(result)):
+        if job is result or report.read(job) is not None:
+            label, stacks = _made_by(job)
+            for stack in stacks:
+                names.setdefault(stack, []).append(label)
+    return names
 
 
 def list_labels(result: JobFolder, stacks: Iterable[str], job: JobFolder) -> None:
     """Bring the lists of a result's label images up to date, one process at a time.
 
-    They are staged by `job`, whose next run sweeps away what a kill leaves there.
+    What others than these jobs have listed stays. Lists are staged by `job`, whose next run sweeps
+    away what a kill leaves there.
     """
     with listing(result):
+        names = label_names(result)
+        ours = {_made_by(one)[0] for one in (result, *_added(result))}
         for stack in stacks:
             path = result.store(stack) / LABEL_LIST
-            wanted = label_list(label_names(result, stack))
-            if path.exists() and path.read_bytes() != wanted:
-                job.put(path, wanted)
+            listed = _listed(path)
+            if listed is None:  # it is gone or damaged: the job makes it again
+                continue
+            wanted = [*names.get(stack, ()), *(name for name in listed if name not in ours)]
+            if wanted != listed:
+                job.put(path, label_list(wanted))
 
 
-def _name(job: JobFolder, stack: str) -> str:
-    """The label image that a job makes of a stack; empty where it makes none."""
-    identity = job.identity() or {}
-    if stack not in identity.get("stacks", {}):
-        return ""
-    return str(identity["labels"]).removeprefix("labels/")
+def _added(result: JobFolder) -> list[JobFolder]:
+    return [JobFolder(root) for root in added_jobs(result.root)]
+
+
+def _made_by(job: JobFolder) -> tuple[str, Iterable[str]]:
+    """The label image that a job makes, and of which stacks."""
+    identity = job.identity() or {"labels": "", "stacks": {}}
+    return str(identity["labels"]).removeprefix("labels/"), identity["stacks"]
+
+
+def _listed(path: Path) -> list[str] | None:
+    try:
+        return [str(n) for n in json.loads(path.read_bytes())["attributes"]["ome"]["labels"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

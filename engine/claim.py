@@ -211,5 +211,7 @@ def differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "")
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(one, dict) and "kind" in one for one in value):
+        return ", ".join(str(one["kind"]) for one in value)  # arrays: labels, probability, image
     text = "none" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -71,27 +71,19 @@ class Planes:
         """Rows of a plane, (y, X); FrameError where they cannot be read."""
         at: dict[str, int | slice] = {"T": t - self.first[0], "Z": z - self.first[1], "C": c}
         at |= {"Y": rows, "X": slice(None)}
-        if lost := self._lost(at, level):
+        index = tuple(at[axis] for axis in self.axes)
+        grid, array = self.grids[level], self.levels[level]
+        lost = grid and lost_file(grid, index, array.shape)
+        if lost is not None:  # a job writes every file, and Zarr would give zeros
             raise FrameError(
                 f"{lost}: is gone, and t={t} z={z} would pass for background there; `stackseg "
                 "verify` names all that is lost"
             )
         try:
-            return np.asarray(self.levels[level][tuple(at[axis] for axis in self.axes)])
+            return np.asarray(array[index])
         except Exception as error:  # zarr and its codecs raise what they like
             what = first_line(error)
             raise FrameError(f"{self.where}: t={t} z={z} cannot be read ({what})") from error
-
-    def _lost(self, at: Mapping[str, int | slice], level: int) -> Path | None:
-        """A file with these pixels that is not there: a job writes every one."""
-        grid = self.grids[level]
-        if grid is None:
-            return None
-        places = (
-            (range(n)[i] if isinstance(i, slice) else range(i, i + 1))
-            for i, n in zip((at[a] for a in self.axes), self.levels[level].shape, strict=True)
-        )
-        return lost_file(grid, list(places))
 
     def bands(self, level: int = 0) -> Iterator[slice]:
         """Rows to be read together, whole chunks of about 4 million pixels."""

@@ -31,7 +31,14 @@ from engine.progress import Progress, SilentProgress
 from engine.records import RELABELLED, JobFolder
 from engine.report import files as report
 from engine.resources import local_site
-from engine.rules import CONNECTS, check_rules, check_uncut, resolve_rules, rules_foreign_to
+from engine.rules import (
+    CONNECTS,
+    check_rules,
+    check_uncut,
+    method_of,
+    resolve_rules,
+    rules_foreign_to,
+)
 from engine.run import JobSummary
 from engine.settings import JobSettings, job_settings
 from engine.stacks.base import StackInfo
@@ -55,14 +62,20 @@ def relabel(
 
     Raises OutputError where there is no such job, or it kept no probabilities.
     """
-    job = _prepare(result, name, options)
-    folder = JobFolder(job.settings.output, result)
-    for stack in job.plan.stacks:
-        group = folder.store(stack.name) / stack.labels.group
-        if group.exists() and folder.identity() is None:
-            raise OutputError(f"{group}: is there already; give another --name")
+    if not re.fullmatch(NAME, name):
+        raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores")
+    if not result.is_dir():
+        raise OutputError(f"{result}: is no folder; give the --output of a job")
+    if not JobFolder(result).identity_path.exists():
+        raise OutputError(f"{result}: holds no job; give the --output of one")
     with ExitStack() as opened:
         opened.enter_context(reading(JobFolder(result)))
+        job = _prepare(result, name, options)
+        folder = JobFolder(job.settings.output, result)
+        for stack in job.plan.stacks:
+            group = folder.store(stack.name) / stack.labels.group
+            if group.exists() and folder.identity() is None:
+                raise OutputError(f"{group}: is there already; give another --name")
         summary = run_prepared(job, folder, progress or SilentProgress(), opened)
         # The last thing: what is not whole is not named.
         list_labels(JobFolder(result), (stack.name for stack in job.plan.stacks), folder)
@@ -70,16 +83,10 @@ def relabel(
 
 
 def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
-    if not re.fullmatch(NAME, name):
-        raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores")
-    if not result.is_dir():
-        raise OutputError(f"{result}: is no folder; give the --output of a job")
     source = JobFolder(result)
-    known = source.identity()
-    if known is None:
-        raise OutputError(f"{result}: holds no job; give the --output of one")
-    ended, begun = report.read(source), source.read_json(source.settings_path)
-    if ended is None or begun is None:
+    known, ended = source.identity(), report.read(source)
+    begun = source.read_json(source.settings_path)
+    if known is None or ended is None or begun is None:
         raise OutputError(f"{result}: its job is not complete; the same command goes on with it")
     spec = ModelSpec.model_validate(ended["model"]["spec"])
     if not spec.is_binary:
@@ -135,7 +142,7 @@ def _settings(
         "memory": None, "fresh": False,
     }  # fmt: skip
     given = {key: value for key, value in options.items() if value is not None}
-    method = given.get("instances") or begun.get("instances") or spec.instances
+    method = method_of(job_settings(**{**begun, **own, **given}), spec)
     # Rules that the job had and this method knows nothing of were not asked for now.
     left = {key: value for key, value in begun.items() if key not in rules_foreign_to(method)}
     return job_settings(**{**left, **own, **given})

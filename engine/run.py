@@ -140,6 +140,8 @@ class Run:
 
     def _write_metadata(self) -> None:
         job = self.job
+        # A list of label images that was lost named what relabellings had added as well.
+        names = {} if job.stores else label_names(self.folder)
         for stack in job.plan.stacks:
             made_with = {
                 "version": __version__,
@@ -156,9 +158,9 @@ class Run:
             )
             for key in metadata_keys(stack.arrays, added=bool(stack.source)):
                 if not (store / key).exists():
-                    if key == LABEL_LIST:  # one that was lost named what was added as well
-                        files[key] = label_list(label_names(self.folder, stack.name))
-                    self.folder.put(store / key, files[key])
+                    listed = key == LABEL_LIST
+                    content = label_list(names[stack.name]) if listed else files[key]
+                    self.folder.put(store / key, content)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from engine.intensity import frame_statistics
 from engine.model import IMAGE, STATISTICS
 from engine.model_file import ModelFile, open_model
 from engine.score.metrics import Score, score
+from engine.stacks.synthetic import TimeLapse
 from train.data.frames import load_frame
 from train.data.layouts import find_pairs
 from train.data.splits import split_frames
@@ -59,6 +60,27 @@ def test_the_bundled_model_is_small_and_says_where_it_comes_from(nuclei: Nuclei)
     assert "dsb2018" in spec.trained_on
     card = nuclei.model.path.with_suffix(".md").read_text()
     assert nuclei.model.sha256 in card
+
+
+@pytest.mark.parametrize("dome", [0.0, 0.5, 1.0])
+def test_outlines_lie_where_flat_and_round_nuclei_end(nuclei: Nuclei, dome: float) -> None:
+    """Radius found less that of the truth, of discs of the same area: the mean over nuclei."""
+    found, true = [], []
+    for seed in range(8):
+        image, truth = TimeLapse(shape=(40, 384, 384), seed=seed, dome=dome).frame(30)
+        labels = nuclei.labels(image[None])
+        pairs = np.stack([labels[labels > 0], truth[labels > 0]])
+        for label in np.unique(labels[labels > 0]):
+            beneath = np.bincount(pairs[1][pairs[0] == label])
+            match = int(beneath.argmax())
+            areas = (int((labels == label).sum()), int((truth == match).sum()))
+            if match and beneath[match] > sum(areas) / 3:  # an IoU of more than one half
+                found.append(areas[0])
+                true.append(areas[1])
+    difference = float(np.mean(np.sqrt(np.divide(found, np.pi)) - np.sqrt(np.divide(true, np.pi))))
+    print(f"dome {dome}: {len(found)} nuclei, {difference:+.2f} px")
+    assert len(found) > 120
+    assert abs(difference) < 0.7
 
 
 @pytest.mark.realdata

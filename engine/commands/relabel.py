@@ -14,7 +14,7 @@ from engine.commands.segment import rule_options
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option("--name", default="relabelled", show_default=True, metavar="NAME",
               help="Of the new label image, and of the folder of its tables.")  # fmt: skip
-@rule_options
+@rule_options("RESULT")
 @click.option("--workers", type=int, metavar="N",
               help="Blocks in flight  [default: one per core]")  # fmt: skip
 @click.option("--memory", metavar="SIZE",

@@ -11,32 +11,44 @@ import click
 Command = Callable[..., Any]
 
 
-def rule_options(command: Command) -> Command:
-    """Options of what makes labels of probabilities."""
+def rule_options(result: str = "") -> Callable[[Command], Command]:
+    """Options of what makes labels of probabilities.
+
+    What is not given is the model's own or, where there is a `result` (as help texts name it),
+    that of the result.
+    """
+
+    def default(without: str = "the model's") -> str:
+        return f"  [default: {f'that of {result}' if result else without}]"
+
     options = [
         click.option("--threshold", type=float, metavar="P",
-                     help="Probability from which a pixel is foreground  [default: the model's]"),
+                     help="Probability from which a pixel is foreground" + default()),
         click.option("--instances", type=click.Choice(["components", "watershed", "none"]),
                      help="How objects are told apart: what touches is one, or is cut apart where "
-                          "it is narrow; none: a class map  [default: the model's]"),
+                          "it is narrow; none: a class map" + default()),
         click.option("--min-area", metavar="PX|UM2",
-                     help="Drop smaller objects: 30 or 12um2  [default: the model's]"),
+                     help="Drop smaller objects: 30 or 12um2" + default()),
         click.option("--max-area", metavar="PX|UM2",
-                     help="Drop larger objects: 3000 or 900um2, none: none is too large  "
-                          "[default: none]"),
+                     help="Drop larger objects: 3000 or 900um2; none: none is too large"
+                          + default("none")),
         click.option("--fill-holes/--no-fill-holes", default=None,
                      help="Background that an object encloses becomes part of it."),
         click.option("--clear-border/--no-clear-border", default=None,
                      help="Drop objects that touch the border of the frame."),
         click.option("--min-distance", metavar="PX|UM",
-                     help="Between the seeds of a watershed: 6 or 2.5um  [default: the model's]"),
+                     help="Between the seeds of a watershed: 6 or 2.5um" + default()),
         click.option("--seed-height", type=float, metavar="PX",
                      help="How far a seed of a watershed rises above the neck to a higher one, as "
-                          "distance to the background  [default: 1]"),
+                          "distance to the background" + default("1")),
     ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def job_options(command: Command) -> Command:
@@ -50,7 +62,7 @@ def job_options(command: Command) -> Command:
                      help="Axes of the inputs, where their metadata is silent or wrong."),
         click.option("--frames", metavar="A:B",
                      help="Only these frames: half-open, along T, or Z where there is no T."),
-        rule_options,
+        rule_options(),
         click.option("--tile", default="auto", show_default=True, metavar="auto|N",
                      help="Side of a tile in px, halo included; auto: whole frames if they fit."),
         click.option("--halo", type=int, metavar="N",

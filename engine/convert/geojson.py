@@ -47,27 +47,26 @@ class Measures:
     """Rows of the objects table, by frame and label; empty where no job made the labels."""
 
     def __init__(self, stack: ResultStack) -> None:
-        has_table = stack.folder is not None and not stack.classes
-        self._path = stack.folder / "objects.parquet" if stack.folder and has_table else None
-        self._stack = stack.name
-        # The table has columns for the stack with the most channels.
-        self._n_channels = stack.origin["measured_channels"] if has_table else 0
+        folder = None if stack.classes else stack.folder
+        self._path = folder / "objects.parquet" if folder is not None else None
+        self._stack = stack
 
     def of(self, number: Number) -> Mapping[int, Mapping[str, float]]:
         """Measures of each object of a frame, by label."""
         if self._path is None:
             return {}
         t, z = number
-        where = [("stack", "==", self._stack), ("t", "==", t), ("z", "==", z)]
+        where = [("stack", "==", self._stack.name), ("t", "==", t), ("z", "==", z)]
         try:
             table: pa.Table = pq.read_table(self._path, filters=where)
         except (OSError, pa.ArrowException) as error:
-            what = first_line(error)
             raise OutputError(
-                f"{self._path}: cannot be read ({what}); remove it and run the job again, which "
-                "makes it anew"
+                f"{self._path}: cannot be read ({first_line(error)}); remove it and run the job "
+                "again, which makes it anew"
             ) from error
-        names = MEASURES | _intensities(table.schema, self._n_channels)
+        # The table has columns for the stack with the most channels.
+        n_channels = self._stack.origin["measured_channels"]
+        names = MEASURES | _intensities(table.schema, n_channels)
         return {
             row["label"]: {n: row[c] for c, n in names.items() if _is_number(row[c])}
             for row in table.select(["label", *names]).to_pylist()

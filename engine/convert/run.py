@@ -47,7 +47,9 @@ def convert(
         raise UsageError(f"--output {output}: is a file; give a folder")
     for one in stacks:
         if one.failed:
-            log.warning("%s: %d frames were set aside: empty", one.store, len(one.failed))
+            log.warning(
+                "%s: %d frames were set aside, and have no labels", one.store, len(one.failed)
+            )
     write = {"tiff": _tiff, "ctc": _ctc, "csv": _csv, "geojson": _geojson}[to]
     return list(write(stacks, output, overwrite, progress or (lambda done, total: None)))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError, first_line
 from engine.result import LabelClass
-from engine.score.overlaps import as_ids
+from engine.score.overlaps import whole_numbers
 from engine.stacks.zarrchunks import chunk_grid, lost_file
 
 Number = tuple[int, int]  # (t, z) of a frame; (z, 0) where the stack has no T
@@ -28,7 +28,7 @@ class RecordedInput:
     axes: str | None  # as given by --axes
     channel: int  # the first of those that the network saw
     connects_z: bool = False  # its objects go on from plane to plane
-    n_images: int = 0  # time points, which are the images where it was a folder of these
+    n_images: int = 0  # along T or, without one, Z: the files, where it was a folder of them
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LabelFrames:
                 "classes, the result has to be a class map, or give --classes"
             )
         try:
-            return as_ids(labels)
+            return whole_numbers(labels)
         except StackError as error:
             raise StackError(f"{self.where(number)}: {error}") from None
 
@@ -99,11 +99,8 @@ def array_frames(
             if axis is not None:
                 index[axis] = at
         if grid:
-            wanted = zip(index, array.shape, strict=True)
-            lost = lost_file(
-                grid, [range(n)[i] if isinstance(i, slice) else [i] for i, n in wanted]
-            )
-            if lost:
+            lost = lost_file(grid, index, array.shape)
+            if lost is not None:
                 raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
         try:
             return np.asarray(array[tuple(index)])

@@ -99,9 +99,12 @@ def _keys(ours: LabelFrames, theirs: LabelFrames) -> tuple[str, Keys, Keys]:
             f"nor by name, and {len(ours.numbers)} are not {len(theirs.numbers)}; number files, "
             "or give those of a frame the same name"
         )
-    ordered = enumerate(zip(ours.numbers, theirs.numbers, strict=True))
-    pairs = {(t, 0): pair for t, pair in ordered}
-    return "order", {t: a for t, (a, _) in pairs.items()}, {t: b for t, (_, b) in pairs.items()}
+    places = [(t, 0) for t in range(len(ours.numbers))]
+    return (
+        "order",
+        dict(zip(places, ours.numbers, strict=True)),
+        dict(zip(places, theirs.numbers, strict=True)),
+    )
 
 
 def _by_file_number(frames: LabelFrames) -> Keys:

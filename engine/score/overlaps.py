@@ -51,7 +51,7 @@ def crop(labels: NDArray[Any], border: int) -> NDArray[Any]:
 
 def count_overlaps(result: NDArray[Any], truth: NDArray[Any]) -> Overlaps:
     """The areas of all objects and overlaps of two label images of the same shape."""
-    result, truth = as_ids(result), as_ids(truth)
+    result, truth = _as_ids(result), _as_ids(truth)
     either = (result != 0) | (truth != 0)  # mostly a small part of the frame
     # Both ids in one number, so that one sort counts every combination.
     pairs = (result[either].astype(np.uint64) << 32) | truth[either].astype(np.uint64)
@@ -76,17 +76,23 @@ def count_overlaps(result: NDArray[Any], truth: NDArray[Any]) -> Overlaps:
     )
 
 
-def as_ids(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels as integers that fit 32 bits, renumbered where they do not."""
+def whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels as integers; StackError where they are none, or negative."""
     if labels.dtype == np.bool_:
         return labels.view(np.uint8)
     if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
         labels = labels.astype(np.int64)  # some programs save labels as floats
     if labels.dtype.kind not in "iu":
         raise StackError(f"labels must be whole numbers, not {labels.dtype.name} values")
+    if labels.dtype.kind == "i" and labels.size and int(labels.min()) < 0:
+        raise StackError("labels must not be negative")
+    return labels
+
+
+def _as_ids(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels as integers that fit 32 bits, renumbered where they do not."""
+    labels = whole_numbers(labels)
     if labels.size == 0 or int(labels.max()) < 1 << 32:
-        if labels.dtype.kind == "i" and labels.size and int(labels.min()) < 0:
-            raise StackError("labels must not be negative")
         return labels
     ids, dense = np.unique(labels, return_inverse=True)
     return dense if ids[0] == 0 else dense + 1

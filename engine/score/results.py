@@ -36,12 +36,13 @@ def recorded_input(image: Path, job: Job | None) -> RecordedInput | None:
             maker = job.maker_of(name) if group == "labels" else None
             settings = (maker or job).report["settings"]
             channels = told.get("channels") or [0]
+            sizes: dict[str, int] = dict(zip(told["axes"], told["shape"], strict=True))
             return RecordedInput(
                 path=str(told["path"]),
                 axes=settings.get("axes"),
                 channel=int(channels[0]),
                 connects_z=settings.get("connect") == "z",
-                n_images=dict(zip(told["axes"], told["shape"], strict=True)).get("T", 1),
+                n_images=sizes.get("T", sizes.get("Z", 1)),
             )
     return None
 

@@ -88,11 +88,15 @@ def _inner(codecs: list[dict[str, Any]], shape: tuple[int, ...]) -> tuple[Any, b
     return inner, settings.get("index_location", "end") == "start"
 
 
-def lost_file(grid: ChunkGrid, pixels: Sequence[Sequence[int]]) -> Path | None:
-    """The first file with these pixels that is not there, of an array of which all are written.
+def lost_file(grid: ChunkGrid, index: Sequence[int | slice], shape: Sequence[int]) -> Path | None:
+    """The first file that `array[index]` needs and that is not there, or None.
 
-    `pixels` are the wanted positions along each dimension, ascending.
+    Of an array of `shape` of which every file is written, be it empty or not.
     """
+    pixels = (
+        range(n)[i] if isinstance(i, slice) else range(i, i + 1)
+        for i, n in zip(index, shape, strict=True)
+    )
     files = (_steps(p, size) for p, size in zip(pixels, grid.file_shape, strict=True))
     return next((grid.file(at) for at in product(*files) if not grid.file(at).exists()), None)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine import __version__
-from engine.added import label_names
 from engine.arrays import IMAGE, ResultArray, level_layout
 from engine.model import ModelSpec
 from engine.stacks.base import StackInfo
@@ -17,9 +16,12 @@ from engine.verify.view import StackView
 
 
 def check_metadata(
-    view: StackView, identity: dict[str, Any], ended: dict[str, Any] | None
+    view: StackView, identity: dict[str, Any], ended: dict[str, Any] | None, names: Sequence[str]
 ) -> Iterator[Problem]:
-    """Problems of a stack's zarr.json files. `ended` is job.json, where there is one."""
+    """Problems of a stack's zarr.json files.
+
+    `ended` is job.json, where there is one; `names` are those of all whole label images.
+    """
     expected = _expected(view, identity, ended)
     added = view.folder.stores != view.folder.root
     for key in metadata_keys(view.arrays, added=added):
@@ -39,7 +41,7 @@ def check_metadata(
         wanted = json.loads(expected[key]) if key in expected and key != LABEL_LIST else None
         if wanted is not None and (differing := _difference(_plain(found), _plain(wanted))):
             yield tell(f"the metadata are not as written: {differing}")
-        elif wanted is None and (what := _malformed(view, key, found)):
+        elif wanted is None and (what := _malformed(view, key, found, names)):
             yield tell(what)
 
 
@@ -76,7 +78,7 @@ def _expected(
         return array  # job.json is damaged; that is a problem of its own
 
 
-def _malformed(view: StackView, key: str, found: Any) -> str:
+def _malformed(view: StackView, key: str, found: Any, names: Sequence[str]) -> str:
     """What is wrong with a group's metadata of which only the outline is known."""
     array = _array_of(view, key)
     try:
@@ -86,7 +88,7 @@ def _malformed(view: StackView, key: str, found: Any) -> str:
             return ""
         ome = found["attributes"]["ome"]
         if key == LABEL_LIST:
-            lost = [n for n in label_names(view.folder, view.name) if n not in ome["labels"]]
+            lost = [name for name in names if name not in ome["labels"]]
             return f"the metadata do not name the labels {', '.join(lost)}" if lost else ""
         paths = [one["path"] for one in ome["multiscales"][0]["datasets"]]
         prefix = f"{array.group}/".lstrip("/") if key == "zarr.json" else ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engine.added import label_names
 from engine.claim import lock
 from engine.errors import OutputError
 from engine.records import PRIVATE, RELABELLED, JobFolder
@@ -103,13 +104,15 @@ class _Verification:
         found = [view_of(self.folder, identity, name) for name in identity["stacks"]]
         views = [one for one in found if isinstance(one, StackView)]
         self.problems.extend(one for one in found if isinstance(one, Problem))
+        names = self._label_names()
         ended, wrong = reports.read_ended(self.folder.root)
         self.problems.extend(wrong)
         # A job.json that is damaged was written all the same: the job came to its end.
         has_ended = ended is not None or bool(wrong)
         with ThreadPoolExecutor(cores()) as pool:
             for view in views:
-                self.problems.extend(check_metadata(view, identity, ended))
+                listed = names.get(view.name, ())
+                self.problems.extend(check_metadata(view, identity, ended, listed))
                 self._check_labels(view, pool, has_ended)
                 self.problems.extend(check_levels(view, has_ended=has_ended))
                 self.problems.extend(check_strays(view))
@@ -124,6 +127,13 @@ class _Verification:
         some = any(view.gives_instances for view in views)
         self.verdict.objects = totals.objects if some else None
         return self.verdict
+
+    def _label_names(self) -> dict[str, list[str]]:
+        """What the lists of label images have to name."""
+        try:
+            return label_names(self.folder)
+        except OutputError:  # a relabelling's identity is damaged: a problem of its own
+            return {}
 
     # -- labels and records -------------------------------------------------------------------
 

@@ -16,9 +16,10 @@ import pytest
 import zarr
 from click.testing import CliRunner
 
+from engine import claim
 from engine import layout as layout_module
 from engine import relabel as relabel_module
-from engine.claim import lock, reading
+from engine.claim import listing, lock, reading
 from engine.cli import stackseg
 from engine.errors import FrameError, JobStopped, OutputError, StackError, UsageError
 from engine.job import run_job
@@ -298,6 +299,30 @@ def test_relabellings_at_once_are_all_listed(kept: Path) -> None:
         done = list(pool.map(lambda name: subprocess.run([*command, name]).returncode, names))
     assert done == [0] * 4
     assert names_in(kept)[0] == "threshold" and sorted(names_in(kept)[1:]) == names
+
+
+def test_the_list_is_written_by_one_at_a_time(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "LOOKS", 2)
+    with listing(JobFolder(kept)), pytest.raises(OutputError, match="is held by another job"):
+        relabel(kept, "again")
+    assert names_in(kept) == ["threshold"]
+    assert relabel(kept, "again").exit_status == 0 and names_in(kept) == ["threshold", "again"]
+
+
+def test_label_images_of_others_stay_listed(kept: Path) -> None:
+    """Viewers add such by hand: corrections, annotations."""
+    path = kept / "stack.zarr/labels/zarr.json"
+    path.write_bytes(label_list(["threshold", "by-hand"]))
+    relabel(kept, "again", threshold=0.6)
+    assert names_in(kept) == ["threshold", "again", "by-hand"]
+    assert verify_job(kept).exit_status == 0
+
+
+def test_a_damaged_relabelling_is_no_damage_of_the_result(kept: Path) -> None:
+    relabel(kept, "again", threshold=0.6)
+    (kept / "relabelled/again/.stackseg/identity.json").write_text("{")
+    assert verify_job(kept).exit_status == 0
+    assert verify_job(kept / "relabelled/again").exit_status == 1
 
 
 def test_neither_the_job_nor_its_relabelling_runs_over_the_other(

@@ -193,6 +193,29 @@ def test_a_folder_that_has_changed_since_is_not_matched_by_its_files(tmp_path, t
         compare(tmp_path / "out", tmp_path / "truth")
 
 
+def test_a_folder_of_planes_is_matched_by_its_files(tmp_path, threshold_model):
+    for folder in ("images", "truth"):
+        (tmp_path / folder).mkdir()
+    for name, frame in zip("bcd", FRAMES, strict=False):
+        tifffile.imwrite(tmp_path / f"images/{name}.tif", (frame > 0).astype(np.uint16) * 1000)
+        tifffile.imwrite(tmp_path / f"truth/{name}.tif", frame)
+    run_job(jobs.settings(tmp_path / "images", threshold_model, tmp_path / "out", axes="ZYX"))
+    comparison = compare(tmp_path / "out", tmp_path / "truth")
+    assert comparison.matched_by == ("name",) and comparison.pooled.iou == 1
+
+
+def test_large_ids_mean_the_same_object_in_every_plane(tmp_path):
+    """Ids beyond 32 bits are renumbered for counting, and not plane by plane before that."""
+    planes = np.zeros((2, 8, 12), np.uint64)
+    planes[0, 2:4, 1:5], planes[0, 5:7, 1:5] = 2**33 + 1, 2**33 + 2
+    planes[1, 2:4, 1:5], planes[1, 5:7, 7:11] = 2**33 + 2, 2**33 + 3
+    zarr.create_array(tmp_path / "v.zarr", data=planes, dimension_names=["z", "y", "x"])
+    small = np.where(planes > 0, planes - 2**33, 0).astype(np.uint8)
+    zarr.create_array(tmp_path / "s.zarr", data=small, dimension_names=["z", "y", "x"])
+    score = compare(tmp_path / "v.zarr", tmp_path / "s.zarr", volumes=True).pooled
+    assert score.truth_objects == 3 and score.seg == 1
+
+
 @pytest.mark.parametrize(("shift", "words"), [(-1, "negative"), (0.5, "whole numbers")])
 def test_it_is_told_whose_labels_are_none(tmp_path, truths, shift, words):
     bad = tmp_path / "bad.tif"

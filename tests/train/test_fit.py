@@ -183,6 +183,19 @@ def test_the_learning_rate_rises_then_falls_to_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize(
+    ("has", "bf16"),
+    [((), False), (("_is_amx_tile_supported",), True), (("_is_avx512_bf16_supported",), True)],
+)
+def test_bf16_is_taken_where_the_processor_has_instructions_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: tuple[str, ...], bf16: bool
+) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name in has, raising=False)
+    assert resolve_device(_settings(tmp_path, precision="auto"))[1] is bf16
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_a_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="finds no CUDA device"):
         resolve_device(_settings(tmp_path, device="cuda"))
