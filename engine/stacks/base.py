@@ -10,7 +10,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,11 @@ class StackInfo:
     channel_names: tuple[str, ...] = ()  # empty where the file names none
     pixel_size_um: dict[str, float] = field(default_factory=dict)  # by axis: "Z", "Y", "X"
     time_step_s: float | None = None
+    unused: tuple[str, ...] = ()  # what the input holds and the stack does not, a sentence each
+    series: str = ""  # which of the stacks at `path`, as `open_stack` takes it; "": the only one
+    series_name: str = ""  # as the metadata call it, where the input holds several images
+    lacking: str = ""  # a sentence where the metadata count frames that are not there
+    min_is_white: bool = False  # 0 is white in the file; pixels are read turned round
     identity: str = ""  # changes when the file does: sizes and times of what holds the pixels
     # How pixels are stored; `read_bytes` is made of it.
     piece: tuple[int, int] | None = None  # height, width decoded at once; None: the whole frame
@@ -67,6 +72,18 @@ class StackInfo:
     def n_frames(self) -> int:
         """Number of (t, z) planes."""
         return self.size("T") * self.size("Z")
+
+    def without_alpha(self) -> StackInfo:
+        """The same stack without its last channel, which is an opaque alpha channel."""
+        n, at = self.size("C") - 1, self.axes.index("C")
+        before, after = self.shape[:at], self.shape[at + 1 :]
+        return replace(
+            self,
+            axes=self.axes if n > 1 else self.axes.replace("C", ""),
+            shape=(*before, n, *after) if n > 1 else (*before, *after),
+            channel_names=self.channel_names[:n] if n > 1 else (),
+            unused=(*self.unused, "its alpha channel is opaque, and left out"),
+        )
 
     def read_bytes(self, height: int, width: int, n_channels: int | None = None) -> int:
         """Predicted peak, in bytes, of reading one window of `height` x `width` pixels.
@@ -162,6 +179,16 @@ class Stack(ABC):
         store because it was never written, or is background, counts as absent as well.
         """
         return 0
+
+    @property
+    def absent_frames(self) -> frozenset[tuple[int, int]]:
+        """(t, z) of the frames that the metadata count and no file holds in full."""
+        return frozenset()
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Real paths of the files that hold the pixels, where they are several; else empty."""
+        return frozenset()
 
     def close(self) -> None:
         """Let go of open files and of pixels; a later read opens them again."""

@@ -40,6 +40,12 @@ def read_coded(file: Path, kind: str) -> tuple[NDArray[Any], str]:
     return pixels, "YXC" if pixels.ndim == 3 else "YX"
 
 
+def is_opaque(alpha: NDArray[Any]) -> bool:
+    """Whether alpha is opaque everywhere: at the largest value of its dtype, 1 in floats."""
+    highest = 1 if alpha.dtype.kind in "fb" else np.iinfo(alpha.dtype).max
+    return bool((alpha == highest).all())
+
+
 def _png_bytes(data: bytes) -> int | None:
     """Bytes of pixels that a PNG header claims, None for a damaged one."""
     if len(data) < 33 or data[12:16] != b"IHDR":

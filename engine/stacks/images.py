@@ -237,7 +237,7 @@ def _kind(file: Path) -> str:
 
 def sniff(head: bytes) -> str | None:
     """ "TIFF", "PNG", "JPEG" or None, from the first 8 bytes of a file."""
-    from engine.stacks.tiffchain import is_tiff
+    from engine.stacks.tiff.chain import is_tiff
 
     if is_tiff(head):
         return "TIFF"
@@ -258,12 +258,24 @@ def not_an_image(file: Path, head: bytes) -> str:
 
 def _single(file: Path) -> Stack:
     """A TIFF file of one frame, open; FrameError where it has several."""
-    from engine.stacks.tiff import open_tiff
+    from engine.stacks.tiff.open import open_tiff
 
-    stack = open_tiff(str(file), multifile=False)
+    stack = _first_of(file, open_tiff(str(file), multifile=False))
     if stack.info.n_frames != 1:
         raise FrameError(
             f"{file}: holds {stack.info.n_frames} frames, but a folder has one frame per file; "
             "give such files one by one"
         )
     return stack
+
+
+def _first_of(file: Path, stacks: list[Stack]) -> Stack:
+    """The only stack of a file; FrameError where it holds several."""
+    if len(stacks) == 1:
+        return stacks[0]
+    for stack in stacks:
+        stack.close()
+    raise FrameError(
+        f"{file}: holds {len(stacks)} images, but a folder has one frame per file; "
+        "give such files one by one"
+    )
