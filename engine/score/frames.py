@@ -27,6 +27,7 @@ class RecordedInput:
     path: str
     axes: str | None  # as given by --axes
     channel: int  # the first of those that the network saw
+    series: str | None = None  # which image of the file, where it holds several
     connects_z: bool = False  # its objects go on from plane to plane
     n_images: int = 0  # along T or, without one, Z: the files, where it was a folder of them
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -189,6 +189,13 @@ class Stack(ABC):
     def files(self) -> frozenset[str]:
         """Real paths of the files that hold the pixels, where they are several; else empty."""
         return frozenset()
+
+    def said_beside(self, given: Container[str] = ()) -> tuple[str, ...]:
+        """Sentences on images of the same set in other files, but for the files in `given`.
+
+        `given` are real paths.
+        """
+        return ()
 
     def close(self) -> None:
         """Let go of open files and of pixels; a later read opens them again."""

@@ -10,13 +10,12 @@ refused, and so are frames that lack pages (see `engine.plan`). What is left bes
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import StackError
 from engine.stacks.tiff.images import TiffImage
@@ -62,53 +61,85 @@ def chosen(
 
 
 def unused(
-    tif: TiffFile, images: Sequence[TiffImage], taken: Sequence[TiffImage], path: str
+    images: Sequence[TiffImage],
+    taken: Sequence[TiffImage],
+    path: str,
+    chain: Sequence[int],
 ) -> tuple[str, ...]:
     """What the file holds, or speaks of, and none of the stacks `taken` does: a sentence each."""
     here = os.path.realpath(path)
     numbers = {image.number for image in taken}
     left = [image for image in images if image.number not in numbers]
     own = [image for image in left if here in image.files]
-    elsewhere = [image for image in left if here not in image.files]
     said = []
     if own:
         said.append(
             f"{_count(len(own), 'image')} of the file {_is(own)} not read: {_listed(own)}; "
             "--series N or --series all reads more"
         )
-    if elsewhere:
-        files = sorted({Path(f).name for image in elsewhere for f in image.files})
-        said.append(
-            f"its metadata also describe {_listed(elsewhere)}, with pixels in "
-            f"{_some(files)}: give that as well to have it segmented"
-        )
-    if extra := _extra(tif, images):
-        shapes = sorted({" x ".join(map(str, tif.pages[i].shape)) for i in extra})
+    if extra := _extra(images, chain):
+        offsets = [chain[i] for i in extra]
+        shapes = sorted({" x ".join(map(str, shape)) for shape in _shapes(path, offsets)})
         said.append(f"{_count(len(extra), 'page')} of {_some(shapes)} px belong to no image")
     return tuple(said)
 
 
+def beside(images: Sequence[TiffImage], taken: Sequence[TiffImage], path: str) -> dict[str, str]:
+    """Images that the metadata describe and other files hold: a description of one, by file."""
+    here = os.path.realpath(path)
+    numbers = {image.number for image in taken}
+    left = [i for i in images if i.number not in numbers and here not in i.files]
+    return {file: image.described() for image in left for file in image.files}
+
+
 def check_pages(
-    tif: TiffFile, images: Sequence[TiffImage], image: TiffImage, chain: Sequence[int], name: str
+    images: Sequence[TiffImage], image: TiffImage, path: str, chain: Sequence[int], name: str
 ) -> None:
     """StackError where the file has more pages like the image's than its metadata count."""
-    if image.kind == "generic":
+    if image.kind in ("generic", "ndtiff"):  # every page is a frame; an index lists them
         return
-    says = _SAYS.get(image.kind, "own")
     expected = _planes(image)
-    extra = [i for i in _extra(tif, images) if tif.pages[i].shape == image.key.shape]
-    found = expected + len(extra)
+    shapes = _shapes(path, [chain[i] for i in _extra(images, chain)])
+    if extra := shapes.count(image.key.shape):
+        raise _disagree(image.kind, expected, expected + extra, name)
     pixels = [p.pixels for p in image.places if p is not None and p.pixels]
-    if not extra and len(pixels) == expected > 1 and image.kind != "ndtiff":
+    if len(pixels) == expected > 1:
         # One directory stands for all; another amid their pixels says that they are not there.
         last = pixels[-1] + image.key.nbytes
         if any(pixels[0] < offset < last for offset in chain):
-            found = len(chain)
-    if found != expected:
-        raise StackError(
-            f"{name}: its {says} metadata count {expected} planes, and the file has {found} pages "
-            "of their shape; write it again, or give --series pages to read every page as a frame"
-        )
+            raise _disagree(image.kind, expected, len(chain), name)
+
+
+def refuse_promises(tif: TiffFile, chain: Sequence[int], name: str) -> NoReturn:
+    """StackError about metadata with which tifffile could do nothing; with numbers, if any."""
+    told = _promised(tif)
+    if told and told[1] != len(chain) > 1:
+        raise _disagree(told[0], told[1], len(chain), name)
+    raise StackError(
+        f"{name}: its headers promise more frames than can be found; "
+        "the file is truncated or damaged: copy or write it again"
+    )
+
+
+def _promised(tif: TiffFile) -> tuple[str, int] | None:
+    """Who wrote the metadata of a file, and how many planes they count."""
+    try:
+        if tif.is_imagej:
+            meta = tif.imagej_metadata or {}
+            axes = [int(meta.get(key, 1)) for key in ("frames", "slices", "channels")]
+            return "imagej", max(math.prod(axes), int(meta.get("images", 1)))
+        shape = json.loads(tif.pages.first.shaped_description or "")["shape"]
+        return "shaped", math.prod(shape) // math.prod(tif.pages.first.shape)
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _disagree(kind: str, told: int, found: int, name: str) -> StackError:
+    return StackError(
+        f"{name}: its {_SAYS.get(kind, 'own')} metadata count {told} planes, and the file has "
+        f"{found} pages of their shape; write it again, or give --series pages to read every page "
+        "as a frame"
+    )
 
 
 def absent(image: TiffImage, name: str) -> str:
@@ -141,13 +172,29 @@ def _lost_files(image: TiffImage) -> list[str]:
     return sorted(n for n in names if not (folder / n).exists())
 
 
-def _extra(tif: TiffFile, images: Sequence[TiffImage]) -> list[int]:
+def _extra(images: Sequence[TiffImage], chain: Sequence[int]) -> list[int]:
     """Numbers of pages in the file's chain that no image has."""
+    if any(image.kind == "ndtiff" for image in images):
+        return []
     covered = set[int]().union(*(image.indices for image in images))
+    at = {offset: i for i, offset in enumerate(chain)}
     for image in images:
         for level in image.series.levels[1:]:
-            covered |= {p.index for p in level.pages if p is not None and isinstance(p.index, int)}
-    return [int(i) for i in np.setdiff1d(np.arange(len(tif.pages)), sorted(covered))]
+            covered |= {at[p.offset] for p in level.pages if p is not None and p.offset in at}
+    return [i for i in range(len(chain)) if i not in covered]
+
+
+def _shapes(path: str, offsets: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shapes of the pages whose directories lie at these offsets of a file."""
+    from tifffile import TiffFile, TiffPage
+
+    shapes = []
+    if offsets:
+        with TiffFile(path) as tif:
+            for offset in offsets:
+                tif.filehandle.seek(offset)
+                shapes.append(tuple(TiffPage(tif, index=0).shape))
+    return shapes
 
 
 def _listed(images: Sequence[TiffImage]) -> str:

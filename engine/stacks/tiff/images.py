@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +38,17 @@ class Place(NamedTuple):
     file: str
     directory: int  # offset in bytes; 0: only the pixels are known
     pixels: int  # offset in bytes; 0: the directory says where
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """The directories of a file."""
+
+    file: str  # real path
+    at: Mapping[int, int]  # number of a directory by its offset
+
+    def holds(self, page: Page) -> bool:
+        return os.path.realpath(_file_of(page)) == self.file
 
 
 @dataclass(frozen=True)
@@ -83,8 +94,13 @@ class TiffImage:
         return f"{self.number}{name}: {sizes} {self.dtype}"
 
 
-def images_of(tif: TiffFile) -> list[TiffImage]:
-    """Every image of an open file that has pixels of numbers; subordinate levels left out."""
+def images_of(tif: TiffFile, path: str, chain: Sequence[int]) -> list[TiffImage]:
+    """Every image of a file that has pixels of numbers; subordinate levels left out.
+
+    `tif` is the file at `path`, or that with its metadata; `chain` has the offset of each directory
+    of the file at `path`.
+    """
+    here = _Chain(os.path.realpath(path), {offset: i for i, offset in enumerate(chain)})
     usable = [s for s in tif.series if s.dtype is not None and _is_shape(s.shape)]
     if not usable:
         return []
@@ -92,7 +108,7 @@ def images_of(tif: TiffFile) -> list[TiffImage]:
     if kind in ("generic", "uniform"):
         images = list(_by_pages(tif, usable))
     else:
-        images = [image for series in usable for image in _of_series(tif, series)]
+        images = [image for series in usable for image in _of_series(tif, series, here)]
     if kind == "shaped":
         images = _appended(images)
     return [replace(image, number=i) for i, image in enumerate(images)]
@@ -123,11 +139,11 @@ def _is_shape(shape: tuple[int, ...]) -> bool:
 # -- series that say their own order ---------------------------------------------------------
 
 
-def _of_series(tif: TiffFile, series: TiffPageSeries) -> Iterator[TiffImage]:
+def _of_series(tif: TiffFile, series: TiffPageSeries, here: _Chain) -> Iterator[TiffImage]:
     """The image of a series, or one for each of its positions."""
     letters, shape = series_axes(tif, series)
     key = series.keyframe
-    pages = [series[i] for i in range(len(series))]
+    pages = _pages_of(series)
     whole = TiffImage(
         number=0,
         name=series.name or "",
@@ -137,23 +153,23 @@ def _of_series(tif: TiffFile, series: TiffPageSeries) -> Iterator[TiffImage]:
         key=key,
         places=tuple(_places(tif, series, pages, shape)),
         series=series,
-        indices=_indices(tif, pages, shape, key),
+        indices=_indices(pages, shape, key, here),
         layouts=(key,),
     )
     if POSITION not in letters:
         yield whole
         return
     n_lead = _n_lead(shape, key)
-    at = letters.index(POSITION)
+    axis = letters.index(POSITION)
     lead = np.empty(math.prod(shape[:n_lead]), object)
     lead[:] = [*whole.places, *[None] * (len(lead) - len(whole.places))]
-    for i, places in enumerate(np.moveaxis(lead.reshape(shape[:n_lead]), at, 0)):
+    for i, places in enumerate(np.moveaxis(lead.reshape(shape[:n_lead]), axis, 0)):
         if any(place is not None for place in places.flat):
             yield replace(
                 whole,
                 name=_position_name(tif, i),
-                letters=letters[:at] + letters[at + 1 :],
-                shape=shape[:at] + shape[at + 1 :],
+                letters=letters[:axis] + letters[axis + 1 :],
+                shape=shape[:axis] + shape[axis + 1 :],
                 places=tuple(places.flat),
             )
 
@@ -200,13 +216,29 @@ def _places(
 
 
 def _indices(
-    tif: TiffFile, pages: Sequence[Page | None], shape: Sequence[int], key: TiffPage
+    pages: Sequence[Page | None], shape: Sequence[int], key: TiffPage, here: _Chain
 ) -> frozenset[int]:
-    own = [p for p in pages if p is not None and _file_of(p) == str(tif.filehandle.path)]
-    if len(pages) == 1 and own and isinstance(own[0].index, int):
-        first, count = own[0].index, max(math.prod(shape) // math.prod(key.shape), 1)
-        return frozenset(range(first, first + count))
-    return frozenset(p.index for p in own if isinstance(p.index, int))
+    """Which directories of the file's chain are those of the pages."""
+    count = max(math.prod(shape) // math.prod(key.shape), 1)
+    found = [
+        here.at[page.offset]
+        for page in pages[:count]
+        if page is not None and page.offset in here.at and here.holds(page)
+    ]
+    if len(pages) == 1 and found:  # it stands for those that follow
+        return frozenset(range(found[0], found[0] + count))
+    return frozenset(found)
+
+
+def _pages_of(series: TiffPageSeries) -> list[Page | None]:
+    """The pages of a series, as far as the file has them."""
+    pages: list[Page | None] = []
+    for i in range(len(series)):
+        try:
+            pages.append(series[i])
+        except IndexError:  # its metadata count more than there are
+            break
+    return pages
 
 
 def _file_of(page: Page) -> str:
@@ -246,8 +278,8 @@ def _by_pages(tif: TiffFile, series: Sequence[TiffPageSeries]) -> Iterator[TiffI
     groups: dict[Any, list[TiffPageSeries]] = {}
     for one in series:
         apart = not isinstance(one.keyframe.index, int) or one.keyframe.is_reduced
-        key = (one.keyframe.shape, one.keyframe.axes, np.dtype(one.dtype), apart and id(one))
-        groups.setdefault(key, []).append(one)
+        alike = (one.keyframe.shape, one.keyframe.axes, np.dtype(one.dtype), apart and id(one))
+        groups.setdefault(alike, []).append(one)
     pages_of = [
         sorted((p for s in group for p in _listed(s)), key=lambda page: _order(page.index))
         for group in groups.values()
@@ -285,7 +317,7 @@ def _by_pages(tif: TiffFile, series: Sequence[TiffPageSeries]) -> Iterator[TiffI
 
 
 def _listed(series: TiffPageSeries) -> list[Page]:
-    return [page for page in (series[i] for i in range(len(series))) if page is not None]
+    return [page for page in _pages_of(series) if page is not None]
 
 
 def _order(index: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -303,7 +335,8 @@ def _bad_frames(main: Sequence[Page], others: Sequence[Page]) -> list[Page]:
         return []
     between = [p for p in others if isinstance(p.index, int) and at[0] < p.index < at[-1]]
     few = len(between) * _MAX_ODD_SHARE <= len(main)
-    return between if few and not any(p.is_reduced for p in between) else []
+    thumbnails = any(p.keyframe is not None and p.keyframe.is_reduced for p in between)
+    return between if few and not thumbnails else []
 
 
 # -- axes ------------------------------------------------------------------------------------

@@ -60,11 +60,23 @@ def metadata_file(tif: TiffFile, name: str) -> Path | None:
     return folder / told
 
 
-def companion_xml(file: Path) -> str:
-    """The OME-XML of a companion file; StackError where it is too large to be one."""
+def companion_xml(file: Path, tif: TiffFile) -> str:
+    """The OME-XML of a companion file, as if it were that of `tif`; StackError where it is none.
+
+    The UUID of its root is another file's, and would be taken for that of the file read.
+    """
     if file.stat().st_size > _MAX_XML:
         raise StackError(f"{file}: is too large for OME metadata; write the images again")
-    return file.read_text(encoding="utf-8-sig")
+    try:
+        own = ElementTree.fromstring(tif.ome_metadata or "").get("UUID")
+        root = ElementTree.fromstring(file.read_bytes())
+    except ElementTree.ParseError as error:
+        raise StackError(f"{file}: is not OME metadata ({brief(error)}); copy it again") from error
+    root.attrib.pop("UUID", None)
+    if own:
+        root.set("UUID", own)
+    ElementTree.register_namespace("", root.tag.partition("}")[0].removeprefix("{"))
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _is_plain_file(folder: Path, name: str) -> bool:

@@ -16,8 +16,16 @@ from engine.stacks.base import AxesMap, Stack, StackInfo, read_dtype
 from engine.stacks.coded import is_opaque
 from engine.stacks.guard import brief, opening, tifffile_messages
 from engine.stacks.tiff.calibration import calibration
-from engine.stacks.tiff.chain import check_chain
-from engine.stacks.tiff.choice import PAGES, absent, check_pages, chosen, unused
+from engine.stacks.tiff.chain import check_chain, is_tiff
+from engine.stacks.tiff.choice import (
+    PAGES,
+    absent,
+    beside,
+    check_pages,
+    chosen,
+    refuse_promises,
+    unused,
+)
 from engine.stacks.tiff.images import POSITION, TiffImage, are_pages, images_of
 from engine.stacks.tiff.ome import companion_xml, metadata_file, refuse_files_elsewhere
 from engine.stacks.tiff.page import check_page
@@ -27,6 +35,7 @@ from engine.stacks.tiff.stack import (
     ContiguousTiff,
     PagedTiff,
     Pages,
+    TiffStack,
     white_of,
 )
 from engine.stacks.tiff.window import storage
@@ -93,28 +102,33 @@ def _opened(path: str, name: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
     """The file, or the one that holds the metadata of the set that it is of."""
     from tifffile import TiffFile
 
-    with TiffFile(path, **flags) as tif:
+    with _placed(TiffFile(path, **flags), path) as tif:
         master = (
             None if flags.get("is_ome") is False or not tif.is_ome else metadata_file(tif, name)
         )
         if master is None and are_pages(tif):
-            with TiffFile(path, **flags, is_shaped=False) as pages:
+            with _placed(TiffFile(path, **flags, is_shaped=False), path) as pages:
                 yield pages
             return
         if master is None:
             yield tif
             return
-    from engine.stacks.tiff.chain import is_tiff
-
-    with master.open("rb") as file:
-        head = file.read(4)
-    if is_tiff(head):
+        xml = "" if _is_tiff(master) else companion_xml(master, tif)
+    if not xml:
         check_chain(str(master))
-        with TiffFile(master, **flags) as tif:
-            yield tif
-    else:
-        with TiffFile(path, omexml=companion_xml(master), **flags) as tif:
-            yield tif
+    with TiffFile(path, omexml=xml, **flags) if xml else TiffFile(master, **flags) as tif:
+        yield _placed(tif, path if xml else str(master))
+
+
+def _placed(tif: TiffFile, path: str) -> TiffFile:
+    """The same file, whose companions lie where its path says: tifffile follows links first."""
+    tif.filehandle._dir, tif.filehandle._name = os.path.split(Path(path).absolute())
+    return tif
+
+
+def _is_tiff(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return is_tiff(stream.read(4))
 
 
 def _stacks(
@@ -128,30 +142,24 @@ def _stacks(
 ) -> list[Stack]:
     if tif.is_ome:
         refuse_files_elsewhere(tif, name)
-    images = images_of(tif)
+    images = images_of(tif, path, chain)
     if any(sign in message for _, message in messages for sign in _LOST_FRAMES):
-        raise StackError(
-            f"{name}: its headers promise more frames than can be found; "
-            "the file is truncated or damaged: copy or write it again"
-        )
+        refuse_promises(tif, chain, name)
     taken = chosen(images, path, name, series)
-    said = unused(tif, images, taken, path)
-    stacks = []
+    said, others = unused(images, taken, path, chain), beside(images, taken, path)
+    stacks: list[Stack] = []
     for image in taken:
-        check_pages(tif, images, image, chain, name)
+        check_pages(images, image, path, chain, name)
         stack = _stack(tif, images, image, path, name, axes)
-        info = replace(
+        number = str(image.number) if series or len(taken) > 1 else ""
+        stack.info = replace(
             stack.info,
-            series=PAGES
-            if series == PAGES
-            else str(image.number)
-            if series or len(taken) > 1
-            else "",
+            series=PAGES if series == PAGES else number,
             series_name=image.name if len(images) > 1 else "",
             unused=(*stack.info.unused, *said),
             lacking=absent(image, name),
         )
-        stack.info = info
+        stack.beside = others
         stacks.append(stack)
     return stacks
 
@@ -163,7 +171,7 @@ def _stack(
     path: str,
     name: str,
     axes: str | None,
-) -> Stack:
+) -> TiffStack:
     source = source_axes(image.letters, image.shape, name, axes)
     shape, dtype, key = image.shape, image.dtype, image.key
     canonical, sizes = AxesMap(source).canonical(shape)
@@ -189,7 +197,7 @@ def _stack(
 
 def _contiguous(
     tif: TiffFile, image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...]
-) -> Stack | None:
+) -> TiffStack | None:
     """A stack whose pixels lie one after the other; None where they do not."""
     series, key = image.series, image.key
     whole = image.n_pixels == math.prod(series.shape) and POSITION not in series.axes
@@ -219,7 +227,7 @@ def _contiguous(
     return ContiguousTiff(info, source, shape, n_lead, place)
 
 
-def _paged(image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...]) -> Stack:
+def _paged(image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...]) -> TiffStack:
     key, series = image.key, image.series
     n_lead = split_lead(shape, math.prod(key.shape))
     if n_lead is None:

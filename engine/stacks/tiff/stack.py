@@ -6,9 +6,10 @@ import io
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _READ_AT_ONCE = 1  # bytes, so: a strip or tile; tifffile would hold all those of a page, twice
+NAMED = 5  # files that a sentence names
 MIN_IS_WHITE = 0  # PhotometricInterpretation
 
 
@@ -109,7 +111,23 @@ def turned_round(pixels: NDArray[Any], white: int | None) -> NDArray[Any]:
     return turned
 
 
-class ContiguousTiff(UnitStack):
+class TiffStack(UnitStack):
+    """What both kinds share: the file's place in a set of files."""
+
+    beside: Mapping[str, str] = MappingProxyType({})  # images of the set in other files, by file
+
+    def said_beside(self, given: Container[str] = ()) -> tuple[str, ...]:
+        """See `Stack.said_beside`."""
+        left = {file: what for file, what in self.beside.items() if file not in given}
+        if not left:
+            return ()
+        names = ", ".join(sorted(Path(file).name for file in left)[:NAMED])
+        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+        what = "; ".join(list(dict.fromkeys(left.values()))[:NAMED])
+        return (f"its metadata also describe {what}, in {names}{more}; give these as well",)
+
+
+class ContiguousTiff(TiffStack):
     """Reads raw pixels by their place in the file; no directory is looked at."""
 
     def __init__(
@@ -145,7 +163,7 @@ class ContiguousTiff(UnitStack):
             self._file = None
 
 
-class PagedTiff(UnitStack):
+class PagedTiff(TiffStack):
     """Reads and decodes page by page."""
 
     def __init__(
