@@ -16,7 +16,7 @@ from engine.score.frames import LabelFrames, Number, array_frames
 from engine.stacks.guard import tifffile_messages
 from engine.truth.image import LabelImage, check_label_file, count_label_images, read_label_images
 
-TIFF, PNG = (".tif", ".tiff"), (".png",)
+TIFF, PNG, JPEG = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
 
 
 def open_file(path: Path) -> LabelFrames:
@@ -37,6 +37,8 @@ def open_folder(path: Path) -> LabelFrames:
     folder = challenge_folder(path) or path
     files = label_files(folder)
     if not files:
+        for photo in sorted(f for f in folder.iterdir() if f.suffix.lower() in JPEG):
+            check_label_file(photo)  # says what is wrong with it
         raise StackError(f"{path}: holds no label images (TIFF, PNG or Zarr)")
     return _files(folder, files)
 

@@ -92,7 +92,8 @@ def count_label_images(file: Path) -> int:
             series = tiff.series[0]
     except Exception:  # it is read, and named, later
         return 1
-    return math.prod(series.shape[:-2]) if series.axes.endswith("YX") else 1
+    is_labels = series.axes.endswith("YX") and _channels(series) == 1
+    return math.prod(series.shape[:-2]) if is_labels else 1
 
 
 def check_label_file(file: Path) -> None:
@@ -142,12 +143,15 @@ def _planes(series: TiffPageSeries) -> list[NDArray[Any]]:
         if math.prod(pixels.shape[:-3]) > 1:
             raise StackError("holds several colour pictures, not labels")
         return [_picture(pixels.reshape(pixels.shape[-3:]))]
-    channels = dict(zip(axes, pixels.shape, strict=True)).get("C", 1)
-    if channels > 1:
-        raise StackError(f"has {channels} channels; labels have one")
+    if _channels(series) > 1:
+        raise StackError(f"has {_channels(series)} channels; labels have one")
     if not axes.endswith("YX"):
         raise StackError(f"has the axes {axes}; those of labels end in YX")
     return list(pixels.reshape(-1, *pixels.shape[-2:]))
+
+
+def _channels(series: TiffPageSeries) -> int:
+    return dict(zip(series.axes, series.shape, strict=True)).get("C", 1)
 
 
 def _picture(pixels: NDArray[Any]) -> NDArray[Any]:
