@@ -70,6 +70,8 @@ def notes(comparison: Comparison) -> list[str]:
     recorded = [f.sides.ours.image for f in comparison.frames if len(f.pairs) == 1]
     if any(image is not None and image.connects_z for image in recorded):
         lines.append("the result's objects go on from plane to plane; --volumes scores them whole")
+    if comparison.masks:
+        lines.append("the objects of the truth are the connected pieces of its masks")
     in_pieces = next((f for f in comparison.frames if f.pieces > 1), None)
     if in_pieces is not None:
         assert in_pieces.sides.truth.labels is not None

@@ -31,6 +31,8 @@ def read_png(data: bytes) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     chunks = list(_chunks(data))
     if not chunks or chunks[0].name != b"IHDR" or len(chunks[0].content) != 13:
         raise ValueError("its header is damaged")
+    if not all(chunk.is_whole for chunk in chunks if chunk.name in (b"IHDR", b"PLTE")):
+        raise ValueError("its header or palette is damaged")  # libpng looks at neither as it was
     depth, colour = chunks[0].content[8:10]
     palette = _palette(chunks) if colour == INDEXED else None
     bare = [_as_grey(c) if c.name == b"IHDR" else c for c in chunks if c.name in BARE]
@@ -46,6 +48,10 @@ class _Chunk(NamedTuple):
     name: bytes
     content: bytes
     checksum: int
+
+    @property
+    def is_whole(self) -> bool:
+        return zlib.crc32(self.name + self.content) == self.checksum
 
     def as_bytes(self) -> bytes:
         size, checksum = (struct.pack(">I", n) for n in (len(self.content), self.checksum))

@@ -41,6 +41,7 @@ def test_masks_are_taken_apart_where_asked_for(mask: NDArray[Any], result: Path)
     told = json.loads(done.stdout)
     assert (told["masks"], told["pooled"]["truth_objects"], told["pooled"]["seg"]) == (True, 3, 1)
     assert "give --masks" not in done.stderr
+    assert "the connected pieces of its masks" in done.stderr
     if mask.dtype == np.bool_:
         with pytest.raises(StackError, match=r"mask\.tif: labels are boolean.* --masks$"):
             compare(result, truth)

@@ -187,6 +187,20 @@ def test_a_png_is_read_as_the_numbers_in_it(data: st.DataObject) -> None:
     assert found_palette is None or found_palette.tobytes() == palette
 
 
+@given(st.data())
+def test_a_damaged_png_is_never_read_as_another(data: st.DataObject) -> None:
+    whole = png(IDS, colour=INDEXED, palette=colours(256))
+    at = data.draw(st.integers(8, len(whole) - 1))
+    damaged = bytearray(whole)
+    damaged[at] ^= data.draw(st.integers(1, 255))
+    for content in (bytes(damaged), whole[:at]):
+        try:
+            found, _ = read_png(content)
+        except Exception:  # which one is for the reader of files to catch
+            continue
+        assert np.array_equal(found, IDS)
+
+
 @given(arrays(np.uint64, (4, 5), elements=st.sampled_from([0, 1, 5, 2**24, 2**24 + 1, 2**63])))
 def test_numbering_from_one_keeps_objects_apart(ids: NDArray[np.uint64]) -> None:
     found = numbered_from_one(ids)
