@@ -100,11 +100,9 @@ def fit(
             report(history[-1])
 
     best = choose_defaults(best, data.val, run, device)
-    test = load_part(data.split.test, settings)
-    for remark in test.remarks:
-        note(remark)
-    best = score_test(best, test.frames, device)
-    if test.frames and "test_f1" not in best.scores:
+    test = load_part(data.split.test, settings).frames
+    best = score_test(best, test, device)
+    if test and "test_f1" not in best.scores:
         note("the test part has no object and none was found there: F1 is not defined")
     save_checkpoint(run / "best.pt", best)
     return best

@@ -46,7 +46,7 @@ def mask(image: LabelImage) -> NDArray[np.bool_]:
     if foreground.any():
         low, high = ids[foreground].min(), ids[foreground].max()
         if low != high:
-            raise StackError(f"has the values {low} and {high}, so is no mask; omit --masks")
+            raise StackError(f"has the values {low} and {high}, so it is no mask; omit --masks")
     return foreground
 
 

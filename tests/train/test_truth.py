@@ -88,7 +88,7 @@ def test_a_hint_is_printed_once_and_the_truth_is_used_as_it_is(data: Path) -> No
 def test_ids_are_no_masks(data: Path) -> None:
     done = run(data, "--masks")
     assert isinstance(done.exception, StackError)
-    assert "has the values 1 and 6, so is no mask; omit --masks" in str(done.exception)
+    assert "has the values 1 and 6, so it is no mask; omit --masks" in str(done.exception)
 
 
 def test_a_frame_without_an_object_teaches_background(data: Path) -> None:
@@ -127,9 +127,8 @@ def test_a_blank_image_is_left_out_with_a_word(data: Path) -> None:
     assert done.exit_code == 0
     for name in blank:
         assert f"images/{name}: every pixel has the value 77; left out" in done.stderr
-    assert json.loads((data / "run" / "split.json").read_text())["left_out"] == [
-        f"images/{blank[0]}"
-    ]
+    saved = json.loads((data / "run" / "split.json").read_text())
+    assert saved["left_out"] == [f"images/{name}" for name in blank]
     left = load_data(settings(data, test_fraction=0.2)).train
     assert f"images/{blank[0]}" not in [frame.name for frame in left]
 
@@ -151,6 +150,18 @@ def test_an_image_that_is_not_finite_is_refused_by_its_name(data: Path) -> None:
         load_part(find_frames(settings(data)), settings(data))
     with pytest.raises(StackError, match="NaN"):
         make_frame("a", np.full((1, 8, 8), np.nan, np.float32), image, Normalisation())  # type: ignore[arg-type]
+
+
+def test_a_test_part_that_cannot_be_read_is_refused_before_training(data: Path) -> None:
+    name = parts(data)["test"][0]
+    tiff(data / "labels" / name, nuclei(0)[1].astype(np.float32) / 2)
+    done = run(data)
+    assert f"labels/{name}: labels must be whole numbers" in str(done.exception)
+    assert not (data / "run" / "best.pt").exists()
+    tiff(data / "labels" / name, nuclei(0)[1])
+    colour = np.dstack([nuclei(i)[0] for i in range(3)])
+    tiff(data / "images" / name, colour, photometric="rgb")
+    assert f"images/{name} has 3 channels" in str(run(data).exception)
 
 
 GREY, OPAQUE = nuclei(0)[0].astype(np.uint8), np.full((64, 64), 255, np.uint8)

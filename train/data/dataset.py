@@ -31,13 +31,13 @@ class Part:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Frames that teach and frames that choose. The test part is read after all is chosen."""
+    """Frames that teach and frames that choose. The test part is scored after all is chosen."""
 
     train: list[LabelledFrame]
     val: list[LabelledFrame]
     n_synthetic: tuple[int, int]  # of train and val, the last ones of each
     split: Split
-    left_out: tuple[str, ...] = ()  # names of frames of `split` that are in neither
+    left_out: tuple[str, ...] = ()  # names of frames of `split` that no part uses
     remarks: tuple[str, ...] = ()  # what a user has to know before it is learnt from
 
     @property
@@ -70,9 +70,13 @@ class TrainingData:
 
 
 def load_data(settings: TrainSettings) -> TrainingData:
-    """Find, split and read the frames that `settings` name."""
+    """Find, split and read the frames that `settings` name.
+
+    The test part is read to see that it can be: it would be late to find out after the last epoch.
+    """
     split = split_frames(find_frames(settings), settings.val_fraction, settings.test_fraction)
     train, val = load_part(split.train, settings), load_part(split.val, settings)
+    test = load_part(split.test, settings)
     n_made = settings.synthetic
     n_val = -(-n_made // 4)
     made = synthetic_frames(n_made + n_val, settings.seed, settings.normalisation)
@@ -81,12 +85,12 @@ def load_data(settings: TrainSettings) -> TrainingData:
         val=val.frames + made[n_made:],
         n_synthetic=(n_made, n_val),
         split=split,
-        left_out=(*train.left_out, *val.left_out),
-        remarks=(*train.remarks, *val.remarks, *_hint([*train.frames, *val.frames])),
+        left_out=(*train.left_out, *val.left_out, *test.left_out),
+        remarks=(*train.remarks, *val.remarks, *test.remarks, *_hint([*train.frames, *val.frames])),
     )
     _check_part("training", data.train, train, settings)
     _check_part("validation", data.val, val, settings)
-    _check_channels([*data.train, *data.val])
+    _check_channels([*data.train, *data.val, *test.frames])
     return data
 
 
