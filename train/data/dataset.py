@@ -123,8 +123,8 @@ def _check_part(
     if not frames:
         first = next(iter(read.left_out.values()))
         raise StackError(
-            f"{settings.data}: no image of the {name} part can be used, since all have a channel "
-            f"without contrast; the first is {first}"
+            f"{settings.data}: no image of the {name} part can be used ({first}); leave channels "
+            "without contrast out of the images, or give others"
         )
     if not any(frame.labels[frame.inside].any() for frame in frames):
         margin = (
