@@ -7,6 +7,7 @@ there, whatever the microscope saw.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -49,17 +50,26 @@ def calibration(
 
 def _ome(xml: str, images: Sequence[TiffImage], image: TiffImage) -> Found:
     """What the Pixels element of an image says; nothing where it cannot be told which that is."""
-    elements = [element for element in ElementTree.fromstring(xml) if _tag(element) == "Image"]
-    every = [(e, pixels) for e in elements for pixels in e if _tag(pixels) == "Pixels"]
+    every = _described(xml)
     if len(images) == len(every):  # one image for each element, in order
-        return _of_pixels(every[image.number][1])
-    named = [
-        pixels for element, pixels in every if image.name and element.get("Name") == image.name
-    ]
+        return every[image.number][1]
+    named = [found for name, found in every if image.name and name == image.name]
     if len(named) == 1:
-        return _of_pixels(named[0])
-    found = [_of_pixels(pixels) for _, pixels in every]
-    return found[0] if all(one == found[0] for one in found) else ((), {}, None)
+        return named[0]
+    found = [found for _, found in every]
+    return found[0] if found and all(one == found[0] for one in found) else ((), {}, None)
+
+
+@lru_cache(maxsize=1)  # asked for each of the images of a file, of which there may be thousands
+def _described(xml: str) -> tuple[tuple[str, Found], ...]:
+    """Name and calibration of every image in OME-XML."""
+    return tuple(
+        (element.get("Name", ""), _of_pixels(pixels))
+        for element in ElementTree.fromstring(xml)
+        if _tag(element) == "Image"
+        for pixels in element
+        if _tag(pixels) == "Pixels"
+    )
 
 
 def _of_pixels(pixels: ElementTree.Element) -> Found:

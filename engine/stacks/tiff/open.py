@@ -103,9 +103,9 @@ def _opened(path: str, name: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
     from tifffile import TiffFile
 
     with _placed(TiffFile(path, **flags), path) as tif:
-        master = (
-            None if flags.get("is_ome") is False or not tif.is_ome else metadata_file(tif, name)
-        )
+        if tif.is_ome:
+            refuse_files_elsewhere(tif, name)
+        master = metadata_file(tif, name) if tif.is_ome else None
         if master is None and are_pages(tif):
             with _placed(TiffFile(path, **flags, is_shaped=False), path) as pages:
                 yield pages
