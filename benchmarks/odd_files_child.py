@@ -23,7 +23,7 @@ import zarr
 from engine.errors import FrameError, StackError
 from engine.stacks.base import CANONICAL
 from engine.stacks.guard import tifffile_messages
-from engine.stacks.open import open_stack
+from engine.stacks.open import open_stacks
 
 SECONDS = 10
 MEMORY = 1_000_000_000
@@ -32,8 +32,8 @@ Named = tuple[str, Any]  # axes, array
 
 
 def read(path: str, axes: str | None = None) -> tuple[dict[str, Any], Any]:
-    """What is known of the stack, and all its frames (T, Z, C, Y, X); checks a window."""
-    with open_stack(path, axes) as stack:
+    """What is known of the (first) stack, and all its frames (T, Z, C, Y, X); checks a window."""
+    with open_stacks(path, axes)[0] as stack:
         info = stack.info
         channels = range(info.size("C"))
         frame = stack.read(0, 0, channels)  # before there is an array for all of them
@@ -67,7 +67,7 @@ def _by_library(path: str) -> Named | None:
                 return "YXC"[: pixels.ndim], pixels
             with tifffile.TiffFile(path) as tif:
                 series = max(tif.series, key=lambda s: s.size)
-                return series.axes, series.asarray(maxworkers=1)
+                return series.axes, bright(series.asarray(maxworkers=1), series.keyframe)
         except Exception:
             return None
 
@@ -109,12 +109,21 @@ def equal(frames: Any, found: Named, given: str | None) -> bool:
         )
 
 
+def bright(pixels: Any, page: Any) -> Any:
+    """Integers of a page in which 0 is white, counted from black instead."""
+    if page.photometric != 0 or pixels.dtype.kind not in "bui":
+        return pixels
+    if pixels.dtype.kind in "bi":
+        return ~pixels
+    return (2**page.bitspersample - 1 - pixels.astype(np.int64)).astype(pixels.dtype)
+
+
 def page_by_page(path: str) -> Any:
     """All pages of a TIFF in its order, each read as its own directory says; None on failure."""
     try:
         with tifffile_messages(), tifffile.TiffFile(path) as tif:
-            pages = [tif.pages[i].aspage().asarray() for i in range(len(tif.pages))]
-        return np.stack(pages)
+            pages = [tif.pages[i].aspage() for i in range(len(tif.pages))]
+            return np.stack([bright(page.asarray(), page) for page in pages])
     except Exception:
         return None
 

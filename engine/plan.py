@@ -304,13 +304,9 @@ def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> _Opened:
     layout = _layout(info, settings, model, rules)
     if layout.is_cut:
         check_uncut(rules, info)
-    if info.lacking:
-        t, z = (
-            range(first, first + n)
-            for first, n in ((layout.t0, layout.sizes[0]), (layout.z0, layout.sizes[1]))
-        )
-        if any(at[0] in t and at[1] in z for at in stack.absent_frames):
-            raise StackError(info.lacking)
+    (n_t, n_z), t, z = layout.sizes[:2], layout.t0, layout.z0
+    if stack.lacks(range(t, t + n_t), range(z, z + n_z)):
+        raise StackError(info.lacking)
     return _Opened(info, channels, rules, layout)
 
 

@@ -180,10 +180,9 @@ class Stack(ABC):
         """
         return 0
 
-    @property
-    def absent_frames(self) -> frozenset[tuple[int, int]]:
-        """(t, z) of the frames that the metadata count and no file holds in full."""
-        return frozenset()
+    def lacks(self, ts: range, zs: range) -> bool:
+        """Whether the metadata count one of these frames, and no file holds it in full."""
+        return False
 
     @property
     def files(self) -> frozenset[str]:

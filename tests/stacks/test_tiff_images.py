@@ -35,6 +35,11 @@ def frames(stack: Stack) -> NDArray[Any]:
         return all_frames(stack)[:, 0, 0]
 
 
+def absent_frames(stack: Stack) -> list[int]:
+    """Numbers along T of the frames that are not there."""
+    return [t for t in range(stack.info.size("T")) if stack.lacks(range(t, t + 1), range(1))]
+
+
 def only(path: Path, series: str | None = None, axes: str | None = None) -> NDArray[Any]:
     return frames(open_stack(str(path), axes, series))
 
@@ -70,7 +75,6 @@ def by_several_hands(path: Path, pages: NDArray[Any], **options: Any) -> None:
         {"compression": "zlib"},
         {"rowsperstrip": 7},
         {"metadata": None},
-        {"contiguous": False},
         {"tile": (16, 16), "compression": "lzw"},
         {"bigtiff": True},
     ],
@@ -86,10 +90,8 @@ def test_frames_written_one_by_one(
         with tifffile.TiffWriter(path, bigtiff=True) as writer:
             for page in pages:
                 writer.write(page)
-    elif write is by_loop or "contiguous" not in options:
-        write(path, pages, **options)
     else:
-        pytest.skip("an option of the writer's loop")
+        write(path, pages, **options)
     with check(path, pages, "TYX") as stack:
         assert stack.info.unused == ()
 
@@ -269,7 +271,7 @@ def test_metadata_and_pages_that_disagree_are_refused_with_both_numbers(
     try:
         with open_stack(str(path)) as stack:
             sentence = stack.info.lacking
-            assert sentence and len(stack.absent_frames) == told - there
+            assert sentence and absent_frames(stack) == list(range(there, told))
     except StackError as error:
         sentence = str(error)
     assert f"count {told} planes" in sentence and str(there) in sentence.replace(str(path), "")
@@ -379,7 +381,7 @@ def test_a_file_of_a_set_that_is_absent(tmp_path: Path) -> None:
     files = times(tmp_path, 3)
     files[1].unlink()
     with open_stack(str(files[0])) as stack:
-        assert stack.absent_frames == {(1, 0)}
+        assert absent_frames(stack) == [1]
         assert "count 3 planes, and 2 of them are there (t1.ome.tif not found" in stack.info.lacking
 
 
@@ -457,7 +459,7 @@ def test_an_acquisition_of_micro_manager_that_was_stopped(tmp_path: Path) -> Non
         assert (
             "Micro-Manager metadata count 10 planes, and 3 of them are there" in stack.info.lacking
         )
-        assert stack.absent_frames == {(t, 0) for t in range(3, 10)}
+        assert absent_frames(stack) == list(range(3, 10))
 
 
 @pytest.mark.parametrize("several", [True, False])
@@ -497,7 +499,7 @@ def test_where_0_is_white_values_are_turned_round(
     tmp_path: Path, dtype: str, options: dict[str, Any]
 ) -> None:
     if dtype == "bool" and "tile" in options:
-        pytest.skip("tifffile writes no tiles of bits")
+        options = {}  # tifffile writes no tiles of bits
     bright = ramp((3, *SIDES), dtype)
     stored = ~bright  # for unsigned: the largest value minus it; for signed: -1 minus it
     path = tmp_path / "a.tif"

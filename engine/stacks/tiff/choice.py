@@ -98,7 +98,7 @@ def check_pages(
     """StackError where the file has more pages like the image's than its metadata count."""
     if image.kind in ("generic", "ndtiff"):  # every page is a frame; an index lists them
         return
-    expected = _planes(image)
+    expected = image.n_planes
     shapes = _shapes(path, [chain[i] for i in _extra(images, chain)])
     if extra := shapes.count(image.key.shape):
         raise _disagree(image.kind, expected, expected + extra, name)
@@ -144,9 +144,8 @@ def _disagree(kind: str, told: int, found: int, name: str) -> StackError:
 
 def absent(image: TiffImage, name: str) -> str:
     """The sentence about planes that the metadata count and no file has; "" where none lacks."""
-    expected = _planes(image)
-    found = sum(place is not None for place in image.places)
-    if found >= expected:
+    expected, found = image.n_planes, image.n_found
+    if image.is_whole:
         return ""
     says = _SAYS.get(image.kind, "own")
     lost = _lost_files(image)
@@ -156,10 +155,6 @@ def absent(image: TiffImage, name: str) -> str:
         f"{where}; complete it, choose frames that are whole with --frames, or give --series pages "
         "to read every page as a frame"
     )
-
-
-def _planes(image: TiffImage) -> int:
-    return max(math.prod(image.shape) // math.prod(image.key.shape), 1)
 
 
 def _lost_files(image: TiffImage) -> list[str]:

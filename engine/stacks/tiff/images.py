@@ -82,6 +82,21 @@ class TiffImage:
         return math.prod(self.shape)
 
     @property
+    def n_planes(self) -> int:
+        """Pages that it should have."""
+        return max(math.prod(self.shape) // math.prod(self.key.shape), 1)
+
+    @property
+    def n_found(self) -> int:
+        """Pages that it has."""
+        return sum(place is not None for place in self.places)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every page is there."""
+        return self.n_found >= self.n_planes
+
+    @property
     def alike(self) -> tuple[Any, ...]:
         """Equal for images that could be scenes or positions of one another."""
         sizes = dict(zip(self.letters, self.shape, strict=True))
@@ -161,8 +176,10 @@ def _of_series(tif: TiffFile, series: TiffPageSeries, here: _Chain) -> Iterator[
         return
     n_lead = _n_lead(shape, key)
     axis = letters.index(POSITION)
-    lead = np.empty(math.prod(shape[:n_lead]), object)
-    lead[:] = [*whole.places, *[None] * (len(lead) - len(whole.places))]
+    if len(whole.places) != math.prod(shape[:n_lead]):
+        return
+    lead = np.empty(len(whole.places), object)
+    lead[:] = whole.places
     for i, places in enumerate(np.moveaxis(lead.reshape(shape[:n_lead]), axis, 0)):
         if any(place is not None for place in places.flat):
             yield replace(
@@ -192,7 +209,7 @@ def _position_name(tif: TiffFile, number: int) -> str:
 def _places(
     tif: TiffFile, series: TiffPageSeries, pages: Sequence[Page | None], shape: Sequence[int]
 ) -> Iterator[Place | None]:
-    """Where each page of a series lies.
+    """Where each page of a series lies, as far as the file has them.
 
     A series whose pixels lie one after the other may list its first page alone.
     """
@@ -200,11 +217,12 @@ def _places(
     expected = max(math.prod(shape) // math.prod(key.shape), 1)
     if len(pages) == 1 < expected and pages[0] is not None and series.dataoffset is not None:
         file, start = _file_of(pages[0]), series.dataoffset
-        yield from (Place(file, 0, start + i * key.nbytes) for i in range(expected))
+        whole = max(key.parent.filehandle.size - start, 0) // key.nbytes  # the rest is cut off
+        for i in range(min(expected, whole)):
+            yield Place(file, 0, start + i * key.nbytes)
         return
     virtual = series.kind == "ndtiff"  # its index tells where pixels lie, not directories
-    for i in range(expected):
-        page = pages[i] if i < len(pages) else None
+    for page in pages[:expected]:
         if page is None:
             yield None
         elif page.offset:

@@ -204,7 +204,7 @@ def _contiguous(
     offset = series.dataoffset if whole and len(image.layouts) == 1 else None
     if offset is None or not key.is_final or series.transform is not None:
         return None
-    if None in image.places or image.kind == "ndtiff":
+    if not image.is_whole or image.kind == "ndtiff":
         return None
     files = image.files
     if len(files) != 1:
@@ -233,13 +233,19 @@ def _paged(image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...
     if n_lead is None:
         raise StackError(f"{info.path}: its pages do not add up to shape {shape}; convert it")
     n_units = math.prod(shape[:n_lead])
-    places = [*image.places[:n_units], *[None] * (n_units - len(image.places))]
-    first = places[0]
+    first = image.places[0] if image.places else None
     if first is not None and first.directory == key.offset:
         _refuse_undecodable(key, info.path)
     unit = tuple(shape[n_lead:])
     dtype = image.dtype.newbyteorder(key.parent.byteorder)
-    place = Pages.of(places, unit, key.shape, dtype, white_of(key))
+    place = Pages.of(
+        image.places,
+        n_units,
+        unit_shape=unit,
+        page_shape=key.shape,
+        dtype=dtype,
+        white=white_of(key),
+    )
     kept = [
         storage(info, source[n_lead:], unit, page, whole=series.transform is not None)
         for page in image.layouts

@@ -56,28 +56,19 @@ class Pages:
     white: int | None  # of pages without a directory, see `Contiguous`
 
     @classmethod
-    def of(
-        cls,
-        places: Sequence[Place | None],
-        unit_shape: tuple[int, ...],
-        page_shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        white: int | None,
-    ) -> Pages:
-        """The same as arrays: there may be a million pages."""
+    def of(cls, places: Sequence[Place | None], n_units: int, **like: Any) -> Pages:
+        """The same as arrays, for `n_units` pages: those without a place are absent.
+
+        `like` are the other fields.
+        """
         files: dict[str, int] = {}
-        known = np.array(
-            [
-                (files.setdefault(p.file, len(files)), p.directory, p.pixels) if p else (0, 0, 0)
-                for p in places
-            ],
-            np.int64,
-        ).reshape(-1, 3)
-        which, directory, pixels = (np.ascontiguousarray(column) for column in known.T)
-        return cls(
-            tuple(files), which.astype(np.int32), directory, pixels, unit_shape, page_shape,
-            dtype, white,
-        )  # fmt: skip
+        which, directory = np.zeros(n_units, np.int32), np.zeros(n_units, np.int64)
+        pixels = np.zeros(n_units, np.int64)
+        for i, place in enumerate(places[:n_units]):
+            if place is not None:
+                which[i] = files.setdefault(place.file, len(files))
+                directory[i], pixels[i] = place.directory, place.pixels
+        return cls(files=tuple(files), file=which, directory=directory, pixels=pixels, **like)
 
     @property
     def absent(self) -> NDArray[np.bool_]:
@@ -183,14 +174,11 @@ class PagedTiff(TiffStack):
         self._window_lock = threading.Lock()
         self._last_page: tuple[int, TiffPage] | None = None
 
-    @property
-    def absent_frames(self) -> frozenset[tuple[int, int]]:
-        """See `Stack.absent_frames`."""
-        units = np.flatnonzero(self._place.absent)
-        at = dict(zip(self._map.source, np.unravel_index(units, self._lead), strict=False))
-        none = np.zeros(len(units), int)
-        pairs = zip(at.get("T", none), at.get("Z", none), strict=True)
-        return frozenset((int(t), int(z)) for t, z in pairs)
+    def lacks(self, ts: range, zs: range) -> bool:
+        """See `Stack.lacks`."""
+        wanted = {"T": slice(ts.start, ts.stop), "Z": slice(zs.start, zs.stop)}
+        at = tuple(wanted.get(axis, slice(None)) for axis in self._map.source[: len(self._lead)])
+        return bool(self._place.absent.reshape(self._lead)[at].any())
 
     @property
     def files(self) -> frozenset[str]:
@@ -252,7 +240,9 @@ class PagedTiff(TiffStack):
         from tifffile import TiffPage
 
         if not self._place.directory[n]:
-            raise FrameError(f"{self.info.path}: page {n} is missing from the file")
+            raise FrameError(
+                f"{self.info.path}: page {n} is missing from the file, which may be truncated"
+            )
         with self._lock:
             tif = self._opened(int(self._place.file[n]))
             with tif.filehandle.lock:
