@@ -22,7 +22,7 @@ from engine.layout import Block, LabelLayout, make_layout
 from engine.memory import MemoryEstimate, allowed_bytes, choose_tiling
 from engine.model import ModelSpec
 from engine.model_file import ModelFile
-from engine.naming import distinct_names
+from engine.naming import distinct_names, given_path, places_of
 from engine.rules import Rules, check_rules, check_uncut, resolve_rules
 from engine.settings import JobSettings
 from engine.stacks.base import StackInfo
@@ -40,7 +40,7 @@ class StackPlan:
 
     name: str  # its result is NAME.zarr
     info: StackInfo
-    path: str  # absolute: workers may run in another folder
+    path: str  # absolute, since workers may run in another folder; links are not followed
     axes: str | None  # as given by the user, for opening it again
     channels: tuple[int, ...]  # of the stack, one per channel of the model
     layout: LabelLayout
@@ -164,7 +164,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         StackPlan(
             name=name,
             info=one.info,
-            path=str(Path(one.info.path).resolve()),
+            path=given_path(one.info.path),
             axes=settings.axes,
             channels=one.channels,
             layout=one.layout,
@@ -233,13 +233,13 @@ def _open_all(
     from engine.stacks.open import expand_inputs, open_stack
 
     opened, refused = [], []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in expand_inputs(settings.inputs):
         try:
             _check_name(path)
-            if (resolved := Path(path).resolve()) in seen:
+            if (given := given_path(path)) in seen:
                 continue
-            seen.add(resolved)
+            seen.add(given)
             with open_stack(path, settings.axes) as stack:
                 info = stack.info
             _check_pixels(info, model.spec)
@@ -264,13 +264,13 @@ def check_apart(plan: Plan, output: Path, *others: str) -> None:
     for name in (*(f"{stack.name}.zarr" for stack in plan.stacks), *others):
         result = (output / name).resolve()
         for other in plan.stacks:
-            path = Path(other.path)
-            inside = path in result.parents and "Zarr" in other.info.format
-            if result == path or result in path.parents or inside:
-                raise OutputError(
-                    f"{result}: would be written over the input {other.info.path}; "
-                    "give another --output"
-                )
+            for path in places_of(other.path):
+                inside = path in result.parents and "Zarr" in other.info.format
+                if result == path or result in path.parents or inside:
+                    raise OutputError(
+                        f"{result}: would be written over the input {other.info.path}; "
+                        "give another --output"
+                    )
 
 
 def _check_name(path: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -39,7 +38,7 @@ def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
     Canvases that hold failed frames are taken back.
     """
     known = check_begun(folder)
-    mended = copy.deepcopy(json.loads(json.dumps(wanted)))
+    mended = copy.deepcopy(wanted)
     changed = []
     for stack in job.plan.stacks:
         before = known["stacks"].get(stack.name, {}).get("content")
