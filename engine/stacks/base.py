@@ -51,6 +51,7 @@ class StackInfo:
     channel_names: tuple[str, ...] = ()  # empty where the file names none
     pixel_size_um: dict[str, float] = field(default_factory=dict)  # by axis: "Z", "Y", "X"
     time_step_s: float | None = None
+    unused: tuple[str, ...] = ()  # what the input holds and the stack does not, a sentence each
     identity: str = ""  # changes when the file does: sizes and times of what holds the pixels
     # How pixels are stored; `read_bytes` is made of it.
     piece: tuple[int, int] | None = None  # height, width decoded at once; None: the whole frame

@@ -60,9 +60,14 @@ def _document(file: Path) -> dict[str, Any]:
 
 def children(where: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The arrays and groups in a group, but for links that lead out of it."""
+    return [(child, metadata(child)) for child in child_folders(where)]
+
+
+def child_folders(where: Path) -> list[Path]:
+    """Folders of the arrays and groups in a group, in order of their names; as `children`."""
     top = where.resolve()
     return [
-        (child, metadata(child))
+        child
         for child in sorted(where.iterdir())
         if child.is_dir()
         and child.resolve().is_relative_to(top)

@@ -62,7 +62,7 @@ def _group_stack(path: str, where: Path, meta: dict[str, Any], axes: str | None)
     ngff.refuse_collections(path, where, attributes)
     if "multiscales" in attributes:
         return _array_stack(path, ngff.image(path, where, attributes), axes, "OME-Zarr")
-    found = [(child, m) for child, m in children(where) if _is_image(m)]
+    found = [(child, m) for child, m in children(where) if ngff.is_image(m)]
     if len(found) == 1:
         child, child_meta = found[0]
         if child_meta["node"] == "array":
@@ -74,10 +74,6 @@ def _group_stack(path: str, where: Path, meta: dict[str, Any], axes: str | None)
     names = [str(child) for child, _ in found]
     choice = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     raise StackError(f"{path}: holds {len(names)} images; give one of them: {choice}")
-
-
-def _is_image(meta: dict[str, Any]) -> bool:
-    return meta["node"] == "array" or "multiscales" in ngff.ome(meta["attributes"])
 
 
 def _letters(names: Sequence[str], ndim: int) -> str:
@@ -99,7 +95,8 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
     where = image.array
     meta = metadata(where)
     if meta["node"] != "array":
-        raise StackError(f"{path}: names {where.name} as its pixels, which is no array")
+        what = "is no array" if where.exists() else "is not there; copy the store again"
+        raise StackError(f"{path}: names {where.name} as its pixels, which {what}")
     check_array(path, meta)
     store = checked_store(where, packing(meta, tuple(stored_chunks(meta)), item_bytes(meta)))
     # The format is named, so that what is opened is what was checked, not its twin beside it.
@@ -118,7 +115,13 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
     plane = math.prod(n for a, n in zip(canonical, sizes, strict=True) if a in "CYX")
     if plane * np.dtype(array.dtype).itemsize > MAX_PLANE_BYTES:
         raise StackError(f"{path}: claims frames of {plane} pixels; its metadata is damaged")
-    named = len(image.channel_names) == (sizes[canonical.index("C")] if "C" in canonical else 1)
+    n_channels = sizes[canonical.index("C")] if "C" in canonical else 1
+    named, unused = len(image.channel_names) == n_channels, image.unused
+    if image.channel_names and not named:
+        unused += (
+            f"its omero metadata names another number of channels ({len(image.channel_names)}) "
+            f"than the image has ({n_channels}); the names are not used",
+        )
     info = StackInfo(
         path=path,
         format=format_,
@@ -128,6 +131,7 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
         channel_names=image.channel_names if named else (),
         pixel_size_um={a: s for a, s in image.pixel_size_um.items() if a in canonical},
         time_step_s=image.time_step_s if "T" in canonical else None,
+        unused=unused,
         identity=_identity(Path(path), where),
         **_storage(array, source),
     )
