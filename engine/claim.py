@@ -58,14 +58,22 @@ def check(folder: JobFolder, identity: dict[str, Any], *, fresh: bool) -> dict[s
     if fresh:
         _check_removal(folder, known, identity)
     elif differing := differences(known, identity):
-        mended = "; give --retry-failed if only frames that had failed were mended; else"
         added = folder.stores != folder.root  # by a relabelling, which cannot retry
         raise OutputError(
             f"{folder.root}: holds a job that differs in {differing}"
-            f"{mended if ' content (' in differing and not added else ';'} "
+            f"{';' if added else _mended(differing)} "
             f"give another {'--name' if added else '--output'}, or start over with --fresh"
         )
     return known
+
+
+def _mended(differing: str) -> str:
+    """What lets a job go on whose failed frames alone are concerned."""
+    if " content (" in differing:
+        return "; give --retry-failed if only frames that had failed were mended; else"
+    if differing.startswith("missing_chunks (there none"):
+        return "; give --retry-failed to do the frames that had failed; else"
+    return ";"
 
 
 def _check_removal(folder: JobFolder, known: dict[str, Any], identity: dict[str, Any]) -> None:

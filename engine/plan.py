@@ -20,6 +20,7 @@ from engine.channels import choose_channels
 from engine.errors import OutputError, StackError, UsageError
 from engine.layout import Block, LabelLayout, make_layout
 from engine.memory import MemoryEstimate, allowed_bytes, choose_tiling
+from engine.missing import check_stack
 from engine.model import ModelSpec
 from engine.model_file import ModelFile
 from engine.naming import distinct_names, given_path, places_of
@@ -48,6 +49,7 @@ class StackPlan:
     tiling: FrameTiling
     rules: Rules
     object_class: str  # name of the class that objects are of, "" where labels are class maps
+    missing_is_background: bool = False  # a frame of which no chunk is there is blank, not lost
     source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
     kept: tuple[ResultArray, ...] = ()  # the arrays of that job
 
@@ -172,6 +174,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
             tiling=tiling,
             rules=one.rules,
             object_class=model.spec.classes[1].name if one.rules.gives_instances else "",
+            missing_is_background=settings.missing_chunks == "background",
         )
         for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
     )
@@ -242,6 +245,8 @@ def _open_all(
             seen.add(given)
             with open_stack(path, settings.axes) as stack:
                 info = stack.info
+                if settings.missing_chunks == "fail":
+                    check_stack(stack)
             _check_pixels(info, model.spec)
             channels = choose_channels(info, settings.channel, model.spec)
             rules = resolve_rules(settings, model.spec, info)

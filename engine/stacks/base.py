@@ -44,7 +44,7 @@ class StackInfo:
     """What is known of a stack without reading a pixel. Plain data: pickles, prints, compares."""
 
     path: str  # as the user gave it
-    format: str  # "TIFF", "images", "Zarr", "OME-Zarr"
+    format: str  # "TIFF", "images", "Zarr", "OME-Zarr", of which more may be said: "Zarr, ..."
     axes: str  # canonical order, a subset of TCZYX that ends in YX
     shape: tuple[int, ...]  # one length per letter of `axes`
     dtype: str  # in which frames are read: uint8, uint16, int16 or float32
@@ -163,6 +163,14 @@ class Stack(ABC):
         store because it was never written, or is background, counts as absent as well.
         """
         return 0
+
+    def n_chunks(self, t: int, z: int, channels: Sequence[int]) -> int:
+        """How many chunks these channels of a frame take, absent or not; 0 in other formats."""
+        return 0
+
+    def holds_any(self) -> bool:
+        """Whether any chunk of the stack is there; True in other formats."""
+        return True
 
     def close(self) -> None:
         """Let go of open files and of pixels; a later read opens them again."""

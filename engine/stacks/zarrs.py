@@ -18,9 +18,10 @@ from engine.stacks.axes import UNKNOWN, source_axes
 from engine.stacks.base import CANONICAL, AxesMap, Stack, StackInfo, bounds, read_dtype
 from engine.stacks.guard import no_warnings, opening, reading
 from engine.stacks.units import MAX_PLANE_BYTES, check_frame, frame_name
-from engine.stacks.zarrchunks import ChunkGrid, StoredChunks, chunk_grid
+from engine.stacks.zarrchunks import ChunkGrid, StoredChunks, as_stored, chunk_grid
 from engine.stacks.zarrmeta import (
     METADATA,
+    as_document,
     check_array,
     children,
     dimension_names,
@@ -98,17 +99,24 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
         what = "is no array" if where.exists() else "is not there; copy the store again"
         raise StackError(f"{path}: names {where.name} as its pixels, which {what}")
     check_array(path, meta)
-    store = checked_store(where, packing(meta, tuple(stored_chunks(meta)), item_bytes(meta)))
-    # The format is named, so that what is opened is what was checked, not its twin beside it.
-    version = 3 if (where / "zarr.json").is_file() else 2
-    array = zarr.open_array(store, mode="r", zarr_format=version)  # type: ignore[arg-type]
-    letters = _letters(image.names, array.ndim)
-    chunks = stored_chunks(meta)
-    if array.ndim < 2 or 0 in array.shape or 0 in chunks:
+    shape, chunks = meta["shape"], stored_chunks(meta)
+    if len(shape) < 2 or 0 in shape or 0 in chunks:
         raise StackError(
-            f"{path}: is a Zarr array of shape {array.shape} with chunks of "
+            f"{path}: is a Zarr array of shape {tuple(shape)} with chunks of "
             f"{chunks}, which is no image; give another array"
         )
+    stored = as_stored(where, meta)
+    # The format is named, so that what is opened is what was checked, not its twin beside it.
+    version = 3 if (where / "zarr.json").is_file() else 2
+    store = checked_store(
+        where,
+        packing(meta, tuple(chunks), item_bytes(meta)),
+        ("zarr.json" if version == 3 else ".zarray", as_document(stored))
+        if stored is not meta
+        else None,
+    )
+    array = zarr.open_array(store, mode="r", zarr_format=version)  # type: ignore[arg-type]
+    letters = _letters(image.names, array.ndim)
     source = source_axes(letters, array.shape, path, axes, guess_time=False)
     dtype = read_dtype(np.dtype(array.dtype), path)
     canonical, sizes = AxesMap(source).canonical(array.shape)
@@ -124,7 +132,7 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
         )
     info = StackInfo(
         path=path,
-        format=format_,
+        format=format_ if stored is meta else f"{format_}, {_layout_of(stored)}",
         axes=canonical,
         shape=sizes,
         dtype=dtype,
@@ -135,7 +143,14 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
         identity=_identity(Path(path), where),
         **_storage(array, source),
     )
-    return _ZarrStack(info, source, array, chunk_grid(where, meta))
+    return _ZarrStack(info, source, array, chunk_grid(where, stored))
+
+
+def _layout_of(meta: dict[str, Any]) -> str:
+    """How chunks lie where the metadata do not say so."""
+    encoding = meta.get("chunk_key_encoding", {}).get("configuration", {})
+    nested = meta.get("dimension_separator", encoding.get("separator")) == "/"
+    return "its chunks in nested folders" if nested else "its chunks in one folder"
 
 
 def _storage(array: Array[Any], source: str) -> dict[str, Any]:
@@ -243,13 +258,37 @@ class _ZarrStack(Stack):
         check_frame(self.info, t, z, channels)
         if self._stored is None:
             return 0
+        pixels = self._pixels(t, z, channels, rows, columns)
+        with reading(self.info.path, frame_name(self.info, t, z)):
+            return self._stored.count_missing(pixels)
+
+    def n_chunks(self, t: int, z: int, channels: Sequence[int]) -> int:
+        """Chunks and chunks of shards, see `Stack.n_chunks`."""
+        check_frame(self.info, t, z, channels)
+        return self._stored.count(self._pixels(t, z, channels)) if self._stored else 0
+
+    def holds_any(self) -> bool:
+        """Whether any chunk is there, see `Stack.holds_any`."""
+        if self._stored is None:
+            return True
+        with opening(self.info.path):
+            return self._stored.holds_any(self._array.shape)
+
+    def _pixels(
+        self,
+        t: int,
+        z: int,
+        channels: Sequence[int],
+        rows: slice | None = None,
+        columns: slice | None = None,
+    ) -> list[Sequence[int]]:
+        """Positions along each dimension of the array, ascending."""
         pixels: dict[str, Sequence[int]] = {
             "T": range(t, t + 1),
             "Z": range(z, z + 1),
-            "C": sorted(channels),
+            "C": sorted(set(channels)),
             "_": range(1),
             "Y": range(self.info.size("Y"))[rows or slice(None)],
             "X": range(self.info.size("X"))[columns or slice(None)],
         }
-        with reading(self.info.path, frame_name(self.info, t, z)):
-            return self._stored.count_missing([pixels[a] for a in self._map.source])
+        return [pixels[a] for a in self._map.source]
