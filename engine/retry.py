@@ -39,8 +39,8 @@ def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
     """
     known = check_begun(folder)
     mended = copy.deepcopy(wanted)
-    # Frames that lack every chunk had failed, and may be taken for background now; no other is
-    # made anew by that.
+    # Frames that lack every chunk had failed, and may be read as background now: no other frame
+    # changes by that.
     allowed = MISSING in wanted and MISSING not in known
     if allowed:
         del mended[MISSING]

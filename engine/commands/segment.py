@@ -64,8 +64,8 @@ def job_options(command: Command) -> Command:
                      help="Only these frames: half-open, along T, or Z where there is no T."),
         click.option("--missing-chunks", type=click.Choice(["fail", "background"]),
                      default="fail", show_default=True,
-                     help="What a frame of a Zarr is of which no chunk is stored: set aside as "
-                          "failed, or background."),
+                     help="Whether a Zarr frame that has none of its chunks is set aside as "
+                          "failed, or read as background."),
         rule_options(),
         click.option("--tile", default="auto", show_default=True, metavar="auto|N",
                      help="Side of a tile in px, halo included; auto: whole frames if they fit."),

@@ -187,10 +187,8 @@ def _others(scales: Any) -> Iterator[str]:
         for n, one in enumerate(scales[1:], 1)
     ]
     if names:
-        yield (
-            f"its multiscales metadata hold {len(scales)} images, of which the first is used; "
-            f"not used: {_example([_printable(name) for name in names])}"
-        )
+        listed = _example([_printable(name) for name in names])
+        yield f"its metadata describes further images, which are not used: {listed}"
 
 
 def _beside(where: Path, attributes: dict[str, Any]) -> Iterator[str]:
@@ -207,11 +205,8 @@ def _beside(where: Path, attributes: dict[str, Any]) -> Iterator[str]:
         if child.name not in own | {"labels"} and _may_be_image(child)
     ]
     if found:
-        kinds = "an array or image" if len(found) == 1 else f"{len(found)} arrays or images"
-        yield (
-            f"its group holds {kinds} beside it; not used: "
-            f"{_example([_printable(name) for name in found])}"
-        )
+        listed = _example([_printable(name) for name in found])
+        yield f"its group holds further arrays or images, which are not used: {listed}"
 
 
 def _may_be_image(folder: Path) -> bool:
