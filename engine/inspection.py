@@ -12,9 +12,10 @@ from engine.layout import layout_from
 from engine.model_file import bundled_models, open_model
 from engine.records import PRIVATE, JobFolder
 from engine.report import files as report
+from engine.stacks.base import Stack
 
 
-def describe(target: str, axes: str | None = None) -> dict[str, Any]:
+def describe(target: str, axes: str | None = None, series: str | None = None) -> dict[str, Any]:
     """Everything known of `target`; StackError or ModelError where it is none of the three."""
     if not target:
         raise StackError("nothing to inspect; give a model, a stack or a result")
@@ -26,10 +27,16 @@ def describe(target: str, axes: str | None = None) -> dict[str, Any]:
     if not path.exists():
         known = ", ".join(bundled_models()) or "none"
         raise StackError(f"{target}: there is no such file, folder or bundled model ({known})")
-    from engine.stacks.open import open_stack
+    from engine.stacks.open import open_stacks
 
-    with open_stack(target, axes) as stack:
+    stacks = [_stack(stack) for stack in open_stacks(target, axes, series)]
+    return stacks[0] if len(stacks) == 1 else {"path": target, "stacks": stacks}
+
+
+def _stack(stack: Stack) -> dict[str, Any]:
+    with stack:
         info = asdict(stack.info)
+        info["unused"] = [*stack.info.unused, *stack.said_beside()]
     del info["identity"]
     shape = dict(zip(info["axes"], info.pop("shape"), strict=True))
     return {"stack": info.pop("path"), **info, "shape": shape}

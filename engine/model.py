@@ -12,7 +12,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 
 from engine.errors import ModelError
 
@@ -65,9 +72,9 @@ class CurvePoint(_Frozen):
 
     threshold: Annotated[float, Field(gt=0, lt=1)]
     min_area: Annotated[int, Field(ge=0)]  # px
-    iou: float
-    f1: float
-    f1_50: float
+    iou: FiniteFloat | None = None  # None where nothing defines it
+    f1: FiniteFloat | None = None
+    f1_50: FiniteFloat | None = None
 
 
 class ModelSpec(_Frozen):
@@ -88,7 +95,7 @@ class ModelSpec(_Frozen):
     pixel_size_um: Annotated[float, Field(gt=0)] | None = None  # of the training images
     input_dtypes: tuple[PixelType, ...] = ("uint8", "uint16", "int16", "float32")
     trained_on: str = ""
-    scores: dict[str, float] = {}
+    scores: dict[str, FiniteFloat] = {}  # those that are defined
     threshold_curve: tuple[CurvePoint, ...] = ()  # where threshold and min_area were chosen
     hashes: dict[str, str] = {}  # of "data", "code" and "settings"
     created_with: str = ""  # "stackseg 0.1.0"

@@ -7,8 +7,10 @@ serial loop over it gives the same result as any cluster.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,13 @@ from engine.model_file import ModelFile
 from engine.naming import distinct_names, given_path, places_of
 from engine.rules import Rules, check_rules, check_uncut, resolve_rules
 from engine.settings import JobSettings
-from engine.stacks.base import StackInfo
+from engine.stacks.base import Stack, StackInfo
 from engine.steps import with_levels
 from engine.store import label_path
 from engine.tables import ObjectsOf
 from engine.tiling import FrameTiling, round_up
 
+SAID = 20  # sentences on what inputs hold and the job does not use
 MUCH_WASTE = 0.75  # share of the network's work from which a tiling is worth a warning
 
 
@@ -143,15 +146,15 @@ class Plan:
 def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_bytes: int) -> Plan:
     """Open every input, and decide. Raises StackError where no input can be opened."""
     check_rules(settings, model.spec)
-    opened, refused = _open_all(settings, model)
+    opened, refused, notes = _open_all(settings, model)
     if not opened:
         if len(refused) == 1:
             raise StackError(refused[0][1])
         listed = "; ".join(reason for _, reason in refused[:5])
         more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
         raise StackError(f"none of the {len(refused)} inputs can be opened: {listed}{more}")
-    names = distinct_names([one.info.path for one in opened])
-    warnings: list[str] = []
+    names = _names([one.info for one in opened])
+    warnings = _few(notes)
     halo = _halo(settings, model, warnings)
     choice = choose_tiling(
         [(one.info, one.layout, one.rules, _arrays(one, settings, model.spec)) for one in opened],
@@ -229,36 +232,91 @@ class _Opened:
     layout: LabelLayout
 
 
+def _names(infos: Sequence[StackInfo]) -> list[str]:
+    """Names of all stacks: their paths', with the image's number where a path gives several."""
+    given = Counter(info.path for info in infos)
+    by_path = dict(zip(given, distinct_names(list(given)), strict=True))
+    names = [
+        f"{by_path[info.path]}/{info.series}" if given[info.path] > 1 else by_path[info.path]
+        for info in infos
+    ]
+    repeated = [name for name, n in Counter(map(str.casefold, names)).items() if n > 1]
+    if repeated:
+        raise UsageError(f"two results would be called {repeated[0]}; give them jobs of their own")
+    return names
+
+
+def _few(notes: Sequence[str]) -> list[str]:
+    """The first notes on the inputs, and how many there are besides."""
+    more = len(notes) - SAID
+    rest = [f"and {more} more such sentences; job.json has them all"] if more > 0 else []
+    return [*notes[:SAID], *rest]
+
+
 def _open_all(
     settings: JobSettings, model: ModelFile
-) -> tuple[list[_Opened], list[tuple[str, str]]]:
-    """Every input that can be segmented; and the others, with the reason of each."""
-    from engine.stacks.open import expand_inputs, open_stack
+) -> tuple[list[_Opened], list[tuple[str, str]], list[str]]:
+    """Every stack that can be segmented; the others, with the reason of each; notes on all."""
+    from engine.stacks.open import expand_inputs, open_stacks
 
-    opened, refused = [], []
+    opened: list[_Opened] = []
+    refused: list[tuple[str, str]] = []
+    notes: list[str] = []
+    sets: dict[object, str] = {}  # images that several files hold, and by which they were given
     seen: set[str] = set()
-    for path in expand_inputs(settings.inputs):
+    paths = expand_inputs(settings.inputs)
+    given = {os.path.realpath(path) for path in paths}
+    for path in paths:
         try:
             _check_name(path)
-            if (given := given_path(path)) in seen:
+            if (plain := given_path(path)) in seen:
                 continue
-            seen.add(given)
-            with open_stack(path, settings.axes) as stack:
-                info = stack.info
-                if settings.missing_chunks == "fail":
-                    check_stack(stack)
-            _check_pixels(info, model.spec)
-            channels = choose_channels(info, settings.channel, model.spec)
-            rules = resolve_rules(settings, model.spec, info)
-            layout = _layout(info, settings, model, rules)
-            if layout.is_cut:
-                check_uncut(rules, info)
-            opened.append(_Opened(info, channels, rules, layout))
+            seen.add(plain)
+            stacks = open_stacks(path, settings.axes, settings.series)
         except (StackError, UsageError) as error:
             refused.append((_printable(path), str(error)))
         except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
             refused.append((_printable(path), f"{_printable(path)}: cannot be opened ({error})"))
-    return opened, refused
+        else:
+            for stack in stacks:
+                with stack:
+                    info = replace(
+                        stack.info, unused=(*stack.info.unused, *stack.said_beside(given))
+                    )
+                    stack.info, image = info, (stack.files, info.series, info.shape)
+                    if stack.files and (first := sets.setdefault(image, path)) != path:
+                        notes.append(f"{path}: is one of the files of {first}, and read with it")
+                        continue
+                    try:
+                        opened.append(_readable(stack, settings, model))
+                    except (StackError, UsageError) as error:
+                        refused.append((_printable(path), str(error)))
+                        continue
+                notes += [f"{path}: {note}" for note in info.unused]
+                if info.min_is_white:
+                    notes.append(f"{path}: 0 is white in it; its values are turned round")
+    return opened, refused, list(dict.fromkeys(notes))
+
+
+def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> _Opened:
+    """A stack that can be segmented; StackError or UsageError where it cannot."""
+    info = stack.info
+    if settings.missing_chunks == "fail":
+        check_stack(stack)
+    _check_pixels(info, model.spec)
+    channels = choose_channels(info, settings.channel, model.spec)
+    rules = resolve_rules(settings, model.spec, info)
+    layout = _layout(info, settings, model, rules)
+    if layout.is_cut:
+        check_uncut(rules, info)
+    if info.lacking:
+        t, z = (
+            range(first, first + n)
+            for first, n in ((layout.t0, layout.sizes[0]), (layout.z0, layout.sizes[1]))
+        )
+        if any(at[0] in t and at[1] in z for at in stack.absent_frames):
+            raise StackError(info.lacking)
+    return _Opened(info, channels, rules, layout)
 
 
 def check_apart(plan: Plan, output: Path, *others: str) -> None:

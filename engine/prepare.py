@@ -118,6 +118,7 @@ def identity(job: Prepared) -> dict[str, Any]:
                 "path": stack.path,
                 "content": stack.info.identity,
                 "axes": stack.info.axes,
+                **({"series": stack.info.series} if stack.info.series else {}),
                 "pixel_size_um": stack.info.pixel_size_um,
                 "time_step_s": stack.info.time_step_s,
                 "channel": list(stack.channels),

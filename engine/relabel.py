@@ -195,10 +195,12 @@ def _info(
             shape=tuple(told["shape"]), dtype=told["dtype"],
             channel_names=tuple(told.get("channel_names", ())),
             pixel_size_um=told["pixel_size_um"], time_step_s=told["time_step_s"],
-            identity=identity["content"],
+            identity=identity["content"], series=told.get("series", ""),
+            series_name=told.get("series_name", ""), unused=tuple(told.get("unused", ())),
+            min_is_white=told.get("min_is_white", False),
         )  # fmt: skip
     try:
-        with open_stack(identity["path"], axes) as stack:
+        with open_stack(identity["path"], axes, told.get("series") or None) as stack:
             info = stack.info
     except StackError as error:
         raise OutputError(

@@ -118,7 +118,11 @@ def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
     """OutputError where a frame that was done is another one now."""
     from engine.stacks.open import open_stack
 
-    with open_stack(plan.path, plan.axes) as stack, ThreadPoolExecutor(job.plan.workers) as pool:
+    series = plan.info.series or None
+    with (
+        open_stack(plan.path, plan.axes, series) as stack,
+        ThreadPoolExecutor(job.plan.workers) as pool,
+    ):
 
         def compare(row: dict[str, Any]) -> None:
             where = f"{plan.info.path}: frame t={row['t']} z={row['z']}"

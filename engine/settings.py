@@ -29,6 +29,7 @@ class JobSettings(BaseModel):
     output: Path
     channel: str | None = None  # "1", "GFP" or "0,2": one per channel of the model
     axes: str | None = None  # overrides the metadata of every input
+    series: str | None = None  # image of a TIFF file: a number, a name, "all" or "pages"
     frames: tuple[int | None, int | None] = (None, None)  # along T, or Z where there is no T
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the model's own
     instances: Literal["components", "watershed", "none"] | None = None  # None: the model's own

@@ -152,7 +152,7 @@ def _check_same(here: str, there: str) -> None:
 
 def stack_of(plan: StackPlan) -> Stack:
     """The open stack, kept by this process; JobStopped where it is gone or has changed."""
-    key = (plan.path, plan.axes, plan.info.identity)
+    key = (plan.path, plan.axes, plan.info.series, plan.info.identity)
     found: Stack = _stacks.get(key, lambda: open_unchanged(plan))
     return found
 
@@ -162,7 +162,7 @@ def open_unchanged(plan: StackPlan) -> Stack:
     from engine.stacks.open import open_stack
 
     try:
-        stack = open_stack(plan.path, plan.axes)
+        stack = open_stack(plan.path, plan.axes, plan.info.series or None)
     except StackError as error:
         raise JobStopped(f"{error}; once it can be read again, the same command goes on") from error
     if stack.info.identity != plan.info.identity:

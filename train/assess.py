@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,5 +73,5 @@ def _probability_maps(
 
 
 def named_scores(part: str, scores: Scores) -> dict[str, float]:
-    """The scores of one part under the names that checkpoints and specs use: val_iou, test_f1."""
-    return {f"{part}_{name}": value for name, value in asdict(scores).items()}
+    """The defined scores of a part, by the names in checkpoints and specs: val_iou, test_f1."""
+    return {f"{part}_{name}": value for name, value in scores.defined().items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ class Choice:
     scores: Scores
 
     def as_dict(self) -> dict[str, float]:
-        """The combination and its scores, rounded, as plain values."""
-        rounded = {name: round(value, 5) for name, value in asdict(self.scores).items()}
+        """The combination and the scores that are defined, rounded, as plain values."""
+        rounded = {name: round(value, 5) for name, value in self.scores.defined().items()}
         return {"threshold": self.threshold, "min_area": self.min_area, **rounded}
 
 
@@ -45,12 +45,12 @@ def choose(
         for threshold in THRESHOLDS
         for min_area in MIN_AREAS
     ]
-    best = max(curve, key=lambda c: (round(c.scores.f1, 4), -abs(c.threshold - 0.5), -c.min_area))
+    best = max(curve, key=lambda c: (round(c.scores.rank, 4), -abs(c.threshold - 0.5), -c.min_area))
     return best, curve
 
 
 def write_curve(path: Path, curve: Sequence[Choice]) -> None:
-    """The scores of every combination as CSV."""
+    """The scores of every combination as CSV, empty where one is not defined."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["threshold", "min_area", "iou", "f1", "f1_50"])
         writer.writeheader()

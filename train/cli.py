@@ -57,6 +57,8 @@ def _frame_range(
 @click.option("--frames", metavar="A:B", callback=_frame_range,
               help="Frame numbers to use, B not included (ctc).")  # fmt: skip
 @click.option("--group", metavar="REGEX", help="File names that agree here stay together (pairs).")
+@click.option("--masks", is_flag=True,
+              help="Truth is masks, not ids: objects are 8-connected pieces.")  # fmt: skip
 @click.option("--val-fraction", default=0.1, show_default=True, help="Share that chooses.")
 @click.option("--test-fraction", type=float, help="Share held back first.  [pairs 0.2, ctc 0]")
 @click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, pairs 0]")
@@ -135,6 +137,12 @@ class _Reporter:
         bar = f"[{'#' * done}{'.' * (20 - done)}] " if sys.stderr.isatty() else ""
         _note(
             f"{bar}epoch {row.epoch}/{self.epochs}  loss {row.train_loss:.3f} "
-            f"(val {row.val_loss:.3f})  IoU {row.train_iou:.3f} (val {row.val_iou:.3f})  "
-            f"val F1 {row.val_f1:.3f}, at 0.5 {row.val_f1_50:.3f}"
+            f"(val {row.val_loss:.3f})  IoU {_figure(row.train_iou)} "
+            f"(val {_figure(row.val_iou)})  "
+            f"val F1 {_figure(row.val_f1)}, at 0.5 {_figure(row.val_f1_50)}"
         )
+
+
+def _figure(score: float) -> str:
+    """A score, or a dash where it is not defined."""
+    return f"{score:.3f}" if score == score else "-"

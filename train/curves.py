@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of history.csv. Nothing in it depends on the clock: the same seed, the same rows."""
+    """One row of history.csv. Nothing in it depends on the clock: the same seed, the same rows.
+
+    A score that nothing defines is NaN here, and empty there.
+    """
 
     epoch: int  # from 1
     step: int  # optimiser steps done
@@ -29,19 +33,13 @@ def write_history(path: Path, history: Sequence[Epoch]) -> None:
         writer = csv.DictWriter(file, [f.name for f in fields(Epoch)])
         writer.writeheader()
         for row in history:
-            values = asdict(row)
-            writer.writerow(
-                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values.items()}
-            )
+            writer.writerow({name: _as_text(value) for name, value in asdict(row).items()})
 
 
 def read_history(path: Path) -> list[Epoch]:
     """The rows of a history.csv."""
     with path.open(newline="") as file:
-        return [
-            Epoch(**{k: int(v) if k in ("epoch", "step") else float(v) for k, v in row.items()})  # type: ignore[arg-type]
-            for row in csv.DictReader(file)
-        ]
+        return [Epoch(**{k: _number(k, v) for k, v in r.items()}) for r in csv.DictReader(file)]  # type: ignore[arg-type]
 
 
 def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
@@ -53,7 +51,7 @@ def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     epochs = [row.epoch for row in history]
-    best = max(history, key=lambda row: row.val_f1)
+    best = max(history, key=lambda row: -1.0 if math.isnan(row.val_f1) else row.val_f1)
     left, right = figure.subplots(1, 2)
     left.plot(epochs, [r.train_loss for r in history], "--", color="#7a5195", label="train")
     left.plot(epochs, [r.val_loss for r in history], "-", color="#7a5195", label="val")
@@ -70,3 +68,13 @@ def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
+
+
+def _as_text(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _number(name: str, text: str) -> float:
+    return int(text) if name in ("epoch", "step") else float(text or "nan")

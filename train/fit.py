@@ -55,6 +55,8 @@ def fit(
     data = load_data(settings)
     _write_json(run / "settings.json", settings.as_json())
     _write_json(run / "split.json", data.split_as_json())
+    for remark in data.remarks:
+        note(remark)
     note(_describe(data))
 
     args = NetworkArgs(settings.arch, data.n_channels, 1, settings.channels)
@@ -84,10 +86,10 @@ def fit(
             weights={k: v.detach().cpu().clone() for k, v in network.state_dict().items()},
             epoch=epoch + 1,
             step=step,
-            best_score=max(best.best_score, scores.f1),
+            best_score=max(best.best_score, scores.rank),
             scores=named_scores("val", scores),
         )
-        if scores.f1 > best.best_score:
+        if scores.rank > best.best_score:
             best = now
             save_checkpoint(run / "best.pt", best)
         write_history(run / "history.csv", history)
@@ -98,7 +100,10 @@ def fit(
             report(history[-1])
 
     best = choose_defaults(best, data.val, run, device)
-    best = score_test(best, load_part(data.split.test, settings), device)
+    test = load_part(data.split.test, settings).frames
+    best = score_test(best, test, device)
+    if test and "test_f1" not in best.scores:
+        note("the test part has no object and none was found there: F1 is not defined")
     save_checkpoint(run / "best.pt", best)
     return best
 
@@ -160,7 +165,7 @@ def _train_epoch(
         overlap, union = overlap + both, union + either
     if not math.isfinite(losses):
         raise UsageError(f"the loss is no longer a number in epoch {epoch + 1}; lower --lr")
-    return lr, losses / settings.steps_per_epoch, overlap / max(union, 1)
+    return lr, losses / settings.steps_per_epoch, overlap / union if union else math.nan
 
 
 def _batches(data: TrainingData, epoch: int, settings: TrainSettings) -> DataLoader[Example]:
@@ -199,7 +204,7 @@ def _nothing_yet(args: NetworkArgs, settings: TrainSettings, data: TrainingData)
     if settings.init is not None:
         hashes["init"] = start_hash(settings.init)
     words = data.described(settings)
-    return Checkpoint(args, {}, settings, 0, 0, -1.0, hashes=hashes, trained_on=words)
+    return Checkpoint(args, {}, settings, 0, 0, -math.inf, hashes=hashes, trained_on=words)
 
 
 def _take_up(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from engine.score.metrics import Score
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of several frames."""
+    """Scores of several frames; NaN where nothing defines one, as F1 where there is no object."""
 
     iou: float  # of all foreground pixels, pooled
     f1: float  # mean over frames and over IoU 0.5 to 0.9; what the best epoch is chosen by
@@ -26,13 +27,21 @@ class Scores:
         """IoU of all pixels together, F1 as the mean of the frames'.
 
         So a frame of 300 nuclei chooses no more than one of 3. A frame that is rightly empty
-        has no F1 and is left out of its mean. Scores that nothing defines are 1.
+        has no F1 and is left out of its mean.
         """
         parts = list(frames)
-        iou = sum(parts, Score()).iou
-        defined = [p.f1 for p in parts if not np.isnan(p.f1[0])]
-        f1 = np.mean(defined, axis=0) if defined else np.ones(1)
-        return cls(1.0 if np.isnan(iou) else iou, float(f1.mean()), float(f1[0]))
+        defined = [p.f1 for p in parts if not math.isnan(p.f1[0])]
+        f1 = np.mean(defined, axis=0) if defined else np.full(1, np.nan)
+        return cls(sum(parts, Score()).iou, float(f1.mean()), float(f1[0]))
+
+    @property
+    def rank(self) -> float:
+        """What is compared to choose: F1, and less than any where it is not defined."""
+        return -1.0 if math.isnan(self.f1) else self.f1
+
+    def defined(self) -> dict[str, float]:
+        """The scores by name, without those that nothing defines."""
+        return {name: value for name, value in asdict(self).items() if not math.isnan(value)}
 
 
 def label_objects(foreground: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.int32]:

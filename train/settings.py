@@ -54,6 +54,8 @@ class TrainSettings(_Frozen):
     """Frame numbers to use, first included, last not; all where None. Layout ctc only."""
     group: str | None = None
     """Pattern on a file's name; files whose first group (or match) agrees are never split apart."""
+    masks: bool = False
+    """Whether the truth is of masks, whose 8-connected pieces are the objects, not of ids."""
     ignore_border: Annotated[int, Field(ge=0)] = 0
     """Margin of a frame left out of loss and scores, px."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1

@@ -26,6 +26,11 @@ import click
     "--volumes", is_flag=True, help="Objects go on from plane to plane: score time points as one."
 )
 @click.option(
+    "--masks",
+    is_flag=True,
+    help="TRUTH is masks of foreground, not ids: objects are their 8-connected pieces.",
+)
+@click.option(
     "--group",
     metavar="REGEX",
     help="Pool frames whose file names agree here, as those of a patient.",

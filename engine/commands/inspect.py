@@ -8,15 +8,16 @@ import click
 @click.command()
 @click.argument("target", metavar="MODEL|STACK|RESULT")
 @click.option("--axes", metavar="TYX", help="Axes of a stack whose metadata does not tell them.")
+@click.option("--series", metavar="N|NAME|all|pages", help="Image of a TIFF that holds several.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(target: str, axes: str | None, as_json: bool) -> None:
+def inspect(target: str, axes: str | None, series: str | None, as_json: bool) -> None:
     """Show what a model, a stack or a job's result holds.
 
     A model is an ONNX file or a bundled name; a result is the --output of a job.
     """
     from engine.inspection import describe, lines
 
-    content = describe(target, axes)
+    content = describe(target, axes, series)
     if as_json:
         import json
 

@@ -60,6 +60,10 @@ def job_options(command: Command) -> Command:
                      help="Channels that feed the model, by number or name."),
         click.option("--axes", metavar="TYX",
                      help="Axes of the inputs, where their metadata is silent or wrong."),
+        click.option("--series", metavar="N|NAME|all|pages",
+                     help="Image of a TIFF that holds several; pages: every page is a frame, "
+                          "whatever the metadata say  [default: the largest, and those like it in "
+                          "OME-TIFF]"),
         click.option("--frames", metavar="A:B",
                      help="Only these frames: half-open, along T, or Z where there is no T."),
         click.option("--missing-chunks", type=click.Choice(["fail", "background"]),

@@ -79,7 +79,7 @@ def _original(result: ResultStack) -> Stack:
             f"it came from; {ways}"
         )
     try:
-        stack = open_stack(path, result.axes)
+        stack = open_stack(path, result.axes, result.origin.get("series"))
     except StackError as error:
         gone = f"{path}: is gone" if not Path(path).exists() else str(error)
         raise UsageError(f"{gone}, and {result.store} keeps no image; {ways}") from error

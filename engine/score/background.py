@@ -26,7 +26,7 @@ def background(frame: FrameScore, plane: int = 0, image: str | None = None) -> N
     if image is None and recorded is None:
         raise StackError(f"{frame.sides.ours.path}: does not tell its image; give --image")
     if image is None and recorded is not None:
-        return _read(recorded.path, pair.ours, recorded.axes, recorded.channel)
+        return _read(recorded.path, pair.ours, recorded.axes, recorded.channel, recorded.series)
     assert image is not None
     if Path(image).is_dir() and not is_zarr(Path(image)):
         return _read(str(_file_of(frame, list_images(image), image)), (0, pair.number[1]))
@@ -47,8 +47,14 @@ def _file_of(frame: FrameScore, files: list[Path], folder: str) -> Path:
     return found
 
 
-def _read(path: str, number: Number, axes: str | None = None, channel: int = 0) -> NDArray[Any]:
-    with open_stack(path, axes) as stack:
+def _read(
+    path: str,
+    number: Number,
+    axes: str | None = None,
+    channel: int = 0,
+    series: str | None = None,
+) -> NDArray[Any]:
+    with open_stack(path, axes, series) as stack:
         info = stack.info
         t, z = number if "T" in info.axes or "Z" not in info.axes else (0, number[0])
         t, z = (at if info.size(axis) > 1 else 0 for at, axis in ((t, "T"), (z, "Z")))

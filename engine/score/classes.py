@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.errors import StackError
 from engine.result import LabelClass
 from engine.score.overlaps import crop
+from engine.truth.image import LabelImage
 
 MOST_CLASSES = 1024  # more different values than this are ids of objects
 Areas = tuple[int, int, int]  # px of a class: in both, in the result, in the truth
@@ -124,6 +125,21 @@ def score_classes(
     return ClassScore(
         1, (int((a & b).sum()), int(a.sum()), int(b.sum())), dict(sorted(areas.items()))
     )
+
+
+def class_pixels(image: LabelImage, classes: Sequence[LabelClass]) -> NDArray[Any]:
+    """The pixels of an image in which its classes are to be looked up, for `class_numbers`.
+
+    Of an indexed image these are its colours where all that it uses are colours of `classes`, and
+    its indices elsewhere: an index is the class in some files, an accident of packing in others.
+    """
+    coloured = image.coloured()
+    if coloured is None or image.is_picture:
+        return image.pixels
+    assert image.palette is not None
+    used = np.unique(image.pixels)
+    colours = {tuple(image.palette[i]) if i < len(image.palette) else None for i in used}
+    return coloured if colours <= {c.rgb for c in classes} else image.pixels
 
 
 def class_numbers(frame: NDArray[Any], classes: Sequence[LabelClass], where: str) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from engine.score.match import Match, Pair, match_frames
 from engine.score.metrics import Detection, Score, detect, score
 from engine.score.sides import Sides, known_classes
 from engine.score.sources import open_stacks, open_truth, truths_by_stack
+from engine.truth.ids import pieces_of_one_id
 
 Scored = Score | ClassScore
 
@@ -35,6 +36,7 @@ class FrameScore:
     score: Scored
     sides: Sides
     pairs: tuple[Pair, ...]
+    pieces: int = 0  # of the truth's only id; 0 where it has several, or none
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Comparison:
     det_against: tuple[str, ...] = ()  # what DET is computed from, by stacks that differ in it
     classes: tuple[LabelClass, ...] | None = None  # of class maps, without background
     group: str | None = None  # pattern on the frames' names
+    masks: bool = False  # the objects of the truth are the pieces of masks
 
     @property
     def pooled(self) -> Scored:
@@ -108,6 +111,7 @@ class Comparison:
         }
         if self.classes is None:
             content["det_against"] = list(self.det_against)
+            content["masks"] = self.masks
         else:
             content["classes"] = [c.name for c in self.classes]
         content["pooled"] = self._row(self.pooled)
@@ -138,6 +142,7 @@ def compare(
     *,
     classes: bool = False,
     volumes: bool = False,
+    masks: bool = False,
     group: str | None = None,
 ) -> Comparison:
     """Score labels against a truth, frame by frame.
@@ -154,6 +159,9 @@ def compare(
         Both are class maps. They also are where the metadata of either say so.
     volumes
         Objects go on from plane to plane: the planes of a time point are scored as one.
+    masks
+        The truth is of masks of foreground: the objects are their connected pieces, in each plane
+        or, with `volumes`, in each volume. So are those of boolean `labels`.
     group
         Pattern on the names of the frames' files (or their stacks); frames whose first bracket
         (or match) agrees are a group.
@@ -173,7 +181,9 @@ def compare(
         known = known_classes(ours, theirs, classes)
         if known is not None:
             theirs = replace(theirs, markers=None)  # a class map has nothing to detect
-        opened.append(Sides(ours, theirs, known))
+            if masks:
+                raise UsageError(f"{where}: is of classes, and --masks is about objects; omit it")
+        opened.append(Sides(ours, theirs, known, masks))
         matches.append(match_frames(ours, theirs))
     _check_alike(opened)
     frames: list[FrameScore] = []
@@ -190,6 +200,7 @@ def compare(
         beyond=sum(m.beyond for m in matches) + left_over,
         det_against=tuple(dict.fromkeys(_det_against(s) for s in opened)),
         group=group,
+        masks=masks,
     )
     if opened[0].classes is not None:
         comparison = replace(comparison, classes=_class_names(opened[0], comparison.pooled))
@@ -227,29 +238,32 @@ def _scored(stack: str, sides: Sides, pairs: Iterable[Pair], how: _How) -> Itera
     for number, together in groupby(pairs, unit):
         planes = tuple(together)  # one, or those of a time point
         name = planes[0].name
-        found = _score(sides, planes, how.ignore_border)
-        yield FrameScore(stack, number, name, _group(how.group, stack, name), found, sides, planes)
+        found, pieces = _score(sides, planes, how.ignore_border)
+        group = _group(how.group, stack, name)
+        yield FrameScore(stack, number, name, group, found, sides, planes, pieces)
 
 
-def _score(sides: Sides, pairs: tuple[Pair, ...], border: int) -> Scored:
+def _score(sides: Sides, pairs: tuple[Pair, ...], border: int) -> tuple[Scored, int]:
+    """The score, and how many pieces the truth's only id has."""
     with_labels = [p for p in pairs if p.labels is not None]
     with_markers = [p for p in pairs if p.markers is not None]
     if sides.classes is not None:
         ours, theirs = sides.classes_of(with_labels)
         with _telling(sides, with_labels[0]):
-            return score_classes(ours, theirs, sides.classes, border)
-    scored = Score()
+            return score_classes(ours, theirs, sides.classes, border), 0
+    scored, pieces = Score(), 0
     if with_labels:
         ours, theirs = sides.result(with_labels), sides.labels(with_labels)
         with _telling(sides, with_labels[0]):
             scored = score(ours, theirs, border)
+        pieces = pieces_of_one_id(theirs)
     if sides.truth.markers is not None:
         scored = replace(scored, detection=Detection())
     if with_markers:
         ours, theirs = sides.result(with_markers), sides.markers(with_markers)
         with _telling(sides, with_markers[0]):
             scored = replace(scored, detection=detect(ours, theirs, border))
-    return scored
+    return scored, pieces
 
 
 @contextmanager

@@ -7,33 +7,29 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tifffile
 import zarr
-from numpy.typing import NDArray
 
-from engine.errors import StackError, UsageError, first_line
+from engine.errors import StackError, UsageError
 from engine.score.frames import LabelFrames, Number, array_frames
+from engine.stacks.guard import tifffile_messages
+from engine.truth.image import LabelImage, check_label_file, count_label_images, read_label_images
 
-TIFF, PNG = (".tif", ".tiff"), (".png",)
+TIFF, PNG, JPEG = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
 
 
 def open_file(path: Path) -> LabelFrames:
     """Open a PNG, or a TIFF of one or more frames."""
-    if path.suffix.lower() in PNG:
+    check_label_file(path)
+    if count_label_images(path) == 1:
         return _files(path, [path])
-    if path.suffix.lower() not in TIFF:
-        raise StackError(f"{path}: labels are read from TIFF, PNG, Zarr and folders of them")
-    with ExitStack() as opened:
+    with tifffile_messages(), ExitStack() as opened:
         series = opened.enter_context(tifffile.TiffFile(path)).series[0]
-        if series.axes.endswith("YX") and len(series.shape) > 2:
-            array = zarr.open_array(series.aszarr(level=0), mode="r")
-            frames = array_frames(path, array, series.axes)
-            opened.pop_all()  # stays open: frames are read from it
-            return frames
-    return _files(path, [path])
+        array = zarr.open_array(series.aszarr(level=0), mode="r")
+        frames = array_frames(path, array, series.axes)
+        opened.pop_all()  # stays open: frames are read from it
+        return frames
 
 
 def open_folder(path: Path) -> LabelFrames:
@@ -41,6 +37,8 @@ def open_folder(path: Path) -> LabelFrames:
     folder = challenge_folder(path) or path
     files = label_files(folder)
     if not files:
+        for photo in sorted(f for f in folder.iterdir() if f.suffix.lower() in JPEG):
+            check_label_file(photo)  # says what is wrong with it
         raise StackError(f"{path}: holds no label images (TIFF, PNG or Zarr)")
     return _files(folder, files)
 
@@ -90,60 +88,25 @@ def _files(path: Path, files: Sequence[Path]) -> LabelFrames:
     """Frames that are a file each, or the planes of volumes that are a file each."""
     by_name = numbered(files)
     at = by_name or {(t, 0): file for t, file in enumerate(files)}
-    depth = _depth(files[0])
+    depth = count_label_images(files[0])
     places = {(t, z): (file, z) for (t, _), file in at.items() for z in range(depth)}
     if depth == 1:
         places = {number: (file, 0) for number, file in at.items()}
 
     @lru_cache(maxsize=1)  # the planes of a volume are read one after the other
-    def read(file: Path) -> NDArray[Any]:
-        try:
-            labels = _read_image(file)
-        except Exception as error:
-            raise StackError(f"{file}: cannot be read as labels ({first_line(error)})") from error
-        return _planes(labels, file, depth)
+    def read(file: Path) -> list[LabelImage]:
+        images = read_label_images(file)
+        if len(images) != depth:
+            raise StackError(f"{file}: holds {len(images)} planes of labels, {files[0]} {depth}")
+        return images
 
-    def load(number: Number) -> NDArray[Any]:
+    def load(number: Number) -> LabelImage:
         file, z = places[number]
-        plane: NDArray[Any] = read(file)[z]
-        return plane
+        return read(file)[z]
 
     names = {number: file.name for number, (file, _) in places.items()}
     # A single file is what it is: it counts as frame 0 where its name has no number.
     return LabelFrames(str(path), tuple(places), load, names, by_name is None)
-
-
-def _depth(file: Path) -> int:
-    """How many planes a file holds; what cannot be read counts as one, and is named later."""
-    if file.suffix.lower() not in TIFF:
-        return 1
-    try:
-        with tifffile.TiffFile(file) as tiff:
-            series = tiff.series[0]
-    except Exception:
-        return 1
-    return int(np.prod(series.shape[:-2])) if series.axes.endswith("YX") else 1
-
-
-def _read_image(file: Path) -> NDArray[Any]:
-    if file.suffix.lower() in TIFF:
-        return np.asarray(tifffile.imread(file))
-    import imagecodecs
-
-    return np.asarray(imagecodecs.png_decode(file.read_bytes()))
-
-
-def _planes(labels: NDArray[Any], where: Path, depth: int) -> NDArray[Any]:
-    """Label planes (depth, Y, X), or a colour picture (1, Y, X, 3 or 4); StackError otherwise."""
-    lean = labels.reshape([n for n in labels.shape[:-2] if n > 1] + list(labels.shape[-2:]))
-    if depth == 1 and (lean.ndim == 2 or (lean.ndim == 3 and lean.shape[-1] in (3, 4))):
-        return lean[None]
-    if lean.ndim < 2 or int(np.prod(lean.shape[:-2])) != depth:
-        raise StackError(
-            f"{where}: one frame of labels has two axes, or the {depth} planes of the first file, "
-            f"not the shape {labels.shape}"
-        )
-    return lean.reshape(depth, *lean.shape[-2:])
 
 
 def _trailing_number(file: Path) -> int | None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError, first_line
 from engine.result import LabelClass
-from engine.score.overlaps import whole_numbers
 from engine.stacks.zarrchunks import chunk_grid, lost_file
+from engine.truth.ids import mask, object_ids
+from engine.truth.image import LabelImage
 
 Number = tuple[int, int]  # (t, z) of a frame; (z, 0) where the stack has no T
 
@@ -27,6 +28,7 @@ class RecordedInput:
     path: str
     axes: str | None  # as given by --axes
     channel: int  # the first of those that the network saw
+    series: str | None = None  # which image of the file, where it holds several
     connects_z: bool = False  # its objects go on from plane to plane
     n_images: int = 0  # along T or, without one, Z: the files, where it was a folder of them
 
@@ -37,7 +39,7 @@ class LabelFrames:
 
     path: str
     numbers: tuple[Number, ...]  # sorted
-    load: Callable[[Number], NDArray[Any]]  # -> (Y, X), or (Y, X, 3 or 4) where colours are labels
+    load: Callable[[Number], LabelImage]
     names: Mapping[Number, str] = field(default_factory=dict)  # file that a frame is, or came from
     by_order: bool = False  # the files' names do not number them: they are counted
     classes: tuple[LabelClass, ...] = ()  # of a class map whose metadata name them
@@ -46,14 +48,23 @@ class LabelFrames:
 
     def read(self, number: Number) -> NDArray[Any]:
         """One frame of labels, (Y, X), as whole numbers; StackError where it has none."""
-        labels = self.load(number)
-        if labels.ndim != 2:
+        image = self.load(number)
+        if not image.is_grey:
             raise StackError(
                 f"{self.where(number)}: is a colour picture, not a label image; if its colours are "
                 "classes, the result has to be a class map, or give --classes"
             )
+        return self._told(number, object_ids, image)
+
+    def read_mask(self, number: Number) -> NDArray[np.bool_]:
+        """One frame's foreground, bool (Y, X); StackError where it is no mask."""
+        return self._told(number, mask, self.load(number))
+
+    def _told(
+        self, number: Number, read: Callable[[LabelImage], NDArray[Any]], image: LabelImage
+    ) -> NDArray[Any]:
         try:
-            return whole_numbers(labels)
+            return read(image)
         except StackError as error:
             raise StackError(f"{self.where(number)}: {error}") from None
 
@@ -93,7 +104,7 @@ def array_frames(
         t_axis, z_axis, t0, z0 = z_axis, None, z0, 0
     n_t, n_z = (1 if i is None else array.shape[i] for i in (t_axis, z_axis))
 
-    def read(number: Number) -> NDArray[Any]:
+    def load(number: Number) -> LabelImage:
         index: list[int | slice] = [0] * (array.ndim - 2) + [slice(None)] * 2
         for axis, at in ((t_axis, number[0] - t0), (z_axis, number[1] - z0)):
             if axis is not None:
@@ -103,11 +114,11 @@ def array_frames(
             if lost is not None:
                 raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
         try:
-            return np.asarray(array[tuple(index)])
+            return LabelImage(np.asarray(array[tuple(index)]))
         except Exception as error:
             raise StackError(
                 f"{path}: frame {number[0]} cannot be read ({first_line(error)})"
             ) from error
 
     numbers = tuple((t0 + t, z0 + z) for t in range(n_t) for z in range(n_z))
-    return LabelFrames(str(path), numbers, read, planes=planes)
+    return LabelFrames(str(path), numbers, load, planes=planes)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import StackError, UsageError
+from engine.errors import UsageError
+from engine.truth.ids import whole_numbers
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,6 @@ def count_overlaps(result: NDArray[Any], truth: NDArray[Any]) -> Overlaps:
         truth_at[both] - truth_bg,
         counts[both],
     )
-
-
-def whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels as integers; StackError where they are none, or negative."""
-    if labels.dtype == np.bool_:
-        return labels.view(np.uint8)
-    if labels.dtype.kind == "f" and np.array_equal(labels, np.floor(labels)):
-        labels = labels.astype(np.int64)  # some programs save labels as floats
-    if labels.dtype.kind not in "iu":
-        raise StackError(f"labels must be whole numbers, not {labels.dtype.name} values")
-    if labels.dtype.kind == "i" and labels.size and int(labels.min()) < 0:
-        raise StackError("labels must not be negative")
-    return labels
 
 
 def _as_ids(labels: NDArray[Any]) -> NDArray[Any]:

@@ -41,6 +41,7 @@ def recorded_input(image: Path, job: Job | None) -> RecordedInput | None:
                 path=str(told["path"]),
                 axes=settings.get("axes"),
                 channel=int(channels[0]),
+                series=told.get("series") or None,
                 connects_z=settings.get("connect") == "z",
                 n_images=sizes.get("T", sizes.get("Z", 1)),
             )

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError, UsageError
 from engine.result import LabelClass
-from engine.score.classes import class_numbers
+from engine.score.classes import class_numbers, class_pixels
 from engine.score.frames import LabelFrames
 from engine.score.match import Pair
 from engine.score.sources import Truth
+from engine.truth.ids import pieces
+from engine.truth.image import LabelImage
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,22 @@ class Sides:
     ours: LabelFrames
     truth: Truth
     classes: tuple[LabelClass, ...] | None  # of class maps, none where unknown; None: of objects
+    masks: bool = False  # the truth is of masks, whose pieces are the objects
 
     def result(self, pairs: Sequence[Pair]) -> NDArray[Any]:
         """Labels of the result."""
-        return _stacked([self.ours.read(p.ours) for p in pairs])
+        numbers = [p.ours for p in pairs]
+        if self.masks and self.ours.load(numbers[0]).pixels.dtype == np.bool_:
+            return pieces(_stacked([self.ours.read_mask(n) for n in numbers]))
+        return _stacked([self.ours.read(n) for n in numbers])
 
     def labels(self, pairs: Sequence[Pair]) -> NDArray[Any]:
         """Labels of the truth."""
         assert self.truth.labels is not None
-        read = self.truth.labels.read
-        return _stacked([read(p.labels) for p in pairs if p.labels is not None])
+        numbers = [p.labels for p in pairs if p.labels is not None]
+        if self.masks:
+            return pieces(_stacked([self.truth.labels.read_mask(n) for n in numbers]))
+        return _stacked([self.truth.labels.read(n) for n in numbers])
 
     def markers(self, pairs: Sequence[Pair]) -> NDArray[Any]:
         """Labels of the truth's markers."""
@@ -47,15 +55,21 @@ class Sides:
         ours, theirs = [], []
         for pair in pairs:
             assert pair.labels is not None
-            both = self.ours.load(pair.ours), self.truth.labels.load(pair.labels)
+            images = self.ours.load(pair.ours), self.truth.labels.load(pair.labels)
             where = self.ours.where(pair.ours), self.truth.labels.where(pair.labels)
-            if not self.classes and both[0].ndim != both[1].ndim:
+            if self.classes:
+                pixels = [class_pixels(image, self.classes) for image in images]
+            elif _by_colour(*images):
+                pixels = [c for image in images if (c := image.coloured()) is not None]
+            elif images[0].is_picture or images[1].is_picture:
                 raise StackError(
                     f"{where[0]} and {where[1]}: one has colours, the other numbers, and nothing "
                     "says which class has which colour; a result of a model with classes does"
                 )
-            ours.append(class_numbers(both[0], self.classes or (), where[0]))
-            theirs.append(class_numbers(both[1], self.classes or (), where[1]))
+            else:
+                pixels = [image.pixels for image in images]
+            ours.append(class_numbers(pixels[0], self.classes or (), where[0]))
+            theirs.append(class_numbers(pixels[1], self.classes or (), where[1]))
         return _stacked(ours), _stacked(theirs)
 
     @property
@@ -72,8 +86,15 @@ class Sides:
         return f"the classes {named}" if named else "classes that nothing names"
 
     def is_coloured(self) -> bool:
-        """Whether the result's classes are colours, not numbers."""
-        return self.ours.load(self.ours.numbers[0]).ndim == 3
+        """Whether classes that nothing names are colours, not numbers."""
+        assert self.truth.labels is not None
+        first = self.truth.labels.numbers[0]
+        return _by_colour(self.ours.load(self.ours.numbers[0]), self.truth.labels.load(first))
+
+
+def _by_colour(ours: LabelImage, theirs: LabelImage) -> bool:
+    """Whether both have colours. The indices of one mean what the other's numbers do."""
+    return all(image.is_picture or image.palette is not None for image in (ours, theirs))
 
 
 def known_classes(ours: LabelFrames, truth: Truth, given: bool) -> tuple[LabelClass, ...] | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,10 @@ class StackInfo:
     pixel_size_um: dict[str, float] = field(default_factory=dict)  # by axis: "Z", "Y", "X"
     time_step_s: float | None = None
     unused: tuple[str, ...] = ()  # what the input holds and the stack does not, a sentence each
+    series: str = ""  # which of the stacks at `path`, as `open_stack` takes it; "": the only one
+    series_name: str = ""  # as the metadata call it, where the input holds several images
+    lacking: str = ""  # a sentence where the metadata count frames that are not there
+    min_is_white: bool = False  # 0 is white in the file; pixels are read turned round
     identity: str = ""  # changes when the file does: sizes and times of what holds the pixels
     # How pixels are stored; `read_bytes` is made of it.
     piece: tuple[int, int] | None = None  # height, width decoded at once; None: the whole frame
@@ -68,6 +72,18 @@ class StackInfo:
     def n_frames(self) -> int:
         """Number of (t, z) planes."""
         return self.size("T") * self.size("Z")
+
+    def without_alpha(self) -> StackInfo:
+        """The same stack without its last channel, which is an opaque alpha channel."""
+        n, at = self.size("C") - 1, self.axes.index("C")
+        before, after = self.shape[:at], self.shape[at + 1 :]
+        return replace(
+            self,
+            axes=self.axes if n > 1 else self.axes.replace("C", ""),
+            shape=(*before, n, *after) if n > 1 else (*before, *after),
+            channel_names=self.channel_names[:n] if n > 1 else (),
+            unused=(*self.unused, "its alpha channel is opaque, and left out"),
+        )
 
     def read_bytes(self, height: int, width: int, n_channels: int | None = None) -> int:
         """Predicted peak, in bytes, of reading one window of `height` x `width` pixels.
@@ -171,6 +187,23 @@ class Stack(ABC):
     def holds_any(self) -> bool:
         """Whether any chunk of the stack is there; True in other formats."""
         return True
+
+    @property
+    def absent_frames(self) -> frozenset[tuple[int, int]]:
+        """(t, z) of the frames that the metadata count and no file holds in full."""
+        return frozenset()
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Real paths of the files that hold the pixels, where they are several; else empty."""
+        return frozenset()
+
+    def said_beside(self, given: Container[str] = ()) -> tuple[str, ...]:
+        """Sentences on images of the same set in other files, but for the files in `given`.
+
+        `given` are real paths.
+        """
+        return ()
 
     def close(self) -> None:
         """Let go of open files and of pixels; a later read opens them again."""

@@ -40,6 +40,30 @@ def read_coded(file: Path, kind: str) -> tuple[NDArray[Any], str]:
     return pixels, "YXC" if pixels.ndim == 3 else "YX"
 
 
+def is_opaque(alpha: NDArray[Any]) -> bool:
+    """Whether alpha is opaque everywhere: at the largest value of its dtype, 1 in floats."""
+    highest = 1 if alpha.dtype.kind in "fb" else np.iinfo(alpha.dtype).max
+    return bool((alpha == highest).all())
+
+
+def without_opaque_alpha(pixels: NDArray[Any], letters: str) -> tuple[NDArray[Any], str]:
+    """Pixels and their axes without an alpha channel that is opaque everywhere.
+
+    `letters` say which axis is C: "YXC" or "CYX", or "YX" where there is none. Alpha is the last
+    of two or four channels; it is opaque at the largest value of its dtype, 1 in floats. Where one
+    channel is left, its axis goes.
+    """
+    if "C" not in letters:
+        return pixels, letters
+    at = letters.index("C")
+    colours, alpha = np.split(pixels, [pixels.shape[at] - 1], axis=at)
+    if pixels.shape[at] in (2, 4) and is_opaque(alpha):
+        pixels = colours
+    if pixels.shape[at] == 1:
+        return pixels.squeeze(at), letters.replace("C", "")
+    return pixels, letters
+
+
 def _png_bytes(data: bytes) -> int | None:
     """Bytes of pixels that a PNG header claims, None for a damaged one."""
     if len(data) < 33 or data[12:16] != b"IHDR":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.errors import FrameError, StackError
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, check_axes, read_dtype
-from engine.stacks.coded import read_coded
+from engine.stacks.coded import is_opaque, read_coded
 from engine.stacks.guard import opening
 from engine.stacks.units import UnitStack
 
@@ -87,8 +87,13 @@ def _stack(
         piece_bytes=first.piece_bytes,
         stored_bytes=first.stored_bytes,
         unit_channels=sizes[canonical.index("C")] if "C" in source[n_lead:] else 1,
+        unused=first.unused,
+        min_is_white=first.min_is_white,
     )
-    return _Images(info, source, shape, n_lead, files, first.dtype)
+    stack = _Images(info, source, shape, n_lead, files, first.dtype)
+    if first.has_opaque_alpha:
+        stack.info = info.without_alpha()
+    return stack
 
 
 def _folder_axes(letters: str, shape: tuple[int, ...], path: str, given: str | None) -> str:
@@ -127,6 +132,9 @@ class _First:
     piece: tuple[int, int] | None
     piece_bytes: int
     stored_bytes: int
+    has_opaque_alpha: bool = False  # as its last channel
+    unused: tuple[str, ...] = ()
+    min_is_white: bool = False
 
 
 def _probe(file: Path) -> _First:
@@ -134,9 +142,9 @@ def _probe(file: Path) -> _First:
     try:
         if _kind(file) != "TIFF":
             pixels, letters = read_image(file)
-            return _First(
-                pixels.shape, letters, pixels.dtype, None, file.stat().st_size, pixels.itemsize
-            )
+            alpha = letters == "YXC" and pixels.shape[-1] in (2, 4) and is_opaque(pixels[..., -1])
+            size = file.stat().st_size
+            return _First(pixels.shape, letters, pixels.dtype, None, size, pixels.itemsize, alpha)
         with _single(file) as stack:
             info = stack.info
             channels = range(info.size("C"))
@@ -155,6 +163,8 @@ def _probe(file: Path) -> _First:
         info.piece,
         info.piece_bytes,
         info.stored_bytes,
+        unused=info.unused,
+        min_is_white=info.min_is_white,
     )
 
 
@@ -237,7 +247,7 @@ def _kind(file: Path) -> str:
 
 def sniff(head: bytes) -> str | None:
     """ "TIFF", "PNG", "JPEG" or None, from the first 8 bytes of a file."""
-    from engine.stacks.tiffchain import is_tiff
+    from engine.stacks.tiff.chain import is_tiff
 
     if is_tiff(head):
         return "TIFF"
@@ -258,12 +268,24 @@ def not_an_image(file: Path, head: bytes) -> str:
 
 def _single(file: Path) -> Stack:
     """A TIFF file of one frame, open; FrameError where it has several."""
-    from engine.stacks.tiff import open_tiff
+    from engine.stacks.tiff.open import open_tiff
 
-    stack = open_tiff(str(file), multifile=False)
+    stack = _first_of(file, open_tiff(str(file), multifile=False))
     if stack.info.n_frames != 1:
         raise FrameError(
             f"{file}: holds {stack.info.n_frames} frames, but a folder has one frame per file; "
             "give such files one by one"
         )
     return stack
+
+
+def _first_of(file: Path, stacks: list[Stack]) -> Stack:
+    """The only stack of a file; FrameError where it holds several."""
+    if len(stacks) == 1:
+        return stacks[0]
+    for stack in stacks:
+        stack.close()
+    raise FrameError(
+        f"{file}: holds {len(stacks)} images, but a folder has one frame per file; "
+        "give such files one by one"
+    )

@@ -13,25 +13,52 @@ from engine.stacks.guard import brief, opening
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
 
-def open_stack(path: str, axes: str | None = None) -> Stack:
-    """Open the stack at `path`.
+def open_stack(path: str, axes: str | None = None, series: str | None = None) -> Stack:
+    """Open the only stack at `path`, or the one that `series` chooses; see `open_stacks`.
+
+    Raises StackError where there are several.
+    """
+    stacks = open_stacks(path, axes, series)
+    if len(stacks) == 1:
+        return stacks[0]
+    for stack in stacks:
+        stack.close()
+    some = [f"{s.info.series} ({s.info.series_name})" for s in stacks[:5]]
+    more = f" and {len(stacks) - 5} more" if len(stacks) > 5 else ""
+    raise StackError(
+        f"{path}: holds {len(stacks)} stacks, and one is wanted here; give --series, or write "
+        f"them into files of their own: {', '.join(some)}{more}"
+    )
+
+
+def open_stacks(path: str, axes: str | None = None, series: str | None = None) -> list[Stack]:
+    """Open every stack at `path`: one, but for a file of several scenes or positions.
 
     A file is a TIFF, a PNG or a JPEG, by its first bytes; a folder is a Zarr array, an OME-Zarr
     image, or single-frame images in natural order. `axes` (letters out of TCZYX, one for each
-    dimension of the source) overrides the metadata. Raises StackError, one sentence, where the
-    stack cannot be opened or its axes are ambiguous.
+    dimension of the source) overrides the metadata. `series` chooses among the images of a TIFF:
+    a number, a name, "all", or "pages" for every page as a frame. Raises StackError, one sentence,
+    where nothing can be opened or axes are ambiguous.
     """
     path = str(path)
     axes = axes.upper() if axes else None
     with opening(path):
         where = Path(path)
         if where.is_dir():
-            return _open_folder(path, where, axes)
+            return [_only(_open_folder(path, where, axes), series)]
         if not where.exists():
             raise StackError(f"{path}: does not exist; check the path")
         if not where.is_file():
             raise StackError(f"{path}: is neither a file nor a folder; give one of these")
-        return _open_file(path, where, axes)
+        return _open_file(path, where, axes, series)
+
+
+def _only(stack: Stack, series: str | None) -> Stack:
+    """A stack that is all its input holds; StackError where another is asked for."""
+    if series not in (None, "0", "all"):
+        stack.close()
+        raise StackError(f"{stack.info.path}: has no image {series}; it has one, number 0")
+    return stack
 
 
 def _open_folder(path: str, where: Path, axes: str | None) -> Stack:
@@ -46,18 +73,18 @@ def _open_folder(path: str, where: Path, axes: str | None) -> Stack:
     return open_folder(path, axes)
 
 
-def _open_file(path: str, where: Path, axes: str | None) -> Stack:
+def _open_file(path: str, where: Path, axes: str | None, series: str | None) -> list[Stack]:
     from engine.stacks import images
 
     with where.open("rb") as file:
         head = file.read(8)
     kind = images.sniff(head)
     if kind == "TIFF":
-        from engine.stacks.tiff import open_tiff
+        from engine.stacks.tiff.open import open_tiff
 
-        return open_tiff(path, axes)
+        return open_tiff(path, axes, series)
     if kind is not None:
-        return images.open_image(path, axes)
+        return [_only(images.open_image(path, axes), series)]
     raise StackError(f"{path}: {images.not_an_image(where, head)}")
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from engine.model import CurvePoint, ModelSpec
 from engine.score.metrics import score
+from train.assess import named_scores
 from train.choose import choose, score_maps, write_curve
+from train.curves import Epoch, draw_curves, read_history, write_history
 from train.scores import Scores, label_objects
 
 
@@ -28,9 +33,48 @@ def test_f1_is_the_mean_of_frames_and_iou_that_of_pixels() -> None:
     assert scores.f1 == scores.f1_50 == pytest.approx(0.5)
 
 
-def test_empty_frames_that_stay_empty_are_right() -> None:
+def test_a_score_that_nothing_defines_is_left_out_and_never_chosen(tmp_path: Path) -> None:
     nothing = np.zeros((4, 4), np.int32)
-    assert Scores.pooled([score(nothing, nothing)]) == Scores(1.0, 1.0, 1.0)
+    for frames in ([], [score(nothing, nothing)]):
+        undefined = Scores.pooled(frames)
+        assert undefined.defined() == named_scores("val", undefined) == {}
+        assert undefined.rank < Scores(0.0, 0.0, 0.0).rank
+    assert Scores(0.5, math.nan, 0.2).defined() == {"iou": 0.5, "f1_50": 0.2}
+    best, curve = choose([np.zeros((4, 4), np.float32)], [nothing])
+    assert (best.threshold, best.min_area) == (0.5, 0), "well-defined all the same"
+    assert best.as_dict() == {"threshold": 0.5, "min_area": 0}
+    write_curve(tmp_path / "threshold.csv", curve)
+    assert "0.5,0,,," in (tmp_path / "threshold.csv").read_text().splitlines()
+    assert CurvePoint.model_validate(best.as_dict()).f1 is None
+
+
+def test_a_threshold_whose_score_is_not_defined_loses() -> None:
+    """Above 0.5 nothing is found, and nothing is there: F1 is 0 below, and not defined above."""
+    nothing, found = np.zeros((8, 8), np.int32), np.full((8, 8), 0.5, np.float32)
+    best, curve = choose([found], [nothing])
+    assert best.threshold == 0.5 and best.scores.f1 == 0
+    assert any(math.isnan(choice.scores.f1) for choice in curve)
+
+
+def test_the_history_leaves_undefined_scores_empty(tmp_path: Path) -> None:
+    rows = [Epoch(1, 5, 0.1, 1.0, math.nan, 1.0, math.nan, math.nan, math.nan),
+            Epoch(2, 10, 0.1, 1.0, 0.25, 1.0, 0.5, 0.0, 0.0)]  # fmt: skip
+    write_history(tmp_path / "history.csv", rows)
+    assert "nan" not in (tmp_path / "history.csv").read_text()
+    first, second = read_history(tmp_path / "history.csv")
+    assert second == rows[1] and (first.epoch, first.val_loss) == (1, 1.0)
+    assert math.isnan(first.val_f1) and math.isnan(first.train_iou)
+    draw_curves(tmp_path / "curves.png", rows)
+    assert (tmp_path / "curves.png").stat().st_size
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_holds_no_score_that_is_no_number(value: float) -> None:
+    spec = {"name": "m", "channels": ["c"], "stride": 1, "receptive_radius": 0,
+            "classes": [{"name": n, "color": "#000000"} for n in "ab"]}  # fmt: skip
+    assert ModelSpec.model_validate(spec | {"scores": {"val_iou": 0.5}}).scores == {"val_iou": 0.5}
+    with pytest.raises(ValidationError):
+        ModelSpec.model_validate(spec | {"scores": {"val_iou": value}})
 
 
 def test_the_threshold_that_separates_and_the_area_that_cleans_are_chosen(tmp_path: Path) -> None:

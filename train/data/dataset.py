@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StackError, UsageError
-from train.data.frames import FrameSource, LabelledFrame, digest, load_frame
+from engine.truth.ids import mask_hint, pieces_of_one_id
+from train.data.frames import FrameSource, LabelledFrame, NoContrast, digest, load_frame
 from train.data.layouts import find_ctc, find_pairs
 from train.data.splits import Split, split_frames
 from train.data.synthetic import synthetic_frames
@@ -16,13 +17,28 @@ from train.settings import TrainSettings
 
 
 @dataclass(frozen=True)
+class Part:
+    """The frames of one part of the split that could be used."""
+
+    frames: list[LabelledFrame]
+    left_out: dict[str, str]  # names of frames without contrast -> why, in words
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be told of each frame that is left out."""
+        return [f"{why}; left out" for why in self.left_out.values()]
+
+
+@dataclass(frozen=True)
 class TrainingData:
-    """Frames that teach and frames that choose. The test part is read after all is chosen."""
+    """Frames that teach and frames that choose. The test part is scored after all is chosen."""
 
     train: list[LabelledFrame]
     val: list[LabelledFrame]
     n_synthetic: tuple[int, int]  # of train and val, the last ones of each
     split: Split
+    left_out: tuple[str, ...] = ()  # names of frames of `split` that no part uses
+    remarks: tuple[str, ...] = ()  # what a user has to know before it is learnt from
 
     @property
     def n_channels(self) -> int:
@@ -41,9 +57,10 @@ class TrainingData:
         return [False] * (len(self.train) - made) + [True] * made
 
     def split_as_json(self) -> dict[str, Any]:
-        """The split of files, and the numbers of synthetic frames."""
+        """The split of files, those left out, and the numbers of synthetic frames."""
         train, val = self.n_synthetic
-        return self.split.as_json() | {"synthetic": {"train": train, "val": val}}
+        split = self.split.as_json() | {"synthetic": {"train": train, "val": val}}
+        return split | ({"left_out": list(self.left_out)} if self.left_out else {})
 
     def described(self, settings: TrainSettings) -> str:
         """What the network learns from, in words."""
@@ -53,14 +70,27 @@ class TrainingData:
 
 
 def load_data(settings: TrainSettings) -> TrainingData:
-    """Find, split and read the frames that `settings` name."""
+    """Find, split and read the frames that `settings` name.
+
+    The test part is read to see that it can be: it would be late to find out after the last epoch.
+    """
     split = split_frames(find_frames(settings), settings.val_fraction, settings.test_fraction)
     train, val = load_part(split.train, settings), load_part(split.val, settings)
+    test = load_part(split.test, settings)
     n_made = settings.synthetic
     n_val = -(-n_made // 4)
     made = synthetic_frames(n_made + n_val, settings.seed, settings.normalisation)
-    data = TrainingData(train + made[:n_made], val + made[n_made:], (n_made, n_val), split)
-    _check_channels([*data.train, *data.val])
+    data = TrainingData(
+        train=train.frames + made[:n_made],
+        val=val.frames + made[n_made:],
+        n_synthetic=(n_made, n_val),
+        split=split,
+        left_out=(*train.left_out, *val.left_out, *test.left_out),
+        remarks=(*train.remarks, *val.remarks, *test.remarks, *_hint([*train.frames, *val.frames])),
+    )
+    _check_part("training", data.train, train, settings)
+    _check_part("validation", data.val, val, settings)
+    _check_channels([*data.train, *data.val, *test.frames])
     return data
 
 
@@ -74,9 +104,45 @@ def find_frames(settings: TrainSettings) -> list[FrameSource]:
     return find_pairs(root, settings.group)
 
 
-def load_part(sources: Sequence[FrameSource], settings: TrainSettings) -> list[LabelledFrame]:
-    """Read the frames of one part of the split."""
-    return [load_frame(s, settings.normalisation, settings.ignore_border) for s in sources]
+def load_part(sources: Sequence[FrameSource], settings: TrainSettings) -> Part:
+    """Read the frames of one part of the split; those without contrast are left out."""
+    part = Part([], {})
+    how = settings.normalisation, settings.ignore_border
+    for source in sources:
+        try:
+            part.frames.append(load_frame(source, *how, masks=settings.masks))
+        except NoContrast as error:
+            part.left_out[source.name] = str(error)
+    return part
+
+
+def _check_part(
+    name: str, frames: Sequence[LabelledFrame], read: Part, settings: TrainSettings
+) -> None:
+    """StackError where there is nothing to learn from, or nothing to choose by."""
+    if not frames:
+        first = next(iter(read.left_out.values()))
+        raise StackError(
+            f"{settings.data}: no image of the {name} part can be used ({first}); leave channels "
+            "without contrast out of the images, or give others"
+        )
+    if not any(frame.labels[frame.inside].any() for frame in frames):
+        margin = (
+            f" inside --ignore-border {settings.ignore_border}" if settings.ignore_border else ""
+        )
+        raise StackError(
+            f"{settings.data}: the truth of the {name} part has no object{margin} in any of its "
+            f"{len(frames)} frames, the first of which is {frames[0].name}; give truth with objects"
+        )
+
+
+def _hint(frames: Sequence[LabelledFrame]) -> list[str]:
+    """That a truth looks like masks, told of the first frame that does."""
+    for frame in frames:
+        pieces = pieces_of_one_id(frame.labels)
+        if pieces > 1:
+            return [mask_hint(frame.name, pieces)]
+    return []
 
 
 def _check_channels(frames: Sequence[LabelledFrame]) -> None:

@@ -14,6 +14,7 @@ from engine.errors import FrameError, StackError
 from engine.intensity import frame_statistics
 from engine.model import Normalisation
 from engine.stacks.open import open_stack
+from engine.truth.ids import numbered_from_one, read_truth
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class LabelledFrame:
     name: str
     image: NDArray[Any]  # (C, Y, X), raw pixel values in the dtype of the file
     statistics: NDArray[np.float32]  # (C, 2), of the whole frame
-    labels: NDArray[np.int32]  # (Y, X), 0 is background
+    labels: NDArray[np.int32]  # (Y, X), 0 is background, objects are 1, 2, 3, ...
     ignore_border: int = 0  # px at each side that neither teach nor score
     sha256: str = ""  # of image and labels as read
 
@@ -46,12 +47,16 @@ class LabelledFrame:
         return slice(b, height - b), slice(b, width - b)
 
 
+class NoContrast(StackError):
+    """A frame with a channel that has one value only: there is nothing to normalise by."""
+
+
 def load_frame(
-    source: FrameSource, normalisation: Normalisation, ignore_border: int
+    source: FrameSource, normalisation: Normalisation, ignore_border: int, *, masks: bool = False
 ) -> LabelledFrame:
     """Read one frame with its truth; StackError where the two do not fit."""
     image = read_channels(source.image)
-    labels = read_channels(source.labels)[0].astype(np.int32)
+    labels = numbered_from_one(read_truth(source.labels, masks=masks))
     if image.shape[1:] != labels.shape:
         raise StackError(
             f"{source.labels}: the truth is {_by(labels)} px but its image {_by(image[0])} px"
@@ -70,7 +75,13 @@ def make_frame(
     normalisation: Normalisation,
     ignore_border: int = 0,
 ) -> LabelledFrame:
-    """A labelled frame from arrays: image (C, Y, X), labels (Y, X)."""
+    """A labelled frame from arrays: image (C, Y, X), labels (Y, X).
+
+    Raises NoContrast where percentiles of a channel would be one value, StackError where pixels
+    are not finite.
+    """
+    if normalisation.policy == "percentile":
+        _require_contrast(name, image)
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes())
     digest.update(np.ascontiguousarray(labels).tobytes())
     try:
@@ -81,7 +92,11 @@ def make_frame(
 
 
 def read_channels(path: Path) -> NDArray[Any]:
-    """The only frame of a file as (C, Y, X); grey that is stored as RGB or RGBA is one channel."""
+    """The only frame of an image file as (C, Y, X).
+
+    Grey that is stored as RGB is one channel. (That an opaque alpha channel is none is the
+    reader's doing.)
+    """
     with open_stack(str(path)) as stack:
         info = stack.info
         if info.n_frames != 1:
@@ -91,6 +106,15 @@ def read_channels(path: Path) -> NDArray[Any]:
     if rgb and np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2]):
         return pixels[:1]
     return pixels
+
+
+def _require_contrast(name: str, image: NDArray[Any]) -> None:
+    for at, channel in enumerate(image):
+        value = channel.flat[0]
+        if np.isfinite(value) and (channel == value).all():
+            alpha = " (alpha, if it is RGBA)" if (at, len(image)) == (3, 4) else ""
+            where = f"pixel of channel {at}{alpha}" if len(image) > 1 else "pixel"
+            raise NoContrast(f"{name}: every {where} has the value {value:g}")
 
 
 def digest(frames: list[LabelledFrame]) -> str:

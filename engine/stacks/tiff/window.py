@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engine.stacks.base import StackInfo
 from engine.stacks.runs import read_part
-from engine.stacks.tiffpage import check_page, check_picture, check_pictures
+from engine.stacks.tiff.page import check_page, check_picture, check_pictures
 
 if TYPE_CHECKING:
     from tifffile import TiffPage

@@ -32,8 +32,8 @@ def is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def check_chain(path: str) -> int:
-    """Number of directories in the file's main chain; StackError where the chain is broken."""
+def check_chain(path: str) -> list[int]:
+    """Offset of every directory in the file's main chain; StackError where the chain is broken."""
     size = Path(path).stat().st_size
     with Path(path).open("rb", buffering=0) as file:
         head = file.read(16)
@@ -50,8 +50,8 @@ def check_chain(path: str) -> int:
         return _walk(file.fileno(), path, offset, size, layout)
 
 
-def _walk(file: int, path: str, offset: int, size: int, layout: _Layout) -> int:
-    seen: set[int] = set()
+def _walk(file: int, path: str, offset: int, size: int, layout: _Layout) -> list[int]:
+    seen: dict[int, None] = {}
     while offset:
         if offset in seen:
             raise StackError(
@@ -64,9 +64,9 @@ def _walk(file: int, path: str, offset: int, size: int, layout: _Layout) -> int:
                 f"{path}: is truncated or damaged, its list of frames breaks off after "
                 f"page {len(seen)}; copy it again"
             )
-        seen.add(offset)
+        seen[offset] = None
         offset = following
-    return len(seen)
+    return list(seen)
 
 
 def _following(file: int, offset: int, size: int, layout: _Layout) -> int | None:

@@ -1,0 +1,214 @@
+"""Which images of a TIFF file are stacks, and what is said of the rest.
+
+The image with the most pixels is the stack, so that a thumbnail never wins. In an OME-TIFF and in
+what Micro-Manager writes, images like it are scenes or positions: each is a stack of its own. Of a
+set of files that describe each other, a file gives the images whose pixels it holds.
+
+What the metadata count and what the file holds must agree: pages beyond what they count are
+refused, and so are frames that lack pages (see `engine.plan`). What is left besides is named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from engine.errors import StackError
+from engine.stacks.tiff.images import TiffImage
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
+
+PAGES = "pages"  # as a choice: every page is a frame, whatever the metadata say
+ALL = "all"
+SEVERAL = ("ome", "mmstack", "ndtiff")  # writers whose equal images are scenes or positions
+_NAMED = 5  # images that a sentence names
+_SAYS = {"ome": "OME", "imagej": "ImageJ", "mmstack": "Micro-Manager", "shaped": "tifffile's"}
+
+
+def chosen(
+    images: Sequence[TiffImage], path: str, name: str, choice: str | None
+) -> list[TiffImage]:
+    """The images that are stacks, in order; StackError where `choice` fits none.
+
+    `choice` is a number, a name or ALL; None takes the default.
+    """
+    if not images:
+        raise StackError(f"{name}: holds no image that can be decoded; convert it to plain TIFF")
+    if choice in (None, PAGES):
+        here = os.path.realpath(path)
+        own = [image for image in images if here in image.files] or list(images)
+        main = max(own, key=lambda image: image.n_pixels)
+        if main.kind not in SEVERAL:
+            return [main]
+        return [image for image in own if image.alike == main.alike]
+    if choice == ALL:
+        return list(images)
+    named = [image for image in images if image.name == choice]
+    if choice is not None and choice.isdecimal() and int(choice) < len(images):
+        return [images[int(choice)]]
+    if len(named) == 1:
+        return named
+    listed = _listed(images)
+    if named:
+        numbers = ", ".join(str(image.number) for image in named)
+        raise StackError(f"{name}: images {numbers} are all called {choice}; choose by number")
+    raise StackError(f"{name}: has no image {choice}; it has {listed}")
+
+
+def unused(
+    images: Sequence[TiffImage],
+    taken: Sequence[TiffImage],
+    path: str,
+    chain: Sequence[int],
+) -> tuple[str, ...]:
+    """What the file holds, or speaks of, and none of the stacks `taken` does: a sentence each."""
+    here = os.path.realpath(path)
+    numbers = {image.number for image in taken}
+    left = [image for image in images if image.number not in numbers]
+    own = [image for image in left if here in image.files]
+    said = []
+    if own:
+        said.append(
+            f"{_count(len(own), 'image')} of the file {_is(own)} not read: {_listed(own)}; "
+            "--series N or --series all reads more"
+        )
+    if extra := _extra(images, chain):
+        offsets = [chain[i] for i in extra]
+        shapes = sorted({" x ".join(map(str, shape)) for shape in _shapes(path, offsets)})
+        said.append(f"{_count(len(extra), 'page')} of {_some(shapes)} px belong to no image")
+    return tuple(said)
+
+
+def beside(images: Sequence[TiffImage], taken: Sequence[TiffImage], path: str) -> dict[str, str]:
+    """Images that the metadata describe and other files hold: a description of one, by file."""
+    here = os.path.realpath(path)
+    numbers = {image.number for image in taken}
+    left = [i for i in images if i.number not in numbers and here not in i.files]
+    return {file: image.described() for image in left for file in image.files}
+
+
+def check_pages(
+    images: Sequence[TiffImage], image: TiffImage, path: str, chain: Sequence[int], name: str
+) -> None:
+    """StackError where the file has more pages like the image's than its metadata count."""
+    if image.kind in ("generic", "ndtiff"):  # every page is a frame; an index lists them
+        return
+    expected = _planes(image)
+    shapes = _shapes(path, [chain[i] for i in _extra(images, chain)])
+    if extra := shapes.count(image.key.shape):
+        raise _disagree(image.kind, expected, expected + extra, name)
+    pixels = [p.pixels for p in image.places if p is not None and p.pixels]
+    if len(pixels) == expected > 1:
+        # One directory stands for all; another amid their pixels says that they are not there.
+        last = pixels[-1] + image.key.nbytes
+        if any(pixels[0] < offset < last for offset in chain):
+            raise _disagree(image.kind, expected, len(chain), name)
+
+
+def refuse_promises(tif: TiffFile, chain: Sequence[int], name: str) -> NoReturn:
+    """StackError about metadata with which tifffile could do nothing; with numbers, if any."""
+    told = _promised(tif)
+    if told and told[1] != len(chain) > 1:
+        raise _disagree(told[0], told[1], len(chain), name)
+    raise StackError(
+        f"{name}: its headers promise more frames than can be found; "
+        "the file is truncated or damaged: copy or write it again"
+    )
+
+
+def _promised(tif: TiffFile) -> tuple[str, int] | None:
+    """Who wrote the metadata of a file, and how many planes they count."""
+    try:
+        if tif.is_imagej:
+            meta = tif.imagej_metadata or {}
+            axes = [int(meta.get(key, 1)) for key in ("frames", "slices", "channels")]
+            return "imagej", max(math.prod(axes), int(meta.get("images", 1)))
+        shape = json.loads(tif.pages.first.shaped_description or "")["shape"]
+        return "shaped", math.prod(shape) // math.prod(tif.pages.first.shape)
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _disagree(kind: str, told: int, found: int, name: str) -> StackError:
+    return StackError(
+        f"{name}: its {_SAYS.get(kind, 'own')} metadata count {told} planes, and the file has "
+        f"{found} pages of their shape; write it again, or give --series pages to read every page "
+        "as a frame"
+    )
+
+
+def absent(image: TiffImage, name: str) -> str:
+    """The sentence about planes that the metadata count and no file has; "" where none lacks."""
+    expected = _planes(image)
+    found = sum(place is not None for place in image.places)
+    if found >= expected:
+        return ""
+    says = _SAYS.get(image.kind, "own")
+    lost = _lost_files(image)
+    where = f" ({_some(lost)} not found beside it)" if lost else ""
+    return (
+        f"{name}: its {says} metadata count {expected} planes, and {found} of them are there"
+        f"{where}; complete it, choose frames that are whole with --frames, or give --series pages "
+        "to read every page as a frame"
+    )
+
+
+def _planes(image: TiffImage) -> int:
+    return max(math.prod(image.shape) // math.prod(image.key.shape), 1)
+
+
+def _lost_files(image: TiffImage) -> list[str]:
+    """Files that OME metadata name and that are not there."""
+    from engine.stacks.tiff.ome import named_files
+
+    tif = image.key.parent
+    folder = Path(tif.filehandle.dirname)
+    names = named_files(tif.ome_metadata or "") if image.kind == "ome" else []
+    return sorted(n for n in names if not (folder / n).exists())
+
+
+def _extra(images: Sequence[TiffImage], chain: Sequence[int]) -> list[int]:
+    """Numbers of pages in the file's chain that no image has."""
+    if any(image.kind == "ndtiff" for image in images):
+        return []
+    covered = set[int]().union(*(image.indices for image in images))
+    at = {offset: i for i, offset in enumerate(chain)}
+    for image in images:
+        for level in image.series.levels[1:]:
+            covered |= {at[p.offset] for p in level.pages if p is not None and p.offset in at}
+    return [i for i in range(len(chain)) if i not in covered]
+
+
+def _shapes(path: str, offsets: Sequence[int]) -> list[tuple[int, ...]]:
+    """Shapes of the pages whose directories lie at these offsets of a file."""
+    from tifffile import TiffFile, TiffPage
+
+    shapes = []
+    if offsets:
+        with TiffFile(path) as tif:
+            for offset in offsets:
+                tif.filehandle.seek(offset)
+                shapes.append(tuple(TiffPage(tif, index=0).shape))
+    return shapes
+
+
+def _listed(images: Sequence[TiffImage]) -> str:
+    return _some([image.described() for image in images], "; ")
+
+
+def _some(texts: Sequence[str], between: str = ", ") -> str:
+    more = f"{between}and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+    return between.join(texts[:_NAMED]) + more
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n != 1 else ''}"
+
+
+def _is(things: Sequence[object]) -> str:
+    return "is" if len(things) == 1 else "are"

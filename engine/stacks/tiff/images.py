@@ -1,0 +1,377 @@
+"""The images of a TIFF file, whoever wrote them: which pages are theirs, in which order.
+
+tifffile groups pages into series. What a series is depends on the writer: a time-lapse, one of
+several scenes, all positions of a stage in one array, a single call of `imwrite`. Here each becomes
+an image of its own whose dimensions are those of a stack:
+
+    written as                               becomes
+    an OME-TIFF of three Image elements      three images
+    Micro-Manager, axes T position Z C       an image for each position
+    pages of equal shape, one by one         one image, a page for each frame
+    equal arrays appended, (Z, Y, X) each    one image with one dimension more
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
+
+    Page = TiffPage | TiffFrame
+
+POSITION = "R"  # tifffile's letter for positions of the stage
+_MAX_DIMENSIONS = 32
+_MAX_ODD_SHARE = 5  # at most one page in five may differ and still count as a bad frame
+
+
+class Place(NamedTuple):
+    """Where a page lies: its directory, or its pixels where they are unpacked."""
+
+    file: str
+    directory: int  # offset in bytes; 0: only the pixels are known
+    pixels: int  # offset in bytes; 0: the directory says where
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """The directories of a file."""
+
+    file: str  # real path
+    at: Mapping[int, int]  # number of a directory by its offset
+
+    def holds(self, page: Page) -> bool:
+        return os.path.realpath(_file_of(page)) == self.file
+
+
+@dataclass(frozen=True)
+class TiffImage:
+    """One image of a file."""
+
+    number: int  # in the file, from 0
+    name: str  # as the metadata call it, or ""
+    kind: str  # as tifffile calls its writer: "ome", "imagej", "mmstack", "shaped", ...
+    letters: str  # of all dimensions, "?" for those of length 1 that may be no axes
+    shape: tuple[int, ...]
+    key: TiffPage  # the page that all others should be like
+    places: tuple[Place | None, ...]  # of each page, in order; None where a page is absent
+    series: TiffPageSeries  # that it came from
+    indices: frozenset[int]  # of its pages in the file's chain of directories
+    layouts: tuple[TiffPage, ...]  # pages that are stored in different ways, one of each
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels in the file, in native byte order."""
+        return np.dtype(self.key.dtype)
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Real paths of all files with its pages."""
+        return frozenset(os.path.realpath(p.file) for p in self.places if p is not None)
+
+    @property
+    def n_pixels(self) -> int:
+        """Values in the whole image."""
+        return math.prod(self.shape)
+
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        """Equal for images that could be scenes or positions of one another."""
+        sizes = dict(zip(self.letters, self.shape, strict=True))
+        return (*(sizes.get(a, 1) for a in "CYX"), self.dtype)
+
+    def described(self) -> str:
+        """Number, name, shape and type, for a sentence."""
+        name = f" ({self.name})" if self.name else ""
+        sizes = " x ".join(str(n) for n in self.shape if n > 1) or "1"
+        return f"{self.number}{name}: {sizes} {self.dtype}"
+
+
+def images_of(tif: TiffFile, path: str, chain: Sequence[int]) -> list[TiffImage]:
+    """Every image of a file that has pixels of numbers; subordinate levels left out.
+
+    `tif` is the file at `path`, or that with its metadata; `chain` has the offset of each directory
+    of the file at `path`.
+    """
+    here = _Chain(os.path.realpath(path), {offset: i for i, offset in enumerate(chain)})
+    usable = [s for s in tif.series if s.dtype is not None and _is_shape(s.shape)]
+    if not usable:
+        return []
+    kind = usable[0].kind
+    if kind in ("generic", "uniform"):
+        images = list(_by_pages(tif, usable))
+    else:
+        images = [image for series in usable for image in _of_series(tif, series, here)]
+    if kind == "shaped":
+        images = _appended(images)
+    return [replace(image, number=i) for i, image in enumerate(images)]
+
+
+def are_pages(tif: TiffFile) -> bool:
+    """Whether several arrays were written one by one, each a page or a row of pages.
+
+    Their shapes say nothing of an order but that of the pages: they are frames.
+    """
+    if len(tif.series) < 2 or tif.series[0].kind != "shaped":
+        return False
+    for series in tif.series:
+        key = series.keyframe
+        lead = series.shape[: max(len(series.shape) - len(key.shape), 0)]
+        letters = series.axes[: len(lead)]
+        named = any(n > 1 and a in "CZ" for a, n in zip(letters, lead, strict=True))
+        if named or sum(n > 1 for n in lead) > 1 or key.subifds:
+            return False
+    return any(math.prod(s.shape) == math.prod(s.keyframe.shape) for s in tif.series)
+
+
+def _is_shape(shape: tuple[int, ...]) -> bool:
+    """Could an image have this shape? Damaged tags hold fractions and negative numbers."""
+    return 2 <= len(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n > 0 for n in shape)
+
+
+# -- series that say their own order ---------------------------------------------------------
+
+
+def _of_series(tif: TiffFile, series: TiffPageSeries, here: _Chain) -> Iterator[TiffImage]:
+    """The image of a series, or one for each of its positions."""
+    letters, shape = series_axes(tif, series)
+    key = series.keyframe
+    pages = _pages_of(series)
+    whole = TiffImage(
+        number=0,
+        name=series.name or "",
+        kind=series.kind,
+        letters=letters,
+        shape=shape,
+        key=key,
+        places=tuple(_places(tif, series, pages, shape)),
+        series=series,
+        indices=_indices(pages, shape, key, here),
+        layouts=(key,),
+    )
+    if POSITION not in letters:
+        yield whole
+        return
+    n_lead = _n_lead(shape, key)
+    axis = letters.index(POSITION)
+    lead = np.empty(math.prod(shape[:n_lead]), object)
+    lead[:] = [*whole.places, *[None] * (len(lead) - len(whole.places))]
+    for i, places in enumerate(np.moveaxis(lead.reshape(shape[:n_lead]), axis, 0)):
+        if any(place is not None for place in places.flat):
+            yield replace(
+                whole,
+                name=_position_name(tif, i),
+                letters=letters[:axis] + letters[axis + 1 :],
+                shape=shape[:axis] + shape[axis + 1 :],
+                places=tuple(places.flat),
+            )
+
+
+def _n_lead(shape: Sequence[int], key: TiffPage) -> int:
+    size = math.prod(key.shape)
+    fitting = [n for n in range(len(shape) + 1) if math.prod(shape[n:]) == size]
+    return fitting[0] if fitting else 0
+
+
+def _position_name(tif: TiffFile, number: int) -> str:
+    """What Micro-Manager calls a position, or ""."""
+    try:
+        positions = (tif.micromanager_metadata or {})["Summary"]["StagePositions"]
+        return str(positions[number]["Label"])
+    except (LookupError, TypeError):
+        return ""
+
+
+def _places(
+    tif: TiffFile, series: TiffPageSeries, pages: Sequence[Page | None], shape: Sequence[int]
+) -> Iterator[Place | None]:
+    """Where each page of a series lies.
+
+    A series whose pixels lie one after the other may list its first page alone.
+    """
+    key = series.keyframe
+    expected = max(math.prod(shape) // math.prod(key.shape), 1)
+    if len(pages) == 1 < expected and pages[0] is not None and series.dataoffset is not None:
+        file, start = _file_of(pages[0]), series.dataoffset
+        yield from (Place(file, 0, start + i * key.nbytes) for i in range(expected))
+        return
+    virtual = series.kind == "ndtiff"  # its index tells where pixels lie, not directories
+    for i in range(expected):
+        page = pages[i] if i < len(pages) else None
+        if page is None:
+            yield None
+        elif page.offset:
+            yield Place(_file_of(page), page.offset, 0)
+        elif virtual and page.dataoffsets and page.dataoffsets[0]:
+            yield Place(_file_of(page), 0, page.dataoffsets[0])
+        else:
+            yield None
+
+
+def _indices(
+    pages: Sequence[Page | None], shape: Sequence[int], key: TiffPage, here: _Chain
+) -> frozenset[int]:
+    """Which directories of the file's chain are those of the pages."""
+    count = max(math.prod(shape) // math.prod(key.shape), 1)
+    found = [
+        here.at[page.offset]
+        for page in pages[:count]
+        if page is not None and page.offset in here.at and here.holds(page)
+    ]
+    if len(pages) == 1 and found:  # it stands for those that follow
+        return frozenset(range(found[0], found[0] + count))
+    return frozenset(found)
+
+
+def _pages_of(series: TiffPageSeries) -> list[Page | None]:
+    """The pages of a series, as far as the file has them."""
+    pages: list[Page | None] = []
+    for i in range(len(series)):
+        try:
+            pages.append(series[i])
+        except IndexError:  # its metadata count more than there are
+            break
+    return pages
+
+
+def _file_of(page: Page) -> str:
+    return str(page.parent.filehandle.path)
+
+
+def _appended(images: list[TiffImage]) -> list[TiffImage]:
+    """Equal arrays, written one after the other, are one array with a dimension more."""
+    out: list[TiffImage] = []
+    for _, group in groupby(images, key=lambda i: (i.letters, i.shape, i.dtype, i.name)):
+        members = list(group)
+        first = members[0]
+        if len(members) > 1 and not first.key.subifds:
+            first = replace(
+                first,
+                letters="I" + first.letters,
+                shape=(len(members), *first.shape),
+                places=tuple(place for member in members for place in member.places),
+                indices=frozenset[int]().union(*(m.indices for m in members)),
+                layouts=tuple(m.key for m in members),
+            )
+            out.append(first)
+        else:
+            out += members
+    return out
+
+
+# -- pages that say no order but their own ---------------------------------------------------
+
+
+def _by_pages(tif: TiffFile, series: Sequence[TiffPageSeries]) -> Iterator[TiffImage]:
+    """Images out of pages: those of one shape and type are frames, however each is stored.
+
+    A few pages of another shape amid the others are bad frames: left out, they would shift all
+    that follow.
+    """
+    groups: dict[Any, list[TiffPageSeries]] = {}
+    for one in series:
+        apart = not isinstance(one.keyframe.index, int) or one.keyframe.is_reduced
+        alike = (one.keyframe.shape, one.keyframe.axes, np.dtype(one.dtype), apart and id(one))
+        groups.setdefault(alike, []).append(one)
+    pages_of = [
+        sorted((p for s in group for p in _listed(s)), key=lambda page: _order(page.index))
+        for group in groups.values()
+    ]
+    main = max(range(len(pages_of)), key=lambda i: len(pages_of[i]) * _size(pages_of[i][0]))
+    odd = _bad_frames(
+        pages_of[main], [p for i, pages in enumerate(pages_of) if i != main for p in pages]
+    )
+    taken = {id(page) for page in odd}
+    for i, (group, found) in enumerate(zip(groups.values(), pages_of, strict=True)):
+        pages = [page for page in found if id(page) not in taken]
+        if i == main:
+            pages = sorted([*found, *odd], key=lambda page: _order(page.index))
+        if not pages:
+            continue
+        key = group[0].keyframe
+        letters, shape = key.axes, tuple(key.shape)
+        if len(pages) > 1:
+            letters, shape = "I" + letters, (len(pages), *shape)
+        letters, shape = _one_sample_axis(letters, shape)
+        yield TiffImage(
+            number=0,
+            name=group[0].name if len(series) > 1 and group[0].name else "",
+            kind="generic",
+            letters="".join(
+                a if n > 1 or a in "YX" else "?" for a, n in zip(letters, shape, strict=True)
+            ),
+            shape=shape,
+            key=key,
+            places=tuple(Place(_file_of(page), page.offset, 0) for page in pages),
+            series=group[0],
+            indices=frozenset(p.index for p in pages if isinstance(p.index, int)),
+            layouts=tuple(s.keyframe for s in group),
+        )
+
+
+def _listed(series: TiffPageSeries) -> list[Page]:
+    return [page for page in _pages_of(series) if page is not None]
+
+
+def _order(index: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (index,) if isinstance(index, int) else tuple(index)
+
+
+def _size(page: Page) -> int:
+    return math.prod(page.shape)
+
+
+def _bad_frames(main: Sequence[Page], others: Sequence[Page]) -> list[Page]:
+    """Pages of another shape amid those of the main image, where they are few."""
+    at = [page.index for page in main if isinstance(page.index, int)]
+    if len(main) < 2 or len(at) != len(main):
+        return []
+    between = [p for p in others if isinstance(p.index, int) and at[0] < p.index < at[-1]]
+    few = len(between) * _MAX_ODD_SHARE <= len(main)
+    thumbnails = any(p.keyframe is not None and p.keyframe.is_reduced for p in between)
+    return between if few and not thumbnails else []
+
+
+# -- axes ------------------------------------------------------------------------------------
+
+
+def series_axes(tif: TiffFile, series: TiffPageSeries) -> tuple[str, tuple[int, ...]]:
+    """Letters and shape of all dimensions; "?" for those of length 1 that may be no axes."""
+    letters, shape = _unsqueezed(tif, series)
+    if series.kind != "shaped":  # every other format lists all its axes, used or not
+        letters = "".join(
+            a if n > 1 or a in "YXS" else "?" for a, n in zip(letters, shape, strict=True)
+        )
+    return _one_sample_axis(letters, shape)
+
+
+def _unsqueezed(tif: TiffFile, series: TiffPageSeries) -> tuple[str, tuple[int, ...]]:
+    """Letters and shape of a series of `tif.series`, those of length 1 included.
+
+    Until 2026.5 a series of tifffile has two shapes, since then a file has two lists of series.
+    """
+    whole: Any = series
+    if hasattr(whole, "get_axes"):
+        return whole.get_axes(squeeze=False), whole.get_shape(squeeze=False)
+    every: Any = tif.series
+    whole = every(squeeze=False)[every.index(series)]
+    return whole.axes, whole.shape
+
+
+def _one_sample_axis(letters: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """Samples are channels; where the file has channels as well, one of the two must be 1."""
+    if "S" not in letters:
+        return letters, shape
+    at = letters.index("S")
+    if shape[at] == 1:
+        return letters[:at] + letters[at + 1 :], shape[:at] + shape[at + 1 :]
+    if "C" in letters and shape[letters.index("C")] == 1:
+        letters = letters.replace("C", "?")
+    return letters.replace("S", "C"), shape

@@ -1,0 +1,89 @@
+"""OME-XML in TIFF files: which other files it names, and where it is if it is elsewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+from xml.sax.saxutils import unescape
+
+from engine.errors import StackError
+from engine.stacks.guard import brief
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
+
+_FILE_NAME = re.compile(r"""FileName\s*=\s*("[^"]*"|'[^']*')""")
+_MAX_XML = 256 << 20  # bytes of a companion file
+
+
+def named_files(xml: str) -> list[str]:
+    """Every file name that planes are said to be in, each once."""
+    found = {unescape(quoted[1:-1]) for quoted in _FILE_NAME.findall(xml)}
+    return sorted(found)
+
+
+def refuse_files_elsewhere(tif: TiffFile, name: str) -> None:
+    """StackError where OME metadata speaks of files outside the folder, or of what is no file."""
+    folder = Path(tif.filehandle.dirname)
+    for other in named_files(tif.ome_metadata or ""):
+        if not _is_plain_file(folder, other):
+            raise StackError(
+                f"{name}: speaks of frames in {brief(ValueError(other))}, which is no file "
+                "beside it; write it again"
+            )
+
+
+def metadata_file(tif: TiffFile, name: str) -> Path | None:
+    """The file with the metadata of a set whose other files hold pixels alone (BinaryOnly).
+
+    None where the file has its own. Raises StackError where that file is not beside it.
+    """
+    xml = tif.ome_metadata or ""
+    if "BinaryOnly" not in xml:
+        return None
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return None
+    only = next((e for e in root if e.tag.rpartition("}")[2] == "BinaryOnly"), None)
+    if only is None:
+        return None
+    told = only.get("MetadataFile", "")
+    folder = Path(tif.filehandle.dirname)
+    if not told or not _is_plain_file(folder, told) or not (folder / told).is_file():
+        raise StackError(
+            f"{name}: its metadata are in {brief(ValueError(told or 'another file'))}, which is "
+            "not beside it; copy it there, or give --series pages to read every page as a frame"
+        )
+    return folder / told
+
+
+def companion_xml(file: Path, tif: TiffFile) -> str:
+    """The OME-XML of a companion file, as if it were that of `tif`; StackError where it is none.
+
+    The UUID of its root is another file's, and would be taken for that of the file read.
+    """
+    if file.stat().st_size > _MAX_XML:
+        raise StackError(f"{file}: is too large for OME metadata; write the images again")
+    try:
+        own = ElementTree.fromstring(tif.ome_metadata or "").get("UUID")
+        root = ElementTree.fromstring(file.read_bytes())
+    except ElementTree.ParseError as error:
+        raise StackError(f"{file}: is not OME metadata ({brief(error)}); copy it again") from error
+    root.attrib.pop("UUID", None)
+    if own:
+        root.set("UUID", own)
+    ElementTree.register_namespace("", root.tag.partition("}")[0].removeprefix("{"))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _is_plain_file(folder: Path, name: str) -> bool:
+    """A name without folders, of a file (or a link to one) or of nothing."""
+    parts = len(PurePosixPath(name).parts), len(PureWindowsPath(name).parts)
+    try:
+        plain = parts == (1, 1) and name not in (".", "..")
+        return plain and ((folder / name).is_file() or not (folder / name).exists())
+    except (OSError, ValueError):
+        return False

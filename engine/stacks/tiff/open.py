@@ -1,0 +1,297 @@
+"""Opening a TIFF file: its chain of directories, its images, the stacks that it gives."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import StackError
+from engine.stacks.axes import source_axes
+from engine.stacks.base import AxesMap, Stack, StackInfo, read_dtype
+from engine.stacks.coded import is_opaque
+from engine.stacks.guard import brief, opening, tifffile_messages
+from engine.stacks.tiff.calibration import calibration
+from engine.stacks.tiff.chain import check_chain, is_tiff
+from engine.stacks.tiff.choice import (
+    PAGES,
+    absent,
+    beside,
+    check_pages,
+    chosen,
+    refuse_promises,
+    unused,
+)
+from engine.stacks.tiff.images import POSITION, TiffImage, are_pages, images_of
+from engine.stacks.tiff.ome import companion_xml, metadata_file, refuse_files_elsewhere
+from engine.stacks.tiff.page import check_page
+from engine.stacks.tiff.stack import (
+    MIN_IS_WHITE,
+    Contiguous,
+    ContiguousTiff,
+    PagedTiff,
+    Pages,
+    TiffStack,
+    white_of,
+)
+from engine.stacks.tiff.window import storage
+from engine.stacks.units import split_lead
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
+
+_ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
+_ALPHA_SIDE = 4096  # px of the part of the first frame that must be opaque
+# What tifffile logs when it goes on with less than the file promises.
+_LOST_FRAMES = (
+    "metadata invalid or corrupted",
+    "invalid shaped series",
+    "does not match page shape",
+    "circular reference",
+    "invalid page offset",
+    "corrupted tag list",
+    "invalid offset to page",
+)
+# Writers whose metadata put pages in an order; switched off where pages are read as they are.
+_ORDERING = (
+    "is_ome",
+    "is_shaped",
+    "is_imagej",
+    "is_mmstack",
+    "is_ndtiff",
+    "is_lsm",
+    "is_scanimage",
+)
+
+
+def open_tiff(
+    path: str,
+    axes: str | None = None,
+    series: str | None = None,
+    *,
+    multifile: bool = True,
+    name: str | None = None,
+) -> list[Stack]:
+    """The stacks of the TIFF file at `path`; StackError where it cannot be read.
+
+    `series` chooses among its images, see `engine.stacks.tiff.choice`. With `multifile` false, OME
+    metadata that speaks of other files is ignored. `name` is what the stacks are called in
+    messages, `path` by default.
+    """
+    name = name or path
+    with opening(name), tifffile_messages() as messages:
+        # A page directory of NDPI has a chain of its own kind.
+        chain = [] if path.lower().endswith(".ndpi") else check_chain(path)
+        flags: dict[str, Any] = {} if multifile else {"is_ome": False}
+        if series == PAGES:
+            flags = dict.fromkeys(_ORDERING, False)
+        try:
+            with _opened(path, name, flags) as tif:
+                return _stacks(tif, chain, messages, path, name, axes, series)
+        except RuntimeError:  # a page unlike the others, where tifffile took them to be alike
+            with _opened(path, name, flags | {"is_uniform": False}) as tif:
+                return _stacks(tif, chain, messages, path, name, axes, series)
+
+
+@contextmanager
+def _opened(path: str, name: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
+    """The file, or the one that holds the metadata of the set that it is of."""
+    from tifffile import TiffFile
+
+    with _placed(TiffFile(path, **flags), path) as tif:
+        if tif.is_ome:
+            refuse_files_elsewhere(tif, name)
+        master = metadata_file(tif, name) if tif.is_ome else None
+        if master is None and are_pages(tif):
+            with _placed(TiffFile(path, **flags, is_shaped=False), path) as pages:
+                yield pages
+            return
+        if master is None:
+            yield tif
+            return
+        xml = "" if _is_tiff(master) else companion_xml(master, tif)
+    if not xml:
+        check_chain(str(master))
+    with TiffFile(path, omexml=xml, **flags) if xml else TiffFile(master, **flags) as tif:
+        yield _placed(tif, path if xml else str(master))
+
+
+def _placed(tif: TiffFile, path: str) -> TiffFile:
+    """The same file, whose companions lie where its path says: tifffile follows links first."""
+    tif.filehandle._dir, tif.filehandle._name = os.path.split(Path(path).absolute())
+    return tif
+
+
+def _is_tiff(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return is_tiff(stream.read(4))
+
+
+def _stacks(
+    tif: TiffFile,
+    chain: Sequence[int],
+    messages: Sequence[tuple[int, str]],
+    path: str,
+    name: str,
+    axes: str | None,
+    series: str | None,
+) -> list[Stack]:
+    if tif.is_ome:
+        refuse_files_elsewhere(tif, name)
+    images = images_of(tif, path, chain)
+    if any(sign in message for _, message in messages for sign in _LOST_FRAMES):
+        refuse_promises(tif, chain, name)
+    taken = chosen(images, path, name, series)
+    said, others = unused(images, taken, path, chain), beside(images, taken, path)
+    stacks: list[Stack] = []
+    for image in taken:
+        check_pages(images, image, path, chain, name)
+        stack = _stack(tif, images, image, path, name, axes)
+        number = str(image.number) if series or len(taken) > 1 else ""
+        stack.info = replace(
+            stack.info,
+            series=PAGES if series == PAGES else number,
+            series_name=image.name if len(images) > 1 else "",
+            unused=(*stack.info.unused, *said),
+            lacking=absent(image, name),
+        )
+        stack.beside = others
+        stacks.append(stack)
+    return stacks
+
+
+def _stack(
+    tif: TiffFile,
+    images: Sequence[TiffImage],
+    image: TiffImage,
+    path: str,
+    name: str,
+    axes: str | None,
+) -> TiffStack:
+    source = source_axes(image.letters, image.shape, name, axes)
+    shape, dtype, key = image.shape, image.dtype, image.key
+    canonical, sizes = AxesMap(source).canonical(shape)
+    channel_names, pixel_size, time_step = calibration(tif, images, image, canonical, sizes)
+    info = StackInfo(
+        path=name,
+        format="OME-TIFF" if image.kind == "ome" else "TIFF",
+        axes=canonical,
+        shape=sizes,
+        dtype=read_dtype(dtype, name),
+        channel_names=channel_names,
+        pixel_size_um=pixel_size,
+        time_step_s=time_step,
+        identity=_identity(image.files | {os.path.realpath(path)}),
+        min_is_white=key.photometric == MIN_IS_WHITE and white_of(key) is not None,
+        unused=_floats_that_are_white(key),
+    )
+    stack = _contiguous(tif, image, info, source, shape) or _paged(image, info, source, shape)
+    if _has_alpha(key) and info.size("C") > 1 and _is_opaque(stack):
+        stack.info = stack.info.without_alpha()
+    return stack
+
+
+def _contiguous(
+    tif: TiffFile, image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...]
+) -> TiffStack | None:
+    """A stack whose pixels lie one after the other; None where they do not."""
+    series, key = image.series, image.key
+    whole = image.n_pixels == math.prod(series.shape) and POSITION not in series.axes
+    offset = series.dataoffset if whole and len(image.layouts) == 1 else None
+    if offset is None or not key.is_final or series.transform is not None:
+        return None
+    if None in image.places or image.kind == "ndtiff":
+        return None
+    files = image.files
+    if len(files) != 1:
+        return None
+    file = next(place.file for place in image.places if place is not None)
+    dtype = image.dtype.newbyteorder(key.parent.byteorder)
+    n_lead = min(source.index("Y"), source.index("X"))
+    if offset + math.prod(shape[n_lead:]) * dtype.itemsize > Path(file).stat().st_size:
+        raise StackError(
+            f"{info.path}: is truncated, its first frame ends beyond the end of the file; "
+            "copy it again"
+        )
+    info = replace(
+        info,
+        piece=(1, info.size("X")),
+        stored_bytes=dtype.itemsize,
+        unit_channels=info.size("C") if "C" in source[n_lead:] else 1,
+    )
+    place = Contiguous(file, offset, dtype, white_of(key))
+    return ContiguousTiff(info, source, shape, n_lead, place)
+
+
+def _paged(image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...]) -> TiffStack:
+    key, series = image.key, image.series
+    n_lead = split_lead(shape, math.prod(key.shape))
+    if n_lead is None:
+        raise StackError(f"{info.path}: its pages do not add up to shape {shape}; convert it")
+    n_units = math.prod(shape[:n_lead])
+    places = [*image.places[:n_units], *[None] * (n_units - len(image.places))]
+    first = places[0]
+    if first is not None and first.directory == key.offset:
+        _refuse_undecodable(key, info.path)
+    unit = tuple(shape[n_lead:])
+    dtype = image.dtype.newbyteorder(key.parent.byteorder)
+    place = Pages.of(places, unit, key.shape, dtype, white_of(key))
+    kept = [
+        storage(info, source[n_lead:], unit, page, whole=series.transform is not None)
+        for page in image.layouts
+    ]
+    most = max(kept, key=lambda one: one.read_bytes(info.size("Y"), info.size("X")))
+    if any(one.piece is None for one in kept):
+        most = replace(most, piece=None)
+    return PagedTiff(most, source, shape, n_lead, place, series.transform)
+
+
+def _refuse_undecodable(page: TiffPage, name: str) -> None:
+    """StackError where the first page is not whole, or of a kind that nothing here decodes."""
+    try:
+        check_page(page, page.parent.filehandle.size)
+    except ValueError as error:
+        raise StackError(f"{name}: its first frame {error}; copy or write it again") from error
+    try:
+        if not page.is_contiguous:
+            page.decode(None, 0)  # decodes nothing, but says what it cannot
+    except Exception as error:
+        raise StackError(
+            f"{name}: its pixels cannot be decoded ({brief(error)}); convert it to plain TIFF"
+        ) from error
+
+
+def _identity(files: frozenset[str]) -> str:
+    """Size and time of every file that holds pixels, however their paths are spelt."""
+    stats = [(Path(file).name, Path(file).stat()) for file in files]
+    return ";".join(
+        f"{s.st_size}:{s.st_mtime_ns}" for _, s in sorted(stats, key=lambda one: one[0])
+    )
+
+
+def _floats_that_are_white(page: TiffPage) -> tuple[str, ...]:
+    if page.photometric != MIN_IS_WHITE or white_of(page) is not None:
+        return ()
+    return (
+        "its tags say that 0 is white, which turns values round only where a type has a white: "
+        "floating-point pixels are read as they are",
+    )
+
+
+def _has_alpha(page: TiffPage) -> bool:
+    return bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA and page.planarconfig == 1
+
+
+def _is_opaque(stack: Stack) -> bool:
+    """Whether the last channel of the first frame, or of the first part of it, is opaque."""
+    info = stack.info
+    window = (slice(0, min(info.size(a), _ALPHA_SIDE)) for a in "YX")
+    try:
+        alpha = stack.read_window(0, 0, [info.size("C") - 1], *window)
+    except Exception:
+        return False  # the frame will say why
+    return is_opaque(alpha)

@@ -1,0 +1,122 @@
+"""From a label image to ids: whole numbers, one for each object, 0 for background; exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import StackError
+from engine.labels.components import label_frame, label_part
+from engine.truth.image import LabelImage, read_label_images
+
+
+def object_ids(image: LabelImage) -> NDArray[Any]:
+    """The ids of a label image, integers (Y, X). StackError where it has none.
+
+    Numbers are ids, indices of an indexed image too; so is the grey of three equal samples.
+    """
+    if not image.is_grey:
+        raise StackError(f"{_picture_of(image)}, not a label image; write a number for each object")
+    return whole_numbers(image.pixels[..., 0] if image.is_picture else image.pixels)
+
+
+def read_truth(file: Path, *, masks: bool = False) -> NDArray[Any]:
+    """The ids of a file of one label image, integers (Y, X); of a mask those of its pieces.
+
+    Raises StackError with one sentence where there is none, or more than one.
+    """
+    images = read_label_images(file)
+    if len(images) != 1:
+        raise StackError(f"{file}: holds {len(images)} label images; give a file for each")
+    try:
+        return pieces(mask(images[0])) if masks else object_ids(images[0])
+    except StackError as error:
+        raise StackError(f"{file}: {error}") from None
+
+
+def mask(image: LabelImage) -> NDArray[np.bool_]:
+    """The foreground of a mask, bool (Y, X). StackError where it has more than one other value."""
+    if image.pixels.dtype == np.bool_ and not image.is_picture:
+        return image.pixels
+    ids = object_ids(image)
+    foreground: NDArray[np.bool_] = ids != 0
+    if foreground.any():
+        low, high = ids[foreground].min(), ids[foreground].max()
+        if low != high:
+            raise StackError(f"has the values {low} and {high}, so it is no mask; omit --masks")
+    return foreground
+
+
+def pieces(foreground: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """The 8-connected pieces of a mask (Y, X) as labels; the 26-connected ones of (Z, Y, X)."""
+    if foreground.ndim == 2:
+        return label_frame(foreground)[0]
+    labels = np.empty(foreground.shape, np.uint32)
+    label_part(foreground, labels, connect_z=True)
+    return labels
+
+
+def whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels as integers; StackError where they are none, or negative.
+
+    Some programs write labels as floats: they will do as far as floats hold every whole number.
+    """
+    if labels.dtype == np.bool_:
+        raise StackError(
+            "labels are boolean, so that all objects have one id; if these are masks of "
+            "foreground, give --masks"
+        )
+    if labels.dtype.kind == "f":
+        labels = _whole_floats(labels)
+    if labels.dtype.kind not in "iu":
+        raise StackError(f"labels must be whole numbers, not {labels.dtype.name} values")
+    if labels.dtype.kind == "i" and labels.size and int(labels.min()) < 0:
+        raise StackError("labels must not be negative")
+    return labels
+
+
+def numbered_from_one(ids: NDArray[Any]) -> NDArray[np.int32]:
+    """Ids replaced by 1, 2, 3, ... in their order; 0 stays 0."""
+    found, dense = np.unique(ids, return_inverse=True)
+    has_background = found.size > 0 and found[0] == 0
+    return (dense.reshape(ids.shape) + (0 if has_background else 1)).astype(np.int32)
+
+
+def pieces_of_one_id(ids: NDArray[Any]) -> int:
+    """How many pieces the only id of a label image has; 0 where it has none, or several ids."""
+    foreground = ids != 0
+    if not foreground.any() or ids[foreground].min() != ids.max():
+        return 0
+    return int(pieces(foreground).max())
+
+
+def mask_hint(where: str, count: int) -> str:
+    """What to tell of a truth that has one id and `count` pieces."""
+    return (
+        f"{where}: the truth has one id and {count} separate pieces, which count as one object; "
+        "if these are masks of foreground, give --masks"
+    )
+
+
+def _whole_floats(labels: NDArray[Any]) -> NDArray[Any]:
+    odd = labels[~(np.isfinite(labels) & (labels == np.floor(labels)))]
+    if odd.size:
+        raise StackError(
+            f"labels must be whole numbers, not {labels.dtype.name} values such as {odd[0]:g}; "
+            "write a number for each object, or masks of 0 and 1 with --masks"
+        )
+    most = 2 ** (np.finfo(labels.dtype).nmant + 1)
+    if labels.size and labels.max() > most:
+        raise StackError(
+            f"labels beyond {most} are not exact in {labels.dtype.name}; write them as integers"
+        )
+    return labels.astype(np.int64)
+
+
+def _picture_of(image: LabelImage) -> str:
+    if image.pixels.shape[-1] == 4:
+        return "is a picture with an alpha channel"
+    return "is a colour picture"
