@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
+from engine.naming import places_of
 from engine.records import RELABELLED, JobFolder, remove_folder, sentence
 
 TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", "failures.json")
@@ -56,20 +57,29 @@ def check(folder: JobFolder, identity: dict[str, Any], *, fresh: bool) -> dict[s
             return None
     if fresh:
         _check_removal(folder, known, identity)
-    elif differing := differences(known, json.loads(json.dumps(identity))):
-        mended = "; give --retry-failed if only frames that had failed were mended; else"
+    elif differing := differences(known, identity):
         added = folder.stores != folder.root  # by a relabelling, which cannot retry
         raise OutputError(
             f"{folder.root}: holds a job that differs in {differing}"
-            f"{mended if ' content (' in differing and not added else ';'} "
+            f"{';' if added else _mended(differing)} "
             f"give another {'--name' if added else '--output'}, or start over with --fresh"
         )
     return known
 
 
+def _mended(differing: str) -> str:
+    """What lets a job go on whose failed frames alone are concerned."""
+    if " content (" in differing:
+        return "; give --retry-failed if only frames that had failed were mended; else"
+    if differing.startswith("missing_chunks (there none"):
+        return "; give --retry-failed to do the frames that had failed; else"
+    return ";"
+
+
 def _check_removal(folder: JobFolder, known: dict[str, Any], identity: dict[str, Any]) -> None:
     """Starting over must not remove an input, nor anything outside the folder."""
-    inputs = [Path(stack["path"]) for stack in identity["stacks"].values()]
+    given = [stack["path"] for stack in identity["stacks"].values()]
+    inputs = [place for path in given for place in places_of(path)]
     for name in known["stacks"]:
         store = (folder.root / f"{name}.zarr").resolve()
         if not store.is_relative_to(folder.root.resolve()):
@@ -196,15 +206,27 @@ def check_writable(root: Path) -> None:
         raise OutputError(f"{root}: cannot be written (no permission in {existing})")
 
 
-def differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    """What differs between two identities, in words; empty where nothing does."""
+def differences(known: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """What differs between two identities, in words; empty where nothing does.
+
+    An input is the same under every path that leads to it.
+    """
+    wanted = json.loads(json.dumps(wanted))
+    for name, stack in wanted["stacks"].items():
+        before, now = known["stacks"].get(name, {}).get("path"), stack["path"]
+        if isinstance(before, str) and os.path.realpath(before) == os.path.realpath(now):
+            stack["path"] = before
+    return _differences(known, wanted)
+
+
+def _differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
     found = []
     for key in [*known, *(k for k in wanted if k not in known)]:
         before, now = known.get(key), wanted.get(key)
         if before == now:
             continue
         if isinstance(before, dict) and isinstance(now, dict):
-            found.append(differences(before, now, f"{prefix}{key} "))
+            found.append(_differences(before, now, f"{prefix}{key} "))
         else:
             found.append(f"{prefix}{key} (there {_short(before)}, here {_short(now)})")
     return ", ".join(found)
@@ -214,4 +236,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(one, dict) and "kind" in one for one in value):
         return ", ".join(str(one["kind"]) for one in value)  # arrays: labels, probability, image
     text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if len(text) <= 60:
+        return text
+    return f"...{text[-57:]}" if text.startswith(os.sep) else f"{text[:57]}..."  # of a path its end

@@ -1,7 +1,12 @@
-"""Names of results: the stack's own, made longer only where two stacks share it."""
+"""Names of results: the stack's own, made longer only where two stacks share it.
+
+An input is called what the user calls it: a link keeps its name, whatever it leads to. Stores of
+data (git-annex, DVC, Galaxy) give files names that say nothing, and links to them that do.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -10,6 +15,32 @@ SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".ome.tf2", ".ome.tf8", ".ome.btf", ".ome.zarr",
     ".tiff", ".tif", ".tf2", ".tf8", ".btf", ".lsm", ".zarr", ".png", ".jpeg", ".jpg",
 )  # fmt: skip
+
+
+def given_path(path: str) -> str:
+    """A path as given, but absolute, and without "." and ".."; links are not followed.
+
+    Where ".." follows a link, so that the path means another place without it, the links before
+    the last part are.
+    """
+    plain = os.path.abspath(path)  # noqa: PTH100 - Path.resolve follows links
+    if ".." not in Path(path).parts:
+        return plain
+    try:
+        if Path(plain).samefile(path):
+            return plain
+    except OSError:  # there is no such file: opening it will say so
+        pass
+    folder, name = os.path.split(path.rstrip(os.sep))
+    if name in ("", os.curdir, os.pardir):
+        return str(Path(path).resolve())
+    return str(Path(folder).resolve() / name)
+
+
+def places_of(path: str) -> set[Path]:
+    """Where an input lies: what its path leads to and, where that is a link, the link itself."""
+    folder, name = os.path.split(path)
+    return {Path(path).resolve(), Path(folder).resolve() / name}
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:
@@ -21,7 +52,7 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
     Names are relative, with forward slashes, and free of file suffixes, which come back only
     where two files of one folder differ in nothing else.
     """
-    full = [Path(path).resolve() for path in paths]
+    full = [Path(given_path(path)) for path in paths]
     whole = [False] * len(full)  # whether the file's suffix is kept
     while True:
         stems = [p if keep else _without_suffix(p) for p, keep in zip(full, whole, strict=True)]

@@ -22,9 +22,10 @@ from engine.channels import choose_channels
 from engine.errors import OutputError, StackError, UsageError
 from engine.layout import Block, LabelLayout, make_layout
 from engine.memory import MemoryEstimate, allowed_bytes, choose_tiling
+from engine.missing import check_stack
 from engine.model import ModelSpec
 from engine.model_file import ModelFile
-from engine.naming import distinct_names
+from engine.naming import distinct_names, given_path, places_of
 from engine.rules import Rules, check_rules, check_uncut, resolve_rules
 from engine.settings import JobSettings
 from engine.stacks.base import Stack, StackInfo
@@ -43,7 +44,7 @@ class StackPlan:
 
     name: str  # its result is NAME.zarr
     info: StackInfo
-    path: str  # absolute: workers may run in another folder
+    path: str  # absolute, since workers may run in another folder; links are not followed
     axes: str | None  # as given by the user, for opening it again
     channels: tuple[int, ...]  # of the stack, one per channel of the model
     layout: LabelLayout
@@ -51,6 +52,7 @@ class StackPlan:
     tiling: FrameTiling
     rules: Rules
     object_class: str  # name of the class that objects are of, "" where labels are class maps
+    missing_is_background: bool = False  # a frame of which no chunk is there is blank, not lost
     source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
     kept: tuple[ResultArray, ...] = ()  # the arrays of that job
 
@@ -167,7 +169,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         StackPlan(
             name=name,
             info=one.info,
-            path=str(Path(one.info.path).resolve()),
+            path=given_path(one.info.path),
             axes=settings.axes,
             channels=one.channels,
             layout=one.layout,
@@ -175,6 +177,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
             tiling=tiling,
             rules=one.rules,
             object_class=model.spec.classes[1].name if one.rules.gives_instances else "",
+            missing_is_background=settings.missing_chunks == "background",
         )
         for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
     )
@@ -260,15 +263,15 @@ def _open_all(
     refused: list[tuple[str, str]] = []
     notes: list[str] = []
     sets: dict[object, str] = {}  # images that several files hold, and by which they were given
-    seen: set[Path] = set()
+    seen: set[str] = set()
     paths = expand_inputs(settings.inputs)
     given = {os.path.realpath(path) for path in paths}
     for path in paths:
         try:
             _check_name(path)
-            if (resolved := Path(path).resolve()) in seen:
+            if (plain := given_path(path)) in seen:
                 continue
-            seen.add(resolved)
+            seen.add(plain)
             stacks = open_stacks(path, settings.axes, settings.series)
         except (StackError, UsageError) as error:
             refused.append((_printable(path), str(error)))
@@ -298,6 +301,8 @@ def _open_all(
 def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> _Opened:
     """A stack that can be segmented; StackError or UsageError where it cannot."""
     info = stack.info
+    if settings.missing_chunks == "fail":
+        check_stack(stack)
     _check_pixels(info, model.spec)
     channels = choose_channels(info, settings.channel, model.spec)
     rules = resolve_rules(settings, model.spec, info)
@@ -318,13 +323,13 @@ def check_apart(plan: Plan, output: Path, *others: str) -> None:
     for name in (*(f"{stack.name}.zarr" for stack in plan.stacks), *others):
         result = (output / name).resolve()
         for other in plan.stacks:
-            path = Path(other.path)
-            inside = path in result.parents and "Zarr" in other.info.format
-            if result == path or result in path.parents or inside:
-                raise OutputError(
-                    f"{result}: would be written over the input {other.info.path}; "
-                    "give another --output"
-                )
+            for path in places_of(other.path):
+                inside = path in result.parents and "Zarr" in other.info.format
+                if result == path or result in path.parents or inside:
+                    raise OutputError(
+                        f"{result}: would be written over the input {other.info.path}; "
+                        "give another --output"
+                    )
 
 
 def _check_name(path: str) -> None:

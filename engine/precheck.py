@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.checks import halo_error, real_tile
 from engine.errors import FrameError
 from engine.intensity import frame_statistics
+from engine.missing import check_frame
 from engine.model_file import ModelFile
 from engine.plan import Plan, StackPlan
 from engine.runtimes.base import Runtime
@@ -136,6 +137,7 @@ def _read(model: ModelFile, plan: StackPlan) -> Iterator[tuple[NDArray[Any], NDA
         frames = (place for block in layout.blocks() for place in block.frames)
         for t, z in itertools.islice(frames, TRIES):
             try:
+                check_frame(stack, plan, t, z)
                 frame = stack.read_window(t, z, plan.channels, *windows)
                 yield frame, frame_statistics(frame, model.spec.normalisation)
             except FrameError:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine.executors import DaskExecutor
 
 NO_LIMIT = 2**50  # bytes
+MISSING = "missing_chunks"  # in a job's identity
 log = logging.getLogger("stackseg")
 
 
@@ -109,6 +110,8 @@ def identity(job: Prepared) -> dict[str, Any]:
         "runtime": job.site.runtime,
         "connect": job.settings.connect,
         "labels": job.plan.stacks[0].labels.group,
+        # Only where it is so: jobs begun before it could be chosen go on.
+        **({MISSING: "background"} if job.settings.missing_chunks == "background" else {}),
         **({"relabels": job.relabels} if job.relabels else {}),
         "stacks": {
             stack.name: {

@@ -32,6 +32,7 @@ from typing import Any, NoReturn
 
 from engine.errors import JobStopped, OutputError
 from engine.layout import Canvas
+from engine.naming import given_path
 
 PRIVATE = ".stackseg"
 RELABELLED = "relabelled"  # folder of the jobs that label a result anew
@@ -222,9 +223,9 @@ def read_checked(path: Path, sha256: object) -> bytes:
 
 
 def _absolute(text: str) -> str:
-    """An input as it can be found from any folder; a list keeps its @."""
+    """An input as it can be found from any folder, under its name; a list keeps its @."""
     at, path = ("@", text[1:]) if text.startswith("@") else ("", text)
-    return at + str(Path(path).resolve())
+    return at + given_path(path)
 
 
 def remove_folder(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +13,7 @@ from engine.claim import check, differences
 from engine.committed import block_record
 from engine.errors import FrameError, OutputError
 from engine.plan import StackPlan
-from engine.prepare import Prepared
+from engine.prepare import MISSING, Prepared
 from engine.records import JobFolder
 from engine.stacks.base import Stack
 from engine.stacks.windows import windows_of
@@ -39,7 +38,12 @@ def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
     Canvases that hold failed frames are taken back.
     """
     known = check_begun(folder)
-    mended = copy.deepcopy(json.loads(json.dumps(wanted)))
+    mended = copy.deepcopy(wanted)
+    # Frames that lack every chunk had failed, and may be read as background now: no other frame
+    # changes by that.
+    allowed = MISSING in wanted and MISSING not in known
+    if allowed:
+        del mended[MISSING]
     changed = []
     for stack in job.plan.stacks:
         before = known["stacks"].get(stack.name, {}).get("content")
@@ -50,7 +54,9 @@ def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
         check(folder, wanted, fresh=False)  # says what
     for stack in changed:
         _compare(folder, job, stack)
-    if changed:
+    if allowed:
+        folder.remove(folder.settings_path)  # kept anew: a merge reads them
+    if changed or allowed:
         folder.put_json(folder.identity_path, wanted)
     for stack in job.plan.stacks:
         if stack.layout.is_stitched:

@@ -41,6 +41,7 @@ class JobSettings(BaseModel):
     seed_height: Annotated[float, Field(gt=0)] | None = None  # px; None: 1; watershed
     tile: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # px, halo included
     halo: Annotated[int, Field(ge=0)] | None = None  # px; None: what the model's graph needs
+    missing_chunks: Literal["fail", "background"] = "fail"  # of a Zarr frame that has none
     connect: Literal["none", "z"] = "none"  # z: an object goes on from plane to plane
     keep: Literal["probability"] | None = None  # store 8-bit probabilities beside the labels
     with_image: bool = False  # copy the raw stack into the result

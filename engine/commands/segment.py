@@ -66,6 +66,10 @@ def job_options(command: Command) -> Command:
                           "OME-TIFF]"),
         click.option("--frames", metavar="A:B",
                      help="Only these frames: half-open, along T, or Z where there is no T."),
+        click.option("--missing-chunks", type=click.Choice(["fail", "background"]),
+                     default="fail", show_default=True,
+                     help="Whether a Zarr frame that has none of its chunks is set aside as "
+                          "failed, or read as background."),
         rule_options(),
         click.option("--tile", default="auto", show_default=True, metavar="auto|N",
                      help="Side of a tile in px, halo included; auto: whole frames if they fit."),

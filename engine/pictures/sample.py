@@ -27,6 +27,7 @@ from engine.errors import FrameError, OutputError, UsageError
 from engine.intensity import windowed_statistics
 from engine.job import job_context
 from engine.layout import Block, LabelLayout
+from engine.missing import check_frame
 from engine.outputs import picture_name, whole_folder
 from engine.pictures import files as pictures
 from engine.pictures.caption import draw_strip, scale_bar, time_text
@@ -235,6 +236,7 @@ def _statistics(work: Work, number: Number) -> NDArray[np.float32]:
             pixels = stack.read_window(*number, plan.all_channels, rows, columns)
             yield plan.seen_by_model(pixels)
 
+    check_frame(stack, plan, *number)
     return windowed_statistics(windows, work.model.spec.normalisation)
 
 

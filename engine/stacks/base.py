@@ -44,7 +44,7 @@ class StackInfo:
     """What is known of a stack without reading a pixel. Plain data: pickles, prints, compares."""
 
     path: str  # as the user gave it
-    format: str  # "TIFF", "images", "Zarr", "OME-Zarr"
+    format: str  # "TIFF", "images", "Zarr", "OME-Zarr", of which more may be said: "Zarr, ..."
     axes: str  # canonical order, a subset of TCZYX that ends in YX
     shape: tuple[int, ...]  # one length per letter of `axes`
     dtype: str  # in which frames are read: uint8, uint16, int16 or float32
@@ -183,6 +183,14 @@ class Stack(ABC):
     def lacks(self, ts: range, zs: range) -> bool:
         """Whether the metadata count one of these frames, and no file holds it in full."""
         return False
+
+    def n_chunks(self, t: int, z: int, channels: Sequence[int]) -> int:
+        """How many chunks these channels of a frame take, absent or not; 0 in other formats."""
+        return 0
+
+    def holds_any(self) -> bool:
+        """Whether any chunk of the stack is there; True in other formats."""
+        return True
 
     @property
     def files(self) -> frozenset[str]:

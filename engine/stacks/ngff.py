@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import StackError
 from engine.stacks.guard import brief
+from engine.stacks.lengths import micrometres, seconds
+from engine.stacks.zarrmeta import child_folders, metadata
 
 _MAX_NAME = 1024  # of a path within a store
 _NAMED = 3  # members of a collection that a sentence names
-
-_UM = {
-    "angstrom": 1e-4,
-    "picometer": 1e-6,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "um": 1.0,
-    "µm": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-    "inch": 25_400.0,
-}
-_SECONDS = {
-    "nanosecond": 1e-9,
-    "microsecond": 1e-6,
-    "millisecond": 1e-3,
-    "second": 1.0,
-    "s": 1.0,
-    "minute": 60.0,
-    "hour": 3600.0,
-    "day": 86_400.0,
-}
+_MAX_SHOWN = 60  # characters of a name in a sentence
 
 
 @dataclass(frozen=True)
@@ -47,12 +26,18 @@ class Image:
     pixel_size_um: dict[str, float]
     time_step_s: float | None
     channel_names: tuple[str, ...]
+    unused: tuple[str, ...] = ()  # what the group holds beside it, see `StackInfo.unused`
 
 
 def ome(attributes: dict[str, Any]) -> dict[str, Any]:
     """The OME part of a group's attributes: under "ome" since 0.5, at the top before."""
     inner = attributes.get("ome")
     return inner if isinstance(inner, dict) else attributes
+
+
+def is_image(meta: dict[str, Any]) -> bool:
+    """Whether metadata are those of an array or of a multiscale image."""
+    return meta["node"] == "array" or "multiscales" in ome(meta["attributes"])
 
 
 def refuse_collections(path: str, where: Path, attributes: dict[str, Any]) -> None:
@@ -99,10 +84,11 @@ def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
         array = _inside(where, str(dataset["path"]))
         names, units = _axes(scales.get("axes"))
         scale = _scale(scales, dataset, len(names))
+        unused = (*_others(attributes["multiscales"]), *_beside(where, attributes))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
         raise _invalid(path, error) from error
     sizes, step = _calibration(names, units, scale)
-    return Image(array, names, sizes, step, _channel_names(attributes))
+    return Image(array, names, sizes, step, _channel_names(attributes), unused)
 
 
 def first_indices(axes: Sequence[str], dataset: Mapping[str, Any]) -> dict[str, int]:
@@ -123,54 +109,112 @@ def _inside(where: Path, name: str) -> Path:
     return array
 
 
-def _axes(axes: Any) -> tuple[list[str], list[str | None]]:
-    """Names and units by dimension; images before 0.3 name none and are always TCZYX."""
+def _axes(axes: Any) -> tuple[list[str], list[object]]:
+    """Names and units by dimension; images before 0.3 name none and are always TCZYX.
+
+    What is no name is "", a dimension that is not known; the others keep theirs.
+    """
     if axes is None:
         return list("tczyx"), [None] * 5
     names: list[str] = []
-    units: list[str | None] = []
+    units: list[object] = []
     for axis in axes:
-        if isinstance(axis, str):  # 0.3
-            names.append(axis)
-            units.append(None)
-            continue
-        kind = axis.get("type")
-        names.append({"channel": "c", "time": "t"}.get(kind, str(axis["name"])))
-        units.append(axis.get("unit"))
+        told = axis if isinstance(axis, dict) else {"name": axis}  # a name alone: 0.3
+        name = {"channel": "c", "time": "t"}.get(str(told.get("type")), told.get("name"))
+        names.append(name if isinstance(name, str) else "")
+        units.append(told.get("unit"))
     return names, units
 
 
-def _scale(scales: dict[str, Any], dataset: dict[str, Any], ndim: int) -> list[float] | None:
-    """Scale of level 0: that of the dataset times that of the whole image."""
-    total: list[float] | None = None
+def _scale(scales: dict[str, Any], dataset: dict[str, Any], ndim: int) -> list[float | None]:
+    """Scale of level 0 by dimension: that of the dataset times that of the whole image.
+
+    None where there is none, or where one of the two is no number.
+    """
+    total: list[float | None] = [1.0] * ndim
+    is_told = False
     for transforms in (dataset, scales):
-        for transform in transforms.get("coordinateTransformations") or []:
-            values = transform.get("scale") if transform.get("type") == "scale" else None
+        told = transforms.get("coordinateTransformations")
+        for transform in told if isinstance(told, list) else ():
+            is_scale = isinstance(transform, dict) and transform.get("type") == "scale"
+            values = transform.get("scale") if is_scale else None
             if isinstance(values, list) and len(values) == ndim:
-                total = [a * float(b) for a, b in zip(total or [1.0] * ndim, values, strict=True)]
-    return total
+                is_told = True
+                total = [_times(a, b) for a, b in zip(total, values, strict=True)]
+    return total if is_told else [None] * ndim
+
+
+def _times(total: float | None, value: object) -> float | None:
+    try:
+        return None if total is None else total * float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _calibration(
-    names: list[str], units: list[str | None], scale: list[float] | None
+    names: list[str], units: list[object], scale: list[float | None]
 ) -> tuple[dict[str, float], float | None]:
-    """Pixel sizes in um and time step in s, where the unit says what the scale means."""
+    """Pixel sizes in um and time step in s, each where its unit says what its scale means."""
     sizes: dict[str, float] = {}
     step = None
-    for name, unit, value in zip(names, units, scale or [], strict=False):
-        if unit is None or not 0 < value < 1e12:
-            continue
-        if name in ("z", "y", "x") and unit in _UM:
-            sizes[name.upper()] = value * _UM[unit]
-        elif name == "t" and unit in _SECONDS:
-            step = value * _SECONDS[unit]
+    for name, unit, value in zip((n.lower() for n in names), units, scale, strict=True):
+        if name in ("z", "y", "x"):
+            if (size := micrometres(value, unit)) is not None:
+                sizes[name.upper()] = size
+        elif name == "t":
+            step = seconds(value, unit)
     return sizes, step
 
 
 def _channel_names(attributes: dict[str, Any]) -> tuple[str, ...]:
+    """Labels of the channels, "" for one without; empty where none has any."""
     omero = attributes.get("omero")
     channels = omero.get("channels") if isinstance(omero, dict) else None
     if not isinstance(channels, list):
         return ()
-    names = tuple(str(c.get("label") or "") if isinstance(c, dict) else "" for c in channels)
+    labels = [c.get("label") if isinstance(c, dict) else None for c in channels]
+    names = tuple(
+        str(label) if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
+        for label in labels
+    )
     return names if any(names) else ()
+
+
+def _others(scales: Any) -> Iterator[str]:
+    """What the metadata hold beside the first image, in a sentence."""
+    names = [
+        str(one.get("name") or f"number {n}") if isinstance(one, dict) else f"number {n}"
+        for n, one in enumerate(scales[1:], 1)
+    ]
+    if names:
+        listed = _example([_printable(name) for name in names])
+        yield f"its metadata describes further images, which are not used: {listed}"
+
+
+def _beside(where: Path, attributes: dict[str, Any]) -> Iterator[str]:
+    """Arrays and images in the image's group that are none of its levels, in a sentence."""
+    own = {
+        str(dataset.get("path")).strip("/").partition("/")[0]
+        for scales in attributes["multiscales"]
+        for dataset in (scales.get("datasets") or [] if isinstance(scales, dict) else [])
+        if isinstance(dataset, dict)
+    }
+    found = [
+        child.name
+        for child in child_folders(where)
+        if child.name not in own | {"labels"} and _may_be_image(child)
+    ]
+    if found:
+        listed = _example([_printable(name) for name in found])
+        yield f"its group holds further arrays or images, which are not used: {listed}"
+
+
+def _may_be_image(folder: Path) -> bool:
+    try:
+        return is_image(metadata(folder))
+    except (StackError, OSError):
+        return False  # what cannot be read costs the image beside it nothing
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in name[:_MAX_SHOWN])

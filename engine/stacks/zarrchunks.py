@@ -4,6 +4,10 @@ zarr reads a chunk that is missing as the fill value, without an error: a store 
 chunks looks black. The files cannot tell a lost chunk from one that was never written because
 it holds the fill value alone, so what is counted here is what is absent, whatever the reason.
 
+Keys join the numbers of a chunk by "." (a flat folder) or "/" (nested folders). The metadata say
+which, but for stores that did not say it before zarr 2.8, or that were moved by a tool that
+nests or flattens; there the files decide, see `as_stored`.
+
 A shard is a file of many chunks with an index, one entry of two numbers for each chunk:
 
     chunk, chunk, ...  | (offset, length) of every chunk in C order | crc32c      all little-endian
@@ -12,10 +16,12 @@ A shard is a file of many chunks with an index, one entry of two numbers for eac
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,6 +29,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engine.stacks.zarrmeta import with_separator
 
 _ABSENT = np.uint64(2**64 - 1)
 _CRC = 4  # bytes
@@ -47,6 +55,82 @@ class ChunkGrid:
     def file(self, at: Sequence[int]) -> Path:
         """The file of the chunk or shard at this place in the grid."""
         return self.folder / (self.prefix + self.separator.join(map(str, at)))
+
+    def stored(self, shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Places of the chunks or shards of an array of `shape` whose files are there.
+
+        Of places that links make one and the same file, the first.
+        """
+        counts = [-(-n // size) for n, size in zip(shape, self.file_shape, strict=True)]
+        if self.separator == "/":
+            yield from _nested(self.folder / self.prefix, counts, (), set())
+            return
+        for name in _names(self.folder):
+            parts = name.removeprefix(self.prefix).split(self.separator)
+            at = tuple(n for n in map(_number, parts) if n is not None)
+            inside = len(at) == len(parts) == len(counts) and all(
+                n < count for n, count in zip(at, counts, strict=True)
+            )
+            if inside and self.file(at).is_file():
+                yield at
+
+
+def _nested(
+    folder: Path, counts: Sequence[int], at: tuple[int, ...], linked: set[tuple[Path, int]]
+) -> Iterator[tuple[int, ...]]:
+    """Places of the files below nested folders, one level for each dimension.
+
+    `linked` are the folders, and their levels, that links have led to: they may run in circles.
+    """
+    for name in _names(folder):
+        number, path = _number(name), folder / name
+        if number is None or number >= counts[len(at)]:
+            continue
+        if len(at) + 1 == len(counts):
+            if path.is_file():
+                yield (*at, number)
+            continue
+        if path.is_symlink():
+            place = (Path(os.path.realpath(path)), len(at))
+            if place in linked:
+                continue
+            linked.add(place)
+        yield from _nested(path, counts, (*at, number), linked)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Names in a folder; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link to itself
+            raise
+
+
+def _number(text: str) -> int | None:
+    """The number in a chunk's key, None for text that is no part of one."""
+    plain = text.isascii() and text.isdecimal() and (text == "0" or text[0] != "0")
+    return int(text) if plain else None
+
+
+def as_stored(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """An array's metadata, with the separator that its chunks' files have.
+
+    The other separator is taken where no chunk lies under the stated one, and some under the
+    other; all else is left as it is.
+    """
+    stated, shape = chunk_grid(folder, meta), meta["shape"]
+    if stated is None or len(stated.file_shape) != len(shape):
+        return meta  # zarr says what is wrong
+    if any(True for _ in stated.stored(shape)):
+        return meta
+    other = with_separator(meta, "." if stated.separator == "/" else "/")
+    grid = chunk_grid(folder, other)
+    found = grid is not None and any(True for _ in grid.stored(shape))
+    return other if found else meta
 
 
 def chunk_grid(folder: Path, meta: dict[str, Any]) -> ChunkGrid | None:
@@ -108,6 +192,19 @@ class StoredChunks:
         self._grid = grid
         self._lock = threading.Lock()
         self._indices: OrderedDict[tuple[int, ...], NDArray[np.bool_] | None] = OrderedDict()
+
+    def holds_any(self, shape: Sequence[int]) -> bool:
+        """Whether any chunk of an array of `shape` is stored."""
+        for at in self._grid.stored(shape):
+            absent = self._absent(at) if self._grid.inner is not None else np.zeros(1, bool)
+            if absent is not None and not (absent.size and absent.all()):
+                return True
+        return False
+
+    def count(self, pixels: Sequence[Sequence[int]]) -> int:
+        """How many chunks these pixels take, absent or not; `pixels` as for `count_missing`."""
+        sizes = self._grid.inner or self._grid.file_shape
+        return math.prod(len(_steps(p, size)) for p, size in zip(pixels, sizes, strict=True))
 
     def count_missing(self, pixels: Sequence[Sequence[int]]) -> int:
         """How many chunks with these pixels are absent.

@@ -1,5 +1,7 @@
 """A Zarr store on disk that looks at chunks before they are unpacked.
 
+It can give other metadata than lie there, where these do not say how the chunks are stored.
+
 A codec unpacks as much as a chunk says, whatever the array can hold: a few kilobytes become
 terabytes. What a chunk says is in its first bytes for some codecs; for the others it is unpacked
 piece by piece here, without keeping any, where it could become too much.
@@ -68,19 +70,27 @@ def packing(meta: dict[str, Any], shape: tuple[int, ...], itemsize: int) -> Pack
 
 
 class CheckedStore(WrapperStore[LocalStore]):
-    """Reads the files of one array."""
+    """Reads the files of one array, but for its metadata where a `document` is given instead."""
 
-    def __init__(self, store: LocalStore, packing: Packing | None = None) -> None:
+    def __init__(
+        self,
+        store: LocalStore,
+        packing: Packing | None = None,
+        document: tuple[str, bytes] | None = None,
+    ) -> None:
         super().__init__(store)
         self._packing = packing
+        self._document = document  # key, content
 
     def _with_store(self, store: LocalStore) -> CheckedStore:
-        return CheckedStore(store, self._packing)
+        return CheckedStore(store, self._packing, self._document)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """The bytes at `key`; ValueError where they would become more than a chunk."""
+        if self._document is not None and key == self._document[0]:
+            return prototype.buffer.from_bytes(self._document[1])
         found = await self._store.get(key, prototype, byte_range)
         if found is None or self._packing is None or key.rpartition("/")[2] in METADATA:
             return found
@@ -93,9 +103,11 @@ class CheckedStore(WrapperStore[LocalStore]):
         return found
 
 
-def checked_store(where: Path, packing: Packing) -> CheckedStore:
-    """A read-only store of the array's folder."""
-    return CheckedStore(LocalStore(where, read_only=True), packing)
+def checked_store(
+    where: Path, packing: Packing, document: tuple[str, bytes] | None = None
+) -> CheckedStore:
+    """A read-only store of the array's folder; `document`: key and content of its metadata."""
+    return CheckedStore(LocalStore(where, read_only=True), packing, document)
 
 
 def check_chunk(data: memoryview, packing: Packing) -> None:

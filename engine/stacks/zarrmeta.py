@@ -58,11 +58,31 @@ def _document(file: Path) -> dict[str, Any]:
     return document
 
 
+def with_separator(meta: dict[str, Any], separator: str) -> dict[str, Any]:
+    """The metadata of an array whose keys join the numbers of a chunk by `separator`."""
+    if meta.get("zarr_format") == 2:
+        return {**meta, "dimension_separator": separator}
+    configuration = {"separator": separator}
+    encoding = {**meta["chunk_key_encoding"], "configuration": configuration}
+    return {**meta, "chunk_key_encoding": encoding}
+
+
+def as_document(meta: dict[str, Any]) -> bytes:
+    """The file's content for what `metadata` gave: without what that added."""
+    added = ("node", "attributes") if meta.get("zarr_format") == 2 else ("node",)
+    return json.dumps({k: v for k, v in meta.items() if k not in added}).encode()
+
+
 def children(where: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The arrays and groups in a group, but for links that lead out of it."""
+    return [(child, metadata(child)) for child in child_folders(where)]
+
+
+def child_folders(where: Path) -> list[Path]:
+    """Folders of the arrays and groups in a group, in order of their names; as `children`."""
     top = where.resolve()
     return [
-        (child, metadata(child))
+        child
         for child in sorted(where.iterdir())
         if child.is_dir()
         and child.resolve().is_relative_to(top)

@@ -18,9 +18,10 @@ from engine.stacks.axes import UNKNOWN, source_axes
 from engine.stacks.base import CANONICAL, AxesMap, Stack, StackInfo, bounds, read_dtype
 from engine.stacks.guard import no_warnings, opening, reading
 from engine.stacks.units import MAX_PLANE_BYTES, check_frame, frame_name
-from engine.stacks.zarrchunks import ChunkGrid, StoredChunks, chunk_grid
+from engine.stacks.zarrchunks import ChunkGrid, StoredChunks, as_stored, chunk_grid
 from engine.stacks.zarrmeta import (
     METADATA,
+    as_document,
     check_array,
     children,
     dimension_names,
@@ -62,7 +63,7 @@ def _group_stack(path: str, where: Path, meta: dict[str, Any], axes: str | None)
     ngff.refuse_collections(path, where, attributes)
     if "multiscales" in attributes:
         return _array_stack(path, ngff.image(path, where, attributes), axes, "OME-Zarr")
-    found = [(child, m) for child, m in children(where) if _is_image(m)]
+    found = [(child, m) for child, m in children(where) if ngff.is_image(m)]
     if len(found) == 1:
         child, child_meta = found[0]
         if child_meta["node"] == "array":
@@ -74,10 +75,6 @@ def _group_stack(path: str, where: Path, meta: dict[str, Any], axes: str | None)
     names = [str(child) for child, _ in found]
     choice = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     raise StackError(f"{path}: holds {len(names)} images; give one of them: {choice}")
-
-
-def _is_image(meta: dict[str, Any]) -> bool:
-    return meta["node"] == "array" or "multiscales" in ngff.ome(meta["attributes"])
 
 
 def _letters(names: Sequence[str], ndim: int) -> str:
@@ -99,39 +96,61 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
     where = image.array
     meta = metadata(where)
     if meta["node"] != "array":
-        raise StackError(f"{path}: names {where.name} as its pixels, which is no array")
+        what = "is no array" if where.exists() else "is not there; copy the store again"
+        raise StackError(f"{path}: names {where.name} as its pixels, which {what}")
     check_array(path, meta)
-    store = checked_store(where, packing(meta, tuple(stored_chunks(meta)), item_bytes(meta)))
-    # The format is named, so that what is opened is what was checked, not its twin beside it.
-    version = 3 if (where / "zarr.json").is_file() else 2
-    array = zarr.open_array(store, mode="r", zarr_format=version)  # type: ignore[arg-type]
-    letters = _letters(image.names, array.ndim)
-    chunks = stored_chunks(meta)
-    if array.ndim < 2 or 0 in array.shape or 0 in chunks:
+    shape, chunks = meta["shape"], stored_chunks(meta)
+    if len(shape) < 2 or 0 in shape or 0 in chunks:
         raise StackError(
-            f"{path}: is a Zarr array of shape {array.shape} with chunks of "
+            f"{path}: is a Zarr array of shape {tuple(shape)} with chunks of "
             f"{chunks}, which is no image; give another array"
         )
+    stored = as_stored(where, meta)
+    # The format is named, so that what is opened is what was checked, not its twin beside it.
+    version = 3 if (where / "zarr.json").is_file() else 2
+    store = checked_store(
+        where,
+        packing(meta, tuple(chunks), item_bytes(meta)),
+        ("zarr.json" if version == 3 else ".zarray", as_document(stored))
+        if stored is not meta
+        else None,
+    )
+    array = zarr.open_array(store, mode="r", zarr_format=version)  # type: ignore[arg-type]
+    letters = _letters(image.names, array.ndim)
     source = source_axes(letters, array.shape, path, axes, guess_time=False)
     dtype = read_dtype(np.dtype(array.dtype), path)
     canonical, sizes = AxesMap(source).canonical(array.shape)
     plane = math.prod(n for a, n in zip(canonical, sizes, strict=True) if a in "CYX")
     if plane * np.dtype(array.dtype).itemsize > MAX_PLANE_BYTES:
         raise StackError(f"{path}: claims frames of {plane} pixels; its metadata is damaged")
-    named = len(image.channel_names) == (sizes[canonical.index("C")] if "C" in canonical else 1)
+    n_channels = sizes[canonical.index("C")] if "C" in canonical else 1
+    named, unused = len(image.channel_names) == n_channels, image.unused
+    if image.channel_names and not named:
+        unused += (
+            f"its omero metadata names another number of channels ({len(image.channel_names)}) "
+            f"than the image has ({n_channels}); the names are not used",
+        )
     info = StackInfo(
         path=path,
-        format=format_,
+        format=format_ if stored is meta else f"{format_}, {_layout_of(stored)}",
         axes=canonical,
         shape=sizes,
         dtype=dtype,
         channel_names=image.channel_names if named else (),
         pixel_size_um={a: s for a, s in image.pixel_size_um.items() if a in canonical},
         time_step_s=image.time_step_s if "T" in canonical else None,
+        unused=unused,
         identity=_identity(Path(path), where),
         **_storage(array, source),
     )
-    return _ZarrStack(info, source, array, chunk_grid(where, meta))
+    return _ZarrStack(info, source, array, chunk_grid(where, stored))
+
+
+def _layout_of(meta: dict[str, Any]) -> str:
+    """How chunks lie where the metadata do not say so."""
+    encoding = meta.get("chunk_key_encoding", {}).get("configuration", {})
+    nested = meta.get("dimension_separator", encoding.get("separator")) == "/"
+    return "its chunks in nested folders" if nested else "its chunks in one folder"
 
 
 def _storage(array: Array[Any], source: str) -> dict[str, Any]:
@@ -239,13 +258,37 @@ class _ZarrStack(Stack):
         check_frame(self.info, t, z, channels)
         if self._stored is None:
             return 0
+        pixels = self._pixels(t, z, channels, rows, columns)
+        with reading(self.info.path, frame_name(self.info, t, z)):
+            return self._stored.count_missing(pixels)
+
+    def n_chunks(self, t: int, z: int, channels: Sequence[int]) -> int:
+        """Chunks and chunks of shards, see `Stack.n_chunks`."""
+        check_frame(self.info, t, z, channels)
+        return self._stored.count(self._pixels(t, z, channels)) if self._stored else 0
+
+    def holds_any(self) -> bool:
+        """Whether any chunk is there, see `Stack.holds_any`."""
+        if self._stored is None:
+            return True
+        with opening(self.info.path):
+            return self._stored.holds_any(self._array.shape)
+
+    def _pixels(
+        self,
+        t: int,
+        z: int,
+        channels: Sequence[int],
+        rows: slice | None = None,
+        columns: slice | None = None,
+    ) -> list[Sequence[int]]:
+        """Positions along each dimension of the array, ascending."""
         pixels: dict[str, Sequence[int]] = {
             "T": range(t, t + 1),
             "Z": range(z, z + 1),
-            "C": sorted(channels),
+            "C": sorted(set(channels)),
             "_": range(1),
             "Y": range(self.info.size("Y"))[rows or slice(None)],
             "X": range(self.info.size("X"))[columns or slice(None)],
         }
-        with reading(self.info.path, frame_name(self.info, t, z)):
-            return self._stored.count_missing([pixels[a] for a in self._map.source])
+        return [pixels[a] for a in self._map.source]

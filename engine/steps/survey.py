@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from engine.errors import FrameError
 from engine.intensity import windowed_statistics
+from engine.missing import check_frame
 from engine.stacks.windows import windows_of
-from engine.steps.work import ATTEMPTS, Outcome, Work
+from engine.steps.work import ATTEMPTS, Outcome, Work, check_cause
 from engine.worker import stack_of
 
 
@@ -29,6 +30,8 @@ def survey_frame(work: Work) -> Outcome:
             break
         except FrameError as error:
             row.update(status="failed", reason=str(error))
+            if attempt == ATTEMPTS:
+                check_cause(plan, error)
     work.check_identity()
     work.put_timings()
     work.folder.put_json(work.folder.place("work/survey", plan.name, work.task.index), row)
@@ -47,6 +50,7 @@ def _survey(work: Work, t: int, z: int) -> dict[str, Any]:
             digests[-1].update(pixels.data)
             yield plan.seen_by_model(pixels)
 
+    check_frame(stack, plan, t, z)
     statistics = windowed_statistics(windows, work.model.spec.normalisation)
     return {
         "statistics": statistics.tolist(),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.errors import FrameError, JobStopped, OutOfMemory
 from engine.intensity import frame_statistics
 from engine.layout import Block
+from engine.missing import check_frame
 from engine.model_file import ModelFile
 from engine.plan import StackPlan
 from engine.records import JobFolder
@@ -164,6 +165,8 @@ class Work:
             else:
                 pixels = stack.read_window(t, z, plan.all_channels, rows, columns)
             missing = stack.missing_chunks(t, z, plan.all_channels, rows, columns)
+            if missing and statistics is None:  # cut frames were looked at when surveyed
+                check_frame(stack, plan, t, z)
         expected = (len(plan.all_channels), region.read_y.size, region.read_x.size)
         if pixels.shape != expected:
             raise FrameError(f"has shape {pixels.shape}, and the stack's frames {expected}")

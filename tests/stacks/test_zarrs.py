@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,153 @@ def test_bad_images(tmp_path: Path, multiscales: Any) -> None:
     with pytest.raises(StackError) as caught:
         open_stack(str(tmp_path / "a.zarr"))
     assert "\n" not in str(caught.value)
+
+
+def _image(path: Path, axes: list[Any], scale: list[Any], **attributes: Any) -> Path:
+    """An image of two channels and three planes, (C, Z, Y, X), with these metadata."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    transforms = [{"type": "scale", "scale": scale}]
+    dataset = {"path": "s0", "coordinateTransformations": transforms}
+    group.attrs.update({"multiscales": [{"axes": axes, "datasets": [dataset]}], **attributes})
+    write(path / "s0", ramp((2, 3, 20, 30)), 2)
+    return path
+
+
+def _axes(unit: Any, **changes: Any) -> list[dict[str, Any]]:
+    um = {"type": "space", "unit": "micrometer"}
+    z = {"name": "z", "type": "space", "unit": unit, **changes}
+    return [{"name": "c", "type": "channel"}, z, {"name": "y", **um}, {"name": "x", **um}]
+
+
+GFP = {"omero": {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}}
+
+
+@pytest.mark.parametrize(
+    "unit, size",
+    [
+        ("micrometer", 2.0), ("nanometer", 2e-3), ("angstrom", 2e-4), ("decimeter", 2e5),
+        ("dm", 2e5), ("inch", 50_800.0), ("µm", 2.0), ("pixel", None), ("", None), (None, None),
+        ("furlongs", None), (3, None), (["micrometer"], None), ({}, None), ("second", None),
+    ],
+)  # fmt: skip
+def test_a_units_fault_costs_its_axis_alone(tmp_path: Path, unit: Any, size: float | None) -> None:
+    path = _image(tmp_path / "a.zarr", _axes(unit), [1, 2.0, 0.5, 0.25], **GFP)
+    with open_stack(str(path)) as stack:
+        wanted = {"Y": 0.5, "X": 0.25} | ({"Z": size} if size is not None else {})
+        assert stack.info.pixel_size_um == pytest.approx(wanted)
+        assert stack.info.channel_names == ("DAPI", "GFP")
+        assert stack.info.unused == ()
+
+
+@pytest.mark.parametrize("value", [None, "wide", 0, -1, 1e400, [], {}, 10**400, float("nan")])
+def test_a_scales_fault_costs_its_axis_alone(tmp_path: Path, value: Any) -> None:
+    path = _image(tmp_path / "a.zarr", _axes("micrometer"), [None, value, 0.5, 0.25], **GFP)
+    with open_stack(str(path)) as stack:
+        assert stack.info.pixel_size_um == {"Y": 0.5, "X": 0.25}
+        assert stack.info.channel_names == ("DAPI", "GFP")
+
+
+@pytest.mark.parametrize("transforms", [{}, "x", [3], [None], [{"type": "scale"}], [{"scale": 1}]])
+def test_transforms_that_are_none_cost_the_sizes_alone(tmp_path: Path, transforms: Any) -> None:
+    path = _image(tmp_path / "a.zarr", _axes("micrometer"), [1, 1, 1, 1], **GFP)
+    group = zarr.open_group(str(path), mode="r+", zarr_format=2)
+    scales: Any = group.attrs["multiscales"]
+    scales[0]["datasets"][0]["coordinateTransformations"] = transforms
+    group.attrs["multiscales"] = scales
+    with open_stack(str(path)) as stack:
+        assert stack.info.pixel_size_um == {}
+        assert stack.info.channel_names == ("DAPI", "GFP")
+
+
+def test_both_scales_count_where_both_are_told(tmp_path: Path) -> None:
+    path = _image(tmp_path / "a.zarr", _axes("micrometer"), [1, 2, 0.5, 0.25])
+    group = zarr.open_group(str(path), mode="r+", zarr_format=2)
+    scales: Any = group.attrs["multiscales"]
+    whole = [{"type": "scale", "scale": [1, "x", 3, 4]}]
+    scales[0]["coordinateTransformations"] = whole
+    group.attrs["multiscales"] = scales
+    assert open_stack(str(path)).info.pixel_size_um == {"Y": 1.5, "X": 1.0}
+
+
+@pytest.mark.parametrize("unit, step", [("minute", 120.0), ("day", 172_800.0), ("frame", None)])
+def test_units_of_time(tmp_path: Path, unit: str, step: float | None) -> None:
+    path = tmp_path / "a.zarr"
+    write_image(path, ramp((3, 20, 30)), "TYX", "0.5")
+    group = zarr.open_group(str(path), mode="r+")
+    ome: Any = group.attrs["ome"]
+    ome["multiscales"][0]["axes"][0]["unit"] = unit
+    group.attrs["ome"] = ome
+    with open_stack(str(path)) as stack:
+        assert stack.info.time_step_s == step
+        assert stack.info.pixel_size_um == {"Y": 0.5, "X": 0.25}
+
+
+@pytest.mark.parametrize("name", [5, None, [], {}, True])
+def test_an_axis_without_a_name_can_be_named_by_the_user(tmp_path: Path, name: Any) -> None:
+    path = _image(tmp_path / "a.zarr", _axes("micrometer", name=name), [1, 2, 0.5, 0.25], **GFP)
+    with pytest.raises(StackError, match="--axes CTYX or --axes CZYX"):
+        open_stack(str(path))
+    with open_stack(str(path), "CZYX") as stack:
+        assert stack.info.pixel_size_um == {"Y": 0.5, "X": 0.25}
+        assert stack.info.channel_names == ("DAPI", "GFP")
+
+
+@pytest.mark.parametrize(
+    "label, name", [(None, ""), ([], ""), ({}, ""), (True, ""), (488, "488"), ("", "")]
+)
+@pytest.mark.parametrize("channel", [True, False])
+def test_a_channel_without_a_name_costs_its_own(
+    tmp_path: Path, label: Any, name: str, channel: bool
+) -> None:
+    first = {"label": label} if channel else label
+    omero = {"channels": [first, {"label": "GFP"}]}
+    path = _image(tmp_path / "a.zarr", _axes("micrometer"), [1, 2, 0.5, 0.25], omero=omero)
+    with open_stack(str(path)) as stack:
+        assert stack.info.channel_names == (name if channel else "", "GFP")
+        assert stack.info.unused == ()
+
+
+def test_names_for_another_number_of_channels_are_not_used_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    omero = {"channels": [{"label": "GFP"}]}
+    path = _image(tmp_path / "a.zarr", _axes("micrometer"), [1, 2, 0.5, 0.25], omero=omero)
+    with open_stack(str(path)) as stack:
+        assert stack.info.channel_names == ()
+        (said,) = stack.info.unused
+        assert "(1)" in said and "(2)" in said
+
+
+def test_further_images_of_a_group_are_said(tmp_path: Path) -> None:
+    path = _image(tmp_path / "a.zarr", _axes("micrometer"), [1, 2, 0.5, 0.25])
+    group = zarr.open_group(str(path), mode="r+", zarr_format=2)
+    scales: Any = group.attrs["multiscales"]
+    group.attrs["multiscales"] = [*scales, {"name": "deconvolved", "datasets": []}, {}, 5]
+    write(path / "mask", ramp((20, 30)), 2)
+    write(path / "other" / "deep", ramp((20, 30)), 2)  # a plain group of whatever
+    zarr.open_group(str(path / "second"), mode="w", zarr_format=2).attrs["multiscales"] = [{}]
+    zarr.open_group(str(path / "labels"), mode="w", zarr_format=2).attrs["labels"] = ["cells"]
+    (path / "damaged").mkdir()
+    (path / "damaged/.zarray").write_text("{")
+    with open_stack(str(path)) as stack:
+        images, beside = stack.info.unused
+        assert "deconvolved, number 2, number 3" in images
+        assert beside.endswith("mask, second")
+        assert stack.info.shape == (2, 3, 20, 30)
+
+
+def test_levels_and_labels_are_no_images_beside(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    write_image(path, ramp((3, 2, 20, 30)), "TCYX", "0.5")
+    zarr.open_group(str(path / "labels"), mode="w").attrs["ome"] = {"labels": ["cells"]}
+    assert open_stack(str(path)).info.unused == ()
+
+
+def test_a_level_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = _image(tmp_path / "a.zarr", _axes("micrometer"), [1, 2, 0.5, 0.25])
+    shutil.rmtree(path / "s0")
+    with pytest.raises(StackError, match="names s0 as its pixels, which is not there"):
+        open_stack(str(path))
 
 
 @pytest.mark.parametrize("version", [2, 3])
