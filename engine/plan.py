@@ -284,7 +284,8 @@ def _open_all(
                         stack.info, unused=(*stack.info.unused, *stack.said_beside(given))
                     )
                     stack.info, image = info, (stack.files, info.series, info.shape)
-                    if stack.files and (first := sets.setdefault(image, path)) != path:
+                    first = sets.setdefault(image, path) if stack.files else path
+                    if os.path.realpath(first) != os.path.realpath(path):  # links are two inputs
                         notes.append(f"{path}: is one of the files of {first}, and read with it")
                         continue
                     try:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
-import tifffile
-import zarr
-
 from engine.errors import StackError, UsageError
-from engine.score.frames import LabelFrames, Number, array_frames
-from engine.stacks.guard import tifffile_messages
-from engine.truth.image import LabelImage, check_label_file, count_label_images, read_label_images
+from engine.score.frames import LabelFrames, Number
+from engine.stacks.tiff.stack import TiffStack
+from engine.truth.image import (
+    SEPARATE,
+    LabelImage,
+    check_label_file,
+    count_label_images,
+    open_label_tiff,
+    read_label_images,
+)
 
 TIFF, PNG, JPEG = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
 
@@ -24,12 +27,27 @@ def open_file(path: Path) -> LabelFrames:
     check_label_file(path)
     if count_label_images(path) == 1:
         return _files(path, [path])
-    with tifffile_messages(), ExitStack() as opened:
-        series = opened.enter_context(tifffile.TiffFile(path)).series[0]
-        array = zarr.open_array(series.aszarr(level=0), mode="r")
-        frames = array_frames(path, array, series.axes)
-        opened.pop_all()  # stays open: frames are read from it
-        return frames
+    return _stack_frames(path, open_label_tiff(path))
+
+
+def _stack_frames(path: Path, stack: TiffStack) -> LabelFrames:
+    """The frames of a TIFF, by T and Z; the planes of one volume are numbered like frames."""
+    info, key = stack.info, stack.key
+    if info.size("C") > 1 and key.planarconfig != SEPARATE:
+        raise StackError(f"{path}: has {info.size('C')} channels; labels have one")
+    planes = info.size("T") == 1 and info.size("Z") > 1
+
+    def load(number: Number) -> LabelImage:
+        t, z = (0, number[0]) if planes else number
+        if info.size("C") > 1:  # 3 or 4 frames, which tifffile took for the samples of a colour
+            return LabelImage(stack.read(0, 0, [number[0]])[0])
+        return LabelImage(stack.read(t, z, [0])[0])
+
+    if planes or info.size("C") > 1:
+        numbers = [(n, 0) for n in range(info.n_frames * info.size("C"))]
+    else:
+        numbers = [(t, z) for t in range(info.size("T")) for z in range(info.size("Z"))]
+    return LabelFrames(str(path), tuple(numbers), load, planes=planes)
 
 
 def open_folder(path: Path) -> LabelFrames:

@@ -13,6 +13,8 @@ from engine.errors import StackError
 from engine.result import classes_of, default_labels
 from engine.score.frames import LabelFrames, array_frames
 from engine.stacks.ngff import first_indices
+from engine.stacks.zarrchunks import chunk_grid
+from engine.stacks.zarrs import stored_array
 
 USUAL_AXES = {2: "YX", 3: "TYX", 4: "TZYX", 5: "TCZYX"}  # of arrays that name none
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -27,7 +29,8 @@ def open_zarr(path: Path) -> LabelFrames:
     """Open a Zarr array, image, label image or result; of a result with several, its own."""
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
-        return array_frames(path, node, _named_axes(node) or USUAL_AXES.get(node.ndim, ""))
+        array = _array(path)
+        return array_frames(path, array, _named_axes(array) or USUAL_AXES.get(array.ndim, ""))
     ome = _ome(node)
     if "labels" in node and isinstance(node["labels"], zarr.Group):
         return open_zarr(path / "labels" / default_labels(path, _label_images(node["labels"])))
@@ -38,13 +41,20 @@ def open_zarr(path: Path) -> LabelFrames:
     image = ome["multiscales"][0]
     dataset = image["datasets"][0]
     axes = "".join(a["name"] for a in image["axes"])
-    array = node[dataset["path"]]
-    if not isinstance(array, zarr.Array):
-        raise StackError(f"{path}: its level {dataset['path']} is not an array")
+    array = _array(path / dataset["path"])
     first = {axis.upper(): n for axis, n in first_indices(axes, dataset).items()}
     written = path / dataset["path"] if "stackseg" in node.attrs else None
     frames = array_frames(path, array, axes, first, written)
     return replace(frames, classes=classes_of(ome, array.dtype))
+
+
+def _array(where: Path) -> zarr.Array[Any]:
+    """An array of labels; StackError where none of its chunks is there: it is no background."""
+    array, meta = stored_array(str(where), where)
+    grid = chunk_grid(where, meta)
+    if grid is not None and not any(True for _ in grid.stored(array.shape)):
+        raise StackError(f"{where}: none of its chunks is there; copy the store again")
+    return array
 
 
 def _named_axes(array: zarr.Array[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -279,7 +280,7 @@ def _single(file: Path) -> Stack:
     return stack
 
 
-def _first_of(file: Path, stacks: list[Stack]) -> Stack:
+def _first_of(file: Path, stacks: Sequence[Stack]) -> Stack:
     """The only stack of a file; FrameError where it holds several."""
     if len(stacks) == 1:
         return stacks[0]

@@ -82,7 +82,7 @@ def _open_file(path: str, where: Path, axes: str | None, series: str | None) -> 
     if kind == "TIFF":
         from engine.stacks.tiff.open import open_tiff
 
-        return open_tiff(path, axes, series)
+        return list[Stack](open_tiff(path, axes, series))
     if kind is not None:
         return [_only(images.open_image(path, axes), series)]
     raise StackError(f"{path}: {images.not_an_image(where, head)}")

@@ -88,12 +88,15 @@ def _letters(names: Sequence[str], ndim: int) -> str:
     return "".join(letters)
 
 
-def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -> Stack:
+def stored_array(path: str, where: Path) -> tuple[Array[Any], dict[str, Any]]:
+    """An array of numbers, and its metadata as its chunks lie; StackError where it is none.
+
+    `path` is what it is called in messages. Chunks are looked for as `as_stored` says.
+    """
     import zarr
 
     from engine.stacks.zarrguard import checked_store, packing
 
-    where = image.array
     meta = metadata(where)
     if meta["node"] != "array":
         what = "is no array" if where.exists() else "is not there; copy the store again"
@@ -108,14 +111,19 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
     stored = as_stored(where, meta)
     # The format is named, so that what is opened is what was checked, not its twin beside it.
     version = 3 if (where / "zarr.json").is_file() else 2
+    document = ("zarr.json" if version == 3 else ".zarray", as_document(stored))
     store = checked_store(
         where,
         packing(meta, tuple(chunks), item_bytes(meta)),
-        ("zarr.json" if version == 3 else ".zarray", as_document(stored))
-        if stored is not meta
-        else None,
+        document if stored is not meta else None,
     )
     array = zarr.open_array(store, mode="r", zarr_format=version)  # type: ignore[arg-type]
+    return array, stored
+
+
+def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -> Stack:
+    where = image.array
+    array, stored = stored_array(path, where)
     letters = _letters(image.names, array.ndim)
     source = source_axes(letters, array.shape, path, axes, guess_time=False)
     dtype = read_dtype(np.dtype(array.dtype), path)
@@ -132,7 +140,7 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
         )
     info = StackInfo(
         path=path,
-        format=format_ if stored is meta else f"{format_}, {_layout_of(stored)}",
+        format=format_ if stored == metadata(where) else f"{format_}, {_layout_of(stored)}",
         axes=canonical,
         shape=sizes,
         dtype=dtype,

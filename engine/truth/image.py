@@ -1,12 +1,11 @@
 """Files of label images, read as the numbers that were written and not as what they look like.
 
-`engine.stacks` reads pixels for the network: its float32 would merge ids beyond 2**24, and an
-indexed image comes as colours. Here numbers keep their dtype, and indices stay indices.
+Pixels for the network become at most float32, which would merge ids beyond 2**24, and an indexed
+PNG comes as colours. Here numbers keep their dtype, and indices stay indices.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError, StacksegError, first_line
 from engine.stacks.coded import without_opaque_alpha
-from engine.stacks.guard import tifffile_messages
 from engine.stacks.images import sniff
 from engine.truth.png import read_png
 
 if TYPE_CHECKING:
-    from tifffile import TiffPageSeries
+    from engine.stacks.tiff.stack import TiffStack
 
 JPEG_CODES = (6, 7, 33007, 34892)  # of a TIFF's compression
+SEPARATE = 2  # of a TIFF's planar configuration
 INDEXED = 3  # of a TIFF's photometric interpretation
 LOSSY = "is JPEG, which changes ids when it is written; keep labels as PNG or TIFF"
 
@@ -70,40 +69,46 @@ def read_label_images(file: Path) -> list[LabelImage]:
     Raises StackError with one sentence where the file is neither, is JPEG, is damaged, or has
     channels.
     """
-    from tifffile import TiffFile
-
     with _of(file):
         kind = _kind(file)
         if kind == "PNG":
             pixels, palette = read_png(file.read_bytes())
             return [LabelImage(_picture(pixels) if pixels.ndim == 3 else pixels, palette)]
-        with tifffile_messages(), TiffFile(file) as tiff:
-            return [LabelImage(plane) for plane in _planes(tiff.series[0])]
+        with open_label_tiff(file) as stack:
+            return list(_planes(stack))
 
 
 def count_label_images(file: Path) -> int:
     """How many planes a file holds; one that cannot be read counts as one."""
-    from tifffile import TiffFile
-
     try:
         if _kind(file) != "TIFF":
             return 1
-        with tifffile_messages(), TiffFile(file) as tiff:
-            series = tiff.series[0]
-    except Exception:  # it is read, and named, later
+        with open_label_tiff(file) as stack:
+            return stack.info.n_frames * (stack.info.size("C") if _lie_apart(stack) else 1)
+    except StacksegError:  # it is read, and named, later
         return 1
-    is_labels = series.axes.endswith("YX") and _channels(series) == 1
-    return math.prod(series.shape[:-2]) if is_labels else 1
 
 
 def check_label_file(file: Path) -> None:
     """StackError where a file is neither TIFF nor PNG, or is JPEG within."""
-    from tifffile import TiffFile
-
     with _of(file):
         if _kind(file) == "TIFF":
-            with tifffile_messages(), TiffFile(file) as tiff:
-                _refuse_lossy(tiff.series[0])
+            open_label_tiff(file).close()
+
+
+def open_label_tiff(file: Path) -> TiffStack:
+    """The labels of a TIFF, in their own dtype; StackError where they are not one whole stack."""
+    from engine.stacks.tiff.open import open_tiff
+
+    stacks = open_tiff(str(file), exact=True)
+    if len(stacks) > 1:
+        raise StackError(f"{file}: holds {len(stacks)} images, and labels are read from one")
+    (stack,) = stacks
+    if int(stack.key.compression) in JPEG_CODES:
+        raise StackError(f"{file}: {LOSSY}")
+    if stack.info.lacking:
+        raise StackError(stack.info.lacking)
+    return stack
 
 
 @contextmanager
@@ -112,7 +117,8 @@ def _of(file: Path) -> Iterator[None]:
     try:
         yield
     except StacksegError as error:
-        raise StackError(f"{file}: {error}") from None
+        about = "" if str(error).startswith(f"{file}: ") else f"{file}: "
+        raise StackError(f"{about}{error}") from None
     except Exception as error:  # tifffile and imagecodecs raise what they like
         raise StackError(f"{file}: cannot be read as labels ({first_line(error)})") from error
 
@@ -128,30 +134,28 @@ def _kind(file: Path) -> str:
     return kind
 
 
-def _refuse_lossy(series: TiffPageSeries) -> None:
-    if int(series.keyframe.compression) in JPEG_CODES:
-        raise StackError(LOSSY)
-
-
-def _planes(series: TiffPageSeries) -> list[NDArray[Any]]:
+def _planes(stack: TiffStack) -> Iterator[LabelImage]:
     """The planes of a TIFF: (Y, X) each, or one picture (Y, X, 3 or 4)."""
-    _refuse_lossy(series)
-    pixels, axes = np.asarray(series.asarray()), series.axes
-    if series.keyframe.photometric == INDEXED and pixels.dtype == np.bool_:
-        pixels = pixels.view(np.uint8)  # of two colours: 0 and 1 are indices all the same
-    if axes.endswith("S"):  # samples that lie apart are what tifffile makes of 3 or 4 frames
-        if math.prod(pixels.shape[:-3]) > 1:
-            raise StackError("holds several colour pictures, not labels")
-        return [_picture(pixels.reshape(pixels.shape[-3:]))]
-    if _channels(series) > 1:
-        raise StackError(f"has {_channels(series)} channels; labels have one")
-    if not axes.endswith("YX"):
-        raise StackError(f"has the axes {axes}; those of labels end in YX")
-    return list(pixels.reshape(-1, *pixels.shape[-2:]))
+    info, key = stack.info, stack.key
+    channels = range(info.size("C"))
+    if len(channels) > 1 and not _lie_apart(stack) and key.samplesperpixel == 1:
+        raise StackError(f"has {len(channels)} channels; labels have one")
+    if len(channels) > 1 and not _lie_apart(stack) and info.n_frames > 1:
+        raise StackError("holds several colour pictures, not labels")
+    for t in range(info.size("T")):
+        for z in range(info.size("Z")):
+            pixels = stack.read(t, z, channels)
+            if key.photometric == INDEXED and pixels.dtype == np.bool_:
+                pixels = pixels.view(np.uint8)  # of two colours: 0 and 1 are indices all the same
+            if len(channels) == 1 or _lie_apart(stack):
+                yield from (LabelImage(plane) for plane in pixels)
+            else:
+                yield LabelImage(_picture(np.moveaxis(pixels, 0, -1)))
 
 
-def _channels(series: TiffPageSeries) -> int:
-    return dict(zip(series.axes, series.shape, strict=True)).get("C", 1)
+def _lie_apart(stack: TiffStack) -> bool:
+    """Whether samples lie apart, which is what tifffile makes of 3 or 4 frames."""
+    return stack.info.size("C") > 1 and stack.key.planarconfig == SEPARATE
 
 
 def _picture(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -1,5 +1,7 @@
 """Results of many stacks, files matched by name, and groups of frames."""
 
+import json
+import shutil
 from pathlib import Path
 
 import imagecodecs
@@ -14,6 +16,7 @@ from engine.score.compare import compare
 from engine.score.table import notes, table
 from tests.engine import jobs
 from tests.score.test_compare import FRAMES, as_folder, as_result
+from tests.stacks.test_tiff_images import numbered, ome_planes
 
 NAMES = ("p1_a", "p1_b", "p2_c")  # no number tells them apart
 
@@ -226,3 +229,48 @@ def test_it_is_told_whose_labels_are_none(tmp_path, truths, shift, words):
     for pair in ((good, bad), (bad, good)):
         with pytest.raises(StackError, match=rf"bad.tif.*{words}"):
             compare(*pair)
+
+
+def test_a_truth_written_frame_by_frame_is_read_to_its_end(tmp_path):
+    as_result(tmp_path / "out", FRAMES.astype(np.uint32), name="a")
+    for frame in FRAMES:
+        tifffile.imwrite(tmp_path / "truth.tif", frame.astype(np.uint16), append=True)
+    comparison = compare(tmp_path / "out", tmp_path / "truth.tif")
+    assert len(comparison.frames) == len(FRAMES) and comparison.pooled.seg == 1
+
+
+def test_a_truth_of_several_images_is_refused(tmp_path):
+    as_result(tmp_path / "out", FRAMES.astype(np.uint32), name="a")
+    with tifffile.TiffWriter(tmp_path / "truth.ome.tif", ome=True) as writer:
+        for frame in FRAMES:
+            writer.write(frame.astype(np.uint16), photometric="minisblack", metadata={"axes": "YX"})
+    with pytest.raises(
+        StackError, match=f"holds {len(FRAMES)} images, and labels are read from one"
+    ):
+        compare(tmp_path / "out", tmp_path / "truth.ome.tif")
+
+
+def test_a_truth_whose_metadata_count_more_than_there_is(tmp_path):
+    as_result(tmp_path / "out", FRAMES.astype(np.uint32), name="a")
+    ome_planes(tmp_path / "truth.tif", numbered(0, 1, 2), 5)
+    with pytest.raises(StackError, match="count 5 planes, and 3 of them are there"):
+        compare(tmp_path / "out", tmp_path / "truth.tif")
+
+
+@pytest.mark.parametrize("stated", [None, "/", "."])
+def test_a_nested_zarr_truth_that_does_not_say_so(tmp_path, stated):
+    as_result(tmp_path / "out", FRAMES.astype(np.uint32), name="a")
+    array = zarr.create_array(
+        tmp_path / "truth.zarr", shape=FRAMES.shape, chunks=(1, *FRAMES.shape[1:]), dtype="u2",
+        zarr_format=2, chunk_key_encoding={"name": "v2", "separator": "/"},
+    )  # fmt: skip
+    array[...] = FRAMES
+    file = tmp_path / "truth.zarr" / ".zarray"
+    meta = json.loads(file.read_text())
+    meta.pop("dimension_separator")
+    file.write_text(json.dumps(meta if stated is None else meta | {"dimension_separator": stated}))
+    assert compare(tmp_path / "out", tmp_path / "truth.zarr").pooled.seg == 1
+    for folder in [path for path in (tmp_path / "truth.zarr").iterdir() if path.is_dir()]:
+        shutil.rmtree(folder)
+    with pytest.raises(StackError, match="none of its chunks is there"):
+        compare(tmp_path / "out", tmp_path / "truth.zarr")

@@ -119,7 +119,7 @@ KINDS: list[Kind] = [
     ("TIFF, JPEG within", as_tiff(IDS, compression="jpeg"), "is JPEG"),
     ("text named PNG", written("a.png", b"nothing"), "is no label image"),
     ("half a PNG", written("a.png", png(IDS)[:60]), "cannot be read"),
-    ("half a TIFF", written("a.tif", b"II*\0\x08\0\0\0\x05\0\0\1"), "cannot be read"),
+    ("half a TIFF", written("a.tif", b"II*\0\x08\0\0\0\x05\0\0\1"), "truncated"),
     ("TIFF of two channels",
      as_tiff(np.stack([IDS, IDS]), imagej=True, metadata={"axes": "CYX"}), "has 2 channels"),
 ]  # fmt: skip

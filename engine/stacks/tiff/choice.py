@@ -30,15 +30,13 @@ _NAMED = 5  # images that a sentence names
 _SAYS = {"ome": "OME", "imagej": "ImageJ", "mmstack": "Micro-Manager", "shaped": "tifffile's"}
 
 
-def chosen(
-    images: Sequence[TiffImage], path: str, name: str, choice: str | None
-) -> list[TiffImage]:
+def chosen(images: Sequence[TiffImage], path: str, choice: str | None) -> list[TiffImage]:
     """The images that are stacks, in order; StackError where `choice` fits none.
 
     `choice` is a number, a name or ALL; None takes the default.
     """
     if not images:
-        raise StackError(f"{name}: holds no image that can be decoded; convert it to plain TIFF")
+        raise StackError(f"{path}: holds no image that can be decoded; convert it to plain TIFF")
     if choice in (None, PAGES):
         here = os.path.realpath(path)
         own = [image for image in images if here in image.files] or list(images)
@@ -56,8 +54,8 @@ def chosen(
     listed = _listed(images)
     if named:
         numbers = ", ".join(str(image.number) for image in named)
-        raise StackError(f"{name}: images {numbers} are all called {choice}; choose by number")
-    raise StackError(f"{name}: has no image {choice}; it has {listed}")
+        raise StackError(f"{path}: images {numbers} are all called {choice}; choose by number")
+    raise StackError(f"{path}: has no image {choice}; it has {listed}")
 
 
 def unused(
@@ -93,7 +91,7 @@ def beside(images: Sequence[TiffImage], taken: Sequence[TiffImage], path: str) -
 
 
 def check_pages(
-    images: Sequence[TiffImage], image: TiffImage, path: str, chain: Sequence[int], name: str
+    images: Sequence[TiffImage], image: TiffImage, path: str, chain: Sequence[int]
 ) -> None:
     """StackError where the file has more pages like the image's than its metadata count."""
     if image.kind in ("generic", "ndtiff"):  # every page is a frame; an index lists them
@@ -101,22 +99,22 @@ def check_pages(
     expected = image.n_planes
     shapes = _shapes(path, [chain[i] for i in _extra(images, chain)])
     if extra := shapes.count(image.key.shape):
-        raise _disagree(image.kind, expected, expected + extra, name)
+        raise _disagree(image.kind, expected, expected + extra, path)
     pixels = [p.pixels for p in image.places if p is not None and p.pixels]
     if len(pixels) == expected > 1:
         # One directory stands for all; another amid their pixels says that they are not there.
         last = pixels[-1] + image.key.nbytes
         if any(pixels[0] < offset < last for offset in chain):
-            raise _disagree(image.kind, expected, len(chain), name)
+            raise _disagree(image.kind, expected, len(chain), path)
 
 
-def refuse_promises(tif: TiffFile, chain: Sequence[int], name: str) -> NoReturn:
+def refuse_promises(tif: TiffFile, chain: Sequence[int], path: str) -> NoReturn:
     """StackError about metadata with which tifffile could do nothing; with numbers, if any."""
     told = _promised(tif)
     if told and told[1] != len(chain) > 1:
-        raise _disagree(told[0], told[1], len(chain), name)
+        raise _disagree(told[0], told[1], len(chain), path)
     raise StackError(
-        f"{name}: its headers promise more frames than can be found; "
+        f"{path}: its headers promise more frames than can be found; "
         "the file is truncated or damaged: copy or write it again"
     )
 
@@ -134,15 +132,15 @@ def _promised(tif: TiffFile) -> tuple[str, int] | None:
         return None
 
 
-def _disagree(kind: str, told: int, found: int, name: str) -> StackError:
+def _disagree(kind: str, told: int, found: int, path: str) -> StackError:
     return StackError(
-        f"{name}: its {_SAYS.get(kind, 'own')} metadata count {told} planes, and the file has "
+        f"{path}: its {_SAYS.get(kind, 'own')} metadata count {told} planes, and the file has "
         f"{found} pages of their shape; write it again, or give --series pages to read every page "
         "as a frame"
     )
 
 
-def absent(image: TiffImage, name: str) -> str:
+def absent(image: TiffImage, path: str) -> str:
     """The sentence about planes that the metadata count and no file has; "" where none lacks."""
     expected, found = image.n_planes, image.n_found
     if image.is_whole:
@@ -151,7 +149,7 @@ def absent(image: TiffImage, name: str) -> str:
     lost = _lost_files(image)
     where = f" ({_some(lost)} not found beside it)" if lost else ""
     return (
-        f"{name}: its {says} metadata count {expected} planes, and {found} of them are there"
+        f"{path}: its {says} metadata count {expected} planes, and {found} of them are there"
         f"{where}; complete it, choose frames that are whole with --frames, or give --series pages "
         "to read every page as a frame"
     )

@@ -74,38 +74,37 @@ def open_tiff(
     series: str | None = None,
     *,
     multifile: bool = True,
-    name: str | None = None,
-) -> list[Stack]:
+    exact: bool = False,
+) -> list[TiffStack]:
     """The stacks of the TIFF file at `path`; StackError where it cannot be read.
 
     `series` chooses among its images, see `engine.stacks.tiff.choice`. With `multifile` false, OME
-    metadata that speaks of other files is ignored. `name` is what the stacks are called in
-    messages, `path` by default.
+    metadata that speaks of other files is ignored. With `exact`, values are read as they are
+    written: in the dtype of the file, and not turned round where 0 is white.
     """
-    name = name or path
-    with opening(name), tifffile_messages() as messages:
+    with opening(path), tifffile_messages() as messages:
         # A page directory of NDPI has a chain of its own kind.
         chain = [] if path.lower().endswith(".ndpi") else check_chain(path)
         flags: dict[str, Any] = {} if multifile else {"is_ome": False}
         if series == PAGES:
             flags = dict.fromkeys(_ORDERING, False)
         try:
-            with _opened(path, name, flags) as tif:
-                return _stacks(tif, chain, messages, path, name, axes, series)
+            with _opened(path, flags) as tif:
+                return _stacks(tif, chain, messages, path, axes, series, exact)
         except RuntimeError:  # a page unlike the others, where tifffile took them to be alike
-            with _opened(path, name, flags | {"is_uniform": False}) as tif:
-                return _stacks(tif, chain, messages, path, name, axes, series)
+            with _opened(path, flags | {"is_uniform": False}) as tif:
+                return _stacks(tif, chain, messages, path, axes, series, exact)
 
 
 @contextmanager
-def _opened(path: str, name: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
+def _opened(path: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
     """The file, or the one that holds the metadata of the set that it is of."""
     from tifffile import TiffFile
 
     with _placed(TiffFile(path, **flags), path) as tif:
         if tif.is_ome:
-            refuse_files_elsewhere(tif, name)
-        master = metadata_file(tif, name) if tif.is_ome else None
+            refuse_files_elsewhere(tif, path)
+        master = metadata_file(tif, path) if tif.is_ome else None
         if master is None and are_pages(tif):
             with _placed(TiffFile(path, **flags, is_shaped=False), path) as pages:
                 yield pages
@@ -136,28 +135,28 @@ def _stacks(
     chain: Sequence[int],
     messages: Sequence[tuple[int, str]],
     path: str,
-    name: str,
     axes: str | None,
     series: str | None,
-) -> list[Stack]:
+    exact: bool,
+) -> list[TiffStack]:
     if tif.is_ome:
-        refuse_files_elsewhere(tif, name)
+        refuse_files_elsewhere(tif, path)
     images = images_of(tif, path, chain)
     if any(sign in message for _, message in messages for sign in _LOST_FRAMES):
-        refuse_promises(tif, chain, name)
-    taken = chosen(images, path, name, series)
+        refuse_promises(tif, chain, path)
+    taken = chosen(images, path, series)
     said, others = unused(images, taken, path, chain), beside(images, taken, path)
-    stacks: list[Stack] = []
+    stacks: list[TiffStack] = []
     for image in taken:
-        check_pages(images, image, path, chain, name)
-        stack = _stack(tif, images, image, path, name, axes)
+        check_pages(images, image, path, chain)
+        stack = _stack(tif, images, image, path, axes, exact)
         number = str(image.number) if series or len(taken) > 1 else ""
         stack.info = replace(
             stack.info,
             series=PAGES if series == PAGES else number,
             series_name=image.name if len(images) > 1 else "",
             unused=(*stack.info.unused, *said),
-            lacking=absent(image, name),
+            lacking=absent(image, path),
         )
         stack.beside = others
         stacks.append(stack)
@@ -169,37 +168,35 @@ def _stack(
     images: Sequence[TiffImage],
     image: TiffImage,
     path: str,
-    name: str,
     axes: str | None,
+    exact: bool,
 ) -> TiffStack:
-    source = source_axes(image.letters, image.shape, name, axes)
+    source = source_axes(image.letters, image.shape, path, axes)
     shape, dtype, key = image.shape, image.dtype, image.key
     canonical, sizes = AxesMap(source).canonical(shape)
     channel_names, pixel_size, time_step = calibration(tif, images, image, canonical, sizes)
     info = StackInfo(
-        path=name,
+        path=path,
         format="OME-TIFF" if image.kind == "ome" else "TIFF",
         axes=canonical,
         shape=sizes,
-        dtype=read_dtype(dtype, name),
+        dtype=dtype.newbyteorder("=").name if exact else read_dtype(dtype, path),
         channel_names=channel_names,
         pixel_size_um=pixel_size,
         time_step_s=time_step,
         identity=_identity(image.files | {os.path.realpath(path)}),
-        min_is_white=key.photometric == MIN_IS_WHITE and white_of(key) is not None,
-        unused=_floats_that_are_white(key),
+        min_is_white=not exact and white_of(key) is not None,
+        unused=() if exact else _floats_that_are_white(key),
     )
-    stack = _contiguous(tif, image, info, source, shape) or _paged(image, info, source, shape)
+    stack = _contiguous(image, info, source) or _paged(image, info, source, exact)
     if _has_alpha(key) and info.size("C") > 1 and _is_opaque(stack):
         stack.info = stack.info.without_alpha()
     return stack
 
 
-def _contiguous(
-    tif: TiffFile, image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...]
-) -> TiffStack | None:
+def _contiguous(image: TiffImage, info: StackInfo, source: str) -> TiffStack | None:
     """A stack whose pixels lie one after the other; None where they do not."""
-    series, key = image.series, image.key
+    series, key, shape = image.series, image.key, image.shape
     whole = image.n_pixels == math.prod(series.shape) and POSITION not in series.axes
     offset = series.dataoffset if whole and len(image.layouts) == 1 else None
     if offset is None or not key.is_final or series.transform is not None:
@@ -223,12 +220,12 @@ def _contiguous(
         stored_bytes=dtype.itemsize,
         unit_channels=info.size("C") if "C" in source[n_lead:] else 1,
     )
-    place = Contiguous(file, offset, dtype, white_of(key))
-    return ContiguousTiff(info, source, shape, n_lead, place)
+    place = Contiguous(file, offset, dtype, white_of(key) if info.min_is_white else None)
+    return ContiguousTiff(info, source, shape, n_lead, place, key)
 
 
-def _paged(image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...]) -> TiffStack:
-    key, series = image.key, image.series
+def _paged(image: TiffImage, info: StackInfo, source: str, exact: bool) -> TiffStack:
+    key, series, shape = image.key, image.series, image.shape
     n_lead = split_lead(shape, math.prod(key.shape))
     if n_lead is None:
         raise StackError(f"{info.path}: its pages do not add up to shape {shape}; convert it")
@@ -244,7 +241,8 @@ def _paged(image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...
         unit_shape=unit,
         page_shape=key.shape,
         dtype=dtype,
-        white=white_of(key),
+        white=white_of(key) if info.min_is_white else None,
+        exact=exact,
     )
     kept = [
         storage(info, source[n_lead:], unit, page, whole=series.transform is not None)
@@ -253,7 +251,7 @@ def _paged(image: TiffImage, info: StackInfo, source: str, shape: tuple[int, ...
     most = max(kept, key=lambda one: one.read_bytes(info.size("Y"), info.size("X")))
     if any(one.piece is None for one in kept):
         most = replace(most, piece=None)
-    return PagedTiff(most, source, shape, n_lead, place, series.transform)
+    return PagedTiff(most, source, shape, n_lead, place, key, series.transform)
 
 
 def _refuse_undecodable(page: TiffPage, name: str) -> None:

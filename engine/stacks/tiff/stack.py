@@ -54,6 +54,7 @@ class Pages:
     page_shape: tuple[int, ...]  # of a page, as tifffile has it
     dtype: np.dtype[Any]  # as in the file, with its byte order
     white: int | None  # of pages without a directory, see `Contiguous`
+    exact: bool  # pages are read as they are written, also where 0 is white
 
     @classmethod
     def of(cls, places: Sequence[Place | None], n_units: int, **like: Any) -> Pages:
@@ -103,8 +104,9 @@ def turned_round(pixels: NDArray[Any], white: int | None) -> NDArray[Any]:
 
 
 class TiffStack(UnitStack):
-    """What both kinds share: the file's place in a set of files."""
+    """What both kinds share: the page that others are like, the file's place in a set of files."""
 
+    key: TiffPage
     beside: Mapping[str, str] = MappingProxyType({})  # images of the set in other files, by file
 
     def said_beside(self, given: Container[str] = ()) -> tuple[str, ...]:
@@ -122,9 +124,16 @@ class ContiguousTiff(TiffStack):
     """Reads raw pixels by their place in the file; no directory is looked at."""
 
     def __init__(
-        self, info: StackInfo, source: str, shape: tuple[int, ...], n_lead: int, place: Contiguous
+        self,
+        info: StackInfo,
+        source: str,
+        shape: tuple[int, ...],
+        n_lead: int,
+        place: Contiguous,
+        key: TiffPage,
     ) -> None:
         super().__init__(info, source, shape, n_lead)
+        self.key = key
         self._place = place
         self._lock = threading.Lock()
         self._file: io.FileIO | None = None
@@ -164,9 +173,11 @@ class PagedTiff(TiffStack):
         shape: tuple[int, ...],
         n_lead: int,
         place: Pages,
+        key: TiffPage,
         transform: Any,
     ) -> None:
         super().__init__(info, source, shape, n_lead)
+        self.key = key
         self._place = place
         self._transform = transform
         self._lock = threading.Lock()
@@ -196,7 +207,7 @@ class PagedTiff(TiffStack):
             pixels = page.asarray(maxworkers=1, buffersize=_READ_AT_ONCE)
         if self._transform is not None:
             pixels = self._transform(pixels)
-        pixels = turned_round(self._checked(n, pixels), white_of(page))
+        pixels = self._bright(page, self._checked(n, pixels))
         return pixels.reshape(self._place.unit_shape)
 
     def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
@@ -210,7 +221,7 @@ class PagedTiff(TiffStack):
             page = self._last_page[1]
         with tifffile_messages():
             pixels = self._checked(n, page_part(page, self._place.unit_shape, part))
-        return turned_round(pixels, white_of(page))
+        return self._bright(page, pixels)
 
     def _raw(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
         """Unpacked pixels by their place in the file."""
@@ -225,6 +236,10 @@ class PagedTiff(TiffStack):
                 f"{self.info.path}: is truncated, page {n} ends beyond the end of the file"
             )
         return turned_round(pixels, place.white)
+
+    def _bright(self, page: TiffPage, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Pixels turned round where 0 is white, page by page: some may say so and others not."""
+        return pixels if self._place.exact else turned_round(pixels, white_of(page))
 
     def _checked(self, n: int, pixels: NDArray[Any]) -> NDArray[Any]:
         expected = self._place.dtype.newbyteorder("=")
