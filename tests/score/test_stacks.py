@@ -234,7 +234,7 @@ def test_it_is_told_whose_labels_are_none(tmp_path, truths, shift, words):
 def test_a_truth_written_frame_by_frame_is_read_to_its_end(tmp_path):
     as_result(tmp_path / "out", FRAMES.astype(np.uint32), name="a")
     for frame in FRAMES:
-        tifffile.imwrite(tmp_path / "truth.tif", frame.astype(np.uint16), append=True)
+        tifffile.imwrite(tmp_path / "truth.tif", frame.astype(np.uint32), append=True)
     comparison = compare(tmp_path / "out", tmp_path / "truth.tif")
     assert len(comparison.frames) == len(FRAMES) and comparison.pooled.seg == 1
 
@@ -243,7 +243,7 @@ def test_a_truth_of_several_images_is_refused(tmp_path):
     as_result(tmp_path / "out", FRAMES.astype(np.uint32), name="a")
     with tifffile.TiffWriter(tmp_path / "truth.ome.tif", ome=True) as writer:
         for frame in FRAMES:
-            writer.write(frame.astype(np.uint16), photometric="minisblack", metadata={"axes": "YX"})
+            writer.write(frame.astype(np.uint32), photometric="minisblack", metadata={"axes": "YX"})
     with pytest.raises(
         StackError, match=f"holds {len(FRAMES)} images, and labels are read from one"
     ):
@@ -261,7 +261,7 @@ def test_a_truth_whose_metadata_count_more_than_there_is(tmp_path):
 def test_a_nested_zarr_truth_that_does_not_say_so(tmp_path, stated):
     as_result(tmp_path / "out", FRAMES.astype(np.uint32), name="a")
     array = zarr.create_array(
-        tmp_path / "truth.zarr", shape=FRAMES.shape, chunks=(1, *FRAMES.shape[1:]), dtype="u2",
+        tmp_path / "truth.zarr", shape=FRAMES.shape, chunks=(1, *FRAMES.shape[1:]), dtype="u4",
         zarr_format=2, chunk_key_encoding={"name": "v2", "separator": "/"},
     )  # fmt: skip
     array[...] = FRAMES
