@@ -62,6 +62,7 @@ FRAMES = (
            f"{_FAILED}, or labels are a class map"),
     Column("missing_chunks", "int64", "",
            "chunks that a Zarr input lacks, read as its fill value", _FAILED),
+    Column("blank", "bool", "", "whether every channel that the model takes is constant", _FAILED),
 )  # fmt: skip
 
 OBJECTS = (

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from engine.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, arrays_of
 from engine.channels import choose_channels
-from engine.errors import OutputError, StackError, UsageError
+from engine.errors import OutputError, StackError, UsageError, printable
 from engine.layout import Block, LabelLayout, make_layout
 from engine.memory import MemoryEstimate, allowed_bytes, choose_tiling
-from engine.model import ModelSpec
+from engine.model import ModelSpec, pixel_type
 from engine.model_file import ModelFile
 from engine.naming import distinct_names
 from engine.rules import Rules, check_rules, check_uncut, resolve_rules
@@ -148,7 +148,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
         listed = "; ".join(reason for _, reason in refused[:5])
         more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
         raise StackError(f"none of the {len(refused)} inputs can be opened: {listed}{more}")
-    names = distinct_names([one.info.path for one in opened])
+    names = [printable(name) for name in distinct_names([one.info.path for one in opened])]
     warnings: list[str] = []
     halo = _halo(settings, model, warnings)
     choice = choose_tiling(
@@ -250,9 +250,9 @@ def _open_all(
                 check_uncut(rules, info)
             opened.append(_Opened(info, channels, rules, layout))
         except (StackError, UsageError) as error:
-            refused.append((_printable(path), str(error)))
+            refused.append((printable(path), str(error)))
         except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
-            refused.append((_printable(path), f"{_printable(path)}: cannot be opened ({error})"))
+            refused.append((printable(path), f"{printable(path)}: cannot be opened ({error})"))
     return opened, refused
 
 
@@ -276,16 +276,12 @@ def check_apart(plan: Plan, output: Path, *others: str) -> None:
 def _check_name(path: str) -> None:
     if not path:
         raise StackError("an INPUT is empty; give the path of a stack")
-    if _printable(path) != path:
-        raise StackError(f"{_printable(path)}: its name is not UTF-8; rename it, or link to it")
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
+    if printable(path) != path:
+        raise StackError(f"{printable(path)}: its name is not UTF-8; rename it, or link to it")
 
 
 def _check_pixels(info: StackInfo, spec: ModelSpec) -> None:
-    if info.dtype not in spec.input_dtypes:
+    if pixel_type(info.dtype) not in spec.input_dtypes:
         takes = ", ".join(spec.input_dtypes)
         raise StackError(f"{info.path}: has pixels of {info.dtype}, and {spec.name} takes {takes}")
 
