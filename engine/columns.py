@@ -97,7 +97,7 @@ _LACKS = "the stack has fewer channels"
 INTENSITIES = (
     Column("mean_intensity_C", "double", "raw pixel value", "mean in channel C", _LACKS),
     Column("sum_intensity_C", "double", "raw pixel value",
-           "sum in channel C; exact for integer pixels", _LACKS),
+           "sum in channel C; exact for integer pixels up to 2^53", _LACKS),
     Column("min_intensity_C", "double", "raw pixel value", "least in channel C", _LACKS),
     Column("max_intensity_C", "double", "raw pixel value", "greatest in channel C", _LACKS),
 )  # fmt: skip
