@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.errors import OutputError
+from engine.errors import OutputError, printable
 from engine.naming import places_of
 from engine.records import RELABELLED, JobFolder, remove_folder, sentence
 
@@ -196,6 +196,8 @@ def check_writable(root: Path) -> None:
     """OutputError where `root` cannot be a job's folder. Leaves nothing behind."""
     try:
         existing = root.resolve()
+        if (shown := printable(str(existing))) != str(existing):
+            raise OutputError(f"{shown}: its name is not UTF-8; give another folder")
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a loop of links

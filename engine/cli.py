@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -11,7 +10,8 @@ from importlib.metadata import EntryPoint, entry_points
 import click
 
 from engine import __version__
-from engine.errors import StacksegError
+from engine.errors import StacksegError, printable
+from engine.streams import keep_streams
 
 GROUP = "stackseg.commands"
 ORDER = (
@@ -19,6 +19,7 @@ ORDER = (
     "convert", "train", "export",
 )  # fmt: skip
 INTERRUPTED = 130
+LOST = 2
 
 
 class _EntryPointGroup(click.Group):
@@ -45,9 +46,7 @@ def stackseg() -> None:
 
 def main() -> None:
     """Run the command; every expected error ends in one sentence and its exit status."""
-    # Streams that are closed must not end a night's work.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    out = keep_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a job takes both over
     try:
         status = stackseg.main(standalone_mode=False)
@@ -66,12 +65,18 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("stackseg: interrupted", err=True)
         status = INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone, as in `stackseg inspect x | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+    except UnicodeEncodeError as error:  # a library that takes no other paths, nor writes them
+        shown = printable(error.object)
+        click.echo(f"stackseg: {shown}: is not UTF-8; rename it, or link to it", err=True)
+        status = 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"stackseg: {where}{error.strerror or error}", err=True)
         status = 2
-    sys.exit(status if isinstance(status, int) else 0)
+    status = status if isinstance(status, int) else 0
+    out.flush()
+    if out.lost is not None:
+        why = out.lost.strerror or out.lost
+        click.echo(f"stackseg: what is printed on stdout is not all written ({why})", err=True)
+        status = status or LOST
+    sys.exit(status)

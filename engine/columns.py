@@ -62,6 +62,7 @@ FRAMES = (
            f"{_FAILED}, or labels are a class map"),
     Column("missing_chunks", "int64", "",
            "chunks that a Zarr input lacks, read as its fill value", _FAILED),
+    Column("blank", "bool", "", "whether every channel that the model takes is constant", _FAILED),
 )  # fmt: skip
 
 OBJECTS = (
@@ -96,7 +97,7 @@ _LACKS = "the stack has fewer channels"
 INTENSITIES = (
     Column("mean_intensity_C", "double", "raw pixel value", "mean in channel C", _LACKS),
     Column("sum_intensity_C", "double", "raw pixel value",
-           "sum in channel C; exact for integer pixels", _LACKS),
+           "sum in channel C; exact for integer pixels up to 2^53", _LACKS),
     Column("min_intensity_C", "double", "raw pixel value", "least in channel C", _LACKS),
     Column("max_intensity_C", "double", "raw pixel value", "greatest in channel C", _LACKS),
 )  # fmt: skip

@@ -16,6 +16,11 @@ All arguments go up to `Exception`, so that errors survive pickling between proc
 from __future__ import annotations
 
 
+def printable(path: str) -> str:
+    """A path that can be written anywhere: what in it is not UTF-8 is escaped."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
 class StacksegError(Exception):
     """An error whose text is one sentence: what, where, and what to do."""
 

@@ -20,14 +20,33 @@ from engine.model import Normalisation
 def frame_statistics(frame: NDArray[Any], normalisation: Normalisation) -> NDArray[np.float32]:
     """Low and high value of each channel, float32 of shape (C, 2).
 
-    `frame` has shape (C, Y, X) and dtype uint8, uint16, int16 or float32. Raises FrameError
-    where a channel holds values that are not finite or has no contrast to normalise by.
+    `frame` has shape (C, Y, X) and any integer type, or float32. Where low equals high, a channel
+    is constant: all its pixels are one value in float32, which is what the network sees. With the
+    policy "range" they do so only where all channels are (`is_blank`). Raises FrameError where a
+    channel holds values that are not finite, or too far apart for float32.
     """
     levels = (normalisation.low, normalisation.high)
+    _require_finite(frame)
     if normalisation.policy == "range":
-        _require_finite(frame)
-        return np.tile(np.array([levels], dtype=np.float32), (len(frame), 1))
+        return _fixed(levels, [(channel.min(), channel.max()) for channel in frame])
     return np.stack([_channel_statistics(channel, levels) for channel in frame])
+
+
+def is_blank(statistics: NDArray[np.float32]) -> bool:
+    """Whether a frame of these statistics, (C, 2), is blank: every channel is constant.
+
+    Such a frame has no objects, whatever the network would make of it.
+    """
+    return bool((statistics[:, 0] == statistics[:, 1]).all())
+
+
+def normalisable(statistics: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Statistics (C, 2) by which a network can divide: a constant channel becomes 0 everywhere."""
+    low, high = statistics[:, 0], statistics[:, 1]
+    step = np.maximum(np.float32(1), np.spacing(np.abs(low)))
+    with np.errstate(over="ignore"):  # beyond the largest float32: divided by infinity it is 0 too
+        above = np.where(low == high, low + step, high)
+    return np.stack([low, above], axis=1)
 
 
 def percentiles(values: NDArray[Any], levels: tuple[float, ...]) -> NDArray[np.float32]:
@@ -38,7 +57,7 @@ def percentiles(values: NDArray[Any], levels: tuple[float, ...]) -> NDArray[np.f
     """
     flat = values.reshape(-1)
     ranks = _ranks(flat.size, levels)
-    if flat.dtype.kind in "ui" and flat.dtype.itemsize <= 2:
+    if _is_narrow(flat.dtype):
         lowest = np.iinfo(flat.dtype).min
         # Shifted to start at 0, and widened by bincount alone.
         counted = flat if lowest == 0 else (flat.astype(np.int32) - lowest)
@@ -49,13 +68,18 @@ def percentiles(values: NDArray[Any], levels: tuple[float, ...]) -> NDArray[np.f
     return np.partition(flat, indices)[indices].astype(np.float32)
 
 
+def _is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Whether pixels are integers of so few bits that each value can be counted."""
+    return dtype.kind in "ui" and dtype.itemsize <= 2
+
+
 def windowed_statistics(
     windows: Callable[[], Iterator[NDArray[Any]]], normalisation: Normalisation
 ) -> NDArray[np.float32]:
     """`frame_statistics` of a frame that is never in memory as a whole: the same values.
 
     `windows` begins anew at each call and gives parts (C, y, x) that together are the frame. It
-    is called once for 8- and 16-bit pixels, twice for float32.
+    is called once for 8- and 16-bit pixels, twice for others.
     """
     levels = (normalisation.low, normalisation.high)
     fixed = normalisation.policy == "range"
@@ -64,10 +88,11 @@ def windowed_statistics(
         counts = counts or [_Counts(window.dtype) for _ in window]
         for count, channel in zip(counts, window, strict=True):
             _require_finite(channel)
+            count.extend(channel)
             if not fixed:
                 count.add(channel)
     if fixed:
-        return np.tile(np.array([levels], dtype=np.float32), (len(counts), 1))
+        return _fixed(levels, [(count.lowest, count.highest) for count in counts])
     if any(count.is_coarse for count in counts):
         refined = [count.refined(levels) for count in counts]
         for window in windows():
@@ -81,13 +106,18 @@ def windowed_statistics(
 
 
 class _Counts:
-    """How often each value of one channel occurs; of float32, each upper half of its bits."""
+    """How often each value of one channel occurs; as float32, each upper half of its bits."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.is_coarse = dtype.kind == "f"
+        self.is_coarse = not _is_narrow(dtype)
         self._shift = 0 if self.is_coarse or dtype.kind == "u" else int(np.iinfo(dtype).min)
         self._counts = np.zeros(2**16, dtype=np.int64)
         self.lowest, self.highest = np.float32(np.inf), np.float32(-np.inf)
+
+    def extend(self, channel: NDArray[Any]) -> None:
+        """Let the range from `lowest` to `highest` hold the pixels of one window."""
+        self.lowest = min(self.lowest, np.float32(channel.min()))
+        self.highest = max(self.highest, np.float32(channel.max()))
 
     def add(self, channel: NDArray[Any]) -> None:
         """Count the pixels of one window."""
@@ -97,8 +127,6 @@ class _Counts:
             else:
                 keys = flat if self._shift == 0 else flat.astype(np.int32) - self._shift
             self._counts += np.bincount(keys, minlength=2**16)
-            self.lowest = min(self.lowest, np.float32(flat.min()))
-            self.highest = max(self.highest, np.float32(flat.max()))
 
     def _find(self, levels: tuple[float, ...]) -> list[tuple[int, int]]:
         """For each level the value (or upper half) at its rank, and the rank within that."""
@@ -120,7 +148,7 @@ class _Counts:
 
 
 class _Refinement:
-    """Second pass over float32 pixels: the lower half of the bits of a few values."""
+    """Second pass over pixels as float32: the lower half of the bits of a few values."""
 
     def __init__(self, wanted: list[tuple[int, int]]) -> None:
         self._wanted = wanted
@@ -149,9 +177,14 @@ def _pieces(channel: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (flat[start : start + 2**20] for start in range(0, flat.size, 2**20))
 
 
-def _ordered_keys(values: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Integers in the order of the floats: positive ones with the sign bit set, others inverted."""
-    bits = (values + np.float32(0)).view(np.uint32)  # -0 and 0 are one value
+def _ordered_keys(values: NDArray[Any]) -> NDArray[np.uint32]:
+    """Integers in the order of the values as float32: the sign bit set, negative ones inverted.
+
+    No rounding to float32 changes an order, so that percentiles of wide integers are right too.
+    """
+    bits = (values.astype(np.float32, copy=False) + np.float32(0)).view(
+        np.uint32
+    )  # -0 and 0 are one value
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
 
 
@@ -164,10 +197,17 @@ def _ranks(size: int, levels: tuple[float, ...]) -> list[int]:
 
 
 def _channel_statistics(channel: NDArray[Any], levels: tuple[float, float]) -> NDArray[np.float32]:
-    _require_finite(channel)
     low, high = percentiles(channel, levels)
     lowest, highest = (low, high) if low < high else (channel.min(), channel.max())
     return _with_contrast(low, high, np.float32(lowest), np.float32(highest))
+
+
+def _fixed(levels: tuple[float, float], extremes: list[tuple[Any, Any]]) -> NDArray[np.float32]:
+    """The same levels for every channel, unless each is constant by its least and greatest."""
+    found = np.array(extremes, dtype=np.float32)
+    if is_blank(found):
+        return found
+    return np.tile(np.array([levels], dtype=np.float32), (len(found), 1))
 
 
 def _with_contrast(
@@ -176,8 +216,6 @@ def _with_contrast(
     if low == high:
         # A few bright objects on a flat background: the percentiles coincide, the range does not.
         low, high = lowest, highest
-    if low == high:
-        raise FrameError(f"every pixel has the value {low:g}: there is nothing to segment")
     with np.errstate(over="ignore"):
         if not np.isfinite(high - low):
             raise FrameError(f"values from {low:g} to {high:g} are too far apart for float32")

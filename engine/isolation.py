@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.steps.work import Frame, Outcome, Task
@@ -29,11 +30,10 @@ class Died:
 
 def run_isolated(task: Task, deaths: int) -> Outcome | Died:
     """Do a task in a child. What the task raises is raised here. `deaths`: it has had before."""
-    command = [sys.executable, "-m", "engine.isolation"]
     # In a group of its own: a Ctrl-C at the terminal is for the job, which lets blocks finish.
     group = None if sys.platform == "win32" else 0
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group
+        _command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group
     ) as child:
         assert child.stdin is not None and child.stdout is not None
         frame: Frame | None = None
@@ -56,6 +56,19 @@ def run_isolated(task: Task, deaths: int) -> Outcome | Died:
             with suppress(BrokenPipeError):
                 child.stdin.close()
             child.wait()
+
+
+def _command() -> list[str]:
+    """Starts the child with this process's path, so that it imports what this one does.
+
+    The folder in which the command was run may hold an `engine.py` of the user's: it is not on
+    the path unless it is on this process's.
+    """
+    ours = str(Path(__file__).parents[1])
+    path = [entry for entry in sys.path if entry]  # "" is whatever folder this happens to be
+    path = path if ours in path else [ours, *path]
+    code = f"import sys; sys.path[:] = {path!a}; from engine.isolation import main; main()"
+    return [sys.executable, "-P", "-c", code]
 
 
 def _how(status: int) -> str:
@@ -97,7 +110,3 @@ def main() -> None:
 def _end_with_parent(source: BinaryIO) -> None:
     source.read()  # ends when the parent closes its end, or is gone
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ All else that is needed travels as a `ModelSpec`, JSON under the metadata key "s
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,11 @@ IMAGE, STATISTICS, PROBABILITIES = "image", "statistics", "probabilities"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a model, and of an image of labels: names of files
 
 PixelType = Literal["uint8", "uint16", "int16", "float32"]
+
+
+def pixel_type(dtype: str) -> str:
+    """As what a network takes pixels that are read as `dtype`: wider integers as float32."""
+    return dtype if dtype in get_args(PixelType) else "float32"
 
 
 class _Frozen(BaseModel):

@@ -7,10 +7,8 @@ serial loop over it gives the same result as any cluster.
 from __future__ import annotations
 
 import math
-import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, arrays_of
-from engine.channels import choose_channels
-from engine.errors import OutputError, StackError, UsageError
-from engine.layout import Block, LabelLayout, make_layout
+from engine.errors import OutputError, UsageError
+from engine.inputs import Input, few, names_of, open_inputs
+from engine.layout import Block, LabelLayout
 from engine.memory import MemoryEstimate, allowed_bytes, choose_tiling
-from engine.missing import check_stack
 from engine.model import ModelSpec
 from engine.model_file import ModelFile
-from engine.naming import distinct_names, given_path, places_of
-from engine.rules import Rules, check_rules, check_uncut, resolve_rules
+from engine.naming import given_path, places_of
+from engine.rules import Rules, check_rules
 from engine.settings import JobSettings
-from engine.stacks.base import Stack, StackInfo
+from engine.stacks.base import StackInfo
 from engine.steps import with_levels
 from engine.store import label_path
 from engine.tables import ObjectsOf
 from engine.tiling import FrameTiling, round_up
 
-SAID = 20  # sentences on what inputs hold and the job does not use
 MUCH_WASTE = 0.75  # share of the network's work from which a tiling is worth a warning
 
 
@@ -146,15 +142,10 @@ class Plan:
 def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_bytes: int) -> Plan:
     """Open every input, and decide. Raises StackError where no input can be opened."""
     check_rules(settings, model.spec)
-    opened, refused, notes = _open_all(settings, model)
-    if not opened:
-        if len(refused) == 1:
-            raise StackError(refused[0][1])
-        listed = "; ".join(reason for _, reason in refused[:5])
-        more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
-        raise StackError(f"none of the {len(refused)} inputs can be opened: {listed}{more}")
-    names = _names([one.info for one in opened])
-    warnings = _few(notes)
+    inputs = open_inputs(settings, model)
+    opened = inputs.opened
+    names = names_of([one.info for one in opened])
+    warnings = few(inputs.notes)
     halo = _halo(settings, model, warnings)
     choice = choose_tiling(
         [(one.info, one.layout, one.rules, _arrays(one, settings, model.spec)) for one in opened],
@@ -190,7 +181,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
             break
     disk = sum(predicted_disk(stack) for stack in stacks)
     return Plan(
-        stacks, tuple(refused), choice.workers, choice.threads, choice.memory, disk,
+        stacks, inputs.refused, choice.workers, choice.threads, choice.memory, disk,
         tuple(warnings),
     )  # fmt: skip
 
@@ -210,7 +201,7 @@ def predicted_disk(stack: StackPlan) -> int:
     return total
 
 
-def _arrays(one: _Opened, settings: JobSettings, spec: ModelSpec) -> tuple[ResultArray, ...]:
+def _arrays(one: Input, settings: JobSettings, spec: ModelSpec) -> tuple[ResultArray, ...]:
     classes = 0 if spec.is_binary else spec.n_outputs
     return arrays_of(
         one.layout,
@@ -220,100 +211,6 @@ def _arrays(one: _Opened, settings: JobSettings, spec: ModelSpec) -> tuple[Resul
         if settings.with_image
         else None,
     )
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """An input that can be segmented."""
-
-    info: StackInfo
-    channels: tuple[int, ...]
-    rules: Rules
-    layout: LabelLayout
-
-
-def _names(infos: Sequence[StackInfo]) -> list[str]:
-    """Names of all stacks: their paths', with the image's number where a path gives several."""
-    given = Counter(info.path for info in infos)
-    by_path = dict(zip(given, distinct_names(list(given)), strict=True))
-    names = [
-        f"{by_path[info.path]}/{info.series}" if given[info.path] > 1 else by_path[info.path]
-        for info in infos
-    ]
-    repeated = [name for name, n in Counter(map(str.casefold, names)).items() if n > 1]
-    if repeated:
-        raise UsageError(f"two results would be called {repeated[0]}; give them jobs of their own")
-    return names
-
-
-def _few(notes: Sequence[str]) -> list[str]:
-    """The first notes on the inputs, and how many there are besides."""
-    more = len(notes) - SAID
-    rest = [f"and {more} more such sentences; job.json has them all"] if more > 0 else []
-    return [*notes[:SAID], *rest]
-
-
-def _open_all(
-    settings: JobSettings, model: ModelFile
-) -> tuple[list[_Opened], list[tuple[str, str]], list[str]]:
-    """Every stack that can be segmented; the others, with the reason of each; notes on all."""
-    from engine.stacks.open import expand_inputs, open_stacks
-
-    opened: list[_Opened] = []
-    refused: list[tuple[str, str]] = []
-    notes: list[str] = []
-    sets: dict[object, str] = {}  # images that several files hold, and by which they were given
-    seen: set[str] = set()
-    paths = expand_inputs(settings.inputs)
-    given = {os.path.realpath(path) for path in paths}
-    for path in paths:
-        try:
-            _check_name(path)
-            if (plain := given_path(path)) in seen:
-                continue
-            seen.add(plain)
-            stacks = open_stacks(path, settings.axes, settings.series)
-        except (StackError, UsageError) as error:
-            refused.append((_printable(path), str(error)))
-        except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
-            refused.append((_printable(path), f"{_printable(path)}: cannot be opened ({error})"))
-        else:
-            for stack in stacks:
-                with stack:
-                    info = replace(
-                        stack.info, unused=(*stack.info.unused, *stack.said_beside(given))
-                    )
-                    stack.info, image = info, (stack.files, info.series, info.shape)
-                    first = sets.setdefault(image, path) if stack.files else path
-                    if os.path.realpath(first) != os.path.realpath(path):  # links are two inputs
-                        notes.append(f"{path}: is one of the files of {first}, and read with it")
-                        continue
-                    try:
-                        opened.append(_readable(stack, settings, model))
-                    except (StackError, UsageError) as error:
-                        refused.append((_printable(path), str(error)))
-                        continue
-                notes += [f"{path}: {note}" for note in info.unused]
-                if info.min_is_white:
-                    notes.append(f"{path}: 0 is white in it; its values are turned round")
-    return opened, refused, list(dict.fromkeys(notes))
-
-
-def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> _Opened:
-    """A stack that can be segmented; StackError or UsageError where it cannot."""
-    info = stack.info
-    if settings.missing_chunks == "fail":
-        check_stack(stack)
-    _check_pixels(info, model.spec)
-    channels = choose_channels(info, settings.channel, model.spec)
-    rules = resolve_rules(settings, model.spec, info)
-    layout = _layout(info, settings, model, rules)
-    if layout.is_cut:
-        check_uncut(rules, info)
-    (n_t, n_z), t, z = layout.sizes[:2], layout.t0, layout.z0
-    if stack.lacks(range(t, t + n_t), range(z, z + n_z)):
-        raise StackError(info.lacking)
-    return _Opened(info, channels, rules, layout)
 
 
 def check_apart(plan: Plan, output: Path, *others: str) -> None:
@@ -331,52 +228,6 @@ def check_apart(plan: Plan, output: Path, *others: str) -> None:
                         f"{result}: would be written over the input {other.info.path}; "
                         "give another --output"
                     )
-
-
-def _check_name(path: str) -> None:
-    if not path:
-        raise StackError("an INPUT is empty; give the path of a stack")
-    if _printable(path) != path:
-        raise StackError(f"{_printable(path)}: its name is not UTF-8; rename it, or link to it")
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
-def _check_pixels(info: StackInfo, spec: ModelSpec) -> None:
-    if info.dtype not in spec.input_dtypes:
-        takes = ", ".join(spec.input_dtypes)
-        raise StackError(f"{info.path}: has pixels of {info.dtype}, and {spec.name} takes {takes}")
-
-
-def _layout(info: StackInfo, settings: JobSettings, model: ModelFile, rules: Rules) -> LabelLayout:
-    axes = info.axes.replace("C", "")
-    sizes = {axis: info.size(axis) for axis in axes}
-    origin = {"T": 0, "Z": 0}
-    if settings.frames != (None, None):
-        along = next((axis for axis in "TZ" if sizes.get(axis, 1) > 1), None)
-        if along is None:
-            raise UsageError(f"{info.path}: is a single frame, which --frames cannot select from")
-        first, last, _ = slice(*settings.frames).indices(sizes[along])
-        if first >= last:
-            given = ":".join("" if v is None else str(v) for v in settings.frames)
-            raise UsageError(
-                f"{info.path}: --frames {given} selects nothing of its {sizes[along]} frames"
-            )
-        sizes[along], origin[along] = last - first, first
-    if settings.connect == "z" and "Z" not in axes:
-        raise StackError(
-            f"{info.path}: has no Z axis for --connect z; leave it away, or give --axes"
-        )
-    return make_layout(
-        axes,
-        tuple(sizes[axis] for axis in axes),
-        instances=rules.gives_instances,
-        first=(origin["T"], origin["Z"]),
-        connect_z=settings.connect == "z",
-        whole_frames=model.halo is None and settings.halo is None,
-    )
 
 
 def _halo(settings: JobSettings, model: ModelFile, warnings: list[str]) -> int | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine.checks import halo_error, real_tile
 from engine.errors import FrameError
-from engine.intensity import frame_statistics
+from engine.intensity import frame_statistics, is_blank
 from engine.missing import check_frame
 from engine.model_file import ModelFile
 from engine.plan import Plan, StackPlan
@@ -33,7 +33,10 @@ SIDE = 2048  # px; of a larger frame the middle is taken
 def first_tile(
     model: ModelFile, plan: Plan
 ) -> tuple[str, NDArray[Any], NDArray[np.float32]] | None:
-    """Pixel type, a tile (C, H, W) and its statistics (C, 2); None where no frame can be read."""
+    """Pixel type, a tile (C, H, W) and its statistics (C, 2); None where no frame can be read.
+
+    Where the frames looked at are blank, or may not be read, the pixels are made up.
+    """
     for stack in plan.stacks:
         for frame, statistics in _readable(model, stack):
             # No larger than what memory was planned for.
@@ -91,7 +94,8 @@ def _watched(plan: StackPlan) -> Iterator[bool]:
 
     Nothing is written to the job's folder yet, so that a note of it lies with temporary files.
     """
-    digest = hashlib.sha256(f"{plan.path} {plan.info.identity}".encode()).hexdigest()[:32]
+    told = f"{plan.path} {plan.info.identity}".encode("utf-8", "backslashreplace")
+    digest = hashlib.sha256(told).hexdigest()[:32]
     note = Path(tempfile.gettempdir()) / f"stackseg-reading-{digest}"
     me = f"{os.getpid()} {psutil.Process().create_time()}"
     with suppress(OSError):
@@ -135,13 +139,21 @@ def _read(model: ModelFile, plan: StackPlan) -> Iterator[tuple[NDArray[Any], NDA
     with stack:
         windows = [_middle(size, model.spec.stride) for size in layout.sizes[2:]]
         frames = (place for block in layout.blocks() for place in block.frames)
+        only_blank = False
         for t, z in itertools.islice(frames, TRIES):
             try:
                 check_frame(stack, plan, t, z)
                 frame = stack.read_window(t, z, plan.channels, *windows)
-                yield frame, frame_statistics(frame, model.spec.normalisation)
+                statistics = frame_statistics(frame, model.spec.normalisation)
             except FrameError:
                 continue  # it will say so itself, in its place
+            if is_blank(statistics):
+                only_blank = True
+                continue
+            yield frame, statistics
+            return
+    if only_blank:  # those with something in them come later
+        yield _made_up(plan)
 
 
 def _middle(size: int, stride: int) -> slice:

@@ -31,6 +31,12 @@ def halve_image(image: NDArray[Any]) -> NDArray[Any]:
         quarter = image.dtype.type(0.25)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so
             found = a * quarter + b * quarter + c * quarter + d * quarter
+    elif image.dtype.itemsize > 2:  # the sum of four may not fit into any type
+        fours, rest = a >> 2, a & 3
+        for other in (b, c, d):
+            fours += other >> 2
+            rest += other & 3
+        found = fours + ((rest + 2) >> 2)
     else:
         found = a.astype(np.int32)
         for other in (b, c, d):

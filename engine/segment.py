@@ -62,6 +62,14 @@ def probabilities(
     return probability
 
 
+def background(n_outputs: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Probabilities (K, Y, X) of nothing but background, as a blank frame has them."""
+    probability = np.zeros((n_outputs, *shape), dtype=np.float32)
+    if n_outputs > 1:  # one output is that of the foreground
+        probability[0] = 1
+    return probability
+
+
 def classify(
     probability: NDArray[np.float32], spec: ModelSpec, rules: Rules
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

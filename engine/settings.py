@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from engine.channels import parse_channels
 from engine.errors import UsageError
 from engine.quantities import parse_quantity
 
@@ -27,7 +28,7 @@ class JobSettings(BaseModel):
     inputs: Annotated[tuple[str, ...], Field(min_length=1)]
     model: str  # path of an ONNX file, or the name of a bundled model
     output: Path
-    channel: str | None = None  # "1", "GFP" or "0,2": one per channel of the model
+    channel: str | None = None  # `1`, `GFP`, `0,2`, `"DAPI, 405"`; one per model channel
     axes: str | None = None  # overrides the metadata of every input
     series: str | None = None  # image of a TIFF file: a number, a name, "all" or "pages"
     frames: tuple[int | None, int | None] = (None, None)  # along T, or Z where there is no T
@@ -55,6 +56,13 @@ class JobSettings(BaseModel):
     fresh: bool = False  # start over instead of going on with an unfinished job
     retry_failed: bool = False  # do the frames again that were set aside
     shard: Annotated[str, Field(pattern=r"^[0-9]+/[0-9]+$")] | None = None  # "3/8": a part of it
+
+    @field_validator("channel")
+    @classmethod
+    def _channels(cls, given: str | None) -> str | None:
+        if given is not None:
+            parse_channels(given)
+        return given
 
     @field_validator("min_area", "max_area")
     @classmethod

@@ -52,7 +52,8 @@ def _contrast(
 @click.option("--fps", type=click.FloatRange(min=0.1, max=120), default=10.0, show_default=True,
               metavar="N", help="Frames per second.")  # fmt: skip
 @click.option("--channel", metavar="N|NAME",
-              help="Channel to draw  [default: the model's first]")  # fmt: skip
+              help="Channel to draw, named as for `stackseg segment`  "
+                   "[default: the model's first]")  # fmt: skip
 @click.option("--contrast", callback=_contrast, default="1,99.8", show_default=True,
               metavar="LOW,HIGH", help="Percentiles of the movie: black and white.")  # fmt: skip
 @click.option("--scale-bar", default="auto", show_default=True, metavar="auto|off|UM")

@@ -57,7 +57,8 @@ def job_options(command: Command) -> Command:
         click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
         click.option("--model", required=True, help="An ONNX file, or a bundled model: nuclei."),
         click.option("--channel", metavar="N|NAME[,N...]",
-                     help="Channels that feed the model, by number or name."),
+                     help="Channels that feed the model, by number from 0 or by name; a name that "
+                          "is a number or has a comma in double quotes: '\"DAPI, 405\"'."),
         click.option("--axes", metavar="TYX",
                      help="Axes of the inputs, where their metadata is silent or wrong."),
         click.option("--series", metavar="N|NAME|all|pages",

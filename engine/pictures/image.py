@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.channels import channel_number, parse_channels
 from engine.errors import StackError, UsageError
 from engine.pictures.sampling import Shape, draw_image
 from engine.planes import Number, first_plane, ome_attributes
@@ -107,9 +108,10 @@ def _channel(stack: Stack, given: str | None, result: ResultStack) -> int:
     if given is None:
         known = result.origin.get("channel") or [0]
         return int(known[0]) if known[0] < info.size("C") else 0
-    if given in info.channel_names:
-        return info.channel_names.index(given)
-    if given.isdecimal() and int(given) < info.size("C"):
-        return int(given)
-    named = f" ({', '.join(info.channel_names)})" if info.channel_names else ""
-    raise UsageError(f"--channel {given}: {info.path} has {info.size('C')}, numbered from 0{named}")
+    try:
+        channels = parse_channels(given)
+    except ValueError as error:
+        raise UsageError(f"--channel: {error} (got {given!r})") from None
+    if len(channels) != 1:
+        raise UsageError(f"--channel {given}: names {len(channels)} channels; one is drawn")
+    return channel_number(info, channels[0])

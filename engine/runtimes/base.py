@@ -16,6 +16,7 @@ class Runtime(Protocol):
     def run(self, pixels: NDArray[Any], statistics: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities, float32 (N, K, H, W), of raw pixels (N, C, H, W).
 
-        `statistics` has shape (N, C, 2). H and W are multiples of the model's stride.
+        `statistics` has shape (N, C, 2); a channel whose low equals its high, which is constant,
+        is 0 to the network. H and W are multiples of the model's stride.
         """
         ...

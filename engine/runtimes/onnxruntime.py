@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from engine.errors import JobStopped, ModelError, OutOfMemory, UsageError, first_line
 from engine.graph.pixels import accept_pixels
+from engine.intensity import normalisable
 from engine.model import IMAGE, PROBABILITIES, STATISTICS
 from engine.model_file import ModelFile
 
@@ -99,7 +100,8 @@ class OnnxRuntime:
 
     def run(self, pixels: NDArray[Any], statistics: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `engine.runtimes.base.Runtime`."""
-        feeds = {IMAGE: pixels, STATISTICS: statistics}
+        divisors = np.stack([normalisable(channels) for channels in statistics])
+        feeds = {IMAGE: pixels, STATISTICS: divisors}
         try:
             result: NDArray[np.float32] = self._session.run([PROBABILITIES], feeds)[0]
         except Exception as error:

@@ -87,7 +87,10 @@ def notes(comparison: Comparison) -> list[str]:
 def write_csv(comparison: Comparison, path: Path) -> None:
     """A row per frame, with all counts and scores as they are; empty where one is not defined."""
     rows = comparison.rows()
-    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with (
+        whole_file(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

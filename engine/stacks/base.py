@@ -22,8 +22,9 @@ CANONICAL = "TCZYX"
 SKIP = 1024  # bytes; where pixels lie unpacked in a file, gaps up to this are read through
 
 READ_AS = {
-    # Pixels travel to the runtime as one of these four. What is narrower is widened without
-    # loss; 32-bit integers and float64 become float32, the precision of the network.
+    # Integers stay what they are, so that their measures are exact; what the network sees of
+    # those of 32 and 64 bits is float32. What is narrower is widened without loss; float64
+    # becomes float32.
     "bool": "uint8",
     "uint8": "uint8",
     "int8": "int16",
@@ -32,10 +33,10 @@ READ_AS = {
     "float16": "float32",
     "float32": "float32",
     "float64": "float32",
-    "uint32": "float32",
-    "int32": "float32",
-    "uint64": "float32",
-    "int64": "float32",
+    "uint32": "uint32",
+    "int32": "int32",
+    "uint64": "uint64",
+    "int64": "int64",
 }
 
 
@@ -47,7 +48,7 @@ class StackInfo:
     format: str  # "TIFF", "images", "Zarr", "OME-Zarr", of which more may be said: "Zarr, ..."
     axes: str  # canonical order, a subset of TCZYX that ends in YX
     shape: tuple[int, ...]  # one length per letter of `axes`
-    dtype: str  # in which frames are read: uint8, uint16, int16 or float32
+    dtype: str  # in which frames are read: a value of READ_AS
     channel_names: tuple[str, ...] = ()  # empty where the file names none
     pixel_size_um: dict[str, float] = field(default_factory=dict)  # by axis: "Z", "Y", "X"
     time_step_s: float | None = None

@@ -173,7 +173,8 @@ def _folder_identity(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         stat = file.stat()
-        digest.update(f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        told = f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+        digest.update(told.encode("utf-8", "backslashreplace"))  # a name need not be UTF-8
     return digest.hexdigest()[:32]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,9 +92,9 @@ def _open_file(path: str, where: Path, axes: str | None, series: str | None) -> 
 def expand_inputs(inputs: Sequence[str]) -> list[str]:
     """Inputs as the user gave them, with every `@list.txt` replaced by what the list names.
 
-    A list has one input per line; blank lines and lines that start with # are skipped, and
-    relative paths start from the folder of the list. Raises UsageError for a list that cannot
-    be read or that is empty.
+    A list has one input per line, in UTF-8, or in UTF-16 with a byte order mark; blank lines and
+    lines that start with # are skipped, and relative paths start from the folder of the list.
+    Raises UsageError for a list that cannot be read or that is empty.
     """
     out: list[str] = []
     for item in inputs:
@@ -103,10 +104,17 @@ def expand_inputs(inputs: Sequence[str]) -> list[str]:
 
 def _listed(name: str) -> list[str]:
     try:
-        text = Path(name).read_text(encoding="utf-8-sig")
+        data = Path(name).read_bytes()
+        # Windows' own programs write UTF-16, whose decoder reads the mark and takes it away.
+        is_16_bit = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if is_16_bit else "utf-8-sig")
     except FileNotFoundError as error:
         raise UsageError(f"{name}: the list of inputs does not exist; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{name}: the list of inputs is not text in UTF-8 or UTF-16; save it as UTF-8"
+        ) from error
+    except OSError as error:
         raise UsageError(f"{name}: the list of inputs cannot be read ({brief(error)})") from error
     lines = [line.strip() for line in text.splitlines()]
     paths = [line for line in lines if line and not line.startswith("#")]

@@ -201,7 +201,8 @@ def _identity(top: Path, array: Path) -> str:
         except OSError:  # a link to nothing
             stat = entry.stat(follow_symlinks=False)
         name = os.path.relpath(entry.path, array)  # the same however the path is spelled
-        digest.update(f"{name}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
+        told = f"{name}:{stat.st_size}:{stat.st_mtime_ns}\n"
+        digest.update(told.encode("utf-8", "backslashreplace"))  # a name need not be UTF-8
     return digest.hexdigest()[:32]
 
 

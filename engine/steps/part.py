@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from engine.committed import record_place
 from engine.errors import FrameError
 from engine.hull import RowEnds, convex_areas
+from engine.intensity import is_blank
 from engine.labels.components import bands, first_pixels, label_areas, label_part
 from engine.labels.instances import fill_holes
 from engine.labels.stitch import faces_of, facing_neighbours
@@ -91,7 +92,7 @@ def _see(work: Work, t: int, z: int, block: Block, found: _Found) -> Seen | None
         found.frames.append({**row, "status": "failed", "reason": str(error)})
         return None
     if statistics is None:
-        told = {"sha256": seen.sha256, "missing_chunks": seen.missing_chunks}
+        told = seen.told
     found.frames.append({**row, "status": "ok", **told})
     return seen
 
@@ -104,8 +105,9 @@ def _surveyed(work: Work, t: int, z: int) -> tuple[NDArray[np.float32], dict[str
     if row.get("status") == "failed":
         raise FrameError(row["reason"])
     try:
+        statistics = np.array(row["statistics"], dtype=np.float32)
         told = {key: row[key] for key in ("sha256", "missing_chunks")}
-        return np.array(row["statistics"], dtype=np.float32), told
+        return statistics, {**told, "blank": is_blank(statistics)}
     except (LookupError, ValueError) as error:
         work.folder.take_back([path], error)
 

@@ -75,8 +75,7 @@ def _segment_frame(
     )
     shards.put_labels(t, z, done.labels)
     shards.keep(t, z, seen)
-    told = {"status": "ok", "sha256": seen.sha256, "missing_chunks": seen.missing_chunks}
-    return {**row, **told, **done.row}, done.objects
+    return {**row, "status": "ok", **seen.told, **done.row}, done.objects
 
 
 def _commit(

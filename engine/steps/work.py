@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, JobStopped, OutOfMemory
-from engine.intensity import frame_statistics
+from engine.intensity import frame_statistics, is_blank
 from engine.layout import Block
 from engine.missing import check_frame
 from engine.model_file import ModelFile
 from engine.plan import StackPlan
 from engine.records import JobFolder
-from engine.segment import Stopwatch, probabilities
+from engine.segment import Stopwatch, background, probabilities
 from engine.stored import StoredBlock
 from engine.tiling import FrameTiling
 from engine.worker import JobContext, check_unchanged, halve_tile, runtime_for, stack_of, tiling_of
@@ -62,6 +62,14 @@ class Seen:
     probability: NDArray[np.float32]  # (K, Y, X)
     sha256: str  # of all pixels read; of a whole frame's, where that was read
     missing_chunks: int  # that the input lacks, and that were read as its fill value
+    blank: bool  # whether every channel that the network takes is constant over the whole frame
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a frame's row in a record says of its pixels."""
+        return {
+            "sha256": self.sha256, "missing_chunks": self.missing_chunks, "blank": self.blank,
+        }  # fmt: skip
 
 
 @dataclass
@@ -126,7 +134,8 @@ class Work:
             if pixels is None:
                 window = (block.y.as_slice(), block.x.as_slice())
                 pixels = stack_of(self.plan).read_window(t, z, self.plan.all_channels, *window)
-        return Seen(pixels, stored.probability(t, z), row["sha256"], row["missing_chunks"])
+        told = (row["sha256"], row["missing_chunks"], bool(row.get("blank")))
+        return Seen(pixels, stored.probability(t, z), *told)
 
     def _stored_block(self, block: Block) -> StoredBlock:
         if self._stored is None or self._stored[0] != block.index:
@@ -175,9 +184,13 @@ class Work:
         if statistics is None:
             with self.watch.stage("statistics"):
                 statistics = frame_statistics(seen, self.model.spec.normalisation)
-        probability = probabilities(seen, statistics, region, runtime, self.watch)
+        blank = is_blank(statistics)
+        if blank:  # nothing is there, whatever the network would make of it
+            probability = background(self.model.spec.n_outputs, (block.y.size, block.x.size))
+        else:
+            probability = probabilities(seen, statistics, region, runtime, self.watch)
         inside = (block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start))
-        return Seen(pixels[:, *inside], probability, digest, missing)
+        return Seen(pixels[:, *inside], probability, digest, missing, blank)
 
     def check_identity(self) -> None:
         """See `check_identity`: called right before a task commits."""

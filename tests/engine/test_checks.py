@@ -120,10 +120,9 @@ def test_the_cpu_is_checked_against_itself_unoptimised(model: ModelFile, tile: n
 
 
 def test_a_reference_that_is_not_finite_is_refused(model: ModelFile, tile: np.ndarray) -> None:
-    nothing = np.float32([[7, 7]])  # a range of nothing: 0 / 0
-    flat = np.full_like(tile, 7)
+    nothing = np.float32([[np.nan, 7]])
     with pytest.raises(ModelError, match="not finite for a real tile, on the CPU"):
-        choose_caution(model, "uint16", "cpu", flat, nothing, 1)
+        choose_caution(model, "uint16", "cpu", tile, nothing, 1)
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,21 @@ def test_labels_are_halved_by_the_mode(height: int, width: int, ids: int, seed: 
             assert found[y, x] == stats.mode(four, keepdims=False).mode  # an independent oracle
 
 
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "uint64", "int64", "uint16", "int16"])
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=30)
+def test_integers_of_any_width_are_halved_to_the_last_bit(dtype: str, seed: int) -> None:
+    limits, rng = np.iinfo(dtype), np.random.default_rng(seed)
+    image = rng.integers(limits.min, limits.max, (4, 6), dtype, endpoint=True)
+    image[rng.random(image.shape) < 0.3] = limits.max
+    image[rng.random(image.shape) < 0.1] = limits.min
+    found = halve_image(image)
+    assert found.dtype == image.dtype
+    for y, x in np.ndindex(*found.shape):
+        four = [int(v) for v in image[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel()]
+        assert int(found[y, x]) == (sum(four) + 2) // 4  # Python's integers know no overflow
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 2**16))
 @settings(max_examples=30)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, StackError
-from engine.intensity import frame_statistics
+from engine.intensity import frame_statistics, is_blank, normalisable
 from engine.model import Normalisation
 from engine.stacks.open import open_stack
 from engine.truth.ids import numbered_from_one, read_truth
@@ -86,8 +86,12 @@ def make_frame(
     digest.update(np.ascontiguousarray(labels).tobytes())
     try:
         statistics = frame_statistics(image, normalisation)
+        if is_blank(statistics):
+            value = statistics[0, 0]
+            raise FrameError(f"every pixel has the value {value:g}: there is nothing to segment")
     except FrameError as error:
         raise StackError(f"{name}: {error}; take it out of the training data") from None
+    statistics = normalisable(statistics)
     return LabelledFrame(name, image, statistics, labels, ignore_border, digest.hexdigest())
 
 

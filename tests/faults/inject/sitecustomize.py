@@ -37,7 +37,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 FAULTS: dict[str, Any] = json.loads(os.environ.get("STACKSEG_FAULTS") or "{}")
-ROLE = "child" if "engine.isolation" in sys.orig_argv else "main"
+ROLE = "child" if any("engine.isolation" in text for text in sys.orig_argv) else "main"
 TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet")
 
 # .task: this thread is at one; .level: which makes a level; .kind: of the object it is putting

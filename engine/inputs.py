@@ -1,0 +1,198 @@
+"""The inputs of a job, opened: each stack that can be segmented, and why the others cannot."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from engine.channels import choose_channels
+from engine.errors import StackError, UsageError, printable
+from engine.layout import LabelLayout, make_layout
+from engine.missing import check_stack
+from engine.model import ModelSpec, pixel_type
+from engine.model_file import ModelFile
+from engine.naming import distinct_names, given_path
+from engine.rules import Rules, check_uncut, resolve_rules
+from engine.settings import JobSettings
+from engine.stacks.base import Stack, StackInfo
+from engine.stacks.open import expand_inputs, open_stacks
+
+SAID = 20  # sentences on what inputs hold and the job does not use
+
+
+@dataclass(frozen=True)
+class Input:
+    """A stack that can be segmented."""
+
+    info: StackInfo
+    channels: tuple[int, ...]  # of the stack, one per channel of the model
+    rules: Rules
+    layout: LabelLayout
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What came of opening all inputs."""
+
+    opened: tuple[Input, ...]
+    refused: tuple[tuple[str, str], ...]  # inputs that cannot be segmented, and why
+    notes: tuple[str, ...]  # sentences on what inputs hold and the job does not use
+
+
+def open_inputs(settings: JobSettings, model: ModelFile) -> Inputs:
+    """Open every input; StackError where none can be segmented."""
+    opening = _Opening(settings, model)
+    for path in opening.paths:
+        opening.add(path)
+    refused = opening.refused
+    if not opening.opened:
+        if len(refused) == 1:
+            raise StackError(refused[0][1])
+        listed = "; ".join(reason for _, reason in refused[:5])
+        more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
+        raise StackError(f"none of the {len(refused)} inputs can be opened: {listed}{more}")
+    return Inputs(tuple(opening.opened), tuple(refused), tuple(dict.fromkeys(opening.notes)))
+
+
+def names_of(infos: Sequence[StackInfo]) -> list[str]:
+    """Names of all stacks: their paths', with the image's number where a path gives several."""
+    given = Counter(info.path for info in infos)
+    by_path = dict(zip(given, distinct_names(list(given)), strict=True))
+    names = [
+        printable(
+            f"{by_path[info.path]}/{info.series}" if given[info.path] > 1 else by_path[info.path]
+        )
+        for info in infos
+    ]
+    repeated = [name for name, n in Counter(map(str.casefold, names)).items() if n > 1]
+    if repeated:
+        raise UsageError(f"two results would be called {repeated[0]}; give them jobs of their own")
+    return names
+
+
+def few(notes: Sequence[str]) -> list[str]:
+    """The first notes on the inputs, and how many there are besides."""
+    more = len(notes) - SAID
+    rest = [f"and {more} more such sentences; job.json has them all"] if more > 0 else []
+    return [*notes[:SAID], *rest]
+
+
+class _Opening:
+    """Opens one input after the other, and knows those before."""
+
+    def __init__(self, settings: JobSettings, model: ModelFile) -> None:
+        self.paths = expand_inputs(settings.inputs)
+        self.opened: list[Input] = []
+        self.refused: list[tuple[str, str]] = []
+        self.notes: list[str] = []
+        self._settings, self._model = settings, model
+        self._seen: set[str] = set()
+        self._given = {real for path in self.paths if (real := _real(path))}
+        self._sets: dict[object, str] = {}  # images that several files hold: by which file given
+
+    def add(self, path: str) -> None:
+        """Open the stacks at a path; what cannot be segmented is refused with a sentence."""
+        try:
+            _check_name(path)
+            if (plain := given_path(path)) in self._seen:
+                return
+            self._seen.add(plain)
+            stacks = open_stacks(path, self._settings.axes, self._settings.series)
+        except (StackError, UsageError) as error:
+            self._refuse(path, str(error))
+        except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
+            self._refuse(path, f"{printable(path)}: cannot be opened ({error})")
+        else:
+            for stack in stacks:
+                with stack:
+                    self._add_stack(path, stack)
+
+    def _add_stack(self, path: str, stack: Stack) -> None:
+        info = stack.info
+        info = replace(info, unused=(*info.unused, *stack.said_beside(self._given)))
+        stack.info = info
+        if stack.files:  # of a set; links to one of them are inputs of their own
+            first = self._sets.setdefault((stack.files, info.series, info.shape), path)
+            if _real(first) != _real(path):
+                self.notes.append(f"{path}: is one of the files of {first}, and read with it")
+                return
+        try:
+            self.opened.append(_readable(stack, self._settings, self._model))
+        except (StackError, UsageError) as error:
+            self._refuse(path, str(error))
+            return
+        self.notes += [f"{path}: {note}" for note in info.unused]
+        if info.min_is_white:
+            self.notes.append(f"{path}: 0 is white in it; its values are turned round")
+
+    def _refuse(self, path: str, reason: str) -> None:
+        self.refused.append((printable(path), reason))
+
+
+def _real(path: str) -> str:
+    """Where a path leads to; "" where it can lead nowhere."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return ""
+
+
+def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:
+    """A stack that can be segmented; StackError or UsageError where it cannot."""
+    info = stack.info
+    if settings.missing_chunks == "fail":
+        check_stack(stack)
+    _check_pixels(info, model.spec)
+    channels = choose_channels(info, settings.channel, model.spec)
+    rules = resolve_rules(settings, model.spec, info)
+    layout = _layout(info, settings, model, rules)
+    if layout.is_cut:
+        check_uncut(rules, info)
+    (n_t, n_z), t, z = layout.sizes[:2], layout.t0, layout.z0
+    if stack.lacks(range(t, t + n_t), range(z, z + n_z)):
+        raise StackError(info.lacking)
+    return Input(info, channels, rules, layout)
+
+
+def _check_name(path: str) -> None:
+    if not path:
+        raise StackError("an INPUT is empty; give the path of a stack")
+    if printable(path) != path:
+        raise StackError(f"{printable(path)}: its name is not UTF-8; rename it, or link to it")
+
+
+def _check_pixels(info: StackInfo, spec: ModelSpec) -> None:
+    if pixel_type(info.dtype) not in spec.input_dtypes:
+        takes = ", ".join(spec.input_dtypes)
+        raise StackError(f"{info.path}: has pixels of {info.dtype}, and {spec.name} takes {takes}")
+
+
+def _layout(info: StackInfo, settings: JobSettings, model: ModelFile, rules: Rules) -> LabelLayout:
+    axes = info.axes.replace("C", "")
+    sizes = {axis: info.size(axis) for axis in axes}
+    origin = {"T": 0, "Z": 0}
+    if settings.frames != (None, None):
+        along = next((axis for axis in "TZ" if sizes.get(axis, 1) > 1), None)
+        if along is None:
+            raise UsageError(f"{info.path}: is a single frame, which --frames cannot select from")
+        first, last, _ = slice(*settings.frames).indices(sizes[along])
+        if first >= last:
+            given = ":".join("" if v is None else str(v) for v in settings.frames)
+            raise UsageError(
+                f"{info.path}: --frames {given} selects nothing of its {sizes[along]} frames"
+            )
+        sizes[along], origin[along] = last - first, first
+    if settings.connect == "z" and "Z" not in axes:
+        raise StackError(
+            f"{info.path}: has no Z axis for --connect z; leave it away, or give --axes"
+        )
+    return make_layout(
+        axes,
+        tuple(sizes[axis] for axis in axes),
+        instances=rules.gives_instances,
+        first=(origin["T"], origin["Z"]),
+        connect_z=settings.connect == "z",
+        whole_frames=model.halo is None and settings.halo is None,
+    )

@@ -1,0 +1,262 @@
+"""stdout that nobody reads, streams that are closed or full, and names that they cannot show."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tifffile
+
+from engine.errors import UsageError
+from engine.job import run_job
+from engine.stacks.open import expand_inputs
+from tests.conftest import make_threshold_model
+from tests.engine import jobs
+
+COMMAND = [sys.executable, "-m", "engine"]
+NAME = "Zelle_ü_細胞"  # beyond ASCII, and beyond cp1252
+SEGMENT = ["segment", "good.tif", "--model", "model.onnx", "--output"]
+COMMANDS = {
+    "help": ["--help"],
+    "segment": [*SEGMENT, "new"],
+    "again": [*SEGMENT, "done", "--keep", "probability"],
+    "sample": [*SEGMENT, "new", "--sample", "2"],
+    "plan": ["plan", "good.tif", "--model", "model.onnx"],
+    "verify": ["verify", "done", "--json"],
+    "inspect": ["inspect", "done"],
+    "evaluate": ["evaluate", "done", "done/good.zarr"],
+    "relabel": ["relabel", "done", "--threshold", "0.6"],
+    "render": ["render", "done", "--output", "new.png", "--frames", "0"],
+    "convert": ["convert", "done", "--to", "csv", "--output", "new"],
+}  # by what they are
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stack, a model, and a result with kept probabilities."""
+    folder = tmp_path_factory.mktemp("whole")
+    model = make_threshold_model(folder / "model.onnx")
+    stack = jobs.write_stack(folder / "good.tif", jobs.blobs((2, 64, 80)))
+    run_job(jobs.settings(stack, model, folder / "done", keep="probability"))
+    return folder
+
+
+@pytest.fixture
+def place(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in which the command is run; it stays one job, since times are copied."""
+    for path in whole.iterdir():
+        if path.is_dir():
+            shutil.copytree(path, tmp_path / path.name)
+        else:
+            (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_reader_that_goes_changes_no_status(place: Path, what: str) -> None:
+    with subprocess.Popen(
+        [*COMMAND, *COMMANDS[what]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # as `| head -0`
+        messages = process.stderr.read()
+    assert process.returncode == 0, messages
+    assert "Traceback" not in messages and "BrokenPipe" not in messages
+    if what == "segment":
+        assert (place / "new/job.json").is_file()
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run `stackseg` as a shell does; streams that the line does not redirect are captured."""
+    python = f"'{sys.executable}' -m engine"
+    return subprocess.run(
+        line.replace("stackseg", python), shell=True, capture_output=True, text=True
+    )
+
+
+CLOSED = ("2>/dev/full", "2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-", "<&- 2>&-")
+
+
+@pytest.mark.parametrize("streams", CLOSED)
+def test_closed_and_full_streams_change_no_status(place: Path, streams: str) -> None:
+    done = shell(f"stackseg {' '.join(SEGMENT)} new {streams}")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and (place / "new/job.json").is_file()
+    refused = shell(f"stackseg segment gone.tif --model model.onnx --output new2 {streams}")
+    assert refused.returncode == 2
+
+
+def test_a_process_of_its_own_needs_no_open_streams(place: Path) -> None:
+    # It sends what libraries print to stderr, which may be closed.
+    job = shell(f"stackseg {' '.join(SEGMENT)} new --quiet")
+    assert job.returncode == 0
+    (place / "new/job.json").unlink()
+    for record in (place / "new/.stackseg/records/good").iterdir():
+        record.unlink()
+        attempt = place / "new/.stackseg/attempts/good/segment" / record.name
+        attempt.parent.mkdir(parents=True, exist_ok=True)
+        attempt.write_text("{}")
+    assert shell(f"stackseg {' '.join(SEGMENT)} new <&- >&- 2>&-").returncode == 0
+    assert (place / "new/job.json").is_file()
+
+
+def test_what_does_not_reach_a_full_disk_is_told(place: Path) -> None:
+    done = shell("stackseg inspect done --json >/dev/full")
+    assert done.returncode == 2
+    assert done.stderr.startswith("stackseg: ") and done.stderr.count("\n") == 1
+    assert "stdout" in done.stderr and "No space left" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C"}],
+    ids=str,
+)
+def test_names_that_cannot_be_shown_are_escaped(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    model = make_threshold_model(tmp_path / f"{NAME}.onnx")
+    stack = jobs.write_stack(tmp_path / f"{NAME}.tif", jobs.blobs((2, 64, 80)))
+    output, log = tmp_path / f"out_{NAME}", tmp_path / f"{NAME}.jsonl"
+    clean = {k: v for k, v in os.environ.items() if k not in ("LC_ALL", "LANG", "PYTHONUTF8")}
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(
+            [*COMMAND, *map(str, arguments)], capture_output=True, env=clean | environment
+        )
+        assert b"Traceback" not in done.stderr
+        return done
+
+    options = ("--model", model, "--output", output)
+    assert run("segment", stack, *options, "--sample", 2).returncode == 0
+    done = run("segment", stack, *options, "--json-log", log, "--keep", "probability")
+    assert done.returncode == 0, done.stderr
+    encoding = environment.get("PYTHONIOENCODING", "utf-8")
+    shown = str(output / f"{NAME}.zarr").encode(encoding, "backslashreplace")
+    assert done.stdout.splitlines() == [shown]
+    assert json.loads((output / "job.json").read_bytes())["inputs"][0]["name"] == NAME
+    assert [json.loads(line) for line in log.read_bytes().splitlines()]
+    with (output / "frames.csv").open(encoding="utf-8") as file:
+        assert {row["stack"] for row in csv.DictReader(file)} == {NAME}
+    for what in (["verify", output], ["plan", stack, "--model", model],
+                 ["evaluate", output, output]):  # fmt: skip
+        assert run(*what).returncode == 0, what
+    missing = run("segment", tmp_path / f"{NAME}_gone.tif", *options)
+    assert missing.returncode == 2 and missing.stderr.count(b"\n") == 1
+
+
+BAD = os.fsdecode(b"Zelle_\xfc")  # of an old Windows share: no UTF-8
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return make_threshold_model(tmp_path / "model.onnx")
+
+
+def objects(output: Path) -> int:
+    with (output / "frames.csv").open(encoding="utf-8") as file:
+        return sum(int(row["objects"]) for row in csv.DictReader(file))
+
+
+def test_a_name_that_is_not_utf_8_is_refused_and_a_link_to_it_is_not(
+    tmp_path: Path, model: Path
+) -> None:
+    jobs.write_stack(tmp_path / f"{BAD}.tif", jobs.blobs((2, 64, 80)))
+    (tmp_path / "link.tif").symlink_to(f"{BAD}.tif")
+    options = ["--model", model, "--output"]
+    done = subprocess.run(
+        [*COMMAND, "segment", tmp_path / f"{BAD}.tif", *options, tmp_path / "o1"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and "its name is not UTF-8; rename it, or link" in done.stderr
+    done = subprocess.run(
+        [*COMMAND, "segment", tmp_path / "link.tif", *options, tmp_path / "o2"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert objects(tmp_path / "o2") > 0
+    for what in (["verify", tmp_path / "o2"], ["inspect", tmp_path / "o2"]):
+        assert subprocess.run([*COMMAND, *what], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("bad_folder", [False, True])
+def test_a_folder_of_such_names_is_a_stack(tmp_path: Path, model: Path, bad_folder: bool) -> None:
+    folder = tmp_path / (BAD if bad_folder else "frames")
+    folder.mkdir()
+    for n, frame in enumerate(jobs.blobs((2, 64, 80))):
+        tifffile.imwrite(folder / f"{BAD}{n}.tif", frame)
+    if bad_folder:
+        (tmp_path / "frames").symlink_to(folder)
+    output = tmp_path / "out"
+    done = subprocess.run(
+        [*COMMAND, "segment", tmp_path / "frames", "--model", model, "--output", output],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert objects(output) > 0
+    scores = tmp_path / "scores.csv"
+    (store,) = output.glob("*.zarr")
+    done = subprocess.run(
+        [*COMMAND, "evaluate", store, tmp_path / "frames", "--output", scores],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Zelle_\\udcfc" in scores.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("what", ["output", "model", "log", "result"])
+def test_such_names_of_everything_else(tmp_path: Path, model: Path, what: str) -> None:
+    stack = jobs.write_stack(tmp_path / "good.tif", jobs.blobs((2, 64, 80)))
+    output = tmp_path / (BAD if what == "output" else "out")
+    if what == "model":
+        model = model.rename(tmp_path / f"{BAD}.onnx")
+    log = tmp_path / (BAD if what == "log" else "log")
+    done = subprocess.run(
+        [*COMMAND, "segment", stack, "--model", model, "--output", output, "--json-log", log],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    if what == "output":  # no Parquet can be written there: that is told before, not after a night
+        assert done.returncode == 2 and "Zelle_\\udcfc: its name is not UTF-8" in done.stderr
+        assert not output.exists()
+        return
+    assert done.returncode == 0, done.stderr
+    if what == "result":
+        moved = output.rename(tmp_path / BAD)
+        for how in (["inspect", moved], ["verify", moved]):
+            done = subprocess.run([*COMMAND, *how], capture_output=True, text=True)
+            assert "Traceback" not in done.stderr
+            assert done.returncode == 0 or "Zelle_\\udcfc" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode(),
+        lambda text: codecs.BOM_UTF8 + text.encode(),
+        lambda text: codecs.BOM_UTF16_LE + text.encode("utf-16-le"),
+        lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+    ],
+    ids=["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be"],
+)
+def test_lists_of_inputs_in_any_unicode(tmp_path: Path, encode: Callable[[str], bytes]) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(encode(f"# mine\r\n{NAME}.tif\r\n\r\nb.tif\r\n"))
+    wanted = [str(tmp_path / f"{NAME}.tif"), str(tmp_path / "b.tif")]
+    assert expand_inputs([f"@{listed}"]) == wanted
+
+
+@pytest.mark.parametrize("data", [b"a\xfc.tif\n", codecs.BOM_UTF16_LE + b"a", b"a\0.\0\xdc"])
+def test_lists_in_no_unicode_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(data)
+    with pytest.raises(UsageError, match=r"list\.txt: the list of inputs is not text in UTF-8"):
+        expand_inputs([f"@{tmp_path / 'list.txt'}"])
