@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
+from typing import NoReturn
 
 import click
 
@@ -74,4 +76,16 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"stackseg: {where}{error.strerror or error}", err=True)
         status = 2
-    sys.exit(status if isinstance(status, int) else 0)
+    _end(status if isinstance(status, int) else 0)
+
+
+def _end(status: int) -> NoReturn:
+    """End this process, also where threads hang in reads that cannot be interrupted."""
+    hangs = sys.modules.get("engine.hangs")
+    if hangs is not None and hangs.left_behind():
+        # Whatever waits for threads at the end of Python, as zarr's pool does, would never end.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from engine.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, arrays_of
 from engine.channels import choose_channels
 from engine.errors import OutputError, StackError, UsageError
+from engine.hangs import Hung, within
 from engine.layout import Block, LabelLayout, make_layout
 from engine.memory import MemoryEstimate, allowed_bytes, choose_tiling
 from engine.model import ModelSpec
@@ -230,18 +232,17 @@ def _open_all(
     settings: JobSettings, model: ModelFile
 ) -> tuple[list[_Opened], list[tuple[str, str]]]:
     """Every input that can be segmented; and the others, with the reason of each."""
-    from engine.stacks.open import expand_inputs, open_stack
+    from engine.stacks.open import expand_inputs
 
     opened, refused = [], []
     seen: set[Path] = set()
     for path in expand_inputs(settings.inputs):
         try:
             _check_name(path)
-            if (resolved := Path(path).resolve()) in seen:
+            # What lies on a mount that is gone may not even be looked at.
+            info = within(settings.timeout, partial(_info, path, settings.axes, seen))
+            if info is None:
                 continue
-            seen.add(resolved)
-            with open_stack(path, settings.axes) as stack:
-                info = stack.info
             _check_pixels(info, model.spec)
             channels = choose_channels(info, settings.channel, model.spec)
             rules = resolve_rules(settings, model.spec, info)
@@ -251,9 +252,25 @@ def _open_all(
             opened.append(_Opened(info, channels, rules, layout))
         except (StackError, UsageError) as error:
             refused.append((_printable(path), str(error)))
+        except Hung as error:
+            refused.append(
+                (path, f"{path}: could not be opened within {error.seconds:g} s; see what it lies "
+                       "on, or give a longer --timeout")
+            )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
             refused.append((_printable(path), f"{_printable(path)}: cannot be opened ({error})"))
     return opened, refused
+
+
+def _info(path: str, axes: str | None, seen: set[Path]) -> StackInfo | None:
+    """What a stack is; None where it is one of those `seen`, to which it is added."""
+    from engine.stacks.open import open_stack
+
+    if (resolved := Path(path).resolve()) in seen:
+        return None
+    seen.add(resolved)
+    with open_stack(path, axes) as stack:
+        return stack.info
 
 
 def check_apart(plan: Plan, output: Path, *others: str) -> None:
@@ -261,16 +278,18 @@ def check_apart(plan: Plan, output: Path, *others: str) -> None:
 
     Nor may what else is made in `output`, the folders named `others`.
     """
+    inputs = {Path(stack.path): stack for stack in plan.stacks}
+    # By each folder that an input lies in: of many thousands, no two are compared.
+    holds = {folder: path for path in inputs for folder in path.parents}
     for name in (*(f"{stack.name}.zarr" for stack in plan.stacks), *others):
         result = (output / name).resolve()
-        for other in plan.stacks:
-            path = Path(other.path)
-            inside = path in result.parents and "Zarr" in other.info.format
-            if result == path or result in path.parents or inside:
-                raise OutputError(
-                    f"{result}: would be written over the input {other.info.path}; "
-                    "give another --output"
-                )
+        around = (p for p in result.parents if p in inputs and "Zarr" in inputs[p].info.format)
+        taken = result if result in inputs else holds.get(result) or next(around, None)
+        if taken is not None:
+            raise OutputError(
+                f"{result}: would be written over the input {inputs[taken].info.path}; "
+                "give another --output"
+            )
 
 
 def _check_name(path: str) -> None:

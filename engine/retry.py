@@ -13,12 +13,12 @@ from typing import Any
 from engine.claim import check, differences
 from engine.committed import block_record
 from engine.errors import FrameError, OutputError
+from engine.hangs import Frame, Hung, within
 from engine.plan import StackPlan
 from engine.prepare import Prepared
 from engine.records import JobFolder
 from engine.stacks.base import Stack
 from engine.stacks.windows import windows_of
-from engine.steps.work import Frame
 
 AT_ONCE = 256  # rows on their way to be compared
 
@@ -112,12 +112,17 @@ def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
     """OutputError where a frame that was done is another one now."""
     from engine.stacks.open import open_stack
 
+    timeout = job.settings.timeout
     with open_stack(plan.path, plan.axes) as stack, ThreadPoolExecutor(job.plan.workers) as pool:
 
         def compare(row: dict[str, Any]) -> None:
             where = f"{plan.info.path}: frame t={row['t']} z={row['z']}"
             try:
-                digest = _digest(stack, plan, row["t"], row["z"])
+                digest = within(timeout, lambda: _digest(stack, plan, row["t"], row["z"]))
+            except Hung as error:
+                raise OutputError(
+                    f"{where} was done, and reading it again did not end within {error.seconds:g} s"
+                ) from error
             except FrameError as error:
                 raise OutputError(
                     f"{where} was done, and cannot be read any more: {error}"
