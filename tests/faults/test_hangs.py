@@ -74,9 +74,10 @@ def twelve(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def run(one: Campaign, executor: str, *options: str) -> Process:
     """One run to its end, by the executor of that name."""
     if executor == "cluster":
-        one.output.parent.joinpath("dask").mkdir(exist_ok=True)
+        folder = one.output.parent / f"dask-{one.runs}"
+        folder.mkdir()
         faults = {"layout": one.job.layout, "log": str(one.log)}
-        with cluster(one.output.parent / "dask", (faults,)) as workers:
+        with cluster(folder, (faults,)) as workers:
             workers.await_workers(1)
             return ended(one, "--scheduler", str(workers.file), *options)
     if executor == "serial":
@@ -131,6 +132,7 @@ def test_the_first_frame_hangs_before_the_job_begins(tmp_path: Path, twelve: Cam
     check_one_failed(one, twelve, 0)
 
 
+@pytest.mark.slow
 def test_many_hang_at_once(tmp_path: Path, twelve: Campaign) -> None:
     """More than a process would leave threads behind for, and more than zarr has threads."""
     one, bad = Campaign(twelve.job, tmp_path / "out"), (1, 3, 5, 6, 7, 11)
@@ -164,8 +166,7 @@ def test_sigterm_ends_a_job_that_hangs_within_grace(tmp_path: Path, twelve: Camp
         until(lambda: ("read", "stack", str(BAD), "0") in one.noted("read"), process)
         process.popen.send_signal(signal.SIGTERM)
         assert process.wait() == 130
-    one.complete()
-    assert_same(one.output, twelve.output)
+    assert "unfinished at the end of --grace" in process.err
 
 
 @pytest.fixture
