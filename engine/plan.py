@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,9 @@ class Plan:
     disk_bytes: int  # predicted size of the labels, see `predicted_disk`
     warnings: tuple[str, ...]
 
-    @property
+    @cached_property
     def steps(self) -> tuple[str, ...]:
-        """Names of all steps, in order."""
+        """Names of all steps, in order. Asked for at each of many thousands of stacks."""
         return with_levels(max(a.levels for stack in self.stacks for a in stack.arrays))
 
     @property
