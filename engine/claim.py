@@ -79,14 +79,15 @@ def _mended(differing: str) -> str:
 def _check_removal(folder: JobFolder, known: dict[str, Any], identity: dict[str, Any]) -> None:
     """Starting over must not remove an input, nor anything outside the folder."""
     given = [stack["path"] for stack in identity["stacks"].values()]
-    inputs = [place for path in given for place in places_of(path)]
+    inputs = {place for path in given for place in places_of(path)}
+    holds = {folder: path for path in inputs for folder in (path, *path.parents)}
     for name in known["stacks"]:
         store = (folder.root / f"{name}.zarr").resolve()
         if not store.is_relative_to(folder.root.resolve()):
             raise OutputError(f"{folder.identity_path}: names a stack outside of {folder.root}")
-        for path in inputs:
-            if path.is_relative_to(store) or store.is_relative_to(path):
-                raise OutputError(f"{path}: is an input that --fresh would remove")
+        around = (path for path in store.parents if path in inputs)
+        if (taken := holds.get(store) or next(around, None)) is not None:
+            raise OutputError(f"{taken}: is an input that --fresh would remove")
 
 
 def _clear(folder: JobFolder, known: dict[str, Any]) -> None:

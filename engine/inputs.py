@@ -6,9 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from engine.channels import choose_channels
 from engine.errors import StackError, UsageError, printable
+from engine.hangs import Hung, within
 from engine.layout import LabelLayout, make_layout
 from engine.missing import check_stack
 from engine.model import ModelSpec, pixel_type
@@ -44,8 +46,9 @@ class Inputs:
 def open_inputs(settings: JobSettings, model: ModelFile) -> Inputs:
     """Open every input; StackError where none can be segmented."""
     opening = _Opening(settings, model)
-    for path in opening.paths:
+    for path in expand_inputs(settings.inputs):
         opening.add(path)
+    opening.say_beside()
     refused = opening.refused
     if not opening.opened:
         if len(refused) == 1:
@@ -83,14 +86,14 @@ class _Opening:
     """Opens one input after the other, and knows those before."""
 
     def __init__(self, settings: JobSettings, model: ModelFile) -> None:
-        self.paths = expand_inputs(settings.inputs)
         self.opened: list[Input] = []
         self.refused: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self._settings, self._model = settings, model
         self._seen: set[str] = set()
-        self._given = {real for path in self.paths if (real := _real(path))}
+        self._real: dict[str, str] = {}  # where each path leads to
         self._sets: dict[object, str] = {}  # images that several files hold: by which file given
+        self._of_sets: list[tuple[int, Stack]] = []  # number in `opened`
 
     def add(self, path: str) -> None:
         """Open the stacks at a path; what cannot be segmented is refused with a sentence."""
@@ -99,9 +102,16 @@ class _Opening:
             if (plain := given_path(path)) in self._seen:
                 return
             self._seen.add(plain)
-            stacks = open_stacks(path, self._settings.axes, self._settings.series)
+            # What lies on a mount that is gone may not even be looked at.
+            stacks = within(self._settings.timeout, partial(self._open, path))
         except (StackError, UsageError) as error:
             self._refuse(path, str(error))
+        except Hung as error:
+            self._refuse(
+                path,
+                f"{path}: could not be opened within {error.seconds:g} s; see what it lies on, or "
+                "give a longer --timeout",
+            )
         except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
             self._refuse(path, f"{printable(path)}: cannot be opened ({error})")
         else:
@@ -109,13 +119,16 @@ class _Opening:
                 with stack:
                     self._add_stack(path, stack)
 
+    def _open(self, path: str) -> list[Stack]:
+        stacks = open_stacks(path, self._settings.axes, self._settings.series)
+        self._real[path] = os.path.realpath(path)
+        return stacks
+
     def _add_stack(self, path: str, stack: Stack) -> None:
         info = stack.info
-        info = replace(info, unused=(*info.unused, *stack.said_beside(self._given)))
-        stack.info = info
         if stack.files:  # of a set; links to one of them are inputs of their own
             first = self._sets.setdefault((stack.files, info.series, info.shape), path)
-            if _real(first) != _real(path):
+            if self._real[first] != self._real[path]:
                 self.notes.append(f"{path}: is one of the files of {first}, and read with it")
                 return
         try:
@@ -123,20 +136,24 @@ class _Opening:
         except (StackError, UsageError) as error:
             self._refuse(path, str(error))
             return
+        if stack.said_beside():
+            self._of_sets.append((len(self.opened) - 1, stack))
         self.notes += [f"{path}: {note}" for note in info.unused]
         if info.min_is_white:
             self.notes.append(f"{path}: 0 is white in it; its values are turned round")
 
+    def say_beside(self) -> None:
+        """Name the images of sets in files that are no inputs, once all inputs are known."""
+        given = set(self._real.values())
+        for number, stack in self._of_sets:
+            said = stack.said_beside(given)
+            one = self.opened[number]
+            info = replace(one.info, unused=(*one.info.unused, *said))
+            self.opened[number] = replace(one, info=info)
+            self.notes += [f"{info.path}: {note}" for note in said]
+
     def _refuse(self, path: str, reason: str) -> None:
         self.refused.append((printable(path), reason))
-
-
-def _real(path: str) -> str:
-    """Where a path leads to; "" where it can lead nowhere."""
-    try:
-        return os.path.realpath(path)
-    except (OSError, ValueError):
-        return ""
 
 
 def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:

@@ -1,13 +1,15 @@
 """A task in a process of its own: if that dies, this one sees it and lives.
 
-Parent and child speak through the child's own pipes: the task goes in, then frames that are
-begun and at last the outcome come out. Nothing is unpickled but what these two send each other.
+Parent and child speak through the child's own pipes: the task goes in, then signs of life, which
+tell where it is, and at last the outcome come out. Nothing is unpickled but what these two send
+each other.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
@@ -17,7 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine.steps.work import Frame, Outcome, Task
+from engine.hangs import Frame, Hung, Place, Pulse
+from engine.steps.work import Outcome, Task
+
+STARTING = 300.0  # s that a child has at least until it is at its task: it loads the model
+GOING = 5.0  # s that a killed child has to be gone; one that a broken disk holds stays
 
 
 @dataclass(frozen=True)
@@ -28,34 +34,61 @@ class Died:
     how: str  # "SIGSEGV", "exit status 3"
 
 
-def run_isolated(task: Task, deaths: int) -> Outcome | Died:
-    """Do a task in a child. What the task raises is raised here. `deaths`: it has had before."""
+def run_isolated(task: Task, deaths: int, limit: float | None) -> Outcome | Died:
+    """Do a task in a child. What the task raises is raised here.
+
+    `deaths`: it has had before. Raises Hung where the child gives no sign of life for `limit`
+    seconds; it is killed then.
+    """
     # In a group of its own: a Ctrl-C at the terminal is for the job, which lets blocks finish.
     group = None if sys.platform == "win32" else 0
-    with subprocess.Popen(
+    child = subprocess.Popen(
         _command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group
-    ) as child:
-        assert child.stdin is not None and child.stdout is not None
-        frame: Frame | None = None
-        try:
+    )
+    assert child.stdin is not None and child.stdout is not None
+    heard: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(child.stdout, heard), daemon=True).start()
+    try:
+        with suppress(BrokenPipeError):
             pickle.dump((task, deaths), child.stdin)
             child.stdin.flush()
-            while True:
-                kind, value = pickle.load(child.stdout)
-                if kind == "frame":
-                    frame = value
-                elif kind == "error":
-                    raise value
-                else:
-                    outcome: Outcome = value
-                    return outcome
-        except (EOFError, pickle.UnpicklingError, BrokenPipeError):
-            status = child.wait()
-            return Died(frame, _how(status))
-        finally:
-            with suppress(BrokenPipeError):
-                child.stdin.close()
-            child.wait()
+        return _await(child, heard, limit)
+    finally:
+        with suppress(BrokenPipeError):
+            child.stdin.close()  # which ends it
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GOING)
+
+
+def _listen(source: BinaryIO, heard: queue.SimpleQueue[tuple[str, Any]]) -> None:
+    with source, suppress(EOFError, pickle.UnpicklingError, OSError):
+        while True:
+            heard.put(pickle.load(source))
+    heard.put(("end", None))
+
+
+def _await(
+    child: subprocess.Popen[bytes], heard: queue.SimpleQueue[tuple[str, Any]], limit: float | None
+) -> Outcome | Died:
+    place = Place()
+    patience = None if limit is None else max(limit, STARTING)
+    while True:
+        try:
+            kind, value = heard.get(timeout=patience)
+        except queue.Empty:
+            child.kill()
+            raise Hung(place, patience or 0.0) from None
+        if kind == "place":
+            place, patience = value, limit
+        elif kind == "commits":
+            patience = None
+        elif kind == "error":
+            raise value
+        elif kind == "end":
+            return Died(place.frame, _how(child.wait()))
+        else:
+            outcome: Outcome = value
+            return outcome
 
 
 def _command() -> list[str]:
@@ -87,18 +120,22 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # whoever started this decides when it ends
     from engine.steps.carry_out import carry_out
+    from engine.worker import runtime_for
 
     task, deaths = pickle.load(source)
     threading.Thread(target=_end_with_parent, args=(source,), daemon=True).start()
     lock = threading.Lock()
 
-    def tell(kind: str, value: Any) -> None:
+    def tell(kind: str, value: Any = None) -> None:
         with lock:
             pickle.dump((kind, value), sink)
             sink.flush()
 
+    pulse = Pulse(lambda place: tell("place", place), lambda: tell("commits"))
     try:
-        outcome = carry_out(task, lambda frame: tell("frame", frame), deaths)
+        if task.step == "segment" and not task.stack.source:
+            runtime_for(task.context, task.stack.info.dtype)  # takes seconds, of none of its frames
+        outcome = carry_out(task, pulse, deaths)
     except Exception as error:  # all of them are the parent's to judge
         tell("error", error)
     else:

@@ -189,7 +189,8 @@ def _halo_errors(job: Prepared, in_process: bool) -> Iterator[str]:
     context = job_context(job, "")
     if not in_process:
         context = replace(context, device="cpu", caution=0, runtime=runtime_name("cpu"))
-    return measured_halo_error(job.model, job.plan, partial(runtime_for, context))
+    runtime_of = partial(runtime_for, context)
+    return measured_halo_error(job.model, job.plan, runtime_of, job.settings.timeout)
 
 
 def job_context(job: Prepared, identity_sha256: str) -> JobContext:
@@ -209,4 +210,5 @@ def job_context(job: Prepared, identity_sha256: str) -> JobContext:
         in_flight=job.plan.workers,
         stores=str(job.stores.resolve()) if job.stores else "",
         spec=job.model.spec if job.relabels else None,
+        timeout=job.settings.timeout,
     )

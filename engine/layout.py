@@ -234,6 +234,11 @@ class LabelLayout:
         """Number of a frame in the label array, in order of (t, z)."""
         return (t - self.t0) * self.sizes[1] + z - self.z0
 
+    def frame_of(self, index: int) -> tuple[int, int]:
+        """The (t, z) of a frame by its number, see `frame_index`."""
+        t, z = divmod(index, self.sizes[1])
+        return t + self.t0, z + self.z0
+
 
 def make_layout(
     axes: str,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,9 @@ class Plan:
     disk_bytes: int  # predicted size of the labels, see `predicted_disk`
     warnings: tuple[str, ...]
 
-    @property
+    @cached_property
     def steps(self) -> tuple[str, ...]:
-        """Names of all steps, in order."""
+        """Names of all steps, in order. Asked for at each of many thousands of stacks."""
         return with_levels(max(a.levels for stack in self.stacks for a in stack.arrays))
 
     @property
@@ -218,16 +219,18 @@ def check_apart(plan: Plan, output: Path, *others: str) -> None:
 
     Nor may what else is made in `output`, the folders named `others`.
     """
+    inputs = {place: stack for stack in plan.stacks for place in places_of(stack.path)}
+    # By each folder that an input lies in: of many thousands, no two are compared.
+    holds = {folder: path for path in inputs for folder in path.parents}
     for name in (*(f"{stack.name}.zarr" for stack in plan.stacks), *others):
         result = (output / name).resolve()
-        for other in plan.stacks:
-            for path in places_of(other.path):
-                inside = path in result.parents and "Zarr" in other.info.format
-                if result == path or result in path.parents or inside:
-                    raise OutputError(
-                        f"{result}: would be written over the input {other.info.path}; "
-                        "give another --output"
-                    )
+        around = (p for p in result.parents if p in inputs and "Zarr" in inputs[p].info.format)
+        taken = result if result in inputs else holds.get(result) or next(around, None)
+        if taken is not None:
+            raise OutputError(
+                f"{result}: would be written over the input {inputs[taken].info.path}; "
+                "give another --output"
+            )
 
 
 def _halo(settings: JobSettings, model: ModelFile, warnings: list[str]) -> int | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from engine.checks import halo_error, real_tile
 from engine.errors import FrameError
+from engine.hangs import Hung, Timeout, within
 from engine.intensity import frame_statistics, is_blank
 from engine.missing import check_frame
 from engine.model_file import ModelFile
@@ -28,17 +31,18 @@ from engine.worker import open_unchanged
 TRIES = 5  # frames looked at until one has something in it
 TILE = 512  # px; of the tile that the device is tried on
 SIDE = 2048  # px; of a larger frame the middle is taken
+log = logging.getLogger("stackseg")
 
 
 def first_tile(
-    model: ModelFile, plan: Plan
+    model: ModelFile, plan: Plan, timeout: Timeout = "auto"
 ) -> tuple[str, NDArray[Any], NDArray[np.float32]] | None:
     """Pixel type, a tile (C, H, W) and its statistics (C, 2); None where no frame can be read.
 
     Where the frames looked at are blank, or may not be read, the pixels are made up.
     """
     for stack in plan.stacks:
-        for frame, statistics in _readable(model, stack):
+        for frame, statistics in _readable(model, stack, timeout):
             # No larger than what memory was planned for.
             limit = min(TILE, *stack.tiling.tile_shape)
             return stack.info.dtype, real_tile(frame, model.spec.stride, limit), statistics
@@ -51,7 +55,9 @@ def inexact(model: ModelFile, tiling: FrameTiling) -> bool:
     return cut and (model.halo is None or tiling.halo < model.halo)
 
 
-def measured_halo_error(model: ModelFile, plan: Plan, runtime_of: Any) -> Iterator[str]:
+def measured_halo_error(
+    model: ModelFile, plan: Plan, runtime_of: Any, timeout: Timeout = "auto"
+) -> Iterator[str]:
     """A sentence for each stack whose halo is too small: what that changes in a real frame.
 
     `runtime_of` makes the runtime for a pixel type.
@@ -59,7 +65,7 @@ def measured_halo_error(model: ModelFile, plan: Plan, runtime_of: Any) -> Iterat
     for stack in plan.stacks:
         if not inexact(model, stack.tiling):
             continue
-        for frame, statistics in _readable(model, stack):
+        for frame, statistics in _readable(model, stack, timeout):
             tiling = stack.tiling
             runtime: Runtime = runtime_of(stack.info.dtype)
             # A frame or its middle may be smaller than a tile: half of it stands for the tile.
@@ -78,14 +84,17 @@ def measured_halo_error(model: ModelFile, plan: Plan, runtime_of: Any) -> Iterat
 
 
 def _readable(
-    model: ModelFile, plan: StackPlan
+    model: ModelFile, plan: StackPlan, timeout: Timeout
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
     """Frames, or the middle of large ones, that can be read and have something in them."""
     with _watched(plan) as is_safe:
         if is_safe:
-            yield from _read(model, plan)
-        else:
-            yield _made_up(plan)
+            try:
+                yield from _read(model, plan, timeout)
+                return
+            except Hung as error:
+                log.warning("%s: did not end within %g s when read", plan.name, error.seconds)
+        yield _made_up(plan)
 
 
 @contextmanager
@@ -133,25 +142,36 @@ def _made_up(plan: StackPlan) -> tuple[NDArray[Any], NDArray[np.float32]]:
     return frame, np.tile(np.array([0, highest], dtype=np.float32), (len(frame), 1))
 
 
-def _read(model: ModelFile, plan: StackPlan) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
-    stack = open_unchanged(plan)
-    layout = plan.layout
-    with stack:
-        windows = [_middle(size, model.spec.stride) for size in layout.sizes[2:]]
-        frames = (place for block in layout.blocks() for place in block.frames)
-        only_blank = False
+def _read(
+    model: ModelFile, plan: StackPlan, timeout: Timeout
+) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
+    stack = within(timeout, partial(open_unchanged, plan))
+    layout, hangs, only_blank = plan.layout, False, False
+    windows = [_middle(size, model.spec.stride) for size in layout.sizes[2:]]
+    frames = (place for block in layout.blocks() for place in block.frames)
+
+    def read(t: int, z: int) -> NDArray[Any]:
+        check_frame(stack, plan, t, z)
+        return stack.read_window(t, z, plan.channels, *windows)
+
+    try:
         for t, z in itertools.islice(frames, TRIES):
             try:
-                check_frame(stack, plan, t, z)
-                frame = stack.read_window(t, z, plan.channels, *windows)
+                frame = within(timeout, partial(read, t, z))
                 statistics = frame_statistics(frame, model.spec.normalisation)
             except FrameError:
                 continue  # it will say so itself, in its place
+            except Hung:
+                hangs = True
+                raise
             if is_blank(statistics):
                 only_blank = True
                 continue
             yield frame, statistics
             return
+    finally:
+        if not hangs:  # else it holds what closing waits for
+            stack.close()
     if only_blank:  # those with something in them come later
         yield _made_up(plan)
 

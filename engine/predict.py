@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,16 @@ def predict(
 
 
 def predict_region(
-    pixels: NDArray[Any], statistics: NDArray[np.float32], region: Region, runtime: Runtime
+    pixels: NDArray[Any],
+    statistics: NDArray[np.float32],
+    region: Region,
+    runtime: Runtime,
+    on_tile: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float32]:
     """Probabilities of a region, float32 (K, region.y, region.x).
 
-    `pixels`, (C, Y, X), are those of `region.read_y` and `region.read_x`.
+    `pixels`, (C, Y, X), are those of `region.read_y` and `region.read_x`. `on_tile` is called
+    before each tile.
     """
     height, width = region.padded
     top, left = region.read_y.start, region.read_x.start
@@ -39,6 +45,7 @@ def predict_region(
         return whole[:, region.y.as_slice(), region.x.as_slice()]
     out: NDArray[np.float32] | None = None
     for tile in region.tiles:
+        on_tile()
         read = (slice(None), tile.y.read.as_slice(top), tile.x.read.as_slice(left))
         result = runtime.run(np.ascontiguousarray(padded[read])[None], statistics[None])[0]
         if out is None:

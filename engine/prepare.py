@@ -75,7 +75,7 @@ def check_device(job: Prepared, cluster: DaskExecutor | None) -> Prepared:
     from engine.checks import choose_caution
     from engine.runtimes.onnxruntime import runtime_name
 
-    found = first_tile(job.model, job.plan)
+    found = first_tile(job.model, job.plan, job.settings.timeout)
     if found is None:
         return job  # no frame can be read: each will say why
     dtype, tile, statistics = found

@@ -38,6 +38,7 @@ PRIVATE = ".stackseg"
 RELABELLED = "relabelled"  # folder of the jobs that label a result anew
 STOP = "stop"  # ends every run of the job; "stop-3-of-8" that shard
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_hashed: dict[Path, tuple[tuple[int, ...], str]] = {}  # identities by path: stamp, and hash
 
 
 class JobFolder:
@@ -134,9 +135,21 @@ class JobFolder:
         return content
 
     def identity_hash(self) -> str:
-        """Hash of the identity, which workers compare before they commit; "" where it is gone."""
+        """Hash of the identity, which workers compare before they commit; "" where it is gone.
+
+        It may be megabytes, one entry for each input, and is asked for at each block: a file that
+        is the one hashed before, by number, size and times, is not read again.
+        """
         try:
-            return hashlib.sha256(self.identity_path.read_bytes()).hexdigest()
+            with self.identity_path.open("rb") as file:  # which asks a file server what is there
+                stat = os.fstat(file.fileno())
+                stamp = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+                known, digest = _hashed.get(self.identity_path, (None, ""))
+                if known != stamp:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    _hashed.clear()  # a process has one job, or few
+                    _hashed[self.identity_path] = stamp, digest
+                return digest
         except OSError:
             return ""
 

@@ -12,12 +12,12 @@ from typing import Any
 from engine.claim import check, differences
 from engine.committed import block_record
 from engine.errors import FrameError, OutputError
+from engine.hangs import Frame, Hung, within
 from engine.plan import StackPlan
 from engine.prepare import MISSING, Prepared
 from engine.records import JobFolder
 from engine.stacks.base import Stack
 from engine.stacks.windows import windows_of
-from engine.steps.work import Frame
 
 AT_ONCE = 256  # rows on their way to be compared
 
@@ -118,7 +118,7 @@ def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
     """OutputError where a frame that was done is another one now."""
     from engine.stacks.open import open_stack
 
-    series = plan.info.series or None
+    timeout, series = job.settings.timeout, plan.info.series or None
     with (
         open_stack(plan.path, plan.axes, series) as stack,
         ThreadPoolExecutor(job.plan.workers) as pool,
@@ -127,7 +127,11 @@ def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
         def compare(row: dict[str, Any]) -> None:
             where = f"{plan.info.path}: frame t={row['t']} z={row['z']}"
             try:
-                digest = _digest(stack, plan, row["t"], row["z"])
+                digest = within(timeout, lambda: _digest(stack, plan, row["t"], row["z"]))
+            except Hung as error:
+                raise OutputError(
+                    f"{where} was done, and reading it again did not end within {error.seconds:g} s"
+                ) from error
             except FrameError as error:
                 raise OutputError(
                     f"{where} was done, and cannot be read any more: {error}"

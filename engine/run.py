@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from engine.added import label_names
 from engine.committed import block_record
 from engine.errors import JobStopped, OutputError
 from engine.executors import Executor
+from engine.hangs import Frame, Hung, within
 from engine.interrupts import INTERRUPTED, graceful_stop
 from engine.plan import StackPlan
 from engine.prepare import Prepared
@@ -22,8 +24,11 @@ from engine.records import JobFolder
 from engine.report import files as report
 from engine.steps.work import Task
 from engine.store import LABEL_LIST, label_list, metadata_files, metadata_keys
+from engine.tasks import hung
 from engine.todo import todo
 from engine.worker import JobContext, check_unchanged
+
+log = logging.getLogger("stackseg")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Run:
             for stack in job.plan.stacks
             for block, frames in retry.failed_frames(folder, job, stack).items()
         }
+        self._hung: set[str] = set()  # stacks with frames that this run set aside since they hang
 
     def carry_out(self, steps: tuple[str, ...], *, complete: bool) -> JobSummary:
         """Do what is left of `steps`; with `complete`, write the tables where nothing is."""
@@ -83,6 +89,8 @@ class Run:
                     for outcome in self.executor.run(itertools.chain([first], tasks)):
                         self.told.frames += outcome.frames
                         self.told.failed += len(outcome.failed)
+                        if any(hung(reason) for *_, reason in outcome.failed):
+                            self._hung.add(outcome.stack)
                         if step == "segment":
                             self._again.pop((outcome.stack, outcome.index), None)
                         self.progress.advance(outcome)
@@ -91,10 +99,7 @@ class Run:
                 stopped = folder.stopping(self.context.stop) and self._is_left(steps)
                 folder.forget_stop(self.context.stop)
             if not stopped:
-                for stack in job.plan.stacks:
-                    if stack.reads_input:
-                        # Pixels that were written over meanwhile raise no error when read.
-                        check_unchanged(stack)
+                self._check_inputs()
             self.told.seconds += time.perf_counter() - begin
             ended = report.write(folder, job, self.told) if complete and not stopped else None
         except OutputError as error:
@@ -106,13 +111,29 @@ class Run:
             ) from error
         return summarise(job, ended, self.told, waiting=not complete and not stopped)
 
+    def _check_inputs(self) -> None:
+        """JobStopped where an input has changed: pixels written over raise no error when read."""
+        for stack in self.job.plan.stacks:
+            if not stack.reads_input:
+                continue
+            try:
+                within(self.job.settings.timeout, partial(check_unchanged, stack))
+            except Hung as error:
+                late = (
+                    f"{stack.info.path}: could not be opened within {error.seconds:g} s at the end"
+                )
+                if stack.name not in self._hung:
+                    raise JobStopped(
+                        f"{late}; once it can be read again, the same command goes on"
+                    ) from error
+                log.warning("%s, to see whether it is still what it was", late)
+
     def _tasks(self, step: str) -> Iterator[Task]:
+        by_stack: dict[str, dict[int, tuple[Frame, ...]]] = {}
+        for (name, block), frames in self._again.items() if step == "segment" else ():
+            by_stack.setdefault(name, {})[block] = frames
         for stack, is_mine in self._shares():
-            again = {} if step != "segment" else {
-                block: frames
-                for (name, block), frames in self._again.items()
-                if name == stack.name
-            }  # fmt: skip
+            again = by_stack.get(stack.name, {})
             for block, frames in again.items():
                 yield Task(self.context, stack, step, block, only=frames)
             for index in todo(step, stack, self.folder, is_mine):

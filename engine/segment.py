@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,10 +27,12 @@ class Stopwatch:
     """Seconds by stage, added up over frames."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    moved: Callable[[], None] = lambda: None  # called as each stage and each tile begins
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time what runs inside as part of stage `name`."""
+        self.moved()
         start = time.perf_counter()
         try:
             yield
@@ -56,7 +58,7 @@ def probabilities(
 ) -> NDArray[np.float32]:
     """Probabilities of a region, (K, Y, X); FrameError where the network gives none."""
     with watch.stage("network"):
-        probability = predict_region(pixels, statistics, region, runtime)
+        probability = predict_region(pixels, statistics, region, runtime, watch.moved)
         if not np.isfinite(probability).all():
             raise FrameError("the network gave probabilities that are not finite")
     return probability

@@ -53,6 +53,9 @@ class JobSettings(BaseModel):
     grace: Annotated[float, Field(ge=0, le=86_400)] = (
         20.0  # s that SIGTERM leaves the blocks in flight
     )
+    timeout: (  # s that a block may give no sign of life; auto: 20 times the longest block so far
+        Annotated[float, Field(gt=0, le=31 * 86_400)] | Literal["auto", "none"]
+    ) = "auto"
     fresh: bool = False  # start over instead of going on with an unfinished job
     retry_failed: bool = False  # do the frames again that were set aside
     shard: Annotated[str, Field(pattern=r"^[0-9]+/[0-9]+$")] | None = None  # "3/8": a part of it

@@ -9,12 +9,13 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from engine import __version__
 from engine.errors import JobStopped, StackError
+from engine.hangs import Timeout
 from engine.model import ModelSpec
 from engine.model_file import ModelFile, model_without_graph, open_model
 from engine.plan import StackPlan
@@ -44,32 +45,52 @@ class JobContext:
     in_flight: int  # blocks at once in a process, as planned for its memory
     stores: str = ""  # folder of the Zarr stores, where that is not `output`
     spec: ModelSpec | None = None  # where what the model gave is labelled anew, without it
+    timeout: Timeout = "auto"  # see `engine.hangs.limit_of`
+
+
+@dataclass
+class _Entry:
+    """A value on its way: two threads must not build the same session at once."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    values: list[Any] = field(default_factory=list)  # the value, once it is made
 
 
 class _Kept:
-    """A small cache shared by the threads of a process: the least recently used goes first."""
+    """A small cache shared by the threads of a process: the least recently used goes first.
+
+    Whoever makes a value holds up those who want the same one, and nobody else: making one may
+    never end.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._values: OrderedDict[Any, Any] = OrderedDict()
+        self._entries: OrderedDict[Any, _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        # Held while making: two threads must not build the same session at once.
         with self._lock:
-            if key not in self._values:
-                self._values[key] = make()
-                if len(self._values) > self._limit:
-                    self._values.popitem(last=False)  # a thread may still use it: not closed here
-            self._values.move_to_end(key)
-            return self._values[key]
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+            if len(self._entries) > self._limit:
+                self._entries.popitem(last=False)  # a thread may still use it: not closed here
+        with entry.lock:
+            if not entry.values:
+                entry.values.append(make())
+            return entry.values[0]
+
+    def forget(self, key: Any) -> None:
+        """Have whoever wants it next make it anew; it is not closed, nor waited for."""
+        with self._lock:
+            self._entries.pop(key, None)
 
     def clear(self) -> None:
         with self._lock:
-            for value in self._values.values():
-                if isinstance(value, Stack):
-                    value.close()
-            self._values.clear()
+            for entry in self._entries.values():
+                for value in entry.values:
+                    if isinstance(value, Stack):
+                        value.close()
+            self._entries.clear()
 
 
 _models, _runtimes, _stacks = _Kept(2), _Kept(4), _Kept(OPEN_STACKS)
@@ -152,9 +173,17 @@ def _check_same(here: str, there: str) -> None:
 
 def stack_of(plan: StackPlan) -> Stack:
     """The open stack, kept by this process; JobStopped where it is gone or has changed."""
-    key = (plan.path, plan.axes, plan.info.series, plan.info.identity)
-    found: Stack = _stacks.get(key, lambda: open_unchanged(plan))
+    found: Stack = _stacks.get(_key(plan), lambda: open_unchanged(plan))
     return found
+
+
+def forget_stack(plan: StackPlan) -> None:
+    """Have it opened anew: a read of it hangs, and may hold what others would wait for."""
+    _stacks.forget(_key(plan))
+
+
+def _key(plan: StackPlan) -> tuple[str, str | None, str, str]:
+    return plan.path, plan.axes, plan.info.series, plan.info.identity
 
 
 def open_unchanged(plan: StackPlan) -> Stack:

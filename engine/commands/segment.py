@@ -127,6 +127,14 @@ def _folder(context: click.Context, parameter: click.Parameter, value: str) -> P
     metavar="SECONDS",
     help="What SIGTERM leaves the blocks in flight.",
 )
+@click.option(
+    "--timeout",
+    default="auto",
+    show_default=True,
+    metavar="SECONDS|auto|none",
+    help="Give up on a read that takes longer, and set its frame aside if it does so twice; auto: "
+    "20 times the longest block so far, at least 10 minutes.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; writes nothing.")
 @click.option("--sample", type=click.IntRange(min=1, max=100), metavar="N",
               help="Only look: segment N frames spread over the stacks, leave their overlays in "

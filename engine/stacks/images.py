@@ -45,7 +45,8 @@ def list_images(folder: str) -> list[Path]:
     with opening(folder):
         for entry in Path(folder).iterdir():
             kind = KINDS.get(entry.suffix.lower())
-            if kind and not entry.name.startswith(".") and entry.is_file():
+            # A pipe, or a link to nothing, is a frame that cannot be read, not one less.
+            if kind and not entry.name.startswith(".") and not entry.is_dir():
                 kinds.setdefault(kind, []).append(entry)
     if not kinds:
         raise StackError(f"{folder}: is a folder without TIFF, PNG or JPEG images; give another")
@@ -172,7 +173,7 @@ def _probe(file: Path) -> _First:
 def _folder_identity(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        stat = file.stat()
+        stat = file.stat() if file.exists() else file.lstat()
         told = f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
         digest.update(told.encode("utf-8", "backslashreplace"))  # a name need not be UTF-8
     return digest.hexdigest()[:32]
@@ -239,6 +240,9 @@ def read_image(file: Path) -> tuple[NDArray[Any], str]:
 
 def _kind(file: Path) -> str:
     """ "TIFF", "PNG" or "JPEG", by the first bytes; FrameError for anything else."""
+    if not file.is_file():
+        gone = "is a link to nothing" if file.is_symlink() and not file.exists() else "is no file"
+        raise FrameError(f"{file}: {gone}, and cannot be read; put the image in its place")
     with file.open("rb") as stream:
         head = stream.read(8)
     kind = sniff(head)

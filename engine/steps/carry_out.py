@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.hangs import Pulse
 from engine.steps import level_of
 from engine.steps.finish import finish_block
 from engine.steps.level import make_level
@@ -9,14 +10,14 @@ from engine.steps.part import segment_part
 from engine.steps.stitch import stitch_canvas
 from engine.steps.survey import survey_frame
 from engine.steps.whole import segment_whole
-from engine.steps.work import OnFrame, Outcome, Task, Work
+from engine.steps.work import Outcome, Task, Work
 from engine.worker import folder_of, model_of
 
 
-def carry_out(task: Task, on_frame: OnFrame = lambda frame: None, deaths: int = 0) -> Outcome:
-    """Do one task here. `on_frame` is told of each frame before it is touched, and None after."""
+def carry_out(task: Task, pulse: Pulse | None = None, deaths: int = 0) -> Outcome:
+    """Do one task here; it gives its signs of life to `pulse`."""
     folder = folder_of(task.context)
-    work = Work(task, folder, model_of(task.context), on_frame, attempts=1 + deaths)
+    work = Work(task, folder, model_of(task.context), pulse or Pulse(), attempts=1 + deaths)
     if level_of(task.step) is not None:
         return make_level(work)
     if task.step == "survey":

@@ -13,14 +13,12 @@ from engine.intensity import windowed_statistics
 from engine.missing import check_frame
 from engine.stacks.windows import windows_of
 from engine.steps.work import ATTEMPTS, Outcome, Work, check_cause
-from engine.worker import stack_of
 
 
 def survey_frame(work: Work) -> Outcome:
     """Read a frame window by window; keep its statistics, and whether it can be read at all."""
-    plan, layout = work.plan, work.plan.layout
-    t, z = divmod(work.task.index, layout.sizes[1])
-    t, z = t + layout.t0, z + layout.z0
+    plan = work.plan
+    t, z = plan.layout.frame_of(work.task.index)
     row: dict[str, Any] = {"t": t, "z": z}
     for attempt in range(1, ATTEMPTS + 1):
         work.attempts = max(work.attempts, attempt)  # deaths in earlier processes count
@@ -40,12 +38,13 @@ def survey_frame(work: Work) -> Outcome:
 
 def _survey(work: Work, t: int, z: int) -> dict[str, Any]:
     plan = work.plan
-    stack = stack_of(plan)
+    stack = work.stack
     digests: list[Any] = []
 
     def windows() -> Iterator[NDArray[Any]]:
         digests.append(hashlib.sha256())  # one for each time that the frame is gone through
         for rows, columns in windows_of(plan.info):
+            work.pulse.beat()
             pixels = stack.read_window(t, z, plan.all_channels, rows, columns)
             digests[-1].update(pixels.data)
             yield plan.seen_by_model(pixels)

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from engine.committed import block_record, record_place
 from engine.committed import shards as committed_shards
 from engine.errors import FrameError
+from engine.hangs import Frame
 from engine.layout import Block
 from engine.measure import FrameRow
 from engine.objects import ObjectColumns
 from engine.records import read_checked
 from engine.segment import finish_frame
 from engine.steps.shards import BlockShards, put_shards
-from engine.steps.work import Frame, Outcome, Work
+from engine.steps.work import Outcome, Work
 from engine.store import decode_shard
 from engine.tables import decode_objects, encode_objects
 

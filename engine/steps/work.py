@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, JobStopped, OutOfMemory
+from engine.hangs import Frame, Pulse
 from engine.intensity import frame_statistics, is_blank
 from engine.layout import Block
 from engine.missing import check_frame
@@ -20,13 +21,12 @@ from engine.model_file import ModelFile
 from engine.plan import StackPlan
 from engine.records import JobFolder
 from engine.segment import Stopwatch, background, probabilities
+from engine.stacks.base import Stack
 from engine.stored import StoredBlock
 from engine.tiling import FrameTiling
 from engine.worker import JobContext, check_unchanged, halve_tile, runtime_for, stack_of, tiling_of
 
 ATTEMPTS = 2  # a frame is tried once more before it is set aside
-Frame = tuple[int, int]  # t, z
-OnFrame = Callable[[Frame | None], None]
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,25 @@ class Work:
     task: Task
     folder: JobFolder
     model: ModelFile
-    on_frame: OnFrame = lambda frame: None  # told of a frame before it is touched, None after
-    watch: Stopwatch = field(default_factory=Stopwatch)
+    pulse: Pulse = field(default_factory=Pulse)  # hears of a frame before it is touched
+    watch: Stopwatch = field(init=False)
     attempts: int = 1  # most tries that any frame took
     tile: int = 0  # px; the smallest tile that memory allowed, 0 where it is as planned
     _stored: tuple[int, StoredBlock] | None = None  # the block that was read last, by its number
+
+    def __post_init__(self) -> None:
+        self.watch = Stopwatch(moved=self.pulse.beat)
 
     @property
     def plan(self) -> StackPlan:
         """The stack's plan."""
         return self.task.stack
+
+    @property
+    def stack(self) -> Stack:
+        """The open stack, see `stack_of`."""
+        with self.pulse.opening():
+            return stack_of(self.plan)
 
     def see(
         self, t: int, z: int, block: Block, statistics: NDArray[np.float32] | None = None
@@ -112,7 +121,8 @@ class Work:
                     return seen
                 except FrameError as error:
                     if attempt == ATTEMPTS:
-                        check_cause(self.plan, error)
+                        with self.pulse.opening():
+                            check_cause(self.plan, error)
                         raise
         raise AssertionError("unreachable")
 
@@ -122,9 +132,9 @@ class Work:
         for skipped_t, skipped_z, reason in self.task.skip:
             if (t, z) == (skipped_t, skipped_z):
                 raise FrameError(reason)
-        self.on_frame((t, z))
+        self.pulse.at((t, z))
         yield
-        self.on_frame(None)
+        self.pulse.at(None)
 
     def _see_stored(self, t: int, z: int, block: Block) -> Seen:
         """What an earlier job kept of the frame; its pixels from the input if they were not."""
@@ -133,7 +143,7 @@ class Work:
             row, pixels = stored.row(t, z), stored.pixels(t, z)
             if pixels is None:
                 window = (block.y.as_slice(), block.x.as_slice())
-                pixels = stack_of(self.plan).read_window(t, z, self.plan.all_channels, *window)
+                pixels = self.stack.read_window(t, z, self.plan.all_channels, *window)
         told = (row["sha256"], row["missing_chunks"], bool(row.get("blank")))
         return Seen(pixels, stored.probability(t, z), *told)
 
@@ -168,7 +178,7 @@ class Work:
         region = tiling.region(block.y, block.x)
         rows, columns = region.read_y.as_slice(), region.read_x.as_slice()
         with self.watch.stage("read"):
-            stack = stack_of(plan)
+            stack = self.stack
             if statistics is None:
                 pixels = stack.read(t, z, plan.all_channels)
             else:
@@ -193,7 +203,8 @@ class Work:
         return Seen(pixels[:, *inside], probability, digest, missing, blank)
 
     def check_identity(self) -> None:
-        """See `check_identity`: called right before a task commits."""
+        """See `check_identity`: called right before a task commits. Abandoned where it must not."""
+        self.pulse.commit()
         check_identity(self.folder, self.task.context)
 
     def put_timings(self) -> None:

@@ -9,6 +9,9 @@ The product knows nothing of it. The variable STACKSEG_FAULTS tells what is to g
     die     {"t": 5, "signal": 11}   reading frame t ends any process, as a crashing decoder does
     slow    {"seconds": 1.0}         every read of a frame takes this long
     wait    FILE                     the first read in a task waits until FILE is there
+    hang    {"t": 5, "stack": "b", "while": FILE, "role": "child"}   in a task, reading frame t of
+            stacks with that name ends only once FILE is gone; "role" and "stack" may be left out.
+            Without "t" it is the opening of such a stack that does not end.
     limit   {"kind": "RLIMIT_AS", "extra": BYTES}   set when the first task begins
     version "9.9"                    engine.__version__
     model   FILE                     what is opened in place of whatever model is asked for
@@ -166,6 +169,8 @@ def patch_reader(class_name: str) -> Callable[[Any], None]:
                     time.sleep(60)
                 if in_task and "slow" in FAULTS:
                     time.sleep(FAULTS["slow"]["seconds"])
+                if in_task and "t" in FAULTS.get("hang", {}) and t == FAULTS["hang"]["t"]:
+                    hang(self.info.path)
                 if in_task and "wait" in FAULTS:
                     while not Path(FAULTS["wait"]).exists():
                         time.sleep(0.01)
@@ -179,6 +184,27 @@ def patch_reader(class_name: str) -> Callable[[Any], None]:
         wrap(getattr(module, class_name), "_read", make)
 
     return patch
+
+
+def hang(path: str) -> None:
+    told = FAULTS["hang"]
+    if told.get("role", ROLE) == ROLE and told.get("stack", "") in Path(path).name:
+        note("hangs", Path(path).stem)
+        while Path(told["while"]).exists():
+            time.sleep(0.01)
+        note("goes on", Path(path).stem)
+
+
+def patch_open(module: Any) -> None:
+    def make(opens: Any) -> Any:
+        def at_open(path: str, *rest: Any) -> Any:
+            if getattr(_here, "task", False) and "t" not in FAULTS.get("hang", {"t": 0}):
+                hang(path)
+            return opens(path, *rest)
+
+        return at_open
+
+    wrap(module, "open_stack", make)
 
 
 def patch_runtime(module: Any) -> None:
@@ -299,6 +325,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "engine.steps.carry_out": patch_tasks,
     "engine.records": patch_records,
     "engine.steps.stitch": patch_stitch,
+    "engine.stacks.open": patch_open,
     "engine.stacks.units": patch_reader("UnitStack"),
     "engine.stacks.zarrs": patch_reader("_ZarrStack"),
     "engine.runtimes.onnxruntime": patch_runtime,
