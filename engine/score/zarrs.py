@@ -29,7 +29,7 @@ def open_zarr(path: Path) -> LabelFrames:
     """Open a Zarr array, image, label image or result; of a result with several, its own."""
     node = zarr.open(path, mode="r")
     if isinstance(node, zarr.Array):
-        array = _array(path)
+        array = _array(path, written=False)
         return array_frames(path, array, _named_axes(array) or USUAL_AXES.get(array.ndim, ""))
     ome = _ome(node)
     if "labels" in node and isinstance(node["labels"], zarr.Group):
@@ -41,19 +41,26 @@ def open_zarr(path: Path) -> LabelFrames:
     image = ome["multiscales"][0]
     dataset = image["datasets"][0]
     axes = "".join(a["name"] for a in image["axes"])
-    array = _array(path / dataset["path"])
+    ours = "stackseg" in node.attrs  # every file of which is written
+    array = _array(path / dataset["path"], written=ours)
     first = {axis.upper(): n for axis, n in first_indices(axes, dataset).items()}
-    written = path / dataset["path"] if "stackseg" in node.attrs else None
+    written = path / dataset["path"] if ours else None
     frames = array_frames(path, array, axes, first, written)
     return replace(frames, classes=classes_of(ome, array.dtype))
 
 
-def _array(where: Path) -> zarr.Array[Any]:
-    """An array of labels; StackError where none of its chunks is there: it is no background."""
+def _array(where: Path, *, written: bool) -> zarr.Array[Any]:
+    """An array of labels; StackError where none of its chunks is there: it is no background.
+
+    Where every file was `written`, each that is lost is named when it is read.
+    """
     array, meta = stored_array(str(where), where)
     grid = chunk_grid(where, meta)
-    if grid is not None and not any(True for _ in grid.stored(array.shape)):
-        raise StackError(f"{where}: none of its chunks is there; copy the store again")
+    if not written and grid is not None and not any(True for _ in grid.stored(array.shape)):
+        raise StackError(
+            f"{where}: none of its chunks is there; copy the store again, or write it with its "
+            "empty chunks"
+        )
     return array
 
 
