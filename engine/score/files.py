@@ -9,45 +9,22 @@ from pathlib import Path
 
 from engine.errors import StackError, UsageError
 from engine.score.frames import LabelFrames, Number
-from engine.stacks.tiff.stack import TiffStack
-from engine.truth.image import (
-    SEPARATE,
-    LabelImage,
-    check_label_file,
-    count_label_images,
-    open_label_tiff,
-    read_label_images,
-)
+from engine.truth.image import LabelFile, LabelImage, count_label_images, read_label_images
 
 TIFF, PNG, JPEG = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
 
 
 def open_file(path: Path) -> LabelFrames:
     """Open a PNG, or a TIFF of one or more frames."""
-    check_label_file(path)
-    if count_label_images(path) == 1:
+    labels = LabelFile(path)
+    if len(labels.numbers) == 1:
         return _files(path, [path])
-    return _stack_frames(path, open_label_tiff(path))
-
-
-def _stack_frames(path: Path, stack: TiffStack) -> LabelFrames:
-    """The frames of a TIFF, by T and Z; the planes of one volume are numbered like frames."""
-    info, key = stack.info, stack.key
-    if info.size("C") > 1 and key.planarconfig != SEPARATE:
-        raise StackError(f"{path}: has {info.size('C')} channels; labels have one")
-    planes = info.size("T") == 1 and info.size("Z") > 1
+    index = {number: i for i, number in enumerate(labels.numbers)}
 
     def load(number: Number) -> LabelImage:
-        t, z = (0, number[0]) if planes else number
-        if info.size("C") > 1:  # 3 or 4 frames, which tifffile took for the samples of a colour
-            return LabelImage(stack.read(0, 0, [number[0]])[0])
-        return LabelImage(stack.read(t, z, [0])[0])
+        return labels.plane(index[number])
 
-    if planes or info.size("C") > 1:
-        numbers = [(n, 0) for n in range(info.n_frames * info.size("C"))]
-    else:
-        numbers = [(t, z) for t in range(info.size("T")) for z in range(info.size("Z"))]
-    return LabelFrames(str(path), tuple(numbers), load, planes=planes)
+    return LabelFrames(str(path), labels.numbers, load, planes=labels.is_volume)
 
 
 def open_folder(path: Path) -> LabelFrames:
@@ -56,7 +33,7 @@ def open_folder(path: Path) -> LabelFrames:
     files = label_files(folder)
     if not files:
         for photo in sorted(f for f in folder.iterdir() if f.suffix.lower() in JPEG):
-            check_label_file(photo)  # says what is wrong with it
+            LabelFile(photo)  # says what is wrong with it
         raise StackError(f"{path}: holds no label images (TIFF, PNG or Zarr)")
     return _files(folder, files)
 

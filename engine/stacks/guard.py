@@ -11,7 +11,7 @@ import logging
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from engine.errors import FrameError, StackError, StacksegError
@@ -35,6 +35,12 @@ def brief(error: BaseException, limit: int = 120) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     text = "".join(c if c.isprintable() else "?" for c in text)  # it may quote the file
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def some(texts: Sequence[str], between: str = ", ", limit: int = 5) -> str:
+    """The first of several things in a sentence, and how many more there are."""
+    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return between.join(texts[:limit]) + more
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.errors import StackError, UsageError
 from engine.stacks.base import Stack
-from engine.stacks.guard import brief, opening
+from engine.stacks.guard import brief, opening, some
 
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
@@ -24,11 +24,10 @@ def open_stack(path: str, axes: str | None = None, series: str | None = None) ->
         return stacks[0]
     for stack in stacks:
         stack.close()
-    some = [f"{s.info.series} ({s.info.series_name})" for s in stacks[:5]]
-    more = f" and {len(stacks) - 5} more" if len(stacks) > 5 else ""
+    listed = some([f"{s.info.series} ({s.info.series_name})" for s in stacks])
     raise StackError(
-        f"{path}: holds {len(stacks)} stacks, and one is wanted here; give --series, or write "
-        f"them into files of their own: {', '.join(some)}{more}"
+        f"{path}: holds {len(stacks)} stacks, and one is wanted here: {listed}; choose with "
+        "--series where the command has it, or write them into files of their own"
     )
 
 
@@ -56,7 +55,7 @@ def open_stacks(path: str, axes: str | None = None, series: str | None = None) -
 
 def _only(stack: Stack, series: str | None) -> Stack:
     """A stack that is all its input holds; StackError where another is asked for."""
-    if series not in (None, "0", "all"):
+    if series not in (None, "0", "all", "pages"):
         stack.close()
         raise StackError(f"{stack.info.path}: has no image {series}; it has one, number 0")
     return stack

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from engine.errors import StackError, StacksegError, first_line
 from engine.stacks.coded import without_opaque_alpha
 from engine.stacks.images import sniff
+from engine.stacks.tiff.page import JPEG
 from engine.truth.png import read_png
 
 if TYPE_CHECKING:
     from engine.stacks.tiff.stack import TiffStack
 
-JPEG_CODES = (6, 7, 33007, 34892)  # of a TIFF's compression
 SEPARATE = 2  # of a TIFF's planar configuration
 INDEXED = 3  # of a TIFF's photometric interpretation
 LOSSY = "is JPEG, which changes ids when it is written; keep labels as PNG or TIFF"
@@ -63,51 +63,85 @@ class LabelImage:
         return picture
 
 
-def read_label_images(file: Path) -> list[LabelImage]:
-    """The planes of a TIFF or PNG file, in the order of its pages; of most files, one.
+class LabelFile:
+    """A TIFF or PNG file of label planes, each read when it is asked for.
 
     Raises StackError with one sentence where the file is neither, is JPEG, is damaged, or has
     channels.
     """
-    with _of(file):
-        kind = _kind(file)
-        if kind == "PNG":
-            pixels, palette = read_png(file.read_bytes())
-            return [LabelImage(_picture(pixels) if pixels.ndim == 3 else pixels, palette)]
-        with open_label_tiff(file) as stack:
-            return list(_planes(stack))
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.numbers: tuple[tuple[int, int], ...] = ((0, 0),)
+        """(t, z) of every plane; the planes of one volume, and samples that lie apart, along t."""
+        self.is_volume = False
+        """Whether planes are those of one volume."""
+        self._stack: TiffStack | None = None
+        with _of(file):
+            if _kind(file) == "TIFF":
+                self._open_tiff()
+
+    def _open_tiff(self) -> None:
+        self._stack = stack = _open_tiff(self.file)
+        info = stack.info
+        ts, zs = range(info.size("T")), range(info.size("Z"))
+        self.is_volume = len(ts) == 1 and len(zs) > 1
+        if _lie_apart(stack):
+            self.numbers = tuple((n, 0) for n in range(info.n_frames * info.size("C")))
+        elif self.is_volume:
+            self.numbers = tuple((z, 0) for z in zs)
+        else:
+            self.numbers = tuple((t, z) for t in ts for z in zs)
+
+    def plane(self, index: int) -> LabelImage:
+        """A plane, by its place in `numbers`."""
+        with _of(self.file):
+            if self._stack is not None:
+                return _plane(self._stack, index)
+            pixels, palette = read_png(self.file.read_bytes())
+            return LabelImage(_picture(pixels) if pixels.ndim == 3 else pixels, palette)
+
+    def close(self) -> None:
+        """Close the file; a later read opens it again."""
+        if self._stack is not None:
+            self._stack.close()
+
+
+def read_label_images(file: Path) -> list[LabelImage]:
+    """The planes of a TIFF or PNG file, in order; of most files, one. Raises as `LabelFile`."""
+    labels = LabelFile(file)
+    try:
+        return [labels.plane(i) for i in range(len(labels.numbers))]
+    finally:
+        labels.close()
 
 
 def count_label_images(file: Path) -> int:
     """How many planes a file holds; one that cannot be read counts as one."""
     try:
-        if _kind(file) != "TIFF":
-            return 1
-        with open_label_tiff(file) as stack:
-            return stack.info.n_frames * (stack.info.size("C") if _lie_apart(stack) else 1)
-    except StacksegError:  # it is read, and named, later
+        return len(LabelFile(file).numbers)
+    except StackError:  # it is read, and named, later
         return 1
 
 
-def check_label_file(file: Path) -> None:
-    """StackError where a file is neither TIFF nor PNG, or is JPEG within."""
-    with _of(file):
-        if _kind(file) == "TIFF":
-            open_label_tiff(file).close()
-
-
-def open_label_tiff(file: Path) -> TiffStack:
+def _open_tiff(file: Path) -> TiffStack:
     """The labels of a TIFF, in their own dtype; StackError where they are not one whole stack."""
     from engine.stacks.tiff.open import open_tiff
 
-    stacks = open_tiff(str(file), exact=True)
+    stacks = open_tiff(str(file), exact=True)  # which leaves no file open
     if len(stacks) > 1:
-        raise StackError(f"{file}: holds {len(stacks)} images, and labels are read from one")
+        raise StackError(f"holds {len(stacks)} images, and labels are read from one")
     (stack,) = stacks
-    if int(stack.key.compression) in JPEG_CODES:
-        raise StackError(f"{file}: {LOSSY}")
-    if stack.info.lacking:
-        raise StackError(stack.info.lacking)
+    info, key = stack.info, stack.key
+    if int(key.compression) in JPEG:
+        raise StackError(LOSSY)
+    if info.lacking:
+        raise StackError(info.lacking)
+    if info.size("C") > 1 and not _lie_apart(stack):
+        if key.samplesperpixel == 1:
+            raise StackError(f"has {info.size('C')} channels; labels have one")
+        if info.n_frames > 1:
+            raise StackError("holds several colour pictures, not labels")
     return stack
 
 
@@ -134,23 +168,16 @@ def _kind(file: Path) -> str:
     return kind
 
 
-def _planes(stack: TiffStack) -> Iterator[LabelImage]:
-    """The planes of a TIFF: (Y, X) each, or one picture (Y, X, 3 or 4)."""
-    info, key = stack.info, stack.key
-    channels = range(info.size("C"))
-    if len(channels) > 1 and not _lie_apart(stack) and key.samplesperpixel == 1:
-        raise StackError(f"has {len(channels)} channels; labels have one")
-    if len(channels) > 1 and not _lie_apart(stack) and info.n_frames > 1:
-        raise StackError("holds several colour pictures, not labels")
-    for t in range(info.size("T")):
-        for z in range(info.size("Z")):
-            pixels = stack.read(t, z, channels)
-            if key.photometric == INDEXED and pixels.dtype == np.bool_:
-                pixels = pixels.view(np.uint8)  # of two colours: 0 and 1 are indices all the same
-            if len(channels) == 1 or _lie_apart(stack):
-                yield from (LabelImage(plane) for plane in pixels)
-            else:
-                yield LabelImage(_picture(np.moveaxis(pixels, 0, -1)))
+def _plane(stack: TiffStack, index: int) -> LabelImage:
+    """A plane (Y, X), or a picture (Y, X, 3 or 4)."""
+    channels = stack.info.size("C")
+    apart = _lie_apart(stack)
+    at, sample = divmod(index, channels) if apart else (index, 0)
+    t, z = divmod(at, stack.info.size("Z"))
+    pixels = stack.read(t, z, [sample] if apart else range(channels))
+    if stack.key.photometric == INDEXED and pixels.dtype == np.bool_:
+        pixels = pixels.view(np.uint8)  # of two colours: 0 and 1 are indices all the same
+    return LabelImage(pixels[0] if len(pixels) == 1 else _picture(np.moveaxis(pixels, 0, -1)))
 
 
 def _lie_apart(stack: TiffStack) -> bool:

@@ -19,7 +19,9 @@ from engine.model_file import open_model
 from engine.plan import make_plan
 from engine.relabel import relabel
 from tests.engine.jobs import contents, labels_of, settings
-from tests.stacks.test_tiff_images import ome_planes, positions, times
+from tests.stacks.numbered import numbered
+from tests.stacks.test_tiff_images import ome_planes
+from tests.stacks.test_tiff_sets import positions, times
 
 SIDES = (40, 50)
 
@@ -176,8 +178,6 @@ def test_positions_that_are_given_are_not_missed(threshold_model: Path, tmp_path
 def test_frames_that_are_not_there_are_refused_unless_left_out(
     threshold_model: Path, tmp_path: Path
 ) -> None:
-    from tests.stacks.test_tiff_images import numbered
-
     path = tmp_path / "a.ome.tif"
     ome_planes(path, numbered(*range(3)), 5)
     model = open_model(str(threshold_model))

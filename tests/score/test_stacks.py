@@ -16,7 +16,8 @@ from engine.score.compare import compare
 from engine.score.table import notes, table
 from tests.engine import jobs
 from tests.score.test_compare import FRAMES, as_folder, as_result
-from tests.stacks.test_tiff_images import numbered, ome_planes
+from tests.stacks.numbered import numbered
+from tests.stacks.test_tiff_images import ome_planes
 
 NAMES = ("p1_a", "p1_b", "p2_c")  # no number tells them apart
 
@@ -274,3 +275,23 @@ def test_a_nested_zarr_truth_that_does_not_say_so(tmp_path, stated):
         shutil.rmtree(folder)
     with pytest.raises(StackError, match="none of its chunks is there"):
         compare(tmp_path / "out", tmp_path / "truth.zarr")
+
+
+def test_frames_that_tifffile_takes_for_colours_are_frames(tmp_path):
+    """It writes (2, 3, Y, X) of 8 bits as two pages of three samples that lie apart."""
+    frames = (FRAMES[:1] % 7).repeat(6, axis=0).astype(np.uint8)
+    frames[4:] = 0
+    as_result(tmp_path / "out", frames.astype(np.uint32), name="a")
+    tifffile.imwrite(tmp_path / "truth.tif", frames.reshape(2, 3, *frames.shape[1:]))
+    comparison = compare(tmp_path / "out", tmp_path / "truth.tif")
+    assert len(comparison.frames) == 6 and comparison.pooled.seg == 1
+
+
+def test_pages_of_two_indexed_colours_are_indices(tmp_path):
+    frames = FRAMES[:3] == 1
+    as_result(tmp_path / "out", frames.astype(np.uint32), name="a")
+    colours = np.zeros((3, 2), np.uint16)
+    with tifffile.TiffWriter(tmp_path / "truth.tif") as writer:
+        for frame in frames:
+            writer.write(frame, photometric="palette", colormap=colours, metadata=None)
+    assert compare(tmp_path / "out", tmp_path / "truth.tif").pooled.seg == 1

@@ -5,7 +5,7 @@ what Micro-Manager writes, images like it are scenes or positions: each is a sta
 set of files that describe each other, a file gives the images whose pixels it holds.
 
 What the metadata count and what the file holds must agree: pages beyond what they count are
-refused, and so are frames that lack pages (see `engine.plan`). What is left besides is named.
+refused, and so are frames that lack pages (see `engine.inputs`). What is left besides is named.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import StackError
+from engine.stacks.guard import some
 from engine.stacks.tiff.images import TiffImage
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 PAGES = "pages"  # as a choice: every page is a frame, whatever the metadata say
 ALL = "all"
 SEVERAL = ("ome", "mmstack", "ndtiff")  # writers whose equal images are scenes or positions
-_NAMED = 5  # images that a sentence names
 _SAYS = {"ome": "OME", "imagej": "ImageJ", "mmstack": "Micro-Manager", "shaped": "tifffile's"}
 
 
@@ -62,23 +62,24 @@ def unused(
     images: Sequence[TiffImage],
     taken: Sequence[TiffImage],
     path: str,
-    chain: Sequence[int],
+    extra: Sequence[tuple[int, ...]],
 ) -> tuple[str, ...]:
-    """What the file holds, or speaks of, and none of the stacks `taken` does: a sentence each."""
+    """What the file holds and none of the stacks `taken` does: a sentence each.
+
+    `extra` are the shapes of pages that no image has, see `extra_pages`.
+    """
     here = os.path.realpath(path)
     numbers = {image.number for image in taken}
-    left = [image for image in images if image.number not in numbers]
-    own = [image for image in left if here in image.files]
+    own = [i for i in images if i.number not in numbers and here in i.files]
     said = []
     if own:
         said.append(
             f"{_count(len(own), 'image')} of the file {_is(own)} not read: {_listed(own)}; "
             "--series N or --series all reads more"
         )
-    if extra := _extra(images, chain):
-        offsets = [chain[i] for i in extra]
-        shapes = sorted({" x ".join(map(str, shape)) for shape in _shapes(path, offsets)})
-        said.append(f"{_count(len(extra), 'page')} of {_some(shapes)} px belong to no image")
+    if extra:
+        shapes = sorted({" x ".join(map(str, shape)) for shape in extra})
+        said.append(f"{_count(len(extra), 'page')} of {some(shapes)} px belong to no image")
     return tuple(said)
 
 
@@ -91,15 +92,14 @@ def beside(images: Sequence[TiffImage], taken: Sequence[TiffImage], path: str) -
 
 
 def check_pages(
-    images: Sequence[TiffImage], image: TiffImage, path: str, chain: Sequence[int]
+    image: TiffImage, extra: Sequence[tuple[int, ...]], path: str, chain: Sequence[int]
 ) -> None:
     """StackError where the file has more pages like the image's than its metadata count."""
     if image.kind in ("generic", "ndtiff"):  # every page is a frame; an index lists them
         return
     expected = image.n_planes
-    shapes = _shapes(path, [chain[i] for i in _extra(images, chain)])
-    if extra := shapes.count(image.key.shape):
-        raise _disagree(image.kind, expected, expected + extra, path)
+    if more := list(extra).count(image.key.shape):
+        raise _disagree(image.kind, expected, expected + more, path)
     pixels = [p.pixels for p in image.places if p is not None and p.pixels]
     if len(pixels) == expected > 1:
         # One directory stands for all; another amid their pixels says that they are not there.
@@ -147,7 +147,7 @@ def absent(image: TiffImage, path: str) -> str:
         return ""
     says = _SAYS.get(image.kind, "own")
     lost = _lost_files(image)
-    where = f" ({_some(lost)} not found beside it)" if lost else ""
+    where = f" ({some(lost)} not found beside it)" if lost else ""
     return (
         f"{path}: its {says} metadata count {expected} planes, and {found} of them are there"
         f"{where}; complete it, choose frames that are whole with --frames, or give --series pages "
@@ -165,16 +165,18 @@ def _lost_files(image: TiffImage) -> list[str]:
     return sorted(n for n in names if not (folder / n).exists())
 
 
-def _extra(images: Sequence[TiffImage], chain: Sequence[int]) -> list[int]:
-    """Numbers of pages in the file's chain that no image has."""
+def extra_pages(
+    images: Sequence[TiffImage], path: str, chain: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Shapes of the pages in the file's chain that no image has."""
     if any(image.kind == "ndtiff" for image in images):
         return []
     covered = set[int]().union(*(image.indices for image in images))
     at = {offset: i for i, offset in enumerate(chain)}
-    for image in images:
-        for level in image.series.levels[1:]:
+    for series in {id(image.series): image.series for image in images}.values():
+        for level in series.levels[1:]:
             covered |= {at[p.offset] for p in level.pages if p is not None and p.offset in at}
-    return [i for i in range(len(chain)) if i not in covered]
+    return _shapes(path, [offset for i, offset in enumerate(chain) if i not in covered])
 
 
 def _shapes(path: str, offsets: Sequence[int]) -> list[tuple[int, ...]]:
@@ -191,12 +193,7 @@ def _shapes(path: str, offsets: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _listed(images: Sequence[TiffImage]) -> str:
-    return _some([image.described() for image in images], "; ")
-
-
-def _some(texts: Sequence[str], between: str = ", ") -> str:
-    more = f"{between}and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
-    return between.join(texts[:_NAMED]) + more
+    return some([image.described() for image in images], "; ")
 
 
 def _count(n: int, what: str) -> str:

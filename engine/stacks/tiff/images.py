@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,7 +49,12 @@ class _Chain:
     at: Mapping[int, int]  # number of a directory by its offset
 
     def holds(self, page: Page) -> bool:
-        return os.path.realpath(_file_of(page)) == self.file
+        return _real(_file_of(page)) == self.file
+
+
+@lru_cache(maxsize=64)  # asked for each of perhaps a million pages
+def _real(path: str) -> str:
+    return os.path.realpath(path)
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,11 @@ class TiffImage:
         """Type of the pixels in the file, in native byte order."""
         return np.dtype(self.key.dtype)
 
-    @property
+    @cached_property
     def files(self) -> frozenset[str]:
         """Real paths of all files with its pages."""
-        return frozenset(os.path.realpath(p.file) for p in self.places if p is not None)
+        named = {place.file for place in self.places if place is not None}
+        return frozenset(map(os.path.realpath, named))
 
     @property
     def n_pixels(self) -> int:

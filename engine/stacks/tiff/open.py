@@ -23,6 +23,7 @@ from engine.stacks.tiff.choice import (
     beside,
     check_pages,
     chosen,
+    extra_pages,
     refuse_promises,
     unused,
 )
@@ -116,7 +117,9 @@ def _opened(path: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
     if not xml:
         check_chain(str(master))
     with TiffFile(path, omexml=xml, **flags) if xml else TiffFile(master, **flags) as tif:
-        yield _placed(tif, path if xml else str(master))
+        _placed(tif, path if xml else str(master))
+        refuse_files_elsewhere(tif, path)
+        yield tif
 
 
 def _placed(tif: TiffFile, path: str) -> TiffFile:
@@ -139,16 +142,15 @@ def _stacks(
     series: str | None,
     exact: bool,
 ) -> list[TiffStack]:
-    if tif.is_ome:
-        refuse_files_elsewhere(tif, path)
     images = images_of(tif, path, chain)
     if any(sign in message for _, message in messages for sign in _LOST_FRAMES):
         refuse_promises(tif, chain, path)
     taken = chosen(images, path, series)
-    said, others = unused(images, taken, path, chain), beside(images, taken, path)
+    extra, others = extra_pages(images, path, chain), beside(images, taken, path)
+    said = unused(images, taken, path, extra)
     stacks: list[TiffStack] = []
     for image in taken:
-        check_pages(images, image, path, chain)
+        check_pages(image, extra, path, chain)
         stack = _stack(tif, images, image, path, axes, exact)
         number = str(image.number) if series or len(taken) > 1 else ""
         stack.info = replace(

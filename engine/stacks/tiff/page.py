@@ -21,6 +21,7 @@ _EXPANSION = {
     6: 1000,  # JPEG: a block of 64 pixels takes 6 bits or more
     7: 1000,
 }
+JPEG = (6, 7, 33007, 34892)  # old and new, and with other names
 _EXPANSION_OTHER = 50_000  # zstd, LZMA, fax: long runs take next to nothing
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine.errors import FrameError
 from engine.stacks.base import StackInfo
-from engine.stacks.guard import tifffile_messages
+from engine.stacks.guard import some, tifffile_messages
 from engine.stacks.runs import read_part
 from engine.stacks.tiff.images import Place
 from engine.stacks.tiff.page import check_page, check_pictures
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _READ_AT_ONCE = 1  # bytes, so: a strip or tile; tifffile would hold all those of a page, twice
-NAMED = 5  # files that a sentence names
 MIN_IS_WHITE = 0  # PhotometricInterpretation
 
 
@@ -114,10 +113,9 @@ class TiffStack(UnitStack):
         left = {file: what for file, what in self.beside.items() if file not in given}
         if not left:
             return ()
-        names = ", ".join(sorted(Path(file).name for file in left)[:NAMED])
-        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
-        what = "; ".join(list(dict.fromkeys(left.values()))[:NAMED])
-        return (f"its metadata also describe {what}, in {names}{more}; give these as well",)
+        names = some(sorted(Path(file).name for file in left))
+        what = some(list(dict.fromkeys(left.values())), "; ")
+        return (f"its metadata also describe {what}, in {names}; give these as well",)
 
 
 class ContiguousTiff(TiffStack):

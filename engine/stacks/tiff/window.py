@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engine.stacks.base import StackInfo
 from engine.stacks.runs import read_part
-from engine.stacks.tiff.page import check_page, check_picture, check_pictures
+from engine.stacks.tiff.page import JPEG, check_page, check_picture, check_pictures
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -167,7 +167,7 @@ def _decode(page: TiffPage, number: int) -> NDArray[Any] | None:
             raise ValueError("ends beyond the end of the file, which is truncated")
         check_picture(page, data)
     tables: dict[str, Any] = {}
-    if page.compression in (6, 7, 34892, 33007):  # JPEG: tables may lie apart
+    if page.compression in JPEG:  # JPEG: tables may lie apart
         tables = {"jpegtables": page.jpegtables, "jpegheader": None}
     pixels = page.decode(data, number, **tables)[0]
     return None if pixels is None else pixels[None]
