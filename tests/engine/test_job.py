@@ -244,7 +244,7 @@ def test_empty_shards_are_written(tmp_path: Path, threshold_model: Path) -> None
 
 def test_sessions_are_released(tmp_path: Path, stack: Path, threshold_model: Path) -> None:
     run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
-    assert not worker._runtimes._values and not worker._stacks._values
+    assert not worker._runtimes._entries and not worker._stacks._entries
     shutil.rmtree(tmp_path / "out")
 
 

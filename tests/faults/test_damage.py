@@ -19,7 +19,7 @@ from tests.faults.harness import Campaign, Job, assert_nothing_left
 
 N = 200
 LAYOUT = {"engine.layout.BLOCK_PIXELS": 20 * 40 * 48}  # ten blocks
-DAMAGED = {17: "truncated", 42: "other shape", 99: "NaN", 100: "constant", 180: "garbage"}
+DAMAGED = {17: "truncated", 42: "other shape", 99: "NaN", 100: "infinite", 180: "garbage"}
 
 
 def damage(path: Path, how: str) -> None:
@@ -31,8 +31,8 @@ def damage(path: Path, how: str) -> None:
     elif how == "NaN":
         good[3, 4] = np.nan
         tifffile.imwrite(path, good)
-    elif how == "constant":
-        tifffile.imwrite(path, np.full_like(good, 7))
+    elif how == "infinite":
+        tifffile.imwrite(path, np.full_like(good, np.inf))
     else:
         path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
 

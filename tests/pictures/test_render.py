@@ -159,7 +159,7 @@ def test_planes_and_stacks_are_chosen(deep, tmp_path):
         np.testing.assert_array_equal(
             open_image(five, opened, None, "1").draw(1, 2, (40, 48)), data[1, 1, 2]
         )
-        with pytest.raises(UsageError, match=r"--channel 2: .*has 2"):
+        with pytest.raises(StackError, match=r"has no channel '2'; it has 2 channels"):
             open_image(five, opened, None, "2")
     draw(deep, tmp_path / "p.png", stack="five", z="max", style="fill")
     draw(deep / "three.zarr", tmp_path / "p.png", frames=slice(0, 4))  # a contact sheet

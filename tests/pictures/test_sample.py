@@ -115,13 +115,13 @@ def test_the_command_tells_what_it_found(stacks, tmp_path):
 
 
 def test_a_frame_that_cannot_be_segmented_is_told(tmp_path, threshold_model):
-    data = jobs.blobs((3, 64, 96))
-    data[1] = 7
+    data = jobs.blobs((3, 64, 96)).astype(np.float32)
+    data[1, 7] = np.nan
     stack = jobs.write_stack(tmp_path / "s.tif", data)
     settings = jobs.settings(stack, threshold_model, tmp_path / "out", workers=1)
     found, _ = sample(settings, 3)
     assert [bool(one.reason) for one in found] == [False, True, False]
-    assert "nothing to segment" in found[1].reason
+    assert "NaN" in found[1].reason
     assert {p.name for p in (tmp_path / "out/sample").iterdir()} == {
         "sample.png", "sample.json", "s_t0000.png", "s_t0002.png",
     }  # fmt: skip
