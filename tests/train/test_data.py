@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.errors import StackError, StacksegError, UsageError
 from engine.model import Normalisation
 from tests.train.data import nuclei, write_ctc, write_pairs
-from train.data.frames import FrameSource, digest, load_frame, make_frame, read_channels
+from train.data.frames import FrameSource, digest, load_frame, make_frame, read_image
 from train.data.layouts import find_ctc, find_pairs
 from train.data.splits import split_frames
 from train.data.synthetic import synthetic_frames
@@ -137,7 +137,7 @@ def test_grey_that_is_stored_as_colour_is_one_channel(tmp_path: Path) -> None:
         extrasamples=["unassalpha"],
     )  # fmt: skip
     for name in ("rgb.tif", "rgba.tif"):
-        assert np.array_equal(read_channels(tmp_path / name), grey[None])
+        assert np.array_equal(read_image(tmp_path / name), grey[None])
 
 
 def test_truth_of_another_size_is_refused_with_both(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.truth.files import tiff
 from train.checkpoint import load_checkpoint
 from train.cli import train
 from train.data.dataset import find_frames, load_data, load_part
-from train.data.frames import NoContrast, make_frame, read_channels
+from train.data.frames import NoContrast, make_frame, read_image
 from train.data.splits import split_frames
 from train.settings import TrainSettings
 
@@ -189,11 +189,11 @@ def test_an_opaque_alpha_is_no_channel(
     pixels = np.dstack(channels)
     pixels = pixels.astype(np.uint16) * 257 if deep else pixels
     (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
-    found = read_channels(tmp_path / "a.png")
+    found = read_image(tmp_path / "a.png")
     assert np.array_equal(found, np.moveaxis(pixels, -1, 0)[:kept])
     if len(channels) == 4:
         tiff(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
-        assert np.array_equal(read_channels(tmp_path / "a.tif"), found)
+        assert np.array_equal(read_image(tmp_path / "a.tif"), found)
 
 
 def test_a_channel_without_contrast_is_named() -> None:

@@ -55,7 +55,7 @@ def load_frame(
     source: FrameSource, normalisation: Normalisation, ignore_border: int, *, masks: bool = False
 ) -> LabelledFrame:
     """Read one frame with its truth; StackError where the two do not fit."""
-    image = read_channels(source.image)
+    image = read_image(source.image)
     labels = numbered_from_one(read_truth(source.labels, masks=masks))
     if image.shape[1:] != labels.shape:
         raise StackError(
@@ -95,7 +95,7 @@ def make_frame(
     return LabelledFrame(name, image, statistics, labels, ignore_border, digest.hexdigest())
 
 
-def read_channels(path: Path) -> NDArray[Any]:
+def read_image(path: Path) -> NDArray[Any]:
     """The only frame of an image file as (C, Y, X).
 
     Grey that is stored as RGB is one channel. (That an opaque alpha channel is none is the
