@@ -6,14 +6,14 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-import tifffile
 
-from engine.errors import JobStopped
+from engine.errors import FrameError, JobStopped
 from engine.executors import SerialExecutor
 from engine.job import run_job
+from engine.stacks.units import UnitStack
 from engine.steps.work import Outcome, Task
 from engine.verify.run import verify_job
 from tests.engine import jobs
@@ -118,16 +118,17 @@ def test_verify_reads_every_array_and_level(tmp_path: Path, complete: tuple[Job,
 
 @contextlib.contextmanager
 def damaged(stack: Path, frame: int) -> Iterator[None]:
-    """One frame of a file is of one value, which no network is asked about."""
-    kept = Path(shutil.copy2(stack, f"{stack}.kept"))
-    try:
-        with tifffile.TiffFile(stack, mode="r+") as file:
-            page = file.pages[frame].asarray()
-            file.filehandle.seek(file.pages[frame].dataoffsets[0])
-            file.filehandle.write(np.full_like(page, 7).tobytes())
+    """One frame of a file cannot be read, along T or Z."""
+    read = UnitStack._read
+
+    def failing(self: UnitStack, t: int, z: int, *rest: Any) -> Any:
+        if Path(self.info.path) == stack and t + z == frame:
+            raise FrameError(f"{stack}: is damaged")
+        return read(self, t, z, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UnitStack, "_read", failing)
         yield
-    finally:
-        kept.replace(stack)  # with its time
 
 
 def test_levels_of_frames_done_again_are_made_anew_and_no_others(
