@@ -99,31 +99,36 @@ class _Opening:
 
     def add(self, path: str) -> None:
         """Open the stacks at a path; what cannot be segmented is refused with a sentence."""
+        folder = _folder(path)
+        try:
+            stacks = self._open(path)
+            for stack in stacks:
+                with LimitedStack(stack, self._settings.timeout) as limited:
+                    self._add_stack(path, stack, limited)
+            if stacks:
+                self._hung.pop(folder, None)
+        except Hung as error:
+            self._hung[folder] += 1
+            reason = f"could not be opened within {error.seconds:g} s; {ADVICE}"
+            self._refuse(path, f"{path}: {reason}")
+
+    def _open(self, path: str) -> list[Stack]:
+        """The stacks at a path; none where it was opened before, or is refused."""
         timeout = self._settings.timeout
         try:
             _check_name(path)
             self._check_folder(path)
             # What lies on a mount that is gone may not even be looked at.
             if (plain := within(timeout, partial(given_path, path))) in self._seen:
-                return
+                return []
             self._seen.add(plain)
-            stacks = within(timeout, partial(self._open, path))
+            self._real[path], stacks = within(timeout, partial(_opened, path, self._settings))
+            return stacks
         except (StackError, UsageError) as error:
             self._refuse(path, str(error))
-        except Hung as error:
-            self._refuse_hung(path, error)
         except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
             self._refuse(path, f"{printable(path)}: cannot be opened ({error})")
-        else:
-            self._hung.pop(_folder(path), None)
-            for stack in stacks:
-                with LimitedStack(stack, timeout) as limited:
-                    self._add_stack(path, stack, limited)
-
-    def _open(self, path: str) -> list[Stack]:
-        stacks = open_stacks(path, self._settings.axes, self._settings.series)
-        self._real[path] = os.path.realpath(path)
-        return stacks
+        return []
 
     def _add_stack(self, path: str, stack: Stack, limited: LimitedStack) -> None:
         info = stack.info
@@ -140,10 +145,8 @@ class _Opening:
         except (StackError, UsageError) as error:
             self._refuse(path, str(error))
             return
-        except Hung as error:
-            self._refuse_hung(path, error)
-            return
-        self._sets.setdefault(images, path)
+        if files:
+            self._sets.setdefault(images, path)
         if stack.said_beside():
             self._of_sets.append((len(self.opened) - 1, stack))
         self.notes += [f"{path}: {note}" for note in info.unused]
@@ -172,13 +175,14 @@ class _Opening:
                 f"could not be opened in time; {ADVICE}"
             )
 
-    def _refuse_hung(self, path: str, hung: Hung) -> None:
-        self._hung[_folder(path)] += 1
-        reason = f"{path}: could not be opened within {hung.seconds:g} s; {ADVICE}"
-        self._refuse(path, reason)
-
     def _refuse(self, path: str, reason: str) -> None:
         self.refused.append((printable(path), reason))
+
+
+def _opened(path: str, settings: JobSettings) -> tuple[str, list[Stack]]:
+    """Where a path leads to, and the stacks there."""
+    stacks = open_stacks(path, settings.axes, settings.series)
+    return os.path.realpath(path), stacks
 
 
 def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:

@@ -174,7 +174,7 @@ def _described(task: Task, hung: Hung) -> str:
 
 
 def _skip(task: Task, deaths: list[Died]) -> tuple[Skip, bool]:
-    """The frames that are set aside for how they ended processes and threads; do any hang?"""
+    """The frames that are set aside for how they ended; and whether any of them hangs."""
     unopened = [death for death in deaths if death.kind == "unopened"]
     if len(unopened) >= HANGS:
         return _all(task, f"{unopened[-1].how}, twice; {ADVICE}"), True
