@@ -17,13 +17,16 @@ from typing import Any, Literal, TypeVar
 
 from engine.errors import JobStopped
 
-AT_LEAST = 600.0  # s; the limit as long as nothing is known of the job's blocks
-TIMES = 20  # the limit is so many times the longest block of this process
+AT_LEAST, AT_MOST = 600.0, 3600.0  # s; between which `auto` lies
+TIMES = 20  # `auto` is so many times the longest silence of this process's tasks that ended
+MAX_HUNG_INPUTS = 2  # in a row in one folder, until its others are taken to hang too, untried
+ADVICE = "see what it lies on, or give a longer --timeout"
+TASK, PLANNING = "stackseg-task", "stackseg-planning"  # names of threads
 Frame = tuple[int, int]  # t, z
 Result = TypeVar("Result")
 Timeout = float | Literal["auto", "none"]
 
-_longest = 0.0  # s that a block has taken in this process
+_longest = 0.0  # s between two signs of life of a task in this process
 _abandoned: list[threading.Thread] = []
 
 
@@ -58,6 +61,7 @@ class Pulse:
         """`tell` hears of every sign of life, with the place it came from."""
         self.place = Place()
         self._tell, self._tell_commit = tell, tell_commit
+        self.longest = 0.0  # s between two signs of life so far
         self._moved = time.monotonic()
         self._lock = threading.Lock()
         self._is_abandoned = self._commits = False
@@ -66,11 +70,12 @@ class Pulse:
         """Give a sign of life; Abandoned where nobody waits for this task any more."""
         if self._is_abandoned:
             raise Abandoned("went on too late; what it was at is done by others")
-        self._moved = time.monotonic()
+        before, self._moved = self._moved, time.monotonic()
+        self.longest = max(self.longest, self._moved - before)
         self._tell(self.place)
 
-    def at(self, frame: Frame | None) -> None:
-        """A frame is begun; None: it is done with."""
+    def at(self, frame: Frame) -> None:
+        """A frame is begun."""
         self.place = Place(frame)
         self.beat()
 
@@ -78,16 +83,17 @@ class Pulse:
     def opening(self) -> Iterator[None]:
         """Around the opening of the input."""
         before, self.place = self.place, Place(self.place.frame, opening=True)
-        self.beat()
-        yield
-        self.place = before
+        try:
+            self.beat()
+            yield
+        finally:
+            self.place = before
         self.beat()
 
     def commit(self) -> None:
         """From here on the task is not abandoned: it has all it needs, and writes. Or Abandoned."""
         with self._lock:
-            if self._is_abandoned:
-                self.beat()
+            self.beat()
             self._commits = True
         self._tell_commit()
 
@@ -102,10 +108,12 @@ class Pulse:
         return max(self._moved + limit - time.monotonic(), 0.0)
 
 
-def watched(call: Callable[[], Result], pulse: Pulse, limit: float | None) -> Result:
+def watched(
+    call: Callable[[], Result], pulse: Pulse, limit: float | None, name: str = TASK
+) -> Result:
     """What `call` returns or raises; Hung where `pulse` is silent for more than `limit` seconds.
 
-    Its thread is left behind then. Without a limit it is called right here.
+    Its thread, of that name, is left behind then. Without a limit it is called right here.
     """
     if limit is None:
         return call()
@@ -120,7 +128,7 @@ def watched(call: Callable[[], Result], pulse: Pulse, limit: float | None) -> Re
             raised.append(error)
         ended.set()
 
-    thread = threading.Thread(target=body, name="stackseg-watched", daemon=True)
+    thread = threading.Thread(target=body, name=name, daemon=True)
     try:
         thread.start()
     except RuntimeError as error:
@@ -147,25 +155,27 @@ def watched(call: Callable[[], Result], pulse: Pulse, limit: float | None) -> Re
 
 def within(timeout: Timeout, call: Callable[[], Result]) -> Result:
     """`call`, which has to end within the limit; Hung where it does not."""
-    return watched(call, Pulse(), limit_of(timeout))
+    return watched(call, Pulse(), limit_of(timeout), PLANNING)
 
 
 def limit_of(timeout: Timeout) -> float | None:
-    """Seconds that a block may give no sign of life now; None: for ever."""
+    """Seconds that a task may give no sign of life now; None: for ever."""
     if timeout == "none":
         return None
     if timeout == "auto":
-        return max(AT_LEAST, TIMES * _longest)
+        return min(max(AT_LEAST, TIMES * _longest), AT_MOST)
     return float(timeout)
 
 
-def took(seconds: float) -> None:
-    """A block of this process has ended: `auto` learns from it."""
+def was_silent(seconds: float) -> None:
+    """A task of this process has ended, and was silent for so long: `auto` learns from it."""
     global _longest
     _longest = max(_longest, seconds)
 
 
-def left_behind() -> int:
-    """Threads that were given up on and have not ended: each holds what its block needed."""
-    _abandoned[:] = [thread for thread in _abandoned if thread.is_alive()]
-    return len(_abandoned)
+def left_behind(name: str = "") -> int:
+    """Threads that were given up on and have not ended, of that name where one is given.
+
+    Each holds what its task needed.
+    """
+    return sum(thread.is_alive() and thread.name.startswith(name) for thread in _abandoned)

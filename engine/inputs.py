@@ -10,8 +10,9 @@ from functools import partial
 
 from engine.channels import choose_channels
 from engine.errors import StackError, UsageError, printable
-from engine.hangs import Hung, within
+from engine.hangs import ADVICE, MAX_HUNG_INPUTS, Hung, within
 from engine.layout import LabelLayout, make_layout
+from engine.limited import LimitedStack
 from engine.missing import check_stack
 from engine.model import ModelSpec, pixel_type
 from engine.model_file import ModelFile
@@ -94,51 +95,65 @@ class _Opening:
         self._real: dict[str, str] = {}  # where each path leads to
         self._sets: dict[object, str] = {}  # images that several files hold: by which file given
         self._of_sets: list[tuple[int, Stack]] = []  # number in `opened`
+        self._hung: Counter[str] = Counter()  # by folder: inputs in a row that did not open
 
     def add(self, path: str) -> None:
         """Open the stacks at a path; what cannot be segmented is refused with a sentence."""
+        folder = _folder(path)
         try:
-            _check_name(path)
-            if (plain := given_path(path)) in self._seen:
-                return
-            self._seen.add(plain)
-            # What lies on a mount that is gone may not even be looked at.
-            stacks = within(self._settings.timeout, partial(self._open, path))
-        except (StackError, UsageError) as error:
-            self._refuse(path, str(error))
-        except Hung as error:
-            self._refuse(
-                path,
-                f"{path}: could not be opened within {error.seconds:g} s; see what it lies on, or "
-                "give a longer --timeout",
-            )
-        except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
-            self._refuse(path, f"{printable(path)}: cannot be opened ({error})")
-        else:
+            stacks = self._open(path)
             for stack in stacks:
-                with stack:
-                    self._add_stack(path, stack)
+                with LimitedStack(stack, self._settings.timeout) as limited:
+                    self._add_stack(path, stack, limited)
+            if stacks:
+                self._hung.pop(folder, None)
+        except Hung as error:
+            self._hung[folder] += 1
+            reason = f"could not be opened within {error.seconds:g} s; {ADVICE}"
+            self._refuse(path, f"{path}: {reason}")
 
     def _open(self, path: str) -> list[Stack]:
-        stacks = open_stacks(path, self._settings.axes, self._settings.series)
-        self._real[path] = os.path.realpath(path)
-        return stacks
+        """The stacks at a path; none where it was opened before, or is refused."""
+        timeout = self._settings.timeout
+        try:
+            _check_name(path)
+            self._check_folder(path)
+            # What lies on a mount that is gone may not even be looked at.
+            if (plain := within(timeout, partial(given_path, path))) in self._seen:
+                return []
+            self._seen.add(plain)
+            self._real[path], stacks = within(timeout, partial(_opened, path, self._settings))
+            return stacks
+        except (StackError, UsageError) as error:
+            self._refuse(path, str(error))
+        except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
+            self._refuse(path, f"{printable(path)}: cannot be opened ({error})")
+        return []
 
-    def _add_stack(self, path: str, stack: Stack) -> None:
+    def _add_stack(self, path: str, stack: Stack, limited: LimitedStack) -> None:
         info = stack.info
-        if stack.files:  # of a set; links to one of them are inputs of their own
-            first = self._sets.setdefault((stack.files, info.series, info.shape), path)
+        try:
+            # Of a set, where it has several; links to one of them are inputs of their own.
+            files = limited.within(lambda stack: stack.files)
+            images = (files, info.series, info.shape)
+            first = self._sets.get(images, path) if files else path
             if self._real[first] != self._real[path]:
                 self.notes.append(f"{path}: is one of the files of {first}, and read with it")
                 return
-        try:
-            self.opened.append(_readable(stack, self._settings, self._model))
+            read = partial(_readable, settings=self._settings, model=self._model)
+            self.opened.append(limited.within(read))
         except (StackError, UsageError) as error:
             self._refuse(path, str(error))
             return
+        if files:
+            self._sets.setdefault(images, path)
         if stack.said_beside():
             self._of_sets.append((len(self.opened) - 1, stack))
         self.notes += [f"{path}: {note}" for note in info.unused]
+        if info.lacking:
+            self.notes.append(
+                f"{path}: planes that its metadata count are not there; --frames leaves them out"
+            )
         if info.min_is_white:
             self.notes.append(f"{path}: 0 is white in it; its values are turned round")
 
@@ -152,8 +167,22 @@ class _Opening:
             self.opened[number] = replace(one, info=info)
             self.notes += [f"{info.path}: {note}" for note in said]
 
+    def _check_folder(self, path: str) -> None:
+        """StackError where inputs of the same folder hang: 100 would take 100 times the limit."""
+        if self._hung[_folder(path)] >= MAX_HUNG_INPUTS:
+            raise StackError(
+                f"{path}: was not tried, since {MAX_HUNG_INPUTS} inputs of its folder before it "
+                f"could not be opened in time; {ADVICE}"
+            )
+
     def _refuse(self, path: str, reason: str) -> None:
         self.refused.append((printable(path), reason))
+
+
+def _opened(path: str, settings: JobSettings) -> tuple[str, list[Stack]]:
+    """Where a path leads to, and the stacks there."""
+    stacks = open_stacks(path, settings.axes, settings.series)
+    return os.path.realpath(path), stacks
 
 
 def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:
@@ -171,6 +200,11 @@ def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:
     if stack.lacks(range(t, t + n_t), range(z, z + n_z)):
         raise StackError(info.lacking)
     return Input(info, channels, rules, layout)
+
+
+def _folder(path: str) -> str:
+    """The folder that an input lies in, without looking at it."""
+    return os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120 - Path drops no ".."
 
 
 def _check_name(path: str) -> None:
@@ -202,9 +236,7 @@ def _layout(info: StackInfo, settings: JobSettings, model: ModelFile, rules: Rul
             )
         sizes[along], origin[along] = last - first, first
     if settings.connect == "z" and "Z" not in axes:
-        raise StackError(
-            f"{info.path}: has no Z axis for --connect z; leave it away, or give --axes"
-        )
+        raise StackError(f"{info.path}: has no Z axis for --connect z; omit it, or give --axes")
     return make_layout(
         axes,
         tuple(sizes[axis] for axis in axes),

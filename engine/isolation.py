@@ -17,13 +17,16 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
+from engine.errors import JobStopped, StacksegError, first_line
 from engine.hangs import Frame, Hung, Place, Pulse
 from engine.steps.work import Outcome, Task
 
 STARTING = 300.0  # s that a child has at least until it is at its task: it loads the model
 GOING = 5.0  # s that a killed child has to be gone; one that a broken disk holds stays
+
+Kind = Literal["died", "hang", "unopened"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Died:
     """How a child ended before its task did."""
 
     frame: Frame | None  # that it was at, if at any
-    how: str  # "SIGSEGV", "exit status 3"
+    how: str  # "SIGSEGV", "exit status 3", or what it did not do in time
+    kind: Kind = "died"  # or it was ended, at a frame that hangs or an input that does not open
 
 
 def run_isolated(task: Task, deaths: int, limit: float | None) -> Outcome | Died:
@@ -61,7 +65,8 @@ def run_isolated(task: Task, deaths: int, limit: float | None) -> Outcome | Died
 
 
 def _listen(source: BinaryIO, heard: queue.SimpleQueue[tuple[str, Any]]) -> None:
-    with source, suppress(EOFError, pickle.UnpicklingError, OSError):
+    # What is cut off in the middle raises almost anything; it has ended either way.
+    with suppress(Exception), source:
         while True:
             heard.put(pickle.load(source))
     heard.put(("end", None))
@@ -137,11 +142,21 @@ def main() -> None:
             runtime_for(task.context, task.stack.info.dtype)  # takes seconds, of none of its frames
         outcome = carry_out(task, pulse, deaths)
     except Exception as error:  # all of them are the parent's to judge
-        tell("error", error)
+        tell("error", sendable(error, task))
     else:
         tell("done", outcome)
     sink.flush()
     os._exit(0)  # a thread still waits for the parent: the interpreter would trip over it
+
+
+def sendable(error: Exception, task: Task) -> Exception:
+    """An error that surely survives the way to the parent: others may not unpickle there."""
+    if isinstance(error, StacksegError | MemoryError):
+        return error
+    return JobStopped(
+        f"{task.stack.name}: {task.step} {task.index} failed ({type(error).__name__}: "
+        f"{first_line(error)}); run the same command again to go on"
+    )
 
 
 def _end_with_parent(source: BinaryIO) -> None:

@@ -119,6 +119,7 @@ class Plan:
     memory: MemoryEstimate
     disk_bytes: int  # predicted size of the labels, see `predicted_disk`
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # all sentences on the inputs, of which warnings hold the first
 
     @cached_property
     def steps(self) -> tuple[str, ...]:
@@ -183,7 +184,7 @@ def make_plan(settings: JobSettings, model: ModelFile, *, cores: int, memory_byt
     disk = sum(predicted_disk(stack) for stack in stacks)
     return Plan(
         stacks, inputs.refused, choice.workers, choice.threads, choice.memory, disk,
-        tuple(warnings),
+        tuple(warnings), inputs.notes,
     )  # fmt: skip
 
 

@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 
 from engine.checks import halo_error, real_tile
 from engine.errors import FrameError
-from engine.hangs import Hung, Timeout, within
+from engine.hangs import Frame, Hung, Timeout
 from engine.intensity import frame_statistics, is_blank
 from engine.missing import check_frame
 from engine.model_file import ModelFile
 from engine.plan import Plan, StackPlan
 from engine.runtimes.base import Runtime
+from engine.stacks.base import Stack
 from engine.tiling import FrameTiling
-from engine.worker import open_unchanged
+from engine.worker import open_within
 
 TRIES = 5  # frames looked at until one has something in it
 TILE = 512  # px; of the tile that the device is tried on
@@ -103,8 +104,8 @@ def _watched(plan: StackPlan) -> Iterator[bool]:
 
     Nothing is written to the job's folder yet, so that a note of it lies with temporary files.
     """
-    told = f"{plan.path} {plan.info.identity}".encode("utf-8", "backslashreplace")
-    digest = hashlib.sha256(told).hexdigest()[:32]
+    key = f"{plan.path} {plan.info.identity}".encode("utf-8", "backslashreplace")
+    digest = hashlib.sha256(key).hexdigest()[:32]
     note = Path(tempfile.gettempdir()) / f"stackseg-reading-{digest}"
     me = f"{os.getpid()} {psutil.Process().create_time()}"
     with suppress(OSError):
@@ -145,33 +146,26 @@ def _made_up(plan: StackPlan) -> tuple[NDArray[Any], NDArray[np.float32]]:
 def _read(
     model: ModelFile, plan: StackPlan, timeout: Timeout
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
-    stack = within(timeout, partial(open_unchanged, plan))
-    layout, hangs, only_blank = plan.layout, False, False
+    layout, only_blank = plan.layout, False
     windows = [_middle(size, model.spec.stride) for size in layout.sizes[2:]]
     frames = (place for block in layout.blocks() for place in block.frames)
 
-    def read(t: int, z: int) -> NDArray[Any]:
-        check_frame(stack, plan, t, z)
-        return stack.read_window(t, z, plan.channels, *windows)
+    def read(stack: Stack, frame: Frame) -> NDArray[Any]:
+        check_frame(stack, plan, *frame)
+        return stack.read_window(*frame, plan.channels, *windows)
 
-    try:
-        for t, z in itertools.islice(frames, TRIES):
+    with open_within(timeout, plan) as limited:
+        for place in itertools.islice(frames, TRIES):
             try:
-                frame = within(timeout, partial(read, t, z))
+                frame = limited.within(partial(read, frame=place))
                 statistics = frame_statistics(frame, model.spec.normalisation)
             except FrameError:
                 continue  # it will say so itself, in its place
-            except Hung:
-                hangs = True
-                raise
             if is_blank(statistics):
                 only_blank = True
                 continue
             yield frame, statistics
             return
-    finally:
-        if not hangs:  # else it holds what closing waits for
-            stack.close()
     if only_blank:  # those with something in them come later
         yield _made_up(plan)
 

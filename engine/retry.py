@@ -12,12 +12,13 @@ from typing import Any
 from engine.claim import check, differences
 from engine.committed import block_record
 from engine.errors import FrameError, OutputError
-from engine.hangs import Frame, Hung, within
+from engine.hangs import Frame, Hung
 from engine.plan import StackPlan
 from engine.prepare import MISSING, Prepared
 from engine.records import JobFolder
 from engine.stacks.base import Stack
 from engine.stacks.windows import windows_of
+from engine.worker import open_within
 
 AT_ONCE = 256  # rows on their way to be compared
 
@@ -116,18 +117,19 @@ def _done(folder: JobFolder, job: Prepared, stack: StackPlan) -> Iterator[dict[s
 
 def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
     """OutputError where a frame that was done is another one now."""
-    from engine.stacks.open import open_stack
-
-    timeout, series = job.settings.timeout, plan.info.series or None
-    with (
-        open_stack(plan.path, plan.axes, series) as stack,
-        ThreadPoolExecutor(job.plan.workers) as pool,
-    ):
+    try:
+        limited = open_within(job.settings.timeout, plan)
+    except Hung as error:
+        raise OutputError(
+            f"{plan.info.path}: could not be opened again within {error.seconds:g} s, to see "
+            "whether frames that were done are the same still"
+        ) from error
+    with limited, ThreadPoolExecutor(job.plan.workers) as pool:
 
         def compare(row: dict[str, Any]) -> None:
             where = f"{plan.info.path}: frame t={row['t']} z={row['z']}"
             try:
-                digest = within(timeout, lambda: _digest(stack, plan, row["t"], row["z"]))
+                digest = limited.within(lambda stack: _digest(stack, plan, row["t"], row["z"]))
             except Hung as error:
                 raise OutputError(
                     f"{where} was done, and reading it again did not end within {error.seconds:g} s"

@@ -63,7 +63,7 @@ def check_rules(settings: JobSettings, spec: ModelSpec) -> None:
     if not spec.is_binary and settings.instances not in (None, "none"):
         raise UsageError(
             f"--instances {settings.instances}: {spec.name} has several classes, and gives a class "
-            "map; leave it away"
+            "map; omit it"
         )
     method = method_of(settings, spec)
     if method == "none":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from engine import __version__, retry
@@ -15,7 +17,7 @@ from engine.added import label_names
 from engine.committed import block_record
 from engine.errors import JobStopped, OutputError
 from engine.executors import Executor
-from engine.hangs import Frame, Hung, within
+from engine.hangs import MAX_HUNG_INPUTS, Frame, Hung, within
 from engine.interrupts import INTERRUPTED, graceful_stop
 from engine.plan import StackPlan
 from engine.prepare import Prepared
@@ -24,7 +26,6 @@ from engine.records import JobFolder
 from engine.report import files as report
 from engine.steps.work import Task
 from engine.store import LABEL_LIST, label_list, metadata_files, metadata_keys
-from engine.tasks import hung
 from engine.todo import todo
 from engine.worker import JobContext, check_unchanged
 
@@ -89,7 +90,7 @@ class Run:
                     for outcome in self.executor.run(itertools.chain([first], tasks)):
                         self.told.frames += outcome.frames
                         self.told.failed += len(outcome.failed)
-                        if any(hung(reason) for *_, reason in outcome.failed):
+                        if outcome.hangs:
                             self._hung.add(outcome.stack)
                         if step == "segment":
                             self._again.pop((outcome.stack, outcome.index), None)
@@ -113,12 +114,22 @@ class Run:
 
     def _check_inputs(self) -> None:
         """JobStopped where an input has changed: pixels written over raise no error when read."""
+        in_a_row: Counter[Path] = Counter()  # by folder: inputs that hang
         for stack in self.job.plan.stacks:
             if not stack.reads_input:
                 continue
+            folder = Path(stack.path).parent
+            if stack.name in self._hung and in_a_row[folder] >= MAX_HUNG_INPUTS:
+                log.warning(
+                    "%s: was not opened at the end, to see whether it is still what it was, since "
+                    "it and others of its folder hang", stack.info.path,
+                )  # fmt: skip
+                continue
             try:
                 within(self.job.settings.timeout, partial(check_unchanged, stack))
+                in_a_row.pop(folder, None)
             except Hung as error:
+                in_a_row[folder] += 1
                 late = (
                     f"{stack.info.path}: could not be opened within {error.seconds:g} s at the end"
                 )

@@ -50,10 +50,8 @@ class JobSettings(BaseModel):
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
     device: str = "auto"
     memory: str | None = None  # "8GB": the most that may be used; None: what is free
-    grace: Annotated[float, Field(ge=0, le=86_400)] = (
-        20.0  # s that SIGTERM leaves the blocks in flight
-    )
-    timeout: (  # s that a block may give no sign of life; auto: 20 times the longest block so far
+    grace: Annotated[float, Field(ge=0, le=86_400)] = 20.0  # s running blocks get after SIGTERM
+    timeout: (  # s without progress after which a read is given up; see `engine.hangs`
         Annotated[float, Field(gt=0, le=31 * 86_400)] | Literal["auto", "none"]
     ) = "auto"
     fresh: bool = False  # start over instead of going on with an unfinished job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -61,12 +62,17 @@ class LastingStream(io.TextIOBase):
             self._go_on(error)
 
     def _go_on(self, error: OSError) -> None:
-        if not isinstance(error, BrokenPipeError):
+        if not reader_has_gone(error):
             self.lost = self.lost or error
         # The buffer still holds what it could not write, and would fail again at the end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+
+
+def reader_has_gone(error: OSError, system: str = os.name) -> bool:
+    """Whether nobody reads a pipe any more. Windows calls that an invalid argument."""
+    return isinstance(error, BrokenPipeError) or (system == "nt" and error.errno == errno.EINVAL)
 
 
 def keep_streams() -> LastingStream:

@@ -18,13 +18,13 @@ import logging
 import threading
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from engine.errors import JobStopped
-from engine.hangs import Frame, Hung, Pulse, left_behind, limit_of, took, watched
-from engine.isolation import Died, run_isolated
+from engine.hangs import ADVICE, TASK, Hung, Pulse, left_behind, limit_of, was_silent, watched
+from engine.isolation import Died, Kind, run_isolated
 from engine.records import STOP, sentence
 from engine.steps.carry_out import carry_out
 from engine.steps.work import Outcome, Task, check_identity
@@ -32,20 +32,18 @@ from engine.worker import folder_of, forget_stack, in_flight, model_of
 
 DEATHS = 3  # in a process of its own, at the same frame, until it is set aside
 HANGS = 2  # at the same frame, in this process or another, until it is set aside
-TASKS = 2  # whose input did not open, until its others are set aside without being tried
-LEFT = 4  # threads left behind, until every task of this process is done in another
+MAX_UNOPENED_BLOCKS = 2  # of one input, until its others are set aside without being tried
+MAX_LEFT_THREADS = 4  # of tasks, until every task of this process is done in another
 WATCHED = ("survey", "segment")  # steps that read inputs; the others read what the job wrote
 SILENT = "did not end within"
-CLOSED = "its input could not be opened within"
-ADVICE = "see what it lies on, or give a longer --timeout"
+UNOPENED = "its input could not be opened within"
 
 log = logging.getLogger("stackseg")
 _open: set[Path] = set()  # attempts of this process
 _lock = threading.Lock()
 _apart = threading.Lock()  # one process more at a time: it has a model and an arena of its own
-_closed: Counter[tuple[str, str]] = Counter()  # by job and input: tasks that could not open it
+_unopened: Counter[tuple[str, str]] = Counter()  # by job and input: tasks that could not open it
 
-Deaths = dict[Frame | None, list[str]]  # how they ended, by frame; None where they were at none
 Skip = tuple[tuple[int, int, str], ...]  # t, z, reason
 
 
@@ -65,10 +63,11 @@ def run_task(task: Task) -> Outcome | None:
         shard = context.stop.removeprefix(STOP)
         attempt = folder.place(f"attempts/{task.stack.name}", task.step + shard, task.index)
         watches = _limit(task) is not None
-        if watches and _closed[_input(task)] >= TASKS:
-            reason = f"{CLOSED} the limit at {TASKS} blocks before; {ADVICE}"
+        is_unopened = watches and _unopened[_input(task)] >= MAX_UNOPENED_BLOCKS
+        if is_unopened:
+            reason = f"{UNOPENED} the limit at {MAX_UNOPENED_BLOCKS} blocks before; {ADVICE}"
             task = replace(task, skip=_all(task, reason))
-        elif attempt.exists() or (watches and left_behind() >= LEFT):
+        elif attempt.exists() or (watches and left_behind(TASK) >= MAX_LEFT_THREADS):
             return _run_apart(task, attempt)
         _begin(attempt)
         try:
@@ -80,7 +79,7 @@ def run_task(task: Task) -> Outcome | None:
             _end(attempt)
             raise
         _end(attempt)
-        return outcome
+        return replace(outcome, hangs=is_unopened)
 
 
 def forget_attempts() -> None:
@@ -90,22 +89,17 @@ def forget_attempts() -> None:
             attempt.unlink(missing_ok=True)
 
 
-def hung(reason: str) -> bool:
-    """Whether a frame was set aside because it, or its input, gave no sign of life."""
-    return reason.startswith((SILENT, CLOSED))
-
-
 def _begin(attempt: Path) -> None:
     # Not flushed to the disk: a machine that goes down blames no block.
     with _lock:
-        _note(attempt, {})
+        _note(attempt, [])
         _open.add(attempt)
 
 
-def _note(attempt: Path, told: Any) -> None:
+def _note(attempt: Path, deaths: list[Died]) -> None:
     try:
         attempt.parent.mkdir(parents=True, exist_ok=True)
-        attempt.write_text(json.dumps(told))
+        attempt.write_text(json.dumps([asdict(one) for one in deaths]))
     except OSError as error:
         raise sentence(error, attempt) from error
 
@@ -122,7 +116,7 @@ def _leave(task: Task, attempt: Path, hung: Hung) -> None:
     forget_stack(task.stack)
     with _lock:
         _open.discard(attempt)
-    _add({}, _death(hung), attempt)
+    _note(attempt, [_death(hung)])
 
 
 def _run_here(task: Task) -> Outcome:
@@ -130,8 +124,9 @@ def _run_here(task: Task) -> Outcome:
     pulse = Pulse()
     outcome = watched(lambda: carry_out(task, pulse), pulse, _limit(task))
     if not task.skip:
-        _closed.pop(_input(task), None)
-    took(sum(outcome.seconds.values()))
+        _unopened.pop(_input(task), None)
+    if task.step in WATCHED:
+        was_silent(pulse.longest)
     return outcome
 
 
@@ -140,22 +135,21 @@ def _run_apart(task: Task, attempt: Path) -> Outcome:
     with _apart:
         deaths = _deaths(attempt)
         while True:
-            skip = _skip(task, deaths)
-            so_far = sum(len(hows) for hows in deaths.values())
+            skip, hangs = _skip(task, deaths)
             try:
                 apart = replace(task, skip=(*task.skip, *skip))
-                ended = run_isolated(apart, so_far, _limit(task))
+                ended = run_isolated(apart, len(deaths), _limit(task))
             except Hung as hung:
                 log.warning("%s; its process was killed", _described(task, hung))
                 ended = _death(hung)
-                _closed[_input(task)] += hung.place.opening
+                _unopened[_input(task)] += hung.place.opening
             if not isinstance(ended, Died):
-                took(sum(ended.seconds.values()))
                 _end(attempt)
-                return ended
-            _add(deaths, ended, attempt)
-            others = [how for how in deaths.get(None, ()) if not how.startswith(CLOSED)]
-            if len(others) >= DEATHS:
+                return replace(ended, hangs=hangs)
+            deaths.append(ended)
+            _note(attempt, deaths)
+            at_no_frame = [d for d in deaths if d.frame is None and d.kind != "unopened"]
+            if len(at_no_frame) >= DEATHS:
                 raise JobStopped(
                     f"{task.stack.name}: block {task.index} has ended its process {DEATHS} times "
                     f"({ended.how}) at the step {task.step}; run the same command again to go on"
@@ -169,8 +163,8 @@ def _limit(task: Task) -> float | None:
 def _death(hung: Hung) -> Died:
     """A hang as the death of the process, or of the thread, that it was in."""
     if hung.place.opening:
-        return Died(None, f"{CLOSED} {hung.seconds:g} s")
-    return Died(hung.place.frame, f"{SILENT} {hung.seconds:g} s")
+        return Died(None, f"{UNOPENED} {hung.seconds:g} s", "unopened")
+    return Died(hung.place.frame, f"{SILENT} {hung.seconds:g} s", "hang")
 
 
 def _described(task: Task, hung: Hung) -> str:
@@ -179,27 +173,22 @@ def _described(task: Task, hung: Hung) -> str:
     return f"{task.stack.name}: {at}: {_death(hung).how}"
 
 
-def _add(deaths: Deaths, ended: Died, attempt: Path) -> None:
-    deaths.setdefault(ended.frame, []).append(ended.how)
-    _note(attempt, [[*(frame or ()), *hows] for frame, hows in deaths.items()])
-
-
-def _skip(task: Task, deaths: Deaths) -> Skip:
-    """The frames that are set aside for how they ended processes and threads so far."""
-    closed = [how for how in deaths.get(None, ()) if how.startswith(CLOSED)]
-    if len(closed) >= HANGS:
-        return _all(task, f"{closed[-1]}, twice; {ADVICE}")
-    found = []
-    for frame, hows in deaths.items():
-        if frame is None:
-            continue
-        silent = [how for how in hows if how.startswith(SILENT)]
+def _skip(task: Task, deaths: list[Died]) -> tuple[Skip, bool]:
+    """The frames that are set aside for how they ended; and whether any of them hangs."""
+    unopened = [death for death in deaths if death.kind == "unopened"]
+    if len(unopened) >= HANGS:
+        return _all(task, f"{unopened[-1].how}, twice; {ADVICE}"), True
+    found, hangs = [], False
+    for frame in dict.fromkeys(death.frame for death in deaths if death.frame is not None):
+        silent = [d.how for d in deaths if d.frame == frame and d.kind == "hang"]
+        died = [d.how for d in deaths if d.frame == frame and d.kind == "died"]
         if len(silent) >= HANGS:
             found.append((*frame, f"{silent[-1]}, twice; {ADVICE}"))
-        elif len(hows) - len(silent) >= DEATHS:
-            how = f"its process died {len(hows)} times at this frame ({hows[-1]})"
+            hangs = True
+        elif len(died) >= DEATHS:
+            how = f"its process died {len(died)} times at this frame ({died[-1]})"
             found.append((*frame, how))
-    return tuple(found)
+    return tuple(found), hangs
 
 
 def _all(task: Task, reason: str) -> Skip:
@@ -213,17 +202,24 @@ def _input(task: Task) -> tuple[str, str]:
     return task.context.identity_sha256, task.stack.path
 
 
-def _deaths(attempt: Path) -> Deaths:
-    """Deaths seen by earlier runs, by frame; None where it was at no frame."""
+def _deaths(attempt: Path) -> list[Died]:
+    """Deaths and hangs that were seen before, by earlier runs too."""
     try:
-        told = json.loads(attempt.read_bytes())
+        record = json.loads(attempt.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return {}
-    found: Deaths = {}
-    for one in told if isinstance(told, list) else ():
-        if not isinstance(one, list):
-            continue
-        numbers = [v for v in one if isinstance(v, int)]
-        hows = [v for v in one if isinstance(v, str)]
-        found[(numbers[0], numbers[1]) if len(numbers) == 2 else None] = hows
-    return found
+        return []
+    return [death for one in record for death in _read(one)] if isinstance(record, list) else []
+
+
+def _read(one: Any) -> list[Died]:
+    """A death on record, or those at one frame as an older version wrote them."""
+    match one:
+        case {"frame": None, "how": str(how), "kind": kind} if kind in get_args(Kind):
+            return [Died(None, how, kind)]
+        case {"frame": [int(t), int(z)], "how": str(how), "kind": kind} if kind in get_args(Kind):
+            return [Died((t, z), how, kind)]
+        case [int(t), int(z), *hows]:
+            return [Died((t, z), str(how)) for how in hows]
+        case [*hows]:
+            return [Died(None, str(how)) for how in hows]
+    return []

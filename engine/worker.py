@@ -10,12 +10,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine import __version__
 from engine.errors import JobStopped, StackError
-from engine.hangs import Timeout
+from engine.hangs import Timeout, within
+from engine.limited import LimitedStack
 from engine.model import ModelSpec
 from engine.model_file import ModelFile, model_without_graph, open_model
 from engine.plan import StackPlan
@@ -201,6 +203,11 @@ def open_unchanged(plan: StackPlan) -> Stack:
             "command goes on, or start over with --fresh"
         )
     return stack
+
+
+def open_within(timeout: Timeout, plan: StackPlan) -> LimitedStack:
+    """See `open_unchanged`; Hung where that, or a use of the stack, does not end in time."""
+    return LimitedStack(within(timeout, partial(open_unchanged, plan)), timeout)
 
 
 def check_unchanged(plan: StackPlan) -> None:

@@ -30,7 +30,7 @@ def rule_options(result: str = "") -> Callable[[Command], Command]:
         click.option("--min-area", metavar="PX|UM2",
                      help="Drop smaller objects: 30 or 12um2" + default()),
         click.option("--max-area", metavar="PX|UM2",
-                     help="Drop larger objects: 3000 or 900um2; none: none is too large"
+                     help="Drop objects larger than this: 3000 or 900um2; none keeps all"
                           + default("none")),
         click.option("--fill-holes/--no-fill-holes", default=None,
                      help="Background that an object encloses becomes part of it."),
@@ -110,7 +110,7 @@ def _folder(context: click.Context, parameter: click.Parameter, value: str) -> P
     required=True,
     callback=_folder,
     metavar="DIR",
-    help="Folder for labels and tables; an unfinished job in it is gone on with.",
+    help="Folder for labels and tables; an unfinished job in DIR is resumed.",
 )
 @click.option("--fresh", is_flag=True, help="Start over instead of going on.")
 @click.option("--retry-failed", is_flag=True, help="Do the frames again that were set aside.")
@@ -125,15 +125,16 @@ def _folder(context: click.Context, parameter: click.Parameter, value: str) -> P
     default=20.0,
     show_default=True,
     metavar="SECONDS",
-    help="What SIGTERM leaves the blocks in flight.",
+    help="Seconds that running blocks get after SIGTERM.",
 )
 @click.option(
     "--timeout",
     default="auto",
     show_default=True,
     metavar="SECONDS|auto|none",
-    help="Give up on a read that takes longer, and set its frame aside if it does so twice; auto: "
-    "20 times the longest block so far, at least 10 minutes.",
+    help="Seconds without progress after which a read is given up; a frame that does so twice is "
+    "set aside. auto: 20 times the longest wait so far, at least 10 minutes and at most an hour; "
+    "none: wait for ever.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop; writes nothing.")
 @click.option("--sample", type=click.IntRange(min=1, max=100), metavar="N",

@@ -13,9 +13,11 @@ planes are labelled one by one, where a job with `--connect z` would connect the
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from engine.claim import check_writable
 from engine.errors import FrameError, OutputError, UsageError
+from engine.hangs import ADVICE, PLANNING, Hung, limit_of, watched
 from engine.intensity import windowed_statistics
 from engine.job import job_context
 from engine.layout import Block, LabelLayout
@@ -44,12 +47,13 @@ from engine.segment import SegmentedFrame, finish_frame
 from engine.settings import JobSettings
 from engine.stacks.windows import windows_of
 from engine.steps.work import Task, Work
-from engine.worker import JobContext, keep_model, release, stack_of, warm_up
+from engine.worker import JobContext, forget_stack, keep_model, release, warm_up
 
 FOLDER, MADE = "sample", "sample.json"
 FIELDS = ("frame", "objects", "median area px", "foreground")
 CELL = 600  # px; sides of a picture on the sheet, at most
 LEAST = 256  # px; smaller frames are enlarged
+log = logging.getLogger("stackseg")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ def sample(
         keep_model(job.model)
         context = job_context(job, "")
         warm_up(context, {stack.info.dtype for stack in job.plan.stacks})
+        for warning in job.plan.warnings:
+            log.warning(warning)
         stacks = job.plan.stacks
         chosen = [(stacks[at], number) for at, number in spread([s.layout for s in stacks], count)]
         found: list[Sample] = []
@@ -156,7 +162,7 @@ def _drawn(
         work = Work(Task(context, stack, "segment", 0), JobFolder(job.settings.output), job.model)
         name = picture_name(stack.name, stack.layout.axes, *number)
         try:
-            look = _look(work, number, name)
+            look = _look_within(work, number, name)
         except FrameError as error:
             found.append(Sample(name, None, None, 0.0, str(error)))
             small = draw_strip(CELL, f"{name} · cannot be segmented", None)
@@ -191,6 +197,16 @@ class _Look:
         panel = outlined(grey_panel(grey), labels, self.classes)
         bar = scale_bar(size[1], width, self.pixel_size_um)
         return np.concatenate([panel, draw_strip(width, self.caption, bar)])
+
+
+def _look_within(work: Work, number: Number, name: str) -> _Look:
+    """See `_look`; FrameError also where it gives no sign of life within the limit."""
+    limit = limit_of(work.task.context.timeout)
+    try:
+        return watched(partial(_look, work, number, name), work.pulse, limit, PLANNING)
+    except Hung as hung:
+        forget_stack(work.plan)  # it may hold what closing it would wait for
+        raise FrameError(f"did not end within {hung.seconds:g} s; {ADVICE}") from hung
 
 
 def _look(work: Work, number: Number, name: str) -> _Look:
@@ -229,10 +245,11 @@ def _block(plan: StackPlan, number: Number) -> Block:
 
 def _statistics(work: Work, number: Number) -> NDArray[np.float32]:
     """Those of the whole frame, though a region is looked at."""
-    plan, stack = work.plan, stack_of(work.plan)
+    plan, stack = work.plan, work.stack
 
     def windows() -> Iterator[NDArray[Any]]:
         for rows, columns in windows_of(plan.info):
+            work.pulse.beat()
             pixels = stack.read_window(*number, plan.all_channels, rows, columns)
             yield plan.seen_by_model(pixels)
 

@@ -276,6 +276,7 @@ def _job_json(
         },
         "inputs": [_input(stack, totals) for stack in plan.stacks],
         "refused": refused,
+        "notes": list(plan.notes),
         "predicted": {"memory_bytes": plan.memory.peak, "disk_bytes": plan.disk_bytes},
         "machine": machine(),
         "versions": {

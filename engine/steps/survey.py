@@ -12,7 +12,7 @@ from engine.errors import FrameError
 from engine.intensity import windowed_statistics
 from engine.missing import check_frame
 from engine.stacks.windows import windows_of
-from engine.steps.work import ATTEMPTS, Outcome, Work, check_cause
+from engine.steps.work import Outcome, Work
 
 
 def survey_frame(work: Work) -> Outcome:
@@ -20,16 +20,10 @@ def survey_frame(work: Work) -> Outcome:
     plan = work.plan
     t, z = plan.layout.frame_of(work.task.index)
     row: dict[str, Any] = {"t": t, "z": z}
-    for attempt in range(1, ATTEMPTS + 1):
-        work.attempts = max(work.attempts, attempt)  # deaths in earlier processes count
-        try:
-            with work.frame(t, z), work.watch.stage("statistics"):
-                row.update(status="ok", **_survey(work, t, z))
-            break
-        except FrameError as error:
-            row.update(status="failed", reason=str(error))
-            if attempt == ATTEMPTS:
-                check_cause(plan, error)
+    try:
+        row.update(status="ok", **work.tried(t, z, lambda: _survey(work, t, z)))
+    except FrameError as error:
+        row.update(status="failed", reason=str(error))
     work.check_identity()
     work.put_timings()
     work.folder.put_json(work.folder.place("work/survey", plan.name, work.task.index), row)
@@ -49,10 +43,11 @@ def _survey(work: Work, t: int, z: int) -> dict[str, Any]:
             digests[-1].update(pixels.data)
             yield plan.seen_by_model(pixels)
 
-    check_frame(stack, plan, t, z)
-    statistics = windowed_statistics(windows, work.model.spec.normalisation)
-    return {
-        "statistics": statistics.tolist(),
-        "sha256": digests[0].hexdigest(),
-        "missing_chunks": stack.missing_chunks(t, z, plan.all_channels),
-    }
+    with work.watch.stage("statistics"):
+        check_frame(stack, plan, t, z)
+        statistics = windowed_statistics(windows, work.model.spec.normalisation)
+        return {
+            "statistics": statistics.tolist(),
+            "sha256": digests[0].hexdigest(),
+            "missing_chunks": stack.missing_chunks(t, z, plan.all_channels),
+        }

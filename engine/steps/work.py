@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, JobStopped, OutOfMemory
-from engine.hangs import Frame, Pulse
+from engine.hangs import Frame, Place, Pulse, Result
 from engine.intensity import frame_statistics, is_blank
 from engine.layout import Block
 from engine.missing import check_frame
@@ -52,6 +52,7 @@ class Outcome:
     failed: tuple[tuple[int, int, str], ...] = ()  # (t, z, reason)
     objects: int = 0
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    hangs: bool = False  # whether frames were set aside since they, or their input, gave no sign
 
 
 @dataclass
@@ -109,32 +110,48 @@ class Work:
         """
         if self.plan.source and (reason := self._stored_block(block).failure(t, z)):
             raise FrameError(reason)
-        for attempt in range(1, ATTEMPTS + 1):
-            self.attempts = max(self.attempts, attempt)
-            with self.frame(t, z):
-                try:
-                    if self.plan.source:
-                        return self._see_stored(t, z, block)
-                    seen = self._see(t, z, block, statistics)
-                    if seen.missing_chunks:  # or is all of it gone, which reads the same?
-                        check_there(self.plan)
-                    return seen
-                except FrameError as error:
-                    if attempt == ATTEMPTS:
-                        with self.pulse.opening():
-                            check_cause(self.plan, error)
-                        raise
-        raise AssertionError("unreachable")
 
-    @contextmanager
-    def frame(self, t: int, z: int) -> Iterator[None]:
-        """Around all that touches a frame; FrameError where it is not to be touched."""
+        def once() -> Seen:
+            if self.plan.source:
+                return self._see_stored(t, z, block)
+            seen = self._see(t, z, block, statistics)
+            if seen.missing_chunks:  # or is all of it gone, which reads the same?
+                with self.pulse.opening():
+                    check_there(self.plan)
+            return seen
+
+        return self.tried(t, z, once)
+
+    def tried(self, t: int, z: int, call: Callable[[], Result]) -> Result:
+        """What `call` returns, which touches a frame; it is called again where it fails.
+
+        Raises FrameError where the frame is not to be touched, or where `call` does so again;
+        JobStopped where the frame is not to blame.
+        """
         for skipped_t, skipped_z, reason in self.task.skip:
             if (t, z) == (skipped_t, skipped_z):
                 raise FrameError(reason)
-        self.pulse.at((t, z))
-        yield
-        self.pulse.at(None)
+        for attempt in range(1, ATTEMPTS + 1):
+            self.attempts = max(self.attempts, attempt)  # deaths in earlier processes count
+            try:
+                with self._at(t, z):
+                    return call()
+            except FrameError as error:
+                if attempt == ATTEMPTS:
+                    with self.pulse.opening():
+                        check_cause(self.plan, error)
+                    raise
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def _at(self, t: int, z: int) -> Iterator[None]:
+        """Around all that touches a frame."""
+        try:
+            self.pulse.at((t, z))
+            yield
+        finally:
+            self.pulse.place = Place()
+        self.pulse.beat()
 
     def _see_stored(self, t: int, z: int, block: Block) -> Seen:
         """What an earlier job kept of the frame; its pixels from the input if they were not."""
@@ -209,9 +226,9 @@ class Work:
 
     def put_timings(self) -> None:
         """Keep how long the task took and what it took; tells nothing about the result."""
-        told = {"seconds": self.watch.seconds, "attempts": self.attempts, "tile": self.tile}
+        record = {"seconds": self.watch.seconds, "attempts": self.attempts, "tile": self.tile}
         kind = f"timings/{self.plan.name}"
-        self.folder.put_json(self.folder.place(kind, self.task.step, self.task.index), told)
+        self.folder.put_json(self.folder.place(kind, self.task.step, self.task.index), record)
 
 
 def check_identity(folder: JobFolder, context: JobContext) -> None:

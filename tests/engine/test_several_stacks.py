@@ -151,7 +151,7 @@ def test_many_inputs_do_not_drown_the_terminal(threshold_model: Path, tmp_path: 
         )
     job = settings(sorted(tmp_path.glob("*.tif")), threshold_model, tmp_path / "out")
     plan = make_plan(job, open_model(str(threshold_model)), cores=1, memory_bytes=2**33)
-    assert len(plan.warnings) == 21
+    assert len(plan.warnings) == 21 and len(plan.notes) == 30
     assert plan.warnings[-1] == "and 10 more such sentences; job.json has them all"
 
 
@@ -163,6 +163,17 @@ def test_the_files_of_a_set_are_read_once(threshold_model: Path, tmp_path: Path)
     assert [stack.name for stack in plan.stacks] == ["t0"]
     assert plan.n_frames == 4 and len(plan.warnings) == 3
     assert f"{files[1]}: is one of the files of {files[0]}, and read with it" in plan.warnings
+
+
+def test_a_set_that_is_refused_is_read_with_none_of_its_files(
+    threshold_model: Path, tmp_path: Path
+) -> None:
+    files = times(tmp_path, 3)
+    tifffile.imwrite(tmp_path / "good.tif", np.stack([squares(1)] * 2), metadata={"axes": "CYX"})
+    job = settings([*files, tmp_path / "good.tif"], threshold_model, tmp_path / "out", channel="1")
+    plan = make_plan(job, open_model(str(threshold_model)), cores=1, memory_bytes=2**33)
+    assert [path for path, _ in plan.refused] == list(map(str, files))
+    assert plan.notes == ()
 
 
 def test_positions_that_are_given_are_not_missed(threshold_model: Path, tmp_path: Path) -> None:
@@ -190,6 +201,10 @@ def test_frames_that_are_not_there_are_refused_unless_left_out(
         with pytest.raises(StackError, match="count 5 planes, and 3 of them are there"):
             plan(frames=frames)
     assert plan(frames=(0, 3)) == 3
+    job = settings(path, threshold_model, tmp_path / "out", frames=(0, 3))
+    run_job(job, executor=SerialExecutor())
+    (note,) = json.loads((tmp_path / "out/job.json").read_bytes())["notes"]
+    assert note == f"{path}: planes that its metadata count are not there; --frames leaves them out"
     assert plan(series="pages") == 3
 
 

@@ -34,9 +34,9 @@ LONG = 120.0  # s until a process that should have ended hangs
 KILLED = -signal.SIGKILL
 
 
-def slow(value: Any) -> Any:
-    """A parameter that only the slow suite tries."""
-    return pytest.param(value, marks=pytest.mark.slow)
+def slow(*values: Any) -> Any:
+    """A parameter, or several at once, that only the slow suite tries."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @dataclass(frozen=True)

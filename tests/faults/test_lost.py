@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from numpy.typing import NDArray
 
 from engine.errors import FrameError, JobStopped
 from engine.executors import SerialExecutor
 from engine.job import run_job
-from engine.stacks.tiff.stack import ContiguousTiff
+from engine.stacks.units import UnitStack
 from engine.steps.work import Outcome, Task
 from engine.verify.run import verify_job
 from tests.engine import jobs
@@ -119,16 +118,16 @@ def test_verify_reads_every_array_and_level(tmp_path: Path, complete: tuple[Job,
 
 @contextlib.contextmanager
 def damaged(stack: Path, frame: int) -> Iterator[None]:
-    """One frame of a file cannot be read."""
-    whole = ContiguousTiff._part
+    """One frame of a file cannot be read, along T or Z."""
+    read = UnitStack._read
 
-    def part(self: ContiguousTiff, n: int, window: tuple[slice, ...]) -> NDArray[Any]:
-        if Path(self.info.path) == stack and n == frame:
-            raise FrameError("is damaged")
-        return whole(self, n, window)
+    def failing(self: UnitStack, t: int, z: int, *rest: Any) -> Any:
+        if Path(self.info.path) == stack and t + z == frame:
+            raise FrameError(f"{stack}: is damaged")
+        return read(self, t, z, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ContiguousTiff, "_part", part)
+        patch.setattr(UnitStack, "_read", failing)
         yield
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from click.testing import CliRunner
 from hypothesis import given
@@ -20,6 +22,7 @@ from engine.executors import SerialExecutor
 from engine.job import run_job
 from engine.pictures.sample import sample, spread
 from engine.result import open_result
+from engine.stacks.tiff.stack import ContiguousTiff
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
 
@@ -116,12 +119,12 @@ def test_the_command_tells_what_it_found(stacks, tmp_path):
 
 def test_a_frame_that_cannot_be_segmented_is_told(tmp_path, threshold_model):
     data = jobs.blobs((3, 64, 96)).astype(np.float32)
-    data[1, 7] = np.nan
+    data[1] = np.nan
     stack = jobs.write_stack(tmp_path / "s.tif", data)
     settings = jobs.settings(stack, threshold_model, tmp_path / "out", workers=1)
     found, _ = sample(settings, 3)
     assert [bool(one.reason) for one in found] == [False, True, False]
-    assert "NaN" in found[1].reason
+    assert "are NaN or infinite" in found[1].reason
     assert {p.name for p in (tmp_path / "out/sample").iterdir()} == {
         "sample.png", "sample.json", "s_t0000.png", "s_t0002.png",
     }  # fmt: skip
@@ -175,3 +178,24 @@ def test_a_sample_is_never_written_into_an_input(tmp_path, threshold_model):
     with pytest.raises(OutputError, match="would be written over the input"):
         sample(jobs.settings(stack, threshold_model, stack, workers=1), 2)
     assert not (stack / "sample").exists()
+
+
+def test_a_frame_that_hangs_is_told_in_time(tmp_path, threshold_model, monkeypatch, caplog):
+    """And what the plan has to say of the inputs is said too."""
+    stack = tmp_path / "s.tif"
+    tifffile.imwrite(stack, jobs.blobs((3, 64, 96)), photometric="miniswhite", metadata=None)
+    read, gate = ContiguousTiff._read, threading.Event()
+
+    def hanging(self, t, *rest):
+        if t == 1:
+            gate.wait()
+        return read(self, t, *rest)
+
+    monkeypatch.setattr(ContiguousTiff, "_read", hanging)
+    job = jobs.settings(stack, threshold_model, tmp_path / "out", workers=1, timeout=1)
+    found, _ = sample(job, 3)
+    gate.set()
+    assert [one.reason for one in found] == [
+        "", "did not end within 1 s; see what it lies on, or give a longer --timeout", "",
+    ]  # fmt: skip
+    assert "0 is white in it" in caplog.text
