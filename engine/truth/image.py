@@ -18,14 +18,30 @@ from numpy.typing import NDArray
 from engine.errors import StackError, StacksegError, first_line
 from engine.stacks.coded import without_opaque_alpha
 from engine.stacks.images import sniff
+from engine.stacks.tiff.page import JPEG_CODES
+from engine.stacks.tiff.stack import says_white
 from engine.truth.png import read_png
 
 if TYPE_CHECKING:
+    from tifffile import TiffPage
+
     from engine.stacks.tiff.stack import TiffStack
 
-JPEG_CODES = (6, 7, 33007, 34892)  # of a TIFF's compression
 SEPARATE = 2  # of a TIFF's planar configuration
 INDEXED = 3  # of a TIFF's photometric interpretation
+PACKERS_WITH_LOSS = {  # of a TIFF's compression
+    22610: "JPEG XR",
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34927: "WebP",
+    34934: "JPEG XR",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
 LOSSY = "is JPEG, which changes ids when it is written; keep labels as PNG or TIFF"
 
 
@@ -38,6 +54,8 @@ class LabelImage:
     a picture is an alpha channel that is not opaque everywhere: one that is was dropped."""
     palette: NDArray[np.uint8] | None = None
     """(colours, 3), where numbers are indices into it: red, green, blue."""
+    says_white: bool = False
+    """Whether tags say that 0 is white. Ids don't change by that; masks become doubtful."""
 
     @property
     def is_picture(self) -> bool:
@@ -104,11 +122,30 @@ def open_label_tiff(file: Path) -> TiffStack:
     if len(stacks) > 1:
         raise StackError(f"{file}: holds {len(stacks)} images, and labels are read from one")
     (stack,) = stacks
-    if int(stack.key.compression) in JPEG_CODES:
+    code = int(stack.key.compression)
+    if code in JPEG_CODES:
         raise StackError(f"{file}: {LOSSY}")
+    if code in PACKERS_WITH_LOSS and not _is_reversible(stack.key):
+        raise StackError(
+            f"{file}: is packed as {PACKERS_WITH_LOSS[code]}, which may change ids when it is "
+            "written; pack labels with zlib, LZW or zstd"
+        )
     if stack.info.lacking:
         raise StackError(stack.info.lacking)
     return stack
+
+
+def _is_reversible(page: TiffPage) -> bool:
+    """Whether a page is JPEG 2000 by the wavelet that loses nothing (ISO 15444-1, marker COD)."""
+    file = page.parent.filehandle
+    file.open()
+    try:
+        file.seek(page.dataoffsets[0])
+        data = file.read(min(page.databytecounts[0], 4096))
+    finally:
+        file.close()
+    at = data.find(b"\xff\x52", data.find(b"\xff\x4f\xff\x51"))
+    return at >= 0 and data[at + 13 : at + 14] == b"\x01"
 
 
 @contextmanager
@@ -148,7 +185,7 @@ def _planes(stack: TiffStack) -> Iterator[LabelImage]:
             if key.photometric == INDEXED and pixels.dtype == np.bool_:
                 pixels = pixels.view(np.uint8)  # of two colours: 0 and 1 are indices all the same
             if len(channels) == 1 or _lie_apart(stack):
-                yield from (LabelImage(plane) for plane in pixels)
+                yield from (LabelImage(plane, says_white=says_white(key)) for plane in pixels)
             else:
                 yield LabelImage(_picture(np.moveaxis(pixels, 0, -1)))
 

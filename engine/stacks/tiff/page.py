@@ -11,6 +11,7 @@ from engine.stacks.coded import CLAIMS
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
+JPEG_CODES = (6, 7, 33007, 34892)  # of compression
 # The most bytes that one packed byte can turn into, by TIFF compression code; generous.
 _EXPANSION = {
     1: 1,
