@@ -111,7 +111,7 @@ def equal(frames: Any, found: Named, given: str | None) -> bool:
 
 def bright(pixels: Any, page: Any) -> Any:
     """Integers of a page in which 0 is white, counted from black instead."""
-    if page.photometric != 0 or pixels.dtype.kind not in "bui":
+    if page.photometric != 0 or 262 not in page.tags or pixels.dtype.kind not in "bui":
         return pixels
     if pixels.dtype.kind in "bi":
         return ~pixels

@@ -1,5 +1,5 @@
 """`python -m engine` is `stackseg`, for where the command is not on the path."""
 
-from engine.cli import main
+from _stackseg import main
 
 main()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from engine.channels import choose_channels
 from engine.errors import StackError, UsageError, printable
@@ -16,7 +17,7 @@ from engine.limited import LimitedStack
 from engine.missing import check_stack
 from engine.model import ModelSpec, pixel_type
 from engine.model_file import ModelFile
-from engine.naming import distinct_names, given_path
+from engine.naming import NAME_MAX, distinct_names, given_path, without_suffix
 from engine.rules import Rules, check_uncut, resolve_rules
 from engine.settings import JobSettings
 from engine.stacks.base import Stack, StackInfo
@@ -212,6 +213,12 @@ def _check_name(path: str) -> None:
         raise StackError("an INPUT is empty; give the path of a stack")
     if printable(path) != path:
         raise StackError(f"{printable(path)}: its name is not UTF-8; rename it, or link to it")
+    size = len(f"{without_suffix(Path(path)).name}.zarr".encode())
+    if size > NAME_MAX:
+        raise StackError(
+            f"{path}: its name is too long for that of a result, which would take {size} bytes of "
+            f"{NAME_MAX}; rename it, or link to it by a shorter name"
+        )
 
 
 def _check_pixels(info: StackInfo, spec: ModelSpec) -> None:

@@ -16,6 +16,8 @@ SUFFIXES = (
     ".tiff", ".tif", ".tf2", ".tf8", ".btf", ".lsm", ".zarr", ".png", ".jpeg", ".jpg",
 )  # fmt: skip
 
+NAME_MAX = 255  # bytes of a name in a folder, on nearly all file systems
+
 
 def given_path(path: str) -> str:
     """A path as given, but absolute, and without "." and ".."; links are not followed.
@@ -55,7 +57,7 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
     full = [Path(given_path(path)) for path in paths]
     whole = [False] * len(full)  # whether the file's suffix is kept
     while True:
-        stems = [p if keep else _without_suffix(p) for p, keep in zip(full, whole, strict=True)]
+        stems = [p if keep else without_suffix(p) for p, keep in zip(full, whole, strict=True)]
         repeated = Counter(stems)
         clashing = [i for i, stem in enumerate(stems) if repeated[stem] > 1 and not whole[i]]
         if not clashing:
@@ -77,7 +79,8 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
             lengths[i] += 1
 
 
-def _without_suffix(path: Path) -> Path:
+def without_suffix(path: Path) -> Path:
+    """The path without the suffix that says a format, `SUFFIXES`."""
     lower = path.name.lower()
     for suffix in SUFFIXES:
         if lower.endswith(suffix) and len(lower) > len(suffix):

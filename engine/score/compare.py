@@ -20,7 +20,7 @@ from engine.score.match import Match, Pair, match_frames
 from engine.score.metrics import Detection, Score, detect, score
 from engine.score.sides import Sides, known_classes
 from engine.score.sources import open_stacks, open_truth, truths_by_stack
-from engine.truth.ids import pieces_of_one_id
+from engine.truth.ids import InPieces, in_pieces
 
 Scored = Score | ClassScore
 
@@ -36,7 +36,7 @@ class FrameScore:
     score: Scored
     sides: Sides
     pairs: tuple[Pair, ...]
-    pieces: int = 0  # of the truth's only id; 0 where it has several, or none
+    in_pieces: InPieces | None = None  # where the truth may hold no objects
 
 
 @dataclass(frozen=True)
@@ -238,32 +238,33 @@ def _scored(stack: str, sides: Sides, pairs: Iterable[Pair], how: _How) -> Itera
     for number, together in groupby(pairs, unit):
         planes = tuple(together)  # one, or those of a time point
         name = planes[0].name
-        found, pieces = _score(sides, planes, how.ignore_border)
+        found, apart = _score(sides, planes, how.ignore_border)
         group = _group(how.group, stack, name)
-        yield FrameScore(stack, number, name, group, found, sides, planes, pieces)
+        yield FrameScore(stack, number, name, group, found, sides, planes, apart)
 
 
-def _score(sides: Sides, pairs: tuple[Pair, ...], border: int) -> tuple[Scored, int]:
-    """The score, and how many pieces the truth's only id has."""
+def _score(sides: Sides, pairs: tuple[Pair, ...], border: int) -> tuple[Scored, InPieces | None]:
+    """The score, and what tells that the truth may hold no objects."""
     with_labels = [p for p in pairs if p.labels is not None]
     with_markers = [p for p in pairs if p.markers is not None]
     if sides.classes is not None:
         ours, theirs = sides.classes_of(with_labels)
         with _telling(sides, with_labels[0]):
-            return score_classes(ours, theirs, sides.classes, border), 0
-    scored, pieces = Score(), 0
+            return score_classes(ours, theirs, sides.classes, border), None
+    scored = Score()
+    apart = None
     if with_labels:
         ours, theirs = sides.result(with_labels), sides.labels(with_labels)
         with _telling(sides, with_labels[0]):
             scored = score(ours, theirs, border)
-        pieces = pieces_of_one_id(theirs)
+        apart = in_pieces(theirs)
     if sides.truth.markers is not None:
         scored = replace(scored, detection=Detection())
     if with_markers:
         ours, theirs = sides.result(with_markers), sides.markers(with_markers)
         with _telling(sides, with_markers[0]):
             scored = replace(scored, detection=detect(ours, theirs, border))
-    return scored, pieces
+    return scored, apart
 
 
 @contextmanager

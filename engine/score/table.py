@@ -10,7 +10,6 @@ from typing import TextIO
 from engine.outputs import whole_file
 from engine.score.compare import Comparison, Scored
 from engine.score.metrics import THRESHOLDS, Score
-from engine.truth.ids import mask_hint
 
 OBJECT_SCORES = {"iou": "IoU", "dice": "Dice", "seg": "SEG", "det": "DET", "op_csb": "OP_CSB"} | {
     f"f1_{at:g}": f"F1@{at:g}" for at in THRESHOLDS
@@ -72,11 +71,11 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append("the result's objects go on from plane to plane; --volumes scores them whole")
     if comparison.masks:
         lines.append("the objects of the truth are the connected pieces of its masks")
-    in_pieces = next((f for f in comparison.frames if f.pieces > 1), None)
-    if in_pieces is not None:
-        assert in_pieces.sides.truth.labels is not None
-        where = in_pieces.sides.truth.labels.where(in_pieces.pairs[0].labels or in_pieces.number)
-        lines.append(mask_hint(where, in_pieces.pieces))
+    apart = next((f for f in comparison.frames if f.in_pieces is not None), None)
+    if apart is not None and apart.in_pieces is not None:
+        assert apart.sides.truth.labels is not None
+        where = apart.sides.truth.labels.where(apart.pairs[0].labels or apart.number)
+        lines.append(apart.in_pieces.hint(where))
     if len(comparison.frames) > 1:
         names = dict(zip(map(id, comparison.frames), frame_names(comparison), strict=True))
         worst = ", ".join(names[id(f)] for f in comparison.worst())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.errors import FrameError
 from engine.stacks.guard import tifffile_messages
 
+INKS = "its channels are inks (CMYK), not red, green and blue"
 # The most bytes of pixels that one byte of file can turn into.
 _EXPANSION = {"PNG": 1100, "JPEG": 1000}
 _PNG_SIDE = 1_000_000  # px; libpng takes no more
@@ -38,6 +39,19 @@ def read_coded(file: Path, kind: str) -> tuple[NDArray[Any], str]:
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     return pixels, "YXC" if pixels.ndim == 3 else "YX"
+
+
+def further_frames(file: Path) -> int:
+    """How many frames an animated PNG has beyond its first; 0 for any other file."""
+    with file.open("rb") as stream:
+        if stream.read(8) != b"\x89PNG\r\n\x1a\n":
+            return 0
+        while len(head := stream.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"acTL":
+                return max(int.from_bytes(stream.read(4), "big") - 1, 0)
+            stream.seek(length + 4, 1)
+    return 0
 
 
 def is_opaque(alpha: NDArray[Any]) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.errors import FrameError, StackError
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, check_axes, read_dtype
-from engine.stacks.coded import is_opaque, read_coded
+from engine.stacks.coded import INKS, further_frames, is_opaque, read_coded
 from engine.stacks.guard import opening
 from engine.stacks.units import UnitStack
 
@@ -145,8 +145,10 @@ def _probe(file: Path) -> _First:
         if _kind(file) != "TIFF":
             pixels, letters = read_image(file)
             alpha = letters == "YXC" and pixels.shape[-1] in (2, 4) and is_opaque(pixels[..., -1])
-            size = file.stat().st_size
-            return _First(pixels.shape, letters, pixels.dtype, None, size, pixels.itemsize, alpha)
+            size, said = file.stat().st_size, _said(file, pixels)
+            return _First(
+                pixels.shape, letters, pixels.dtype, None, size, pixels.itemsize, alpha, said
+            )
         with _single(file) as stack:
             info = stack.info
             channels = range(info.size("C"))
@@ -168,6 +170,19 @@ def _probe(file: Path) -> _First:
         unused=info.unused,
         min_is_white=info.min_is_white,
     )
+
+
+def _said(file: Path, pixels: NDArray[Any]) -> tuple[str, ...]:
+    """What is to be known of a PNG or JPEG."""
+    said = []
+    if more := further_frames(file):
+        said.append(
+            f"{file.name} is an animation, of which the first frame is read and {more} "
+            f"{'is' if more == 1 else 'are'} not; write each frame into a file of its own"
+        )
+    if _kind(file) == "JPEG" and pixels.shape[2:] == (4,):
+        said.append(INKS)
+    return tuple(said)
 
 
 def _folder_identity(files: list[Path]) -> str:

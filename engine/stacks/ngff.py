@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,10 @@ def _example(paths: list[str]) -> str:
 
 
 def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
-    """Level 0 of the first multiscale image; StackError where the metadata is not valid."""
+    """The first multiscale image at full size; StackError where the metadata is not valid."""
     try:
         scales = attributes["multiscales"][0]
-        dataset = scales["datasets"][0]
+        dataset = _largest(where, scales["datasets"])
         array = _inside(where, str(dataset["path"]))
         names, units = _axes(scales.get("axes"))
         scale = _scale(scales, dataset, len(names))
@@ -89,6 +90,24 @@ def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
         raise _invalid(path, error) from error
     sizes, step = _calibration(names, units, scale)
     return Image(array, names, sizes, step, _channel_names(attributes), unused)
+
+
+def _largest(where: Path, datasets: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The level with the most pixels: the first, but for writers that list the smallest first.
+
+    One that cannot be read never makes room for another.
+    """
+    first = datasets[0]
+    sizes = [_pixels(where, dataset) for dataset in datasets]
+    return first if not sizes[0] else datasets[sizes.index(max(sizes))]
+
+
+def _pixels(where: Path, dataset: dict[str, Any]) -> int:
+    """How many pixels a level has; 0 where its metadata cannot be read."""
+    try:
+        return math.prod(metadata(_inside(where, str(dataset["path"])))["shape"])
+    except (StackError, KeyError, TypeError, ValueError, AttributeError, OSError):
+        return 0
 
 
 def first_indices(axes: Sequence[str], dataset: Mapping[str, Any]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from engine.errors import StackError
 from engine.labels.components import label_frame, label_part
 from engine.truth.image import LabelImage, read_label_images
+
+_MAX_CLASS, _MAX_CLASSES = 255, 20  # largest number, and how many, of what may be classes
 
 
 def object_ids(image: LabelImage) -> NDArray[Any]:
@@ -38,7 +40,15 @@ def read_truth(file: Path, *, masks: bool = False) -> NDArray[Any]:
 
 
 def mask(image: LabelImage) -> NDArray[np.bool_]:
-    """The foreground of a mask, bool (Y, X). StackError where it has more than one other value."""
+    """The foreground of a mask, bool (Y, X). StackError where it has more than one other value.
+
+    Or where 0 is white: some writers then store foreground as 0, and others as the other value.
+    """
+    if image.says_white:
+        raise StackError(
+            "its tags say that 0 is white, which leaves open which of its two values is "
+            "foreground; write the mask again with 0 as black"
+        )
     if image.pixels.dtype == np.bool_ and not image.is_picture:
         return image.pixels
     ids = object_ids(image)
@@ -85,20 +95,44 @@ def numbered_from_one(ids: NDArray[Any]) -> NDArray[np.int32]:
     return (dense.reshape(ids.shape) + (0 if has_background else 1)).astype(np.int32)
 
 
-def pieces_of_one_id(ids: NDArray[Any]) -> int:
-    """How many pieces the only id of a label image has; 0 where it has none, or several ids."""
+class InPieces(NamedTuple):
+    """A label image that may hold no objects: its ids are few, and their pieces many."""
+
+    ids: int
+    pieces: int
+
+    def hint(self, where: str) -> str:
+        """What to tell of it."""
+        if self.ids == 1:
+            return (
+                f"{where}: the truth has one id and {self.pieces} separate pieces, which count as "
+                "one object; if these are masks of foreground, give --masks"
+            )
+        return (
+            f"{where}: the truth has {self.ids} ids and {self.pieces} separate pieces, so that "
+            "its numbers may be classes; truth of objects has a number for each object"
+        )
+
+
+def in_pieces(ids: NDArray[Any]) -> InPieces | None:
+    """How few ids have how many pieces; None for a label image whose ids are objects, or none.
+
+    They are not where one id has several pieces, or a few small numbers three times as many.
+    """
     foreground = ids != 0
-    if not foreground.any() or ids[foreground].min() != ids.max():
-        return 0
-    return int(pieces(foreground).max())
-
-
-def mask_hint(where: str, count: int) -> str:
-    """What to tell of a truth that has one id and `count` pieces."""
-    return (
-        f"{where}: the truth has one id and {count} separate pieces, which count as one object; "
-        "if these are masks of foreground, give --masks"
-    )
+    if not foreground.any():
+        return None
+    low, high = int(ids[foreground].min()), int(ids.max())
+    if low == high:
+        count = int(pieces(foreground).max())
+        return InPieces(1, count) if count > 1 else None
+    if high > _MAX_CLASS:
+        return None
+    found = np.flatnonzero(np.bincount(ids.ravel().astype(np.uint8))[1:]) + 1
+    if len(found) > _MAX_CLASSES:
+        return None
+    count = sum(int(pieces(ids == one).max()) for one in found)
+    return InPieces(len(found), count) if count >= 3 * len(found) else None
 
 
 def _whole_floats(labels: NDArray[Any]) -> NDArray[Any]:

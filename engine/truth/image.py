@@ -19,13 +19,29 @@ from engine.errors import StackError, StacksegError, first_line
 from engine.stacks.coded import without_opaque_alpha
 from engine.stacks.images import sniff
 from engine.stacks.tiff.page import JPEG
+from engine.stacks.tiff.stack import says_white
 from engine.truth.png import read_png
 
 if TYPE_CHECKING:
+    from tifffile import TiffPage
+
     from engine.stacks.tiff.stack import TiffStack
 
 SEPARATE = 2  # of a TIFF's planar configuration
 INDEXED = 3  # of a TIFF's photometric interpretation
+PACKERS_WITH_LOSS = {  # of a TIFF's compression
+    22610: "JPEG XR",
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34927: "WebP",
+    34934: "JPEG XR",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
 LOSSY = "is JPEG, which changes ids when it is written; keep labels as PNG or TIFF"
 
 
@@ -38,6 +54,8 @@ class LabelImage:
     a picture is an alpha channel that is not opaque everywhere: one that is was dropped."""
     palette: NDArray[np.uint8] | None = None
     """(colours, 3), where numbers are indices into it: red, green, blue."""
+    says_white: bool = False
+    """Whether tags say that 0 is white. Ids don't change by that; masks become doubtful."""
 
     @property
     def is_picture(self) -> bool:
@@ -133,8 +151,14 @@ def _open_tiff(file: Path) -> TiffStack:
         raise StackError(f"holds {len(stacks)} images, and labels are read from one")
     (stack,) = stacks
     info, key = stack.info, stack.key
-    if int(key.compression) in JPEG:
+    code = int(key.compression)
+    if code in JPEG:
         raise StackError(LOSSY)
+    if code in PACKERS_WITH_LOSS and not _is_reversible(key):
+        raise StackError(
+            f"is packed as {PACKERS_WITH_LOSS[code]}, which may change ids when it is written; "
+            "pack labels with zlib, LZW or zstd"
+        )
     if info.lacking:
         raise StackError(info.lacking)
     if info.size("C") > 1 and not _lie_apart(stack):
@@ -143,6 +167,19 @@ def _open_tiff(file: Path) -> TiffStack:
         if info.n_frames > 1:
             raise StackError("holds several colour pictures, not labels")
     return stack
+
+
+def _is_reversible(page: TiffPage) -> bool:
+    """Whether a page is JPEG 2000 by the wavelet that loses nothing (ISO 15444-1, marker COD)."""
+    file = page.parent.filehandle
+    file.open()
+    try:
+        file.seek(page.dataoffsets[0])
+        data = file.read(min(page.databytecounts[0], 4096))
+    finally:
+        file.close()
+    at = data.find(b"\xff\x52", data.find(b"\xff\x4f\xff\x51"))
+    return at >= 0 and data[at + 13 : at + 14] == b"\x01"
 
 
 @contextmanager
@@ -177,7 +214,9 @@ def _plane(stack: TiffStack, index: int) -> LabelImage:
     pixels = stack.read(t, z, [sample] if apart else range(channels))
     if stack.key.photometric == INDEXED and pixels.dtype == np.bool_:
         pixels = pixels.view(np.uint8)  # of two colours: 0 and 1 are indices all the same
-    return LabelImage(pixels[0] if len(pixels) == 1 else _picture(np.moveaxis(pixels, 0, -1)))
+    if len(pixels) == 1:
+        return LabelImage(pixels[0], says_white=says_white(stack.key))
+    return LabelImage(_picture(np.moveaxis(pixels, 0, -1)))
 
 
 def _lie_apart(stack: TiffStack) -> bool:

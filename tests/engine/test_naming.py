@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.inputs import open_inputs
+from engine.model_file import open_model
 from engine.naming import distinct_names
+from tests.conftest import make_threshold_model
+from tests.engine import jobs
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,20 @@ def test_names_are_distinct_ends_of_their_paths(parts: list[list[str]]) -> None:
         # An end of the path, but for the suffix of the file.
         ends = ["/".join(Path(path).parts[-n:]) for n in range(1, len(Path(path).parts))]
         assert any(end == name or end.startswith(f"{name}.") for end in ends)
+
+
+def test_a_name_too_long_for_a_result_is_refused_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The input is refused before the job begins, and the others are read."""
+    monkeypatch.chdir(tmp_path)
+    model = make_threshold_model(tmp_path / "threshold.onnx")
+    longest, longer = "n" * 250 + ".tif", "é" * 125 + "n.tif"
+    for name in (longest, longer, "a.tif"):
+        jobs.write_stack(tmp_path / name, jobs.blobs((1, 32, 32)))
+    opened = open_inputs(
+        jobs.settings([longest, longer, "a.tif"], model, tmp_path / "out"), open_model(model)
+    )
+    assert [one.info.path for one in opened.opened] == [longest, "a.tif"]
+    ((path, reason),) = opened.refused
+    assert path == longer and "too long for that of a result, which would take 256" in reason

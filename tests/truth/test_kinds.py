@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engine.errors import StackError
 from engine.model import Normalisation
 from engine.score.sources import open_labels
-from engine.truth.ids import numbered_from_one, pieces_of_one_id
+from engine.truth.ids import InPieces, in_pieces, numbered_from_one
 from engine.truth.png import read_png
 from tests.truth.files import GREY, INDEXED, RGB, colours, png, tiff
 from train.data.frames import FrameSource, load_frame
@@ -209,10 +209,14 @@ def test_numbering_from_one_keeps_objects_apart(ids: NDArray[np.uint64]) -> None
     assert np.array_equal(found[:, :, None, None] == found, ids[:, :, None, None] == ids)
 
 
-def test_pieces_of_one_id() -> None:
+def test_few_ids_in_many_pieces() -> None:
     corner = np.array([[5, 0, 0, 5], [0, 5, 0, 0]])
-    assert pieces_of_one_id(corner) == 2, "a corner joins"
-    assert pieces_of_one_id(corner * 0) == 0
-    assert pieces_of_one_id(np.array([[1, 0, 2]])) == 0
-    assert pieces_of_one_id(np.array([[1, 1]])) == 1
-    assert pieces_of_one_id(np.array([[[1, 0]], [[1, 0]]])) == 1, "planes of a volume"
+    assert in_pieces(corner) == InPieces(1, 2), "a corner joins"
+    assert in_pieces(corner * 0) is None
+    assert in_pieces(np.array([[1, 0, 2]])) is None
+    assert in_pieces(np.array([[1, 1]])) is None
+    assert in_pieces(np.array([[[1, 0]], [[1, 0]]])) is None, "planes of a volume"
+    classes = np.array([[1, 0, 1, 0, 1, 2, 0, 2, 0, 2]])
+    assert in_pieces(classes) == InPieces(2, 6)
+    assert in_pieces(classes[:, 1:]) is None, "five pieces may be two objects that are cut"
+    assert in_pieces(classes * 200) is None, "classes are small numbers"

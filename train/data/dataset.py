@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StackError, UsageError
-from engine.truth.ids import mask_hint, pieces_of_one_id
+from engine.truth.ids import in_pieces
 from train.data.frames import FrameSource, LabelledFrame, NoContrast, digest, load_frame
 from train.data.layouts import find_ctc, find_pairs
 from train.data.splits import Split, split_frames
@@ -137,11 +137,10 @@ def _check_part(
 
 
 def _hint(frames: Sequence[LabelledFrame]) -> list[str]:
-    """That a truth looks like masks, told of the first frame that does."""
+    """That a truth looks like masks or classes, told of the first frame that does."""
     for frame in frames:
-        pieces = pieces_of_one_id(frame.labels)
-        if pieces > 1:
-            return [mask_hint(frame.name, pieces)]
+        if (apart := in_pieces(frame.labels)) is not None:
+            return [apart.hint(frame.name)]
     return []
 
 

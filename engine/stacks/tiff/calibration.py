@@ -30,7 +30,7 @@ def calibration(
     the others nor the pixels.
     """
     try:
-        if tif.ome_metadata and image.kind in ("ome", "mmstack", "ndtiff"):
+        if tif.ome_metadata and image.kind in ("ome", "mmstack", "ndtiff", "generic"):
             names, sizes, step = _ome(tif.ome_metadata, images, image)
         elif image.kind in ("mmstack", "ndtiff"):
             names, sizes, step = _micromanager(tif)

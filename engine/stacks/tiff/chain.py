@@ -16,6 +16,7 @@ from engine.errors import StackError
 
 _READ_AHEAD = 512  # bytes; holds a directory of 40 tags
 _MAX_TAGS = 4096
+_SUBFILE_TYPE, _MASK = 254, 4  # tag NewSubfileType, and its bit of a transparency mask
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,15 @@ class _Layout:
     count: str  # number of tags in a directory
     tag: int
     link: str  # offset of the next directory
+    value: int  # of a tag, bytes from its start
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The directories in the main chain of a file."""
+
+    offsets: tuple[int, ...] = ()
+    masks: frozenset[int] = frozenset()  # offsets of those that say they are transparency masks
 
 
 def is_tiff(head: bytes) -> bool:
@@ -32,15 +42,15 @@ def is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def check_chain(path: str) -> list[int]:
-    """Offset of every directory in the file's main chain; StackError where the chain is broken."""
+def check_chain(path: str) -> Chain:
+    """Every directory in the file's main chain; StackError where the chain is broken."""
     size = Path(path).stat().st_size
     with Path(path).open("rb", buffering=0) as file:
         head = file.read(16)
         order = "<" if head[:2] == b"II" else ">"
         big = head[2:4] in (b"+\0", b"\0+")
         fields = ("Q", 20, "Q") if big else ("H", 12, "I")
-        layout = _Layout(order + fields[0], fields[1], order + fields[2])
+        layout = _Layout(order + fields[0], fields[1], order + fields[2], 12 if big else 8)
         start = 8 if big else 4
         if len(head) < start + struct.calcsize(layout.link):
             raise StackError(f"{path}: is a TIFF file cut off after {size} bytes; copy it again")
@@ -50,27 +60,30 @@ def check_chain(path: str) -> list[int]:
         return _walk(file.fileno(), path, offset, size, layout)
 
 
-def _walk(file: int, path: str, offset: int, size: int, layout: _Layout) -> list[int]:
-    seen: dict[int, None] = {}
+def _walk(file: int, path: str, offset: int, size: int, layout: _Layout) -> Chain:
+    seen: dict[int, bool] = {}  # whether it is a mask, by offset
     while offset:
         if offset in seen:
             raise StackError(
                 f"{path}: its list of frames runs in a circle after page {len(seen)}; "
                 "the file is damaged: write it again"
             )
-        following = _following(file, offset, size, layout)
-        if following is None:
+        found = _following(file, offset, size, layout)
+        if found is None:
             raise StackError(
                 f"{path}: is truncated or damaged, its list of frames breaks off after "
                 f"page {len(seen)}; copy it again"
             )
-        seen[offset] = None
+        following, seen[offset] = found
         offset = following
-    return list(seen)
+    return Chain(tuple(seen), frozenset(at for at, is_mask in seen.items() if is_mask))
 
 
-def _following(file: int, offset: int, size: int, layout: _Layout) -> int | None:
-    """Offset of the next directory, 0 at the end; None where this directory is not whole."""
+def _following(file: int, offset: int, size: int, layout: _Layout) -> tuple[int, bool] | None:
+    """Offset of the next directory, 0 at the end, and whether this one is that of a mask.
+
+    None where this directory is not whole.
+    """
     n_count, n_link = struct.calcsize(layout.count), struct.calcsize(layout.link)
     if not 8 <= offset <= size - n_count:
         return None
@@ -79,13 +92,26 @@ def _following(file: int, offset: int, size: int, layout: _Layout) -> int | None
     if not 0 < n_tags <= _MAX_TAGS:
         return None
     end = n_count + n_tags * layout.tag
+    is_mask = _is_mask(data, n_count, layout)
     if end + n_link > len(data):
         data = _read_at(file, offset, end + n_link)
     if offset + end == size:
-        return 0  # some writers leave out the link after the last directory
+        return 0, is_mask  # some writers leave out the link after the last directory
     if len(data) < end + n_link:
         return None
-    return int(struct.unpack_from(layout.link, data, end)[0])
+    return int(struct.unpack_from(layout.link, data, end)[0]), is_mask
+
+
+def _is_mask(data: bytes, start: int, layout: _Layout) -> bool:
+    """Whether NewSubfileType, the first of all tags where there is one, says so."""
+    if len(data) < start + layout.tag:
+        return False
+    order = layout.count[0]
+    tag, kind = struct.unpack_from(order + "HH", data, start)
+    if tag != _SUBFILE_TYPE or kind not in (3, 4):
+        return False
+    value = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, start + layout.value)[0]
+    return bool(value & _MASK)
 
 
 def _read_at(file: int, offset: int, n: int) -> bytes:

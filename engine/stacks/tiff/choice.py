@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import StackError
-from engine.stacks.guard import some
-from engine.stacks.tiff.images import TiffImage
+from engine.stacks.guard import brief, some
+from engine.stacks.tiff.images import MASK, TiffImage
+from engine.stacks.tiff.ome import told_sizes
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PAGES = "pages"  # as a choice: every page is a frame, whatever the metadata say
 ALL = "all"
 SEVERAL = ("ome", "mmstack", "ndtiff")  # writers whose equal images are scenes or positions
+_WAY_OUT = "write it again, or give --series pages to read every page as a frame"
 _SAYS = {"ome": "OME", "imagej": "ImageJ", "mmstack": "Micro-Manager", "shaped": "tifffile's"}
 
 
@@ -40,7 +42,7 @@ def chosen(images: Sequence[TiffImage], path: str, choice: str | None) -> list[T
     if choice in (None, PAGES):
         here = os.path.realpath(path)
         own = [image for image in images if here in image.files] or list(images)
-        main = max(own, key=lambda image: image.n_pixels)
+        main = max(own, key=lambda image: (image.kind != MASK, image.n_pixels))
         if main.kind not in SEVERAL:
             return [main]
         return [image for image in own if image.alike == main.alike]
@@ -95,11 +97,12 @@ def check_pages(
     image: TiffImage, extra: Sequence[tuple[int, ...]], path: str, chain: Sequence[int]
 ) -> None:
     """StackError where the file has more pages like the image's than its metadata count."""
-    if image.kind in ("generic", "ndtiff"):  # every page is a frame; an index lists them
+    if image.kind in ("generic", MASK, "ndtiff"):  # every page is a frame; an index lists them
         return
     expected = image.n_planes
     if more := list(extra).count(image.key.shape):
-        raise _disagree(image.kind, expected, expected + more, path)
+        found = len({place for place in image.places if place is not None}) + more
+        raise _disagree(image.kind, expected, found, path, more)
     pixels = [p.pixels for p in image.places if p is not None and p.pixels]
     if len(pixels) == expected > 1:
         # One directory stands for all; another amid their pixels says that they are not there.
@@ -132,11 +135,44 @@ def _promised(tif: TiffFile) -> tuple[str, int] | None:
         return None
 
 
-def _disagree(kind: str, told: int, found: int, path: str) -> StackError:
+def _disagree(kind: str, told: int, found: int, path: str, left: int = 0) -> StackError:
+    """`left` pages belong to no plane, which is told where the numbers don't show it."""
+    beside = f", and {left} of these is none of them" if left and found <= told else ""
     return StackError(
-        f"{path}: its {_SAYS.get(kind, 'own')} metadata count {told} planes, and the file has "
-        f"{found} pages of their shape; write it again, or give --series pages to read every page "
-        "as a frame"
+        f"{path}: its {_SAYS.get(kind, 'own')} metadata count {_count(told, 'plane')}, and the "
+        f"file has {_count(found, 'page')} of their shape{beside}; {_WAY_OUT}"
+    )
+
+
+def check_order(tif: TiffFile, images: Sequence[TiffImage], path: str) -> None:
+    """StackError where pages would be read without the order that OME metadata give them.
+
+    tifffile passes over metadata that are damaged, that do not say which page is which plane, or
+    that do not fit the pages. One time-lapse of as many pages needs no more than its pages.
+    """
+    if not images or any(image.kind not in ("generic", MASK) for image in images):
+        return
+    pages = max(images, key=lambda image: image.n_pixels)
+    try:
+        told = told_sizes(tif.ome_metadata or "")
+    except ValueError as error:
+        if pages.n_found == 1:
+            return
+        raise StackError(
+            f"{path}: its OME metadata cannot be read ({brief(error)}), which tell the order of "
+            f"its {pages.n_found} pages; {_WAY_OUT}"
+        ) from error
+    if not told:
+        return
+    samples = math.prod(pages.key.shape) // (pages.key.imagelength * pages.key.imagewidth)
+    if len(told) == 1 and told[0] in [{"T": pages.n_found, "Z": 1, "C": c} for c in (1, samples)]:
+        return
+    planes = sum(math.prod(sizes.values()) for sizes in told)
+    if planes != pages.n_found:
+        raise _disagree("ome", planes, pages.n_found, path)
+    raise StackError(
+        f"{path}: its OME metadata count {_count(planes, 'plane')} in "
+        f"{_count(len(told), 'image')}, and do not say which of its pages each is; {_WAY_OUT}"
     )
 
 

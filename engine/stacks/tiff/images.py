@@ -13,9 +13,11 @@ an image of its own whose dimensions are those of a stack:
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -23,12 +25,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from engine.errors import StackError
+from engine.stacks.tiff.chain import Chain
+
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
     Page = TiffPage | TiffFrame
 
+MASK = "mask"  # kind of an image of transparency masks
 POSITION = "R"  # tifffile's letter for positions of the stage
+_SAVED_CHANNELS = re.compile(  # of ScanImage 2015 and later, 4 and 5, 3
+    r"(?:hChannels\.channelSave|\.SI\d?\.channelsSave)\s*=\s*(?P<list>\[[^\]]*\]|\d+)"
+    r"|state\.acq\.numberOfChannelsSave=(?P<count>\d+)"
+)
 _MAX_DIMENSIONS = 32
 _MAX_ODD_SHARE = 5  # at most one page in five may differ and still count as a bad frame
 
@@ -42,8 +52,8 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Chain:
-    """The directories of a file."""
+class _Directories:
+    """Those of a file."""
 
     file: str  # real path
     at: Mapping[int, int]  # number of a directory by its offset
@@ -116,19 +126,18 @@ class TiffImage:
         return f"{self.number}{name}: {sizes} {self.dtype}"
 
 
-def images_of(tif: TiffFile, path: str, chain: Sequence[int]) -> list[TiffImage]:
+def images_of(tif: TiffFile, path: str, chain: Chain) -> list[TiffImage]:
     """Every image of a file that has pixels of numbers; subordinate levels left out.
 
-    `tif` is the file at `path`, or that with its metadata; `chain` has the offset of each directory
-    of the file at `path`.
+    `tif` is the file at `path`, or that with its metadata; `chain` is that of the file at `path`.
     """
-    here = _Chain(os.path.realpath(path), {offset: i for i, offset in enumerate(chain)})
+    here = _Directories(os.path.realpath(path), {at: i for i, at in enumerate(chain.offsets)})
     usable = [s for s in tif.series if s.dtype is not None and _is_shape(s.shape)]
     if not usable:
         return []
     kind = usable[0].kind
     if kind in ("generic", "uniform"):
-        images = list(_by_pages(tif, usable))
+        images = list(_by_pages(usable, chain.masks))
     else:
         images = [image for series in usable for image in _of_series(tif, series, here)]
     if kind == "shaped":
@@ -139,8 +148,11 @@ def images_of(tif: TiffFile, path: str, chain: Sequence[int]) -> list[TiffImage]
 def are_pages(tif: TiffFile) -> bool:
     """Whether several arrays were written one by one, each a page or a row of pages.
 
-    Their shapes say nothing of an order but that of the pages: they are frames.
+    Their shapes say nothing of an order but that of the pages: they are frames. So are pages of
+    a file whose description another program wrote, with a "shape" that is none.
     """
+    if not _says_shape(tif):
+        return True
     if len(tif.series) < 2 or tif.series[0].kind != "shaped":
         return False
     for series in tif.series:
@@ -153,6 +165,18 @@ def are_pages(tif: TiffFile) -> bool:
     return any(math.prod(s.shape) == math.prod(s.keyframe.shape) for s in tif.series)
 
 
+def _says_shape(tif: TiffFile) -> bool:
+    """False where tifffile takes a description for its own whose "shape" is another's."""
+    description = tif.pages.first.shaped_description if tif.is_shaped else None
+    if not description or description[0] != "{":
+        return True
+    try:
+        told = json.loads(description).get("shape")
+    except (ValueError, AttributeError):  # it is damaged, and may be tifffile's: refused later
+        return True
+    return isinstance(told, list) and all(type(n) is int for n in told)
+
+
 def _is_shape(shape: tuple[int, ...]) -> bool:
     """Could an image have this shape? Damaged tags hold fractions and negative numbers."""
     return 2 <= len(shape) <= _MAX_DIMENSIONS and all(type(n) is int and n > 0 for n in shape)
@@ -161,10 +185,12 @@ def _is_shape(shape: tuple[int, ...]) -> bool:
 # -- series that say their own order ---------------------------------------------------------
 
 
-def _of_series(tif: TiffFile, series: TiffPageSeries, here: _Chain) -> Iterator[TiffImage]:
+def _of_series(tif: TiffFile, series: TiffPageSeries, here: _Directories) -> Iterator[TiffImage]:
     """The image of a series, or one for each of its positions."""
     letters, shape = series_axes(tif, series)
     key = series.keyframe
+    if series.kind == "scanimage" and letters[0] == "I":
+        letters, shape = _channels_in_turn(tif, letters, shape)
     pages = _pages_of(series)
     whole = TiffImage(
         number=0,
@@ -196,6 +222,29 @@ def _of_series(tif: TiffFile, series: TiffPageSeries, here: _Chain) -> Iterator[
                 shape=shape[:axis] + shape[axis + 1 :],
                 places=tuple(places.flat),
             )
+
+
+def _channels_in_turn(
+    tif: TiffFile, letters: str, shape: tuple[int, ...]
+) -> tuple[str, tuple[int, ...]]:
+    """Axes of a ScanImage file whose channels are told in its tags alone, page by page.
+
+    Channels follow one another within a frame. StackError where they do not add up to frames.
+    """
+    page = tif.pages.first
+    told = _SAVED_CHANNELS.search(f"{page.software}\n{page.description}")
+    if told is None:
+        return letters, shape
+    count = int(told["count"]) if told["count"] else len(re.findall(r"\d+", told["list"]))
+    if count < 2:
+        return letters, shape
+    if shape[0] % count:
+        raise StackError(
+            f"{tif.filehandle.path}: its ScanImage metadata count {count} channels to a frame, and "
+            f"the file has {shape[0]} pages; write it again, or give --series pages to read every "
+            "page as a frame"
+        )
+    return "TC" + letters[1:], (shape[0] // count, count, *shape[1:])
 
 
 def _n_lead(shape: Sequence[int], key: TiffPage) -> int:
@@ -241,7 +290,7 @@ def _places(
 
 
 def _indices(
-    pages: Sequence[Page | None], shape: Sequence[int], key: TiffPage, here: _Chain
+    pages: Sequence[Page | None], shape: Sequence[int], key: TiffPage, here: _Directories
 ) -> frozenset[int]:
     """Which directories of the file's chain are those of the pages."""
     count = max(math.prod(shape) // math.prod(key.shape), 1)
@@ -294,30 +343,34 @@ def _appended(images: list[TiffImage]) -> list[TiffImage]:
 # -- pages that say no order but their own ---------------------------------------------------
 
 
-def _by_pages(tif: TiffFile, series: Sequence[TiffPageSeries]) -> Iterator[TiffImage]:
+def _by_pages(series: Sequence[TiffPageSeries], masks: Container[int]) -> Iterator[TiffImage]:
     """Images out of pages: those of one shape and type are frames, however each is stored.
 
-    A few pages of another shape amid the others are bad frames: left out, they would shift all
-    that follow.
+    Transparency masks, whose directories lie at `masks`, are images of their own. A few pages of
+    another shape amid the others are bad frames: left out, they would shift all that follow.
     """
-    groups: dict[Any, list[TiffPageSeries]] = {}
+    groups: dict[_Alike, list[TiffPageSeries]] = {}
+    pages_of: dict[_Alike, list[Page]] = {}
     for one in series:
-        apart = not isinstance(one.keyframe.index, int) or one.keyframe.is_reduced
-        alike = (one.keyframe.shape, one.keyframe.axes, np.dtype(one.dtype), apart and id(one))
-        groups.setdefault(alike, []).append(one)
-    pages_of = [
-        sorted((p for s in group for p in _listed(s)), key=lambda page: _order(page.index))
-        for group in groups.values()
-    ]
-    main = max(range(len(pages_of)), key=lambda i: len(pages_of[i]) * _size(pages_of[i][0]))
-    odd = _bad_frames(
-        pages_of[main], [p for i, pages in enumerate(pages_of) if i != main for p in pages]
-    )
+        key = one.keyframe
+        apart = id(one) if not isinstance(key.index, int) or key.is_reduced else 0
+        listed = _listed(one)
+        for is_mask in (False, True):
+            pages = [page for page in listed if (page.offset in masks) == is_mask]
+            alike = _Alike(is_mask, key.shape, key.axes, np.dtype(one.dtype), apart)
+            if pages:
+                groups.setdefault(alike, []).append(one)
+                pages_of.setdefault(alike, []).extend(pages)
+    for pages in pages_of.values():
+        pages.sort(key=lambda page: _order(page.index))
+    main = max(pages_of, key=lambda a: (not a.is_mask, len(pages_of[a]) * _size(pages_of[a][0])))
+    others = [p for a, pages in pages_of.items() if a != main and not a.is_mask for p in pages]
+    odd = _bad_frames(pages_of[main], others)
     taken = {id(page) for page in odd}
-    for i, (group, found) in enumerate(zip(groups.values(), pages_of, strict=True)):
-        pages = [page for page in found if id(page) not in taken]
-        if i == main:
-            pages = sorted([*found, *odd], key=lambda page: _order(page.index))
+    for alike, group in groups.items():
+        pages = [page for page in pages_of[alike] if id(page) not in taken]
+        if alike == main:
+            pages = sorted([*pages, *odd], key=lambda page: _order(page.index))
         if not pages:
             continue
         key = group[0].keyframe
@@ -327,8 +380,8 @@ def _by_pages(tif: TiffFile, series: Sequence[TiffPageSeries]) -> Iterator[TiffI
         letters, shape = _one_sample_axis(letters, shape)
         yield TiffImage(
             number=0,
-            name=group[0].name if len(series) > 1 and group[0].name else "",
-            kind="generic",
+            name="mask" if alike.is_mask else _name(group[0]) if len(series) > 1 else "",
+            kind=MASK if alike.is_mask else "generic",
             letters="".join(
                 a if n > 1 or a in "YX" else "?" for a, n in zip(letters, shape, strict=True)
             ),
@@ -339,6 +392,20 @@ def _by_pages(tif: TiffFile, series: Sequence[TiffPageSeries]) -> Iterator[TiffI
             indices=frozenset(p.index for p in pages if isinstance(p.index, int)),
             layouts=tuple(s.keyframe for s in group),
         )
+
+
+class _Alike(NamedTuple):
+    """What pages of one image have in common."""
+
+    is_mask: bool
+    shape: tuple[int, ...]
+    axes: str
+    dtype: np.dtype[Any]
+    apart: int  # not 0: the series that is an image by itself
+
+
+def _name(series: TiffPageSeries) -> str:
+    return series.name or ""
 
 
 def _listed(series: TiffPageSeries) -> list[Page]:

@@ -24,6 +24,21 @@ def named_files(xml: str) -> list[str]:
     return sorted(found)
 
 
+def told_sizes(xml: str) -> list[dict[str, int]]:
+    """Lengths of T, Z and C of every image, samples counted in C; ValueError for damaged XML."""
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise ValueError(str(error)) from error
+    return [
+        {axis: int(pixels.get(f"Size{axis}", "1")) for axis in "TZC"}
+        for image in root
+        if image.tag.rpartition("}")[2] == "Image"
+        for pixels in image
+        if pixels.tag.rpartition("}")[2] == "Pixels"
+    ]
+
+
 def refuse_files_elsewhere(tif: TiffFile, name: str) -> None:
     """StackError where OME metadata speaks of files outside the folder, or of what is no file."""
     folder = Path(tif.filehandle.dirname)

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import StackError
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, read_dtype
-from engine.stacks.coded import is_opaque
+from engine.stacks.coded import INKS, is_opaque
 from engine.stacks.guard import brief, opening, tifffile_messages
 from engine.stacks.tiff.calibration import calibration
-from engine.stacks.tiff.chain import check_chain, is_tiff
+from engine.stacks.tiff.chain import Chain, check_chain, is_tiff
 from engine.stacks.tiff.choice import (
     PAGES,
     absent,
     beside,
+    check_order,
     check_pages,
     chosen,
     extra_pages,
@@ -29,14 +30,14 @@ from engine.stacks.tiff.choice import (
 )
 from engine.stacks.tiff.images import POSITION, TiffImage, are_pages, images_of
 from engine.stacks.tiff.ome import companion_xml, metadata_file, refuse_files_elsewhere
-from engine.stacks.tiff.page import check_page
+from engine.stacks.tiff.page import JPEG, check_page
 from engine.stacks.tiff.stack import (
-    MIN_IS_WHITE,
     Contiguous,
     ContiguousTiff,
     PagedTiff,
     Pages,
     TiffStack,
+    says_white,
     white_of,
 )
 from engine.stacks.tiff.window import storage
@@ -45,6 +46,8 @@ from engine.stacks.units import split_lead
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
+_SEPARATED = 5  # PhotometricInterpretation of CMYK
+_NO_INTENSITIES = {6: "YCbCr", 8: "L*a*b*", 9: "L*a*b*", 10: "L*a*b*"}  # outside JPEG
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
 _ALPHA_SIDE = 4096  # px of the part of the first frame that must be opaque
 # What tifffile logs when it goes on with less than the file promises.
@@ -85,7 +88,7 @@ def open_tiff(
     """
     with opening(path), tifffile_messages() as messages:
         # A page directory of NDPI has a chain of its own kind.
-        chain = [] if path.lower().endswith(".ndpi") else check_chain(path)
+        chain = Chain() if path.lower().endswith(".ndpi") else check_chain(path)
         flags: dict[str, Any] = {} if multifile else {"is_ome": False}
         if series == PAGES:
             flags = dict.fromkeys(_ORDERING, False)
@@ -135,7 +138,7 @@ def _is_tiff(file: Path) -> bool:
 
 def _stacks(
     tif: TiffFile,
-    chain: Sequence[int],
+    chain: Chain,
     messages: Sequence[tuple[int, str]],
     path: str,
     axes: str | None,
@@ -144,13 +147,15 @@ def _stacks(
 ) -> list[TiffStack]:
     images = images_of(tif, path, chain)
     if any(sign in message for _, message in messages for sign in _LOST_FRAMES):
-        refuse_promises(tif, chain, path)
+        refuse_promises(tif, chain.offsets, path)
+    if tif.is_ome:
+        check_order(tif, images, path)
     taken = chosen(images, path, series)
-    extra, others = extra_pages(images, path, chain), beside(images, taken, path)
+    extra, others = extra_pages(images, path, chain.offsets), beside(images, taken, path)
     said = unused(images, taken, path, extra)
     stacks: list[TiffStack] = []
     for image in taken:
-        check_pages(image, extra, path, chain)
+        check_pages(image, extra, path, chain.offsets)
         stack = _stack(tif, images, image, path, axes, exact)
         number = str(image.number) if series or len(taken) > 1 else ""
         stack.info = replace(
@@ -188,8 +193,9 @@ def _stack(
         time_step_s=time_step,
         identity=_identity(image.files | {os.path.realpath(path)}),
         min_is_white=not exact and white_of(key) is not None,
-        unused=() if exact else _floats_that_are_white(key),
+        unused=() if exact else (*_floats_that_are_white(key), *_inks(key)),
     )
+    _refuse_colours(key, path)
     stack = _contiguous(image, info, source) or _paged(image, info, source, exact)
     if _has_alpha(key) and info.size("C") > 1 and _is_opaque(stack):
         stack.info = stack.info.without_alpha()
@@ -280,12 +286,28 @@ def _identity(files: frozenset[str]) -> str:
 
 
 def _floats_that_are_white(page: TiffPage) -> tuple[str, ...]:
-    if page.photometric != MIN_IS_WHITE or white_of(page) is not None:
+    if not says_white(page) or white_of(page) is not None:
         return ()
     return (
         "its tags say that 0 is white, which turns values round only where a type has a white: "
         "floating-point pixels are read as they are",
     )
+
+
+def _refuse_colours(page: TiffPage, name: str) -> None:
+    """StackError where values are no intensities: a model of colours expects red, green, blue."""
+    space = _NO_INTENSITIES.get(int(page.photometric))
+    if space and page.samplesperpixel > 1 and int(page.compression) not in JPEG:
+        raise StackError(
+            f"{name}: its colours are stored as {space}, which are no intensities; convert it to "
+            "red, green and blue"
+        )
+
+
+def _inks(page: TiffPage) -> tuple[str, ...]:
+    if page.photometric != _SEPARATED or page.samplesperpixel < 4:
+        return ()
+    return (INKS,)
 
 
 def _has_alpha(page: TiffPage) -> bool:

@@ -11,6 +11,7 @@ from engine.stacks.coded import CLAIMS
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
+JPEG = (6, 7, 33007, 34892)  # codes of compression: old and new, and with other names
 # The most bytes that one packed byte can turn into, by TIFF compression code; generous.
 _EXPANSION = {
     1: 1,
@@ -21,7 +22,6 @@ _EXPANSION = {
     6: 1000,  # JPEG: a block of 64 pixels takes 6 bits or more
     7: 1000,
 }
-JPEG = (6, 7, 33007, 34892)  # old and new, and with other names
 _EXPANSION_OTHER = 50_000  # zstd, LZMA, fax: long runs take next to nothing
 
 

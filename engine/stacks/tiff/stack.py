@@ -80,13 +80,19 @@ class Pages:
 def white_of(page: TiffPage) -> int | None:
     """The value shown as black where 0 is white, None where 0 is black or pixels are floats.
 
-    TIFF 6.0, PhotometricInterpretation 0 (WhiteIsZero): values count down from white.
+    TIFF 6.0, PhotometricInterpretation 0 (WhiteIsZero): values count down from white. A page
+    without that tag, which tifffile takes for 0, is read as it is.
     """
     dtype = np.dtype(page.dtype)
-    if page.photometric != MIN_IS_WHITE or dtype.kind not in "bui":
+    if not says_white(page) or dtype.kind not in "bui":
         return None
     bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * dtype.itemsize
     return -1 if dtype.kind == "i" else 2**bits - 1
+
+
+def says_white(page: TiffPage) -> bool:
+    """Whether a page's tags say that 0 is white."""
+    return page.photometric == MIN_IS_WHITE and "PhotometricInterpretation" in page.tags
 
 
 def turned_round(pixels: NDArray[Any], white: int | None) -> NDArray[Any]:
