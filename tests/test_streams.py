@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import tifffile
 
+from engine import cli
 from engine.errors import UsageError
 from engine.job import run_job
 from engine.stacks.open import expand_inputs
+from engine.streams import reader_has_gone
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
+from tests.faults.harness import slow
 
 COMMAND = [sys.executable, "-m", "engine"]
 NAME = "Zelle_ü_細胞"  # beyond ASCII, and beyond cp1252
@@ -61,8 +68,55 @@ def place(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Here = Callable[..., Done]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
+    """Runs the command in this process, by its own `main`, to a `stdout` if one is given."""
+    monkeypatch.setattr(cli, "_end", sys.exit)  # which would end the tests where a thread hangs
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object, stdout: TextIO | None = None) -> Done:
+        with monkeypatch.context() as streams, pytest.raises(SystemExit) as ended:
+            streams.setattr(sys, "argv", ["stackseg", *map(str, arguments)])
+            streams.setattr(sys, "stdout", stdout or sys.stdout)
+            streams.setattr(sys, "stderr", sys.stderr)  # what it puts there goes afterwards
+            cli.main()
+        signal.signal(signal.SIGTERM, before)
+        sys.stdout.flush()
+        told = capfd.readouterr()
+        status = ended.value.code or 0
+        assert isinstance(status, int)
+        return Done(status, told.out, told.err)
+
+    return run
+
+
 @pytest.mark.parametrize("what", COMMANDS)
-def test_a_reader_that_goes_changes_no_status(place: Path, what: str) -> None:
+def test_a_reader_that_goes_changes_no_status(place: Path, here: Here, what: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head -0`
+    with open(writer, "w", encoding="utf-8") as stdout:  # noqa: PTH123
+        done = here(*COMMANDS[what], stdout=stdout)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+    if what == "segment":
+        assert (place / "new/job.json").is_file()
+
+
+def test_a_process_whose_reader_goes_ends_as_well(place: Path) -> None:
+    what = "segment"
     with subprocess.Popen(
         [*COMMAND, *COMMANDS[what]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -71,8 +125,23 @@ def test_a_reader_that_goes_changes_no_status(place: Path, what: str) -> None:
         messages = process.stderr.read()
     assert process.returncode == 0, messages
     assert "Traceback" not in messages and "BrokenPipe" not in messages
-    if what == "segment":
-        assert (place / "new/job.json").is_file()
+    assert (place / "new/job.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("error", "system", "gone"),
+    [
+        (BrokenPipeError(errno.EPIPE, "gone"), "posix", True),
+        (BrokenPipeError(errno.EPIPE, "gone"), "nt", True),
+        (OSError(errno.EINVAL, "gone"), "nt", True),
+        (OSError(errno.EINVAL, "wrong"), "posix", False),
+        (OSError(errno.ENOSPC, "full"), "nt", False),
+    ],
+)
+def test_a_reader_that_goes_is_known_on_every_system(
+    error: OSError, system: str, gone: bool
+) -> None:
+    assert reader_has_gone(error, system) == gone
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:
@@ -83,7 +152,10 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-CLOSED = ("2>/dev/full", "2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-", "<&- 2>&-")
+CLOSED = (
+    "2>/dev/full", "<&- >&- 2>&-",
+    *map(slow, ("2>&-", ">&-", ">&- 2>&-", "<&- 2>&-")),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("streams", CLOSED)
@@ -95,10 +167,9 @@ def test_closed_and_full_streams_change_no_status(place: Path, streams: str) -> 
     assert refused.returncode == 2
 
 
-def test_a_process_of_its_own_needs_no_open_streams(place: Path) -> None:
+def test_a_process_of_its_own_needs_no_open_streams(place: Path, here: Here) -> None:
     # It sends what libraries print to stderr, which may be closed.
-    job = shell(f"stackseg {' '.join(SEGMENT)} new --quiet")
-    assert job.returncode == 0
+    assert here(*SEGMENT, "new", "--quiet").returncode == 0
     (place / "new/job.json").unlink()
     for record in (place / "new/.stackseg/records/good").iterdir():
         record.unlink()
@@ -118,11 +189,15 @@ def test_what_does_not_reach_a_full_disk_is_told(place: Path) -> None:
 
 @pytest.mark.parametrize(
     "environment",
-    [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C"}],
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        slow({"PYTHONIOENCODING": "cp1252"}),
+        slow({"LC_ALL": "C"}),
+    ],
     ids=str,
 )
 def test_names_that_cannot_be_shown_are_escaped(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path: Path, here: Here, environment: dict[str, str]
 ) -> None:
     model = make_threshold_model(tmp_path / f"{NAME}.onnx")
     stack = jobs.write_stack(tmp_path / f"{NAME}.tif", jobs.blobs((2, 64, 80)))
@@ -137,7 +212,6 @@ def test_names_that_cannot_be_shown_are_escaped(
         return done
 
     options = ("--model", model, "--output", output)
-    assert run("segment", stack, *options, "--sample", 2).returncode == 0
     done = run("segment", stack, *options, "--json-log", log, "--keep", "probability")
     assert done.returncode == 0, done.stderr
     encoding = environment.get("PYTHONIOENCODING", "utf-8")
@@ -147,9 +221,14 @@ def test_names_that_cannot_be_shown_are_escaped(
     assert [json.loads(line) for line in log.read_bytes().splitlines()]
     with (output / "frames.csv").open(encoding="utf-8") as file:
         assert {row["stack"] for row in csv.DictReader(file)} == {NAME}
-    for what in (["verify", output], ["plan", stack, "--model", model],
-                 ["evaluate", output, output]):  # fmt: skip
-        assert run(*what).returncode == 0, what
+    for what in (
+        ["verify", output],
+        ["plan", stack, "--model", model],
+        ["evaluate", output, output],
+        ["segment", stack, *options, "--sample", 2],
+    ):
+        with (tmp_path / "shown").open("w", encoding=encoding) as stdout:
+            assert here(*what, stdout=stdout).returncode == 0, what
     missing = run("segment", tmp_path / f"{NAME}_gone.tif", *options)
     assert missing.returncode == 2 and missing.stderr.count(b"\n") == 1
 
@@ -168,7 +247,7 @@ def objects(output: Path) -> int:
 
 
 def test_a_name_that_is_not_utf_8_is_refused_and_a_link_to_it_is_not(
-    tmp_path: Path, model: Path
+    tmp_path: Path, model: Path, here: Here
 ) -> None:
     jobs.write_stack(tmp_path / f"{BAD}.tif", jobs.blobs((2, 64, 80)))
     (tmp_path / "link.tif").symlink_to(f"{BAD}.tif")
@@ -178,18 +257,17 @@ def test_a_name_that_is_not_utf_8_is_refused_and_a_link_to_it_is_not(
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2 and "its name is not UTF-8; rename it, or link" in done.stderr
-    done = subprocess.run(
-        [*COMMAND, "segment", tmp_path / "link.tif", *options, tmp_path / "o2"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = here("segment", tmp_path / "link.tif", *options, tmp_path / "o2")
     assert done.returncode == 0, done.stderr
     assert objects(tmp_path / "o2") > 0
     for what in (["verify", tmp_path / "o2"], ["inspect", tmp_path / "o2"]):
-        assert subprocess.run([*COMMAND, *what], capture_output=True).returncode == 0
+        assert here(*what).returncode == 0
 
 
 @pytest.mark.parametrize("bad_folder", [False, True])
-def test_a_folder_of_such_names_is_a_stack(tmp_path: Path, model: Path, bad_folder: bool) -> None:
+def test_a_folder_of_such_names_is_a_stack(
+    tmp_path: Path, model: Path, here: Here, bad_folder: bool
+) -> None:
     folder = tmp_path / (BAD if bad_folder else "frames")
     folder.mkdir()
     for n, frame in enumerate(jobs.blobs((2, 64, 80))):
@@ -197,33 +275,24 @@ def test_a_folder_of_such_names_is_a_stack(tmp_path: Path, model: Path, bad_fold
     if bad_folder:
         (tmp_path / "frames").symlink_to(folder)
     output = tmp_path / "out"
-    done = subprocess.run(
-        [*COMMAND, "segment", tmp_path / "frames", "--model", model, "--output", output],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = here("segment", tmp_path / "frames", "--model", model, "--output", output)
     assert done.returncode == 0, done.stderr
     assert objects(output) > 0
     scores = tmp_path / "scores.csv"
     (store,) = output.glob("*.zarr")
-    done = subprocess.run(
-        [*COMMAND, "evaluate", store, tmp_path / "frames", "--output", scores],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = here("evaluate", store, tmp_path / "frames", "--output", scores)
     assert done.returncode == 0, done.stderr
     assert "Zelle_\\udcfc" in scores.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("what", ["output", "model", "log", "result"])
-def test_such_names_of_everything_else(tmp_path: Path, model: Path, what: str) -> None:
+def test_such_names_of_everything_else(tmp_path: Path, model: Path, here: Here, what: str) -> None:
     stack = jobs.write_stack(tmp_path / "good.tif", jobs.blobs((2, 64, 80)))
     output = tmp_path / (BAD if what == "output" else "out")
     if what == "model":
         model = model.rename(tmp_path / f"{BAD}.onnx")
     log = tmp_path / (BAD if what == "log" else "log")
-    done = subprocess.run(
-        [*COMMAND, "segment", stack, "--model", model, "--output", output, "--json-log", log],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = here("segment", stack, "--model", model, "--output", output, "--json-log", log)
     assert "Traceback" not in done.stderr
     if what == "output":  # no Parquet can be written there: that is told before, not after a night
         assert done.returncode == 2 and "Zelle_\\udcfc: its name is not UTF-8" in done.stderr
@@ -233,7 +302,7 @@ def test_such_names_of_everything_else(tmp_path: Path, model: Path, what: str) -
     if what == "result":
         moved = output.rename(tmp_path / BAD)
         for how in (["inspect", moved], ["verify", moved]):
-            done = subprocess.run([*COMMAND, *how], capture_output=True, text=True)
+            done = here(*how)
             assert "Traceback" not in done.stderr
             assert done.returncode == 0 or "Zelle_\\udcfc" in done.stderr
 

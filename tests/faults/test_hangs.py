@@ -143,7 +143,7 @@ def test_a_pipe_in_place_of_a_chunk_costs_its_frame(
     (attempts,) = [r["attempts"] for r in rows if (r["step"], r["index"]) == ("segment", BAD // 2)]
     assert attempts == 3  # in the process, in one of its own, and there without the frame
     # The chunk is back: that frame is done, and the limit is no part of what the job is.
-    again = run(one, executor, "--retry-failed")
+    again = ended(one, "--retry-failed")
     assert again.popen.returncode == 0, again.err
     assert_same(one.output, twelve.output)
 
