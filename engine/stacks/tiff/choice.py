@@ -1,6 +1,6 @@
 """Which images of a TIFF file are stacks, and what is said of the rest.
 
-The image with the most pixels is the stack, so that a thumbnail never wins. In an OME-TIFF and in
+The image with the most pixels is the stack, but for thumbnails and masks. In an OME-TIFF and in
 what Micro-Manager writes, images like it are scenes or positions: each is a stack of its own. Of a
 set of files that describe each other, a file gives the images whose pixels it holds.
 
@@ -43,7 +43,7 @@ def chosen(images: Sequence[TiffImage], path: str, choice: str | None) -> list[T
     if choice in (None, PAGES):
         here = os.path.realpath(path)
         own = [image for image in images if here in image.files] or list(images)
-        main = max(own, key=lambda image: (image.kind != MASK, image.n_pixels))
+        main = max(own, key=lambda image: (not _is_beside(image), image.n_pixels))
         if main.kind not in SEVERAL:
             return [main]
         return [image for image in own if image.alike == main.alike]
@@ -190,6 +190,11 @@ def absent(image: TiffImage, path: str) -> str:
         f"{where}; complete it, choose frames that are whole with --frames, or give --series pages "
         "to read every page as a frame"
     )
+
+
+def _is_beside(image: TiffImage) -> bool:
+    """Whether an image says of itself that it is a mask, or a smaller copy of another."""
+    return image.kind == MASK or image.key.is_reduced
 
 
 def _lost_files(image: TiffImage) -> list[str]:

@@ -28,7 +28,12 @@ from engine.stacks.tiff.choice import (
     unused,
 )
 from engine.stacks.tiff.images import POSITION, TiffImage, are_pages, images_of
-from engine.stacks.tiff.ome import companion_xml, metadata_file, refuse_files_elsewhere
+from engine.stacks.tiff.ome import (
+    companion_xml,
+    metadata_file,
+    refuse_files_elsewhere,
+    xml_of_renamed,
+)
 from engine.stacks.tiff.page import JPEG_CODES, check_page
 from engine.stacks.tiff.stack import (
     Contiguous,
@@ -104,22 +109,24 @@ def _opened(path: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
     """The file, or the one that holds the metadata of the set that it is of."""
     from tifffile import TiffFile
 
+    where, told = path, dict(flags)
     with _placed(TiffFile(path, **flags), path) as tif:
         if tif.is_ome:
             refuse_files_elsewhere(tif, path)
-        master = metadata_file(tif, path) if tif.is_ome else None
-        if master is None and are_pages(tif):
-            with _placed(TiffFile(path, **flags, is_shaped=False), path) as pages:
-                yield pages
-            return
-        if master is None:
-            yield tif
-            return
-        xml = "" if _is_tiff(master) else companion_xml(master, tif)
-    if not xml:
-        check_chain(str(master))
-    with TiffFile(path, omexml=xml, **flags) if xml else TiffFile(master, **flags) as tif:
-        yield _placed(tif, path if xml else str(master))
+            master = metadata_file(tif, path)
+            if master is not None and _is_tiff(master):
+                where = str(master)
+            elif xml := companion_xml(master, tif) if master is not None else xml_of_renamed(tif):
+                told["omexml"] = xml
+        if where == path and told == flags:
+            if not are_pages(tif):
+                yield tif
+                return
+            told["is_shaped"] = False
+    if where != path:
+        check_chain(where)
+    with _placed(TiffFile(where, **told), where) as tif:
+        yield tif
 
 
 def _placed(tif: TiffFile, path: str) -> TiffFile:
