@@ -106,6 +106,15 @@ def test_samples_that_are_no_channels(tmp_path: Path) -> None:
         open_stack(str(tmp_path / "a.ome.tif"))
 
 
+def test_channels_of_different_samples_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    """AllenCellModeling/aicsimageio#206: samples are told for each channel."""
+    xml = ome.document([ome.image(0, SIZES | {"C": 2, "T": 2}, ["<TiffData/>"])])
+    xml = xml.replace('SamplesPerPixel="1"', 'SamplesPerPixel="3"', 1)
+    ome.write(tmp_path / "a.ome.tif", list(numbered(4)), xml)
+    with pytest.raises(StackError, match=f"cannot be followed .*{PAGES_ARE_FRAMES}"):
+        open_stack(str(tmp_path / "a.ome.tif"))
+
+
 def test_damaged_ome_xml_is_no_time_lapse(tmp_path: Path) -> None:
     """micro-manager/micro-manager#910: elements that are never closed."""
     xml = ome.document([ome.image(0, SIZES | {"T": 3, "C": 2}, ["<TiffData/>"])])

@@ -29,7 +29,7 @@ PAGES = "pages"  # as a choice: every page is a frame, whatever the metadata say
 ALL = "all"
 SEVERAL = ("ome", "mmstack", "ndtiff")  # writers whose equal images are scenes or positions
 _NAMED = 5  # images that a sentence names
-_WAY_OUT = "write it again, or give --series pages to read every page as a frame"
+WAY_OUT = "write it again, or give --series pages to read every page as a frame"
 _SAYS = {"ome": "OME", "imagej": "ImageJ", "mmstack": "Micro-Manager", "shaped": "tifffile's"}
 
 
@@ -141,7 +141,7 @@ def _disagree(kind: str, told: int, found: int, path: str, left: int = 0) -> Sta
     beside = f", and {left} of these is none of them" if left and found <= told else ""
     return StackError(
         f"{path}: its {_SAYS.get(kind, 'own')} metadata count {_count(told, 'plane')}, and the "
-        f"file has {_count(found, 'page')} of their shape{beside}; {_WAY_OUT}"
+        f"file has {_count(found, 'page')} of their shape{beside}; {WAY_OUT}"
     )
 
 
@@ -161,7 +161,7 @@ def check_order(tif: TiffFile, images: Sequence[TiffImage], path: str) -> None:
             return
         raise StackError(
             f"{path}: its OME metadata cannot be read ({brief(error)}), which tell the order of "
-            f"its {pages.n_found} pages; {_WAY_OUT}"
+            f"its {pages.n_found} pages; {WAY_OUT}"
         ) from error
     if not told:
         return
@@ -173,7 +173,7 @@ def check_order(tif: TiffFile, images: Sequence[TiffImage], path: str) -> None:
         raise _disagree("ome", planes, pages.n_found, path)
     raise StackError(
         f"{path}: its OME metadata count {_count(planes, 'plane')} in "
-        f"{_count(len(told), 'image')}, and do not say which of its pages each is; {_WAY_OUT}"
+        f"{_count(len(told), 'image')}, and do not say which of its pages each is; {WAY_OUT}"
     )
 
 

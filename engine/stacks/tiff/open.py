@@ -19,6 +19,7 @@ from engine.stacks.tiff.calibration import calibration
 from engine.stacks.tiff.chain import Chain, check_chain, is_tiff
 from engine.stacks.tiff.choice import (
     PAGES,
+    WAY_OUT,
     absent,
     beside,
     check_order,
@@ -151,7 +152,14 @@ def _stacks(
 ) -> list[TiffStack]:
     if tif.is_ome:
         refuse_files_elsewhere(tif, path)
-    images = images_of(tif, path, chain)
+    try:
+        images = images_of(tif, path, chain)
+    except ValueError as error:
+        if not tif.is_ome:
+            raise
+        raise StackError(
+            f"{path}: its OME metadata cannot be followed ({brief(error)}); {WAY_OUT}"
+        ) from error
     if any(sign in message for _, message in messages for sign in _LOST_FRAMES):
         refuse_promises(tif, chain.offsets, path)
     if tif.is_ome:
