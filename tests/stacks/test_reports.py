@@ -106,6 +106,15 @@ def test_samples_that_are_no_channels(tmp_path: Path) -> None:
         open_stack(str(tmp_path / "a.ome.tif"))
 
 
+def test_channels_of_different_samples_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    """AllenCellModeling/aicsimageio#206: samples are told for each channel."""
+    xml = ome.document([ome.image(0, SIZES | {"C": 2, "T": 2}, ["<TiffData/>"])])
+    xml = xml.replace('SamplesPerPixel="1"', 'SamplesPerPixel="3"', 1)
+    ome.write(tmp_path / "a.ome.tif", list(numbered(4)), xml)
+    with pytest.raises(StackError, match=f"cannot be followed .*{PAGES_ARE_FRAMES}"):
+        open_stack(str(tmp_path / "a.ome.tif"))
+
+
 def test_damaged_ome_xml_is_no_time_lapse(tmp_path: Path) -> None:
     """micro-manager/micro-manager#910: elements that are never closed."""
     xml = ome.document([ome.image(0, SIZES | {"T": 3, "C": 2}, ["<TiffData/>"])])
@@ -153,13 +162,36 @@ def test_the_type_of_pixels_is_that_of_the_pages(tmp_path: Path) -> None:
     check(tmp_path / "a.ome.tif", numbered(3), "TYX").close()
 
 
-def test_a_renamed_file_keeps_its_pixels(tmp_path: Path) -> None:
-    """tlnagy/OMETIFF.jl#14: a file that calls itself by an old name."""
-    planes = [ome.plane("old.ome.tif", t, T=t) for t in range(3)]
-    path = tmp_path / "new.ome.tif"
-    xml = ome.document([ome.image(0, SIZES | {"T": 3}, planes)], "old.ome.tif")
-    ome.write(path, list(numbered(3)), xml)
-    check(path, numbered(3), "TYX").close()
+@pytest.mark.parametrize("root", ["old.ome.tif", ""])
+def test_a_renamed_file_keeps_its_order(tmp_path: Path, root: str) -> None:
+    """tlnagy/OMETIFF.jl#14: a file that calls itself by an old name, with and without a UUID."""
+    planes = [ome.plane("old.ome.tif", 2 * t + c, T=t, C=c) for t in range(3) for c in range(2)]
+    xml = ome.document([ome.image(0, SIZES | {"T": 3, "C": 2}, planes)], root)
+    ome.write(tmp_path / "new.ome.tif", list(numbered(6)), xml)
+    check(tmp_path / "new.ome.tif", numbered(6).reshape(3, 2, *SIDES), "TCYX").close()
+
+
+@pytest.mark.parametrize("root", ["old.ome.tif", ""])
+def test_a_renamed_file_of_two_images(tmp_path: Path, root: str) -> None:
+    planes = [[ome.plane("old.ome.tif", 3 * i + t, T=t) for t in range(3)] for i in range(2)]
+    images = [ome.image(i, SIZES | {"T": 3}, planes[i]) for i in range(2)]
+    ome.write(tmp_path / "new.ome.tif", list(numbered(6)), ome.document(images, root))
+    for stack, right in zip(
+        open_stacks(str(tmp_path / "new.ome.tif")), np.split(numbered(6), 2), strict=True
+    ):
+        np.testing.assert_array_equal(all_frames(stack)[:, 0, 0], right)
+
+
+def test_a_file_of_a_set_is_not_taken_for_a_renamed_one(tmp_path: Path) -> None:
+    """Its planes lie in another file, which is absent, and its pages are of nothing."""
+    planes = [ome.plane("other.ome.tif", t, T=t) for t in range(3)]
+    ome.write(
+        tmp_path / "a.ome.tif",
+        list(numbered(2)),
+        ome.document([ome.image(0, SIZES | {"T": 3}, planes)]),
+    )
+    with pytest.raises(StackError, match="count 3 planes, and the file has 2 pages"):
+        open_stack(str(tmp_path / "a.ome.tif"))
 
 
 # -- ImageJ and ScanImage -----------------------------------------------------------------------
@@ -230,6 +262,31 @@ def test_a_description_in_json_of_another_program(tmp_path: Path, shape: str) ->
     told = text(f'{{"exposure": 10, "shape": {shape}}}')
     by_hand.write(tmp_path / "a.tif", [page(one, {270: told}) for one in numbered(3)])
     check(tmp_path / "a.tif", numbered(3), "TYX").close()
+
+
+def lsm(path: Path, told: int, there: int) -> Path:
+    """A Zeiss LSM of `there` planes, each followed by its thumbnail; its header counts `told`."""
+    header = np.zeros(1, np.dtype(list(tifffile.TIFF.CZ_LSMINFO)))  # type: ignore[arg-type]
+    header["MagicNumber"], header["StructureSize"] = 0x0400494C, header.itemsize
+    header["DimensionX"], header["DimensionY"], header["DimensionZ"] = *SIDES[::-1], told
+    header["DimensionChannels"] = header["DimensionTime"] = 1
+    header["DataType"] = 2
+    pages = []
+    for i, one in enumerate(numbered(there)):
+        pages.append(page(one, {34412: (by_hand.BYTE, header.tobytes())} if i == 0 else {}))
+        small = {254: (LONG, 1), 258: (SHORT, [8] * 3), 262: (SHORT, 2), 277: (SHORT, 3)}
+        pages.append(by_hand.Page(8, 8, bytes(192), tags=small))
+    return by_hand.write(path, pages)
+
+
+def test_thumbnails_of_an_lsm_are_no_planes(tmp_path: Path) -> None:
+    """soft-matter/pims#93: planes in every second directory."""
+    with check(lsm(tmp_path / "a.lsm", 3, 3), numbered(3), "ZYX") as stack:
+        assert ["3 x 8 x 8 x 3 uint8" in said for said in stack.info.unused] == [True]
+    with open_stack(str(lsm(tmp_path / "b.lsm", 3, 2))) as stack:
+        assert "count 3 planes, and 2 of them are there" in stack.info.lacking
+    with pytest.raises(StackError, match="count 2 planes, and the file has 3 pages"):
+        open_stack(str(lsm(tmp_path / "c.lsm", 2, 3)))
 
 
 # -- pages and values ---------------------------------------------------------------------------

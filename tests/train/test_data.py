@@ -54,6 +54,15 @@ def test_pairs_in_one_folder(tmp_path: Path, truth: str) -> None:
     assert all(f.labels.parent.name == truth for f in found)
 
 
+@pytest.mark.parametrize("folder", ["images", "labels"])
+def test_names_that_differ_in_their_suffix_alone_are_refused(tmp_path: Path, folder: str) -> None:
+    """An image twice would be in two parts of the split; of two truths one would be taken."""
+    write_pairs(tmp_path, ["a.tif", "b.tif"])
+    shutil.copy(tmp_path / folder / "a.tif", tmp_path / folder / "a.tiff")
+    with pytest.raises(StackError, match=rf"{folder}: a\.tif and a\.tiff differ in their suffix"):
+        find_pairs(tmp_path)
+
+
 def test_pairs_in_sub_folders_are_grouped_by_folder(tmp_path: Path) -> None:
     found = find_pairs(write_pairs(tmp_path, ["dish1/a.tif", "dish1/b.tif", "dish2/a.tif"]))
     assert [(f.name, f.group) for f in found] == [

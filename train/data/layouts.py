@@ -79,14 +79,26 @@ def _pairs_of(top: Path) -> list[tuple[Path, Path]]:
     folders = [top / name for name in TRUTH_FOLDERS if (top / name).is_dir()]
     if not folders or not (top / "images").is_dir():
         return []
-    truth = {p.stem: p for p in sorted(folders[0].iterdir()) if _is_image(p)}
-    images = [p for p in sorted((top / "images").iterdir()) if _is_image(p)]
-    lost = [p.name for p in images if p.stem not in truth]
+    truth, images = _by_stem(folders[0]), _by_stem(top / "images")
+    lost = [p.name for stem, p in images.items() if stem not in truth]
     if lost:
         raise StackError(
             f"{folders[0]}: {len(lost)} images have no truth there, the first is {lost[0]}"
         )
-    return [(p, truth[p.stem]) for p in images]
+    return [(image, truth[stem]) for stem, image in images.items()]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The images of a folder, sorted, by name without suffix; StackError where two share one."""
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if _is_image(p)):
+        other = found.setdefault(path.stem, path)
+        if other is not path:
+            raise StackError(
+                f"{folder}: {other.name} and {path.name} differ in their suffix alone, so that an "
+                "image and its truth cannot be told by name; keep one of them there"
+            )
+    return found
 
 
 def _is_image(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """Which images of a TIFF file are stacks, and what is said of the rest.
 
-The image with the most pixels is the stack, so that a thumbnail never wins. In an OME-TIFF and in
+The image with the most pixels is the stack, but for thumbnails and masks. In an OME-TIFF and in
 what Micro-Manager writes, images like it are scenes or positions: each is a stack of its own. Of a
 set of files that describe each other, a file gives the images whose pixels it holds.
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PAGES = "pages"  # as a choice: every page is a frame, whatever the metadata say
 ALL = "all"
 SEVERAL = ("ome", "mmstack", "ndtiff")  # writers whose equal images are scenes or positions
-_WAY_OUT = "write it again, or give --series pages to read every page as a frame"
+WAY_OUT = "write it again, or give --series pages to read every page as a frame"
 _SAYS = {"ome": "OME", "imagej": "ImageJ", "mmstack": "Micro-Manager", "shaped": "tifffile's"}
 
 
@@ -42,7 +42,7 @@ def chosen(images: Sequence[TiffImage], path: str, choice: str | None) -> list[T
     if choice in (None, PAGES):
         here = os.path.realpath(path)
         own = [image for image in images if here in image.files] or list(images)
-        main = max(own, key=lambda image: (image.kind != MASK, image.n_pixels))
+        main = max(own, key=lambda image: (not _is_beside(image), image.n_pixels))
         if main.kind not in SEVERAL:
             return [main]
         return [image for image in own if image.alike == main.alike]
@@ -140,7 +140,7 @@ def _disagree(kind: str, told: int, found: int, path: str, left: int = 0) -> Sta
     beside = f", and {left} of these is none of them" if left and found <= told else ""
     return StackError(
         f"{path}: its {_SAYS.get(kind, 'own')} metadata count {_count(told, 'plane')}, and the "
-        f"file has {_count(found, 'page')} of their shape{beside}; {_WAY_OUT}"
+        f"file has {_count(found, 'page')} of their shape{beside}; {WAY_OUT}"
     )
 
 
@@ -160,7 +160,7 @@ def check_order(tif: TiffFile, images: Sequence[TiffImage], path: str) -> None:
             return
         raise StackError(
             f"{path}: its OME metadata cannot be read ({brief(error)}), which tell the order of "
-            f"its {pages.n_found} pages; {_WAY_OUT}"
+            f"its {pages.n_found} pages; {WAY_OUT}"
         ) from error
     if not told:
         return
@@ -172,7 +172,7 @@ def check_order(tif: TiffFile, images: Sequence[TiffImage], path: str) -> None:
         raise _disagree("ome", planes, pages.n_found, path)
     raise StackError(
         f"{path}: its OME metadata count {_count(planes, 'plane')} in "
-        f"{_count(len(told), 'image')}, and do not say which of its pages each is; {_WAY_OUT}"
+        f"{_count(len(told), 'image')}, and do not say which of its pages each is; {WAY_OUT}"
     )
 
 
@@ -189,6 +189,11 @@ def absent(image: TiffImage, path: str) -> str:
         f"{where}; complete it, choose frames that are whole with --frames, or give --series pages "
         "to read every page as a frame"
     )
+
+
+def _is_beside(image: TiffImage) -> bool:
+    """Whether an image says of itself that it is a mask, or a smaller copy of another."""
+    return image.kind == MASK or image.key.is_reduced
 
 
 def _lost_files(image: TiffImage) -> list[str]:

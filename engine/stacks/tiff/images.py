@@ -151,6 +151,8 @@ def are_pages(tif: TiffFile) -> bool:
     Their shapes say nothing of an order but that of the pages: they are frames. So are pages of
     a file whose description another program wrote, with a "shape" that is none.
     """
+    if not tif.is_shaped:
+        return False
     if not _says_shape(tif):
         return True
     if len(tif.series) < 2 or tif.series[0].kind != "shaped":
@@ -167,7 +169,7 @@ def are_pages(tif: TiffFile) -> bool:
 
 def _says_shape(tif: TiffFile) -> bool:
     """False where tifffile takes a description for its own whose "shape" is another's."""
-    description = tif.pages.first.shaped_description if tif.is_shaped else None
+    description = tif.pages.first.shaped_description
     if not description or description[0] != "{":
         return True
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -75,6 +76,30 @@ def metadata_file(tif: TiffFile, name: str) -> Path | None:
     return folder / told
 
 
+def xml_of_renamed(tif: TiffFile) -> str:
+    """The OME-XML of a file that calls itself by an old name, as if it called itself by none.
+
+    "" for any other file. A file is taken for a renamed one where its metadata say of themselves
+    nothing (they have no UUID), all planes lie in one file that is not there, and the pages are as
+    many as the planes.
+    """
+    xml = tif.ome_metadata or ""
+    names = named_files(xml)
+    if len(names) != 1 or (Path(tif.filehandle.dirname) / names[0]).exists():
+        return ""
+    try:
+        root = ElementTree.fromstring(xml)
+        planes = sum(math.prod(sizes.values()) for sizes in told_sizes(xml))
+    except (ElementTree.ParseError, ValueError):
+        return ""
+    if root.get("UUID") or planes != len(tif.pages):
+        return ""
+    for data in root.iter():
+        for uuid in [one for one in data if one.tag.rpartition("}")[2] == "UUID"]:
+            data.remove(uuid)
+    return _as_text(root)
+
+
 def companion_xml(file: Path, tif: TiffFile) -> str:
     """The OME-XML of a companion file, as if it were that of `tif`; StackError where it is none.
 
@@ -90,6 +115,10 @@ def companion_xml(file: Path, tif: TiffFile) -> str:
     root.attrib.pop("UUID", None)
     if own:
         root.set("UUID", own)
+    return _as_text(root)
+
+
+def _as_text(root: ElementTree.Element) -> str:
     ElementTree.register_namespace("", root.tag.partition("}")[0].removeprefix("{"))
     return ElementTree.tostring(root, encoding="unicode")
 

@@ -19,6 +19,7 @@ from engine.stacks.tiff.calibration import calibration
 from engine.stacks.tiff.chain import Chain, check_chain, is_tiff
 from engine.stacks.tiff.choice import (
     PAGES,
+    WAY_OUT,
     absent,
     beside,
     check_order,
@@ -29,7 +30,12 @@ from engine.stacks.tiff.choice import (
     unused,
 )
 from engine.stacks.tiff.images import POSITION, TiffImage, are_pages, images_of
-from engine.stacks.tiff.ome import companion_xml, metadata_file, refuse_files_elsewhere
+from engine.stacks.tiff.ome import (
+    companion_xml,
+    metadata_file,
+    refuse_files_elsewhere,
+    xml_of_renamed,
+)
 from engine.stacks.tiff.page import JPEG, check_page
 from engine.stacks.tiff.stack import (
     Contiguous,
@@ -105,23 +111,25 @@ def _opened(path: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
     """The file, or the one that holds the metadata of the set that it is of."""
     from tifffile import TiffFile
 
+    where, told = path, dict(flags)
     with _placed(TiffFile(path, **flags), path) as tif:
         if tif.is_ome:
             refuse_files_elsewhere(tif, path)
-        master = metadata_file(tif, path) if tif.is_ome else None
-        if master is None and are_pages(tif):
-            with _placed(TiffFile(path, **flags, is_shaped=False), path) as pages:
-                yield pages
-            return
-        if master is None:
-            yield tif
-            return
-        xml = "" if _is_tiff(master) else companion_xml(master, tif)
-    if not xml:
-        check_chain(str(master))
-    with TiffFile(path, omexml=xml, **flags) if xml else TiffFile(master, **flags) as tif:
-        _placed(tif, path if xml else str(master))
-        refuse_files_elsewhere(tif, path)
+            master = metadata_file(tif, path)
+            if master is not None and _is_tiff(master):
+                where = str(master)
+            elif xml := companion_xml(master, tif) if master is not None else xml_of_renamed(tif):
+                told["omexml"] = xml
+        if where == path and told == flags:
+            if not are_pages(tif):
+                yield tif
+                return
+            told["is_shaped"] = False
+    if where != path:
+        check_chain(where)
+    with _placed(TiffFile(where, **told), where) as tif:
+        if tif.is_ome:
+            refuse_files_elsewhere(tif, path)
         yield tif
 
 
@@ -145,7 +153,14 @@ def _stacks(
     series: str | None,
     exact: bool,
 ) -> list[TiffStack]:
-    images = images_of(tif, path, chain)
+    try:
+        images = images_of(tif, path, chain)
+    except ValueError as error:
+        if not tif.is_ome:
+            raise
+        raise StackError(
+            f"{path}: its OME metadata cannot be followed ({brief(error)}); {WAY_OUT}"
+        ) from error
     if any(sign in message for _, message in messages for sign in _LOST_FRAMES):
         refuse_promises(tif, chain.offsets, path)
     if tif.is_ome:
