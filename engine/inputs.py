@@ -133,6 +133,7 @@ class _Opening:
                 self.notes.append(f"{path}: is one of the files of {first}, and read with it")
                 return
         try:
+            _check_result_name(path)
             self.opened.append(_readable(stack, self._settings, self._model))
         except (StackError, UsageError) as error:
             self._refuse(path, str(error))
@@ -179,6 +180,10 @@ def _check_name(path: str) -> None:
         raise StackError("an INPUT is empty; give the path of a stack")
     if printable(path) != path:
         raise StackError(f"{printable(path)}: its name is not UTF-8; rename it, or link to it")
+
+
+def _check_result_name(path: str) -> None:
+    """StackError where no file system would take the name of the result."""
     size = len(f"{without_suffix(Path(path)).name}.zarr".encode())
     if size > NAME_MAX:
         raise StackError(
