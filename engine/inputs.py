@@ -141,8 +141,14 @@ class _Opening:
             if self._real[first] != self._real[path]:
                 self.notes.append(f"{path}: is one of the files of {first}, and read with it")
                 return
+<<<<<<< HEAD
             read = partial(_readable, settings=self._settings, model=self._model)
             self.opened.append(limited.within(read))
+=======
+        try:
+            _check_result_name(path)
+            self.opened.append(_readable(stack, self._settings, self._model))
+>>>>>>> odd
         except (StackError, UsageError) as error:
             self._refuse(path, str(error))
             return
@@ -213,6 +219,10 @@ def _check_name(path: str) -> None:
         raise StackError("an INPUT is empty; give the path of a stack")
     if printable(path) != path:
         raise StackError(f"{printable(path)}: its name is not UTF-8; rename it, or link to it")
+
+
+def _check_result_name(path: str) -> None:
+    """StackError where no file system would take the name of the result."""
     size = len(f"{without_suffix(Path(path)).name}.zarr".encode())
     if size > NAME_MAX:
         raise StackError(
