@@ -141,14 +141,9 @@ class _Opening:
             if self._real[first] != self._real[path]:
                 self.notes.append(f"{path}: is one of the files of {first}, and read with it")
                 return
-<<<<<<< HEAD
+            _check_result_name(path)
             read = partial(_readable, settings=self._settings, model=self._model)
             self.opened.append(limited.within(read))
-=======
-        try:
-            _check_result_name(path)
-            self.opened.append(_readable(stack, self._settings, self._model))
->>>>>>> odd
         except (StackError, UsageError) as error:
             self._refuse(path, str(error))
             return
