@@ -21,6 +21,7 @@ from engine.naming import NAME_MAX, distinct_names, given_path, without_suffix
 from engine.rules import Rules, check_uncut, resolve_rules
 from engine.settings import JobSettings
 from engine.stacks.base import Stack, StackInfo
+from engine.stacks.guard import some
 from engine.stacks.open import expand_inputs, open_stacks
 
 SAID = 20  # sentences on what inputs hold and the job does not use
@@ -53,11 +54,11 @@ def open_inputs(settings: JobSettings, model: ModelFile) -> Inputs:
     opening.say_beside()
     refused = opening.refused
     if not opening.opened:
-        if len(refused) == 1:
-            raise StackError(refused[0][1])
-        listed = "; ".join(reason for _, reason in refused[:5])
-        more = f"; and {len(refused) - 5} more" if len(refused) > 5 else ""
-        raise StackError(f"none of the {len(refused)} inputs can be opened: {listed}{more}")
+        reasons = list(dict.fromkeys(reason for _, reason in refused))
+        if len(reasons) == 1:
+            raise StackError(reasons[0])
+        listed = some(reasons, "; ")
+        raise StackError(f"none of the {len(refused)} inputs can be opened: {listed}")
     return Inputs(tuple(opening.opened), tuple(refused), tuple(dict.fromkeys(opening.notes)))
 
 

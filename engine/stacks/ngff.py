@@ -86,6 +86,8 @@ def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
         names, units = _axes(scales.get("axes"))
         scale = _scale(scales, dataset, len(names))
         unused = (*_others(attributes["multiscales"]), *_beside(where, attributes))
+        if "image-label" in attributes or str(dataset["path"]).startswith("labels/"):
+            unused = ("is a label image: its values are ids, not intensities", *unused)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
         raise _invalid(path, error) from error
     sizes, step = _calibration(names, units, scale)

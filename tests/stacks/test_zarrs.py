@@ -13,7 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import StackError
+from engine.executors import SerialExecutor
+from engine.job import run_job
 from engine.stacks.open import open_stack
+from tests.engine import jobs
 from tests.stacks.frames import check, ramp
 
 
@@ -383,3 +386,12 @@ def test_identity_changes_when_a_chunk_does(tmp_path: Path, version: int) -> Non
     assert open_stack(str(tmp_path / "a.zarr"), "TYX").info.identity == before
     array[2] = data[1]
     assert open_stack(str(tmp_path / "a.zarr"), "TYX").info.identity != before
+
+
+def test_a_label_image_is_said_to_be_one(tmp_path: Path, threshold_model: Path) -> None:
+    """It can be read, as any image, but its values are no intensities."""
+    stack = jobs.write_stack(tmp_path / "a.tif", jobs.blobs((2, 40, 48)))
+    run_job(jobs.settings(stack, threshold_model, tmp_path / "out"), executor=SerialExecutor())
+    for path in ("out/a.zarr", "out/a.zarr/labels/threshold"):
+        with open_stack(str(tmp_path / path)) as labels:
+            assert any("is a label image" in said for said in labels.info.unused)
