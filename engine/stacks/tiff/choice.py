@@ -29,7 +29,7 @@ PAGES = "pages"  # as a choice: every page is a frame, whatever the metadata say
 ALL = "all"
 SEVERAL = ("ome", "mmstack", "ndtiff")  # writers whose equal images are scenes or positions
 WAY_OUT = "write it again, or give --series pages to read every page as a frame"
-_SAYS = {"ome": "OME", "imagej": "ImageJ", "mmstack": "Micro-Manager", "shaped": "tifffile's"}
+_SAYS = {"ome": "OME", "imagej": "ImageJ", "mmstack": "Micro-Manager", "shaped": "shape"}
 
 
 def chosen(images: Sequence[TiffImage], path: str, choice: str | None) -> list[TiffImage]:

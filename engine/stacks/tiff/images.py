@@ -18,8 +18,8 @@ import math
 import os
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,14 +57,14 @@ class _Directories:
 
     file: str  # real path
     at: Mapping[int, int]  # number of a directory by its offset
+    _known: dict[str, bool] = field(default_factory=dict)  # paths that were asked for before
 
     def holds(self, page: Page) -> bool:
-        return _real(_file_of(page)) == self.file
-
-
-@lru_cache(maxsize=64)  # asked for each of perhaps a million pages
-def _real(path: str) -> str:
-    return os.path.realpath(path)
+        """Whether a page is of this file; asked for each of perhaps a million pages."""
+        path = _file_of(page)
+        if path not in self._known:  # kept no longer than the opening: links may be moved
+            self._known[path] = os.path.realpath(path) == self.file
+        return self._known[path]
 
 
 @dataclass(frozen=True)
