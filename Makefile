@@ -12,7 +12,7 @@ help:
 	@echo "make test    install what tests need, run them (STACKSEG_DATA=... adds real data)"
 	@echo "make test-slow   the long ones: hundreds of kills"
 	@echo "make mutants     break each promise in turn; the tests must see it"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy, and that imports run one way"
 	@echo "make bench   measure throughput on this machine"
 	@echo "make nuclei  train the bundled model again (STACKSEG_DATA/dsb2018 is needed)"
 
@@ -48,6 +48,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
@@ -66,7 +67,7 @@ nuclei: $(VENV)/.test
 	    --arch unet --channels 16,32,64,128 --init runs/nuclei-first --epochs 12 --seed 1 \
 	    --steps-per-epoch 300 --lr 0.001 --synthetic 160 --synthetic-share 0.2 \
 	    --class-name nucleus --output runs/nuclei
-	$(BIN)/stackseg export runs/nuclei --output engine/models/nuclei.onnx --name nuclei \
+	$(BIN)/stackseg export runs/nuclei --output engine/model/bundled/nuclei.onnx --name nuclei \
 	    --description "Nuclei in fluorescence microscopy, any size from about 8 to 80 px across."
 
 clean:

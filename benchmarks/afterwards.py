@@ -21,15 +21,15 @@ import numpy as np
 from skimage.measure import regionprops_table
 
 from benchmarks.throughput import RESULTS, header, write_frames
-from engine.job import run_job
+from engine.geometry.pyramid import halve_image, halve_labels
+from engine.job.job import run_job
+from engine.job.relabel import relabel
 from engine.labels.instances import label_instances
-from engine.objects import object_sums, objects_of
-from engine.pyramid import halve_image, halve_labels
-from engine.relabel import relabel
-from engine.rules import Rules
-from engine.settings import JobSettings
-from engine.stacks.synthetic import TimeLapse
-from engine.worker import release
+from engine.labels.rules import Rules
+from engine.measure.objects import object_sums, objects_of
+from engine.plan.settings import JobSettings
+from engine.steps.worker import release
+from engine.synthetic import TimeLapse
 
 FRAME = 45  # of 60: about 130 nuclei
 PROPERTIES = (

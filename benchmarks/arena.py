@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 import psutil
 
-from engine.graph.memory import ARENA_OVERHEAD, activation_bytes
+from engine.model.graph.memory import ARENA_OVERHEAD, activation_bytes
 from tests import networks
 
 # widths, height, width, threads, channels, outputs

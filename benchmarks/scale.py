@@ -28,10 +28,10 @@ import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engine.memory import MB
-from engine.records import JobFolder
-from engine.report.files import machine
-from engine.stacks.synthetic import TimeLapse
+from engine.job.report.files import machine
+from engine.plan.memory import MB
+from engine.store.folder import JobFolder
+from engine.synthetic import TimeLapse
 from tests.conftest import make_threshold_model
 
 TILE = 512

@@ -27,20 +27,20 @@ import numpy as np
 import onnxruntime
 import tifffile
 
-from engine.intensity import frame_statistics
-from engine.job import run_job
-from engine.model import Normalisation
-from engine.model_file import ModelFile, open_model
-from engine.predict import predict
-from engine.report.files import machine
-from engine.resources import cores
-from engine.rules import Rules
+from engine.geometry.tiling import FrameTiling
+from engine.inference.tiles import predict
+from engine.job.job import run_job
+from engine.job.report.files import machine
+from engine.labels.rules import Rules
+from engine.model.file import ModelFile, open_model
+from engine.model.spec import Normalisation
+from engine.model.statistics import frame_statistics
+from engine.plan.resources import cores
+from engine.plan.settings import JobSettings
 from engine.runtimes.onnxruntime import OnnxRuntime, resolve_device
-from engine.segment import Stopwatch, finish_frame
-from engine.settings import JobSettings
-from engine.stacks.synthetic import TimeLapse
-from engine.tiling import FrameTiling
-from engine.worker import release
+from engine.steps.frame import Stopwatch, finish_frame
+from engine.steps.worker import release
+from engine.synthetic import TimeLapse
 from tests import networks
 
 SHAPE = (700, 1100)

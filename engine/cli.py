@@ -87,7 +87,7 @@ def main() -> None:
 
 def _end(status: int) -> NoReturn:
     """End this process, also where threads hang in reads that cannot be interrupted."""
-    hangs = sys.modules.get("engine.hangs")
+    hangs = sys.modules.get("engine.steps.hangs")
     if hangs is not None and hangs.left_behind():
         # Whatever waits for threads at the end of Python, as zarr's pool does, would never end.
         for stream in (sys.stdout, sys.stderr):

@@ -11,18 +11,18 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.interrupts import INTERRUPTED
-from engine.job import run_job
-from engine.model_file import open_model
-from engine.outputs import whole_file
-from engine.pictures.render import RenderSettings, render
-from engine.progress import LineProgress
-from engine.report.overlay import overlay_png
-from engine.run import JobSummary
-from engine.score.compare import Comparison, compare
-from engine.score.sources import open_labels
-from engine.settings import job_settings
-from engine.stacks.synthetic import TimeLapse, write_tiff
+from engine.job.job import run_job
+from engine.job.progress import LineProgress
+from engine.job.report.overlay import overlay_png
+from engine.job.run import JobSummary
+from engine.job.signals import INTERRUPTED
+from engine.model.file import open_model
+from engine.plan.settings import job_settings
+from engine.results.pictures.render import RenderSettings, render
+from engine.results.score.compare import Comparison, compare
+from engine.results.score.sources import open_labels
+from engine.store.files import whole_file
+from engine.synthetic import TimeLapse, write_tiff
 
 MOVIE_WIDTH = 640  # px across which a frame is drawn: small, so that the demo is quick
 log = logging.getLogger("stackseg")

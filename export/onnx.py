@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.export import Dim
 
 from engine.errors import ModelError, OutputError, UsageError
-from engine.graph import receptive_field
-from engine.intensity import frame_statistics
-from engine.model import (
+from engine.model.graph import receptive_field
+from engine.model.spec import (
     IMAGE,
     METADATA_KEY,
     NAME,
@@ -30,7 +29,8 @@ from engine.model import (
     ModelSpec,
     Normalisation,
 )
-from engine.stacks.synthetic import TimeLapse
+from engine.model.statistics import frame_statistics
+from engine.synthetic import TimeLapse
 from export.graph import ServedNetwork
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.networks import UNet
@@ -70,7 +70,7 @@ def export_run(
 
 
 def to_onnx(network: UNet, n_outputs: int) -> onnx.ModelProto:
-    """The graph of engine/model.py's contract, dynamic in batch, height and width."""
+    """The graph of engine/model/spec.py's contract, dynamic in batch, height and width."""
     served = ServedNetwork(network, n_outputs)
     stride, n_in = network.stride, network.n_in
     image = torch.zeros(2, n_in, 4 * stride, 6 * stride)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from engine.model import ModelSpec
+from engine.model.spec import ModelSpec
 from tests import networks
 
 DATA = "STACKSEG_DATA"

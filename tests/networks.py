@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.model import METADATA_KEY, ClassSpec, ModelSpec, Normalisation
+from engine.model.spec import METADATA_KEY, ClassSpec, ModelSpec, Normalisation
 
 
 class _Builder:
@@ -63,7 +63,7 @@ def unet(
     activation: bool = True,
     instance_norm: bool = False,
 ) -> onnx.ModelProto:
-    """A U-Net in the contract of `engine.model`; without activation its output is the logits."""
+    """A U-Net as `engine.model.spec` has it; without activation its output is the logits."""
     b = _Builder(seed, positive, rim)
     low = b.node("Gather", "statistics", b.constant(0, np.int64), axis=2)
     high = b.node("Gather", "statistics", b.constant(1, np.int64), axis=2)
@@ -129,7 +129,7 @@ def spec(
 ) -> ModelSpec:
     """A valid spec; stride and radius are read off `model` where one is given."""
     if model is not None:
-        from engine.graph import receptive_field
+        from engine.model.graph import receptive_field
 
         field = receptive_field(model)
         changes.setdefault("stride", field.stride)

@@ -10,8 +10,8 @@ import numpy as np
 import tifffile
 import zarr
 
-from engine.executors import SerialExecutor
-from engine.job import run_job
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
 

@@ -46,7 +46,7 @@ def test_the_readmes_options_exist() -> None:
 
 
 def test_the_tables_document_lists_every_column() -> None:
-    from engine import columns
+    from engine.store import columns
 
     text = (ROOT / "docs/tables.md").read_text()
     told = re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.M)

@@ -61,7 +61,7 @@ def test_a_process_of_its_own_imports_what_the_job_does(
     lines = [
         "import sys",
         "from pathlib import Path",
-        "from engine import tasks",
+        "from engine.job import attempts as tasks",
         "from engine.cli import main",
         "tasks.carry_out = lambda *_: sys.exit('done in the first process')",
         "place = Path('out/.stackseg/attempts/stack/segment/000000.json')",

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 import zarr
 
-from engine.job import run_job
-from engine.score.metrics import Score, score
+from engine.job.job import run_job
+from engine.results.score.metrics import Score, score
 from tests.engine import jobs
 
 pytestmark = pytest.mark.realdata

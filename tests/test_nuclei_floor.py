@@ -12,11 +12,11 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engine.intensity import frame_statistics
-from engine.model import IMAGE, STATISTICS
-from engine.model_file import ModelFile, open_model
-from engine.score.metrics import Score, score
-from engine.stacks.synthetic import TimeLapse
+from engine.model.file import ModelFile, open_model
+from engine.model.spec import IMAGE, STATISTICS
+from engine.model.statistics import frame_statistics
+from engine.results.score.metrics import Score, score
+from engine.synthetic import TimeLapse
 from train.data.frames import load_frame
 from train.data.layouts import find_pairs
 from train.data.splits import split_frames

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.score.metrics import score
+from engine.results.score.metrics import score
 from train.checkpoint import Checkpoint
 from train.choose import choose, score_maps, write_curve
 from train.data.frames import LabelledFrame

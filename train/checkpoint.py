@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-import engine.intensity
+import engine.model.statistics
 import train
+from engine import synthetic
 from engine.errors import ModelError
-from engine.stacks import synthetic
 from train.networks import NetworkArgs, UNet, build_network
 from train.settings import TrainSettings
 
@@ -93,7 +93,7 @@ def code_hash() -> str:
     """SHA-256 of the code that shapes weights: training, statistics and synthetic frames."""
     top = Path(train.__file__).parent.parent
     files = [path for path in (top / "train").rglob("*.py") if path.name != "cli.py"]
-    files += [Path(engine.intensity.__file__), *Path(synthetic.__file__).parent.glob("*.py")]
+    files += [Path(engine.model.statistics.__file__), *Path(synthetic.__file__).parent.glob("*.py")]
     lines = [
         f"{path.relative_to(top).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}"
         for path in files

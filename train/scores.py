@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.labels.instances import label_instances
-from engine.rules import Rules
-from engine.score.metrics import Score
+from engine.labels.rules import Rules
+from engine.results.score.metrics import Score
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from engine.errors import ModelError, UsageError
-from engine.model_file import find_model, open_model
+from engine.model.file import find_model, open_model
 from train.checkpoint import load_checkpoint
 from train.networks import NetworkArgs, UNet
 from train.settings import TrainSettings

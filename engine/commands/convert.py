@@ -28,7 +28,7 @@ def convert(result: Path, **options: Any) -> None:
     geojson  NAME/t0000.geojson, ...: a polygon for each object along pixel edges, with measures
     """
     from engine.commands.telling import counted
-    from engine.convert.run import convert
+    from engine.results.convert.run import convert
 
     with counted("file") as progress:
         made = convert(result, progress=progress, **options)

@@ -81,9 +81,9 @@ def evaluate(
     import json
     import sys
 
-    from engine.outputs import check_free
-    from engine.score.compare import compare
-    from engine.score.table import notes, print_table, write_csv
+    from engine.results.score.compare import compare
+    from engine.results.score.table import notes, print_table, write_csv
+    from engine.store.files import check_free
 
     for path in (output, picture):
         if path:
@@ -99,7 +99,7 @@ def evaluate(
         write_csv(comparison, output)
         click.echo(f"scores of {len(comparison.frames)} frames: {output}", err=True)
     if picture:
-        from engine.score.picture import draw_worst
+        from engine.results.score.picture import draw_worst
 
         for line in draw_worst(comparison, picture, image):
             click.echo(line, err=True)

@@ -15,7 +15,7 @@ def inspect(target: str, axes: str | None, series: str | None, as_json: bool) ->
 
     A model is an ONNX file or a bundled name; a result is the --output of a job.
     """
-    from engine.inspection import describe, lines
+    from engine.results.inspection import describe, lines
 
     content = describe(target, axes, series)
     if as_json:

@@ -69,7 +69,7 @@ def render(result: Path, **options: Any) -> None:
     one; of several --frames it is a contact sheet.
     """
     from engine.commands.telling import counted
-    from engine.pictures.render import RenderSettings, render
+    from engine.results.pictures.render import RenderSettings, render
 
     with counted("picture") as progress:
         render(result, RenderSettings(**options), progress)

@@ -10,17 +10,17 @@ from typing import Any
 
 import click
 
-from engine.claim import check_writable
 from engine.errors import UsageError
-from engine.executors import dask_cluster
-from engine.job import merge_job, run_job
-from engine.memory import MB
-from engine.plan import Plan, check_apart
-from engine.prepare import Prepared, prepare_job
-from engine.progress import JsonProgress, LineProgress, Progress, SilentProgress
-from engine.records import RELABELLED, JobFolder
-from engine.run import JobSummary
-from engine.settings import JobSettings, job_settings, parse_frames
+from engine.job.executors import dask_cluster
+from engine.job.job import merge_job, run_job
+from engine.job.prepare import Prepared, prepare_job
+from engine.job.progress import JsonProgress, LineProgress, Progress, SilentProgress
+from engine.job.run import JobSummary
+from engine.plan.memory import MB
+from engine.plan.plan import Plan, check_apart
+from engine.plan.settings import JobSettings, job_settings, parse_frames
+from engine.store.claim import check_writable
+from engine.store.folder import RELABELLED, JobFolder
 
 log = logging.getLogger("stackseg")
 
@@ -43,7 +43,7 @@ def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int
 def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
     """Segment a few frames, print what was found in each on stdout; the exit status."""
     from engine.commands.telling import counted
-    from engine.pictures.sample import FIELDS, FOLDER, sample
+    from engine.results.pictures.sample import FIELDS, FOLDER, sample
 
     _hush(quiet)
     with counted("sample") as progress:
@@ -72,7 +72,7 @@ def merge(output: Path, *, quiet: bool) -> int:
 
 def relabel(result: Path, name: str, *, quiet: bool, json_log: Path | None, **options: Any) -> int:
     """Label a result anew, tell how it goes and what it made; the exit status."""
-    from engine.relabel import relabel as relabel_job
+    from engine.job.relabel import relabel as relabel_job
 
     summary = relabel_job(result, name, _progress(quiet, json_log), **options)
     again = "mend them by `stackseg segment --retry-failed`, then relabel with --fresh"

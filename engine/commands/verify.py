@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from engine.verify.run import Verdict
+    from engine.results.verify.run import Verdict
 
 
 @click.command()
@@ -28,8 +28,8 @@ def verify(output: Path, as_json: bool) -> int:
     """
     import json
 
-    from engine.records import added_jobs
-    from engine.verify.run import verify_job
+    from engine.results.verify.run import verify_job
+    from engine.store.folder import added_jobs
 
     roots = [output, *added_jobs(output)]  # labels that were added are held against their own
     status, problems = 0, []

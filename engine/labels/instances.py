@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from engine.labels.components import bands, first_pixels, label_areas, label_frame
+from engine.labels.rules import Rules
 from engine.labels.watershed import split_touching
-from engine.rules import Rules
 
 
 def label_instances(mask: NDArray[np.bool_], rules: Rules) -> NDArray[np.uint32]:

@@ -14,16 +14,19 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from engine.errors import JobStopped, ModelError, OutOfMemory, UsageError, first_line
-from engine.graph.pixels import accept_pixels
-from engine.intensity import normalisable
-from engine.model import IMAGE, PROBABILITIES, STATISTICS
-from engine.model_file import ModelFile
+from engine.model.file import ModelFile
+from engine.model.graph.pixels import accept_pixels
+from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
+from engine.model.statistics import normalisable
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
 QUIET = 4  # of ONNX Runtime's log: fatal alone; what else it says is in its exceptions
-OPTIMISED, UNOPTIMISED = 0, 1  # how cautiously a session is made; `engine.checks` chooses
+OPTIMISED, UNOPTIMISED = (
+    0,
+    1,
+)  # how cautiously a session is made; `engine.inference.device_check` chooses
 
 # What is in the message when it was memory: of ONNX Runtime's arenas, C++, CUDA, cuBLAS and
 # cuDNN. Its exceptions do not tell; on the CPU the arena's is a plain Fail.

@@ -63,18 +63,18 @@ def _only(stack: Stack, series: str | None) -> Stack:
 
 def _open_folder(path: str, where: Path, axes: str | None) -> Stack:
     if any((where / name).is_file() for name in _ZARR_FILES):
-        from engine.stacks.zarrs import open_zarr
+        from engine.stacks.zarr.stack import open_zarr
 
         return open_zarr(path, axes)
     if where.suffix.lower() == ".zarr":
         raise StackError(f"{path}: is named like a Zarr store, but holds no Zarr metadata")
-    from engine.stacks.images import open_folder
+    from engine.stacks.images.files import open_folder
 
     return open_folder(path, axes)
 
 
 def _open_file(path: str, where: Path, axes: str | None, series: str | None) -> list[Stack]:
-    from engine.stacks import images
+    from engine.stacks.images import files as images
 
     with where.open("rb") as file:
         head = file.read(8)

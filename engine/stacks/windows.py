@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.geometry.tiling import round_up
 from engine.stacks.base import StackInfo
-from engine.tiling import round_up
 
 SIDE = 2048  # px; least width of a window, where what is decoded at once is narrower than the frame
 PIXELS = 4 * 2**20  # px read at once, or a little more: whole strips, tiles or chunks

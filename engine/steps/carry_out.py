@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from engine.hangs import Pulse
-from engine.steps import level_of
+from engine.plan.phases import level_of
 from engine.steps.finish import finish_block
+from engine.steps.hangs import Pulse
 from engine.steps.level import make_level
 from engine.steps.part import segment_part
 from engine.steps.stitch import stitch_canvas
 from engine.steps.survey import survey_frame
 from engine.steps.whole import segment_whole
 from engine.steps.work import Outcome, Task, Work
-from engine.worker import folder_of, model_of
+from engine.steps.worker import folder_of, model_of
 
 
 def carry_out(task: Task, pulse: Pulse | None = None, deaths: int = 0) -> Outcome:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arrays import LABELS
-from engine.committed import record_place
+from engine.geometry.arrays import LABELS
 from engine.labels.components import bands
-from engine.records import read_checked
 from engine.steps.shards import put_shards
 from engine.steps.work import Outcome, Work
-from engine.store import decode_shard, encode_shard, load_array, new_shard, provisional
+from engine.store.committed import record_place
+from engine.store.folder import read_checked
+from engine.store.ome_zarr import decode_shard, encode_shard, load_array, new_shard, provisional
 
 
 def finish_block(work: Work) -> Outcome:

@@ -8,14 +8,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.arrays import IMAGE, ResultArray, level_layout, sources
-from engine.committed import made_of, record_place, shards
-from engine.layout import Block, LabelLayout
-from engine.pyramid import halve_image, halve_labels
-from engine.records import read_checked
-from engine.steps import level_of
+from engine.geometry.arrays import IMAGE, ResultArray, level_layout, sources
+from engine.geometry.layout import Block, LabelLayout
+from engine.geometry.pyramid import halve_image, halve_labels
+from engine.plan.phases import level_of
 from engine.steps.work import Outcome, Work
-from engine.store import encode_shard, new_shard, planes_of
+from engine.store.committed import made_of, record_place, shards
+from engine.store.folder import read_checked
+from engine.store.ome_zarr import encode_shard, new_shard, planes_of
 
 
 def make_level(work: Work) -> Outcome:

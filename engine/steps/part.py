@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.committed import record_place
 from engine.errors import FrameError
-from engine.hull import RowEnds, convex_areas
-from engine.intensity import is_blank
+from engine.geometry.layout import Block, LabelLayout
 from engine.labels.components import bands, first_pixels, label_areas, label_part
 from engine.labels.instances import fill_holes
-from engine.labels.stitch import faces_of, facing_neighbours
-from engine.layout import Block, LabelLayout
-from engine.measure import ClassSums, total_intensity
-from engine.objects import ObjectSums, piece_sums
-from engine.segment import classify
+from engine.labels.stitching import faces_of, facing_neighbours
+from engine.measure.frames import ClassSums, total_intensity
+from engine.measure.hulls import RowEnds, convex_areas
+from engine.measure.objects import ObjectSums, piece_sums
+from engine.model.statistics import is_blank
+from engine.steps.frame import classify
 from engine.steps.shards import BlockShards, put_shards
 from engine.steps.work import Outcome, Seen, Work
-from engine.store import encode_shard, new_shard, provisional
+from engine.store.committed import record_place
+from engine.store.ome_zarr import encode_shard, new_shard, provisional
 
 
 @dataclass

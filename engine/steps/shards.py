@@ -8,14 +8,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.arrays import IMAGE, LABELS, PROBABILITY, ResultArray
-from engine.committed import shards
-from engine.layout import Block
-from engine.plan import StackPlan
-from engine.probability import to_8_bit
-from engine.records import JobFolder
+from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ResultArray
+from engine.geometry.layout import Block
+from engine.inference.probability import to_8_bit
+from engine.plan.plan import StackPlan
 from engine.steps.work import Seen
-from engine.store import encode_shard, new_shard
+from engine.store.committed import shards
+from engine.store.folder import JobFolder
+from engine.store.ome_zarr import encode_shard, new_shard
 
 
 class BlockShards:

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.hull import RowEnds, convex_areas, merged_rows
-from engine.labels.stitch import FinalIds, Joined, contacts, forward_offsets, join
-from engine.layout import Canvas
-from engine.measure import ClassSums, FrameRow, FrameSums
-from engine.objects import ObjectSums, merged, no_sums, objects_of
+from engine.geometry.layout import Canvas
+from engine.labels.stitching import FinalIds, Joined, contacts, forward_offsets, join
+from engine.measure.frames import ClassSums, FrameRow, FrameSums
+from engine.measure.hulls import RowEnds, convex_areas, merged_rows
+from engine.measure.objects import ObjectSums, merged, no_sums, objects_of
 from engine.steps.part import Part
 from engine.steps.work import Outcome, Work
-from engine.store import save_array
-from engine.tables import ObjectsWriter
+from engine.store.ome_zarr import save_array
+from engine.store.tables import ObjectsWriter
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engine.errors import FrameError
-from engine.intensity import windowed_statistics
-from engine.missing import check_frame
+from engine.model.statistics import windowed_statistics
 from engine.stacks.windows import windows_of
+from engine.steps.missing import check_frame
 from engine.steps.work import Outcome, Work
 
 

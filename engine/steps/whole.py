@@ -8,19 +8,19 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.committed import block_record, record_place
-from engine.committed import shards as committed_shards
 from engine.errors import FrameError
-from engine.hangs import Frame
-from engine.layout import Block
-from engine.measure import FrameRow
-from engine.objects import ObjectColumns
-from engine.records import read_checked
-from engine.segment import finish_frame
+from engine.geometry.layout import Block
+from engine.measure.frames import FrameRow
+from engine.measure.objects import ObjectColumns
+from engine.steps.frame import finish_frame
+from engine.steps.hangs import Frame
 from engine.steps.shards import BlockShards, put_shards
 from engine.steps.work import Outcome, Work
-from engine.store import decode_shard
-from engine.tables import decode_objects, encode_objects
+from engine.store.committed import block_record, record_place
+from engine.store.committed import shards as committed_shards
+from engine.store.folder import read_checked
+from engine.store.ome_zarr import decode_shard
+from engine.store.tables import decode_objects, encode_objects
 
 
 @dataclass

@@ -13,18 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, JobStopped, OutOfMemory
-from engine.hangs import Frame, Place, Pulse, Result
-from engine.intensity import frame_statistics, is_blank
-from engine.layout import Block
-from engine.missing import check_frame
-from engine.model_file import ModelFile
-from engine.plan import StackPlan
-from engine.records import JobFolder
-from engine.segment import Stopwatch, background, probabilities
+from engine.geometry.layout import Block
+from engine.geometry.tiling import FrameTiling
+from engine.model.file import ModelFile
+from engine.model.statistics import frame_statistics, is_blank
+from engine.plan.plan import StackPlan
 from engine.stacks.base import Stack
-from engine.stored import StoredBlock
-from engine.tiling import FrameTiling
-from engine.worker import JobContext, check_unchanged, halve_tile, runtime_for, stack_of, tiling_of
+from engine.steps.frame import Stopwatch, background, probabilities
+from engine.steps.hangs import Frame, Place, Pulse, Result
+from engine.steps.missing import check_frame
+from engine.steps.stored import StoredBlock
+from engine.steps.worker import (
+    JobContext,
+    check_unchanged,
+    halve_tile,
+    runtime_for,
+    stack_of,
+    tiling_of,
+)
+from engine.store.folder import JobFolder
 
 ATTEMPTS = 2  # a frame is tried once more before it is set aside
 

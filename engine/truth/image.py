@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StackError, StacksegError, first_line
-from engine.stacks.coded import without_opaque_alpha
-from engine.stacks.images import sniff
+from engine.stacks.images.coded import without_opaque_alpha
+from engine.stacks.images.files import sniff
 from engine.stacks.tiff.page import JPEG
 from engine.stacks.tiff.stack import says_white
 from engine.truth.png import read_png

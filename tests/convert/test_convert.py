@@ -17,11 +17,11 @@ import zarr
 from click.testing import CliRunner
 
 from engine.commands.convert import convert as command
-from engine.convert import run, tiff
-from engine.convert.run import convert
 from engine.errors import OutputError, StackError, StacksegError, UsageError
-from engine.result import open_result
-from engine.score.compare import compare
+from engine.results.convert import run, tiff
+from engine.results.convert.run import convert
+from engine.results.result import open_result
+from engine.results.score.compare import compare
 from tests import networks, results
 from tests.engine import jobs
 
@@ -61,8 +61,8 @@ def classes(tmp_path_factory):
     network = networks.unet((4, 4), n_outputs=3, positive=False)
     spec = networks.spec(network, classes=("background", "rim", "body"))
     path = networks.save(place / "c.onnx", network, spec)
-    from engine.executors import SerialExecutor
-    from engine.job import run_job
+    from engine.job.executors import SerialExecutor
+    from engine.job.job import run_job
 
     stack = jobs.write_stack(place / "s.tif", jobs.blobs((2, 48, 64)))
     settings = jobs.settings(stack, path, place / "out", workers=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import layout
+from engine.geometry import layout
 from tests.engine import jobs
 
 

@@ -12,9 +12,9 @@ import zarr
 from scipy import ndimage
 
 from engine.errors import OutputError
-from engine.settings import JobSettings
+from engine.job.attempts import run_task
+from engine.plan.settings import JobSettings
 from engine.steps.work import Outcome, Task
-from engine.tasks import run_task
 
 TIMED = {"job.json", "timings.parquet"}  # files that tell times: they differ between runs
 

@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from engine import layout, records
-from engine.executors import SerialExecutor
-from engine.job import run_job
-from engine.model import Normalisation
-from engine.pictures.sample import sample
-from engine.precheck import TRIES, first_tile
-from engine.prepare import prepare_job
-from engine.relabel import relabel
-from engine.verify.run import verify_job
+from engine.geometry import layout
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
+from engine.job.preflight import TRIES, first_tile
+from engine.job.prepare import prepare_job
+from engine.job.relabel import relabel
+from engine.model.spec import Normalisation
+from engine.results.pictures.sample import sample
+from engine.results.verify.run import verify_job
+from engine.store import folder as records
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs

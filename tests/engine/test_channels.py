@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.channels import channel_number, choose_channels, parse_channels
 from engine.errors import StackError, UsageError
-from engine.settings import job_settings
+from engine.plan.channels import channel_number, choose_channels, parse_channels
+from engine.plan.settings import job_settings
 from engine.stacks.base import StackInfo
 from tests import networks
 

@@ -10,10 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.checks import TOLERANCE, HaloError, choose_caution, halo_error, real_tile
 from engine.errors import ModelError, OutOfMemory
-from engine.model_file import ModelFile, open_model
-from engine.predict import pad_to
+from engine.inference.device_check import (
+    TOLERANCE,
+    HaloError,
+    choose_caution,
+    halo_error,
+    real_tile,
+)
+from engine.inference.tiles import pad_to
+from engine.model.file import ModelFile, open_model
 from engine.runtimes.onnxruntime import OnnxRuntime
 from tests import networks
 from tests.engine import jobs

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.measure import label as oracle
 
 from engine.labels.instances import label_instances
-from engine.rules import Rules
+from engine.labels.rules import Rules
 
 
 def components(mask: np.ndarray, min_area: int = 0) -> np.ndarray:

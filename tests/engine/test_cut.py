@@ -14,12 +14,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import layout
 from engine.errors import JobStopped, OutputError, StackError, UsageError
-from engine.executors import SerialExecutor
-from engine.job import run_job
-from engine.prepare import prepare_job
-from engine.tasks import run_task
+from engine.geometry import layout
+from engine.job.attempts import run_task
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
+from engine.job.prepare import prepare_job
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs

@@ -18,18 +18,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import hangs, inputs, isolation, run, tasks
 from engine.errors import JobStopped, OutputError
-from engine.hangs import Abandoned, Hung, Place, Pulse, limit_of, watched
-from engine.isolation import Died
-from engine.job import job_context
-from engine.limited import LimitedStack
-from engine.model_file import open_model
-from engine.plan import check_apart
-from engine.prepare import identity, prepare_job
-from engine.records import JobFolder
+from engine.job import attempts as tasks
+from engine.job import inputs, isolation, run
+from engine.job.isolation import Died
+from engine.job.job import job_context
+from engine.job.prepare import identity, prepare_job
+from engine.model.file import open_model
+from engine.plan.plan import check_apart
+from engine.steps import hangs
+from engine.steps.hangs import Abandoned, Hung, Place, Pulse, limit_of, watched
+from engine.steps.limited import LimitedStack
 from engine.steps.work import Outcome, Task
-from engine.worker import _Kept
+from engine.steps.worker import _Kept
+from engine.store.folder import JobFolder
 from tests.engine import jobs
 
 
@@ -289,7 +291,7 @@ def test_a_value_that_is_never_made_holds_up_nobody_else() -> None:
 def test_an_identity_is_read_once_and_another_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine import records
+    from engine.store import folder as records
 
     read: list[Any] = []
     digest = records.hashlib.file_digest

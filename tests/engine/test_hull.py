@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.morphology import convex_hull_image
 
-from engine.hull import RowEnds, convex_areas, merged_rows
+from engine.measure.hulls import RowEnds, convex_areas, merged_rows
 from tests.engine.test_stitch import SHAPES
 
 

@@ -13,13 +13,13 @@ import tifffile
 from scipy import ndimage
 from skimage.measure import regionprops
 
-from engine import layout
 from engine.errors import OutputError
-from engine.job import run_job
+from engine.geometry import layout
+from engine.job.job import run_job
 from engine.labels.instances import label_instances
-from engine.objects import measure_objects
-from engine.rules import Rules
-from engine.verify.run import verify_job
+from engine.labels.rules import Rules
+from engine.measure.objects import measure_objects
+from engine.results.verify.run import verify_job
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
 from tests.engine.jobs import labels_of

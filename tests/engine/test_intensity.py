@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engine.errors import FrameError
-from engine.intensity import (
+from engine.model.spec import Normalisation
+from engine.model.statistics import (
     frame_statistics,
     is_blank,
     normalisable,
     percentiles,
     windowed_statistics,
 )
-from engine.model import Normalisation
 
 ALL = ["uint8", "uint16", "int16", "float32", "uint32", "int32", "uint64", "int64"]
 dtypes = st.sampled_from(ALL)

@@ -18,15 +18,16 @@ import pytest
 import tifffile
 import zarr
 
-from engine import layout, worker
 from engine.errors import ModelError, StackError, UsageError
-from engine.executors import SerialExecutor
-from engine.job import run_job
+from engine.geometry import layout
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
+from engine.job.prepare import prepare_job
+from engine.job.progress import SilentProgress
 from engine.labels.components import label_frame
-from engine.model import Normalisation
-from engine.prepare import prepare_job
-from engine.progress import SilentProgress
+from engine.model.spec import Normalisation
 from engine.runtimes.onnxruntime import OnnxRuntime
+from engine.steps import worker
 from engine.steps.work import Outcome
 from tests import networks
 from tests.conftest import make_threshold_model

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 
 from engine.cli import stackseg
 from engine.errors import OutputError
-from engine.job import merge_job, run_job
-from engine.naming import given_path
-from engine.prepare import prepare_job
-from engine.records import JobFolder
-from engine.relabel import relabel
+from engine.job.job import merge_job, run_job
+from engine.job.prepare import prepare_job
+from engine.job.relabel import relabel
+from engine.stacks.names import given_path
+from engine.store.folder import JobFolder
 from tests.engine import jobs
 from tests.engine.jobs import Shuffled, labels_of
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.measure import ClassSums, FrameSums
-from engine.objects import object_sums
+from engine.measure.frames import ClassSums, FrameSums
+from engine.measure.objects import object_sums
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60))

@@ -12,10 +12,9 @@ import pytest
 import tifffile
 
 from engine.errors import UsageError
-from engine.memory import MB
-from engine.model_file import open_model
-from engine.plan import make_plan
-from engine.prepare import prepare_job
+from engine.job.prepare import plan_job, prepare_job
+from engine.model.file import open_model
+from engine.plan.memory import MB
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -110,7 +109,7 @@ def test_what_does_not_fit_is_cut_or_refused(tmp_path: Path) -> None:
 
     def plan(megabytes: int, **changes: object):  # type: ignore[no-untyped-def]
         settings = job.model_copy(update=changes)
-        return make_plan(settings, model, cores=4, memory_bytes=megabytes * MB)
+        return plan_job(settings, model, cores=4, memory_bytes=megabytes * MB)
 
     roomy, tight = plan(64_000), plan(1_000)
     assert roomy.workers == 4 and roomy.stacks[0].tiling.n_tiles == 1

@@ -19,13 +19,13 @@ import zarr
 from click.testing import CliRunner
 from onnx import helper
 
-from engine import layout
 from engine.cli import stackseg
 from engine.errors import JobStopped, OutputError, StackError
-from engine.executors import SerialExecutor
-from engine.job import merge_job, run_job
-from engine.model import Normalisation
-from engine.records import JobFolder
+from engine.geometry import layout
+from engine.job.executors import SerialExecutor
+from engine.job.job import merge_job, run_job
+from engine.model.spec import Normalisation
+from engine.store.folder import JobFolder
 from tests import networks
 from tests.engine import jobs
 

@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ModelError
-from engine.graph.pixels import accept_pixels
-from engine.model import METADATA_KEY, ModelSpec, parse_spec
-from engine.model_file import BUNDLED, bundled_models, open_model
+from engine.model.file import BUNDLED, bundled_models, open_model
+from engine.model.graph.pixels import accept_pixels
+from engine.model.spec import METADATA_KEY, ModelSpec, parse_spec
 from tests import networks
 
 
@@ -274,8 +274,8 @@ FUZZ = """
 import random, sys
 from pathlib import Path
 from engine.errors import ModelError
-from engine.graph.memory import activation_bytes
-from engine.model_file import open_model
+from engine.model.graph.memory import activation_bytes
+from engine.model.file import open_model
 
 source, target, rounds = Path(sys.argv[1]).read_bytes(), sys.argv[2], int(sys.argv[3])
 chance, opened = random.Random(7), 0

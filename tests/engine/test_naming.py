@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.inputs import open_inputs
-from engine.model_file import open_model
-from engine.naming import distinct_names
+from engine.job.inputs import open_inputs
+from engine.model.file import open_model
+from engine.stacks.names import distinct_names
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
 

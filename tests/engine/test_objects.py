@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from skimage.io import imread
 from skimage.measure import regionprops_table
 
-from engine.hull import convex_areas, merged_rows
 from engine.labels.components import label_frame
-from engine.objects import measure_objects, merged, object_dtypes, objects_of, piece_sums
+from engine.measure.hulls import convex_areas, merged_rows
+from engine.measure.objects import measure_objects, merged, object_dtypes, objects_of, piece_sums
 
 PROPERTIES = ("label", "area", "centroid", "bbox", "eccentricity", "solidity", "intensity_mean",
               "intensity_min", "intensity_max")  # fmt: skip

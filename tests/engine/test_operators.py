@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ModelError
-from engine.graph import receptive_field
-from engine.predict import predict
-from engine.tiling import FrameTiling
+from engine.geometry.tiling import FrameTiling
+from engine.inference.tiles import predict
+from engine.model.graph import receptive_field
 
 N = 2  # channels throughout
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import OutputError
-from engine.outputs import check_free, whole_file, whole_folder
+from engine.store.files import check_free, whole_file, whole_folder
 
 
 @pytest.fixture

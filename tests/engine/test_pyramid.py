@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from engine import layout as layout_module
-from engine.arrays import arrays_of, level_layout, n_halvings, sources
-from engine.job import run_job
-from engine.layout import make_layout
-from engine.probability import from_8_bit, to_8_bit
-from engine.pyramid import halve_image, halve_labels
-from engine.verify.run import verify_job
+from engine.geometry import layout as layout_module
+from engine.geometry.arrays import arrays_of, level_layout, n_halvings, sources
+from engine.geometry.layout import make_layout
+from engine.geometry.pyramid import halve_image, halve_labels
+from engine.inference.probability import from_8_bit, to_8_bit
+from engine.job.job import run_job
+from engine.results.verify.run import verify_job
 from tests.engine import jobs
 
 SIDES = st.integers(1, 40)

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from engine.graph import receptive_field
+from engine.model.graph import receptive_field
 from tests import networks
 
 

@@ -16,23 +16,23 @@ import pytest
 import zarr
 from click.testing import CliRunner
 
-from engine import claim
-from engine import layout as layout_module
-from engine import relabel as relabel_module
-from engine.claim import listing, lock, reading
 from engine.cli import stackseg
 from engine.errors import FrameError, JobStopped, OutputError, StackError, UsageError
-from engine.job import run_job
+from engine.geometry import layout as layout_module
+from engine.inference.probability import from_8_bit
+from engine.job import relabel as relabel_module
+from engine.job.job import run_job
+from engine.job.relabel import relabel
+from engine.job.run import Run
 from engine.labels.instances import label_instances
-from engine.probability import from_8_bit
-from engine.records import JobFolder
-from engine.relabel import relabel
-from engine.rules import Rules
-from engine.run import Run
-from engine.score.compare import compare
+from engine.labels.rules import Rules
+from engine.results.score.compare import compare
+from engine.results.verify.run import verify_job
 from engine.steps.work import Work
-from engine.store import label_list
-from engine.verify.run import verify_job
+from engine.store import claim
+from engine.store.claim import listing, lock, reading
+from engine.store.folder import JobFolder
+from engine.store.ome_zarr import label_list
 from tests.engine import jobs
 
 
@@ -121,7 +121,7 @@ def test_stopped_and_gone_on_with_it_ends_in_the_same_bytes(
     run = relabel_module.run_prepared
 
     def stopped(job: Any, folder: Any, progress: Any, stack: Any) -> Any:
-        from engine.job import _claim_and_run
+        from engine.job.job import _claim_and_run
 
         return _claim_and_run(job, folder, jobs.Shuffled(1, stop_after=1), progress, stack)
 

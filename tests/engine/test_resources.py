@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UsageError
-from engine.resources import MB, cgroup_folders, cores, memory_bytes, parse_memory
+from engine.plan.resources import MB, cgroup_folders, cores, memory_bytes, parse_memory
 
 ROOT = Path(__file__).parents[2]
-TELL = "from engine.resources import cores, memory_bytes; print(cores(), memory_bytes())"
+TELL = "from engine.plan.resources import cores, memory_bytes; print(cores(), memory_bytes())"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="affinity, cgroups and /proc")
 
 
@@ -66,7 +66,7 @@ def test_of_an_address_space_only_what_is_left_counts() -> None:
 HOLDER = """
 import threading, time
 import distributed, onnxruntime, pyarrow, zarr
-from engine.resources import cores, memory_bytes
+from engine.plan.resources import cores, memory_bytes
 size = memory_bytes()
 threads = [threading.Thread(target=time.sleep, args=(0.2,)) for _ in range(4 + 4 * cores())]
 for thread in threads:
@@ -203,7 +203,7 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in [n for n in os.environ if n.startswith("SLURM")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("dask.system.cpu_count", lambda: 64)
-    monkeypatch.setattr("engine.resources.cgroup_folders", lambda controller: [])
+    monkeypatch.setattr("engine.plan.resources.cgroup_folders", lambda controller: [])
     machine = type("Memory", (), {"available": 512 * 1024 * MB})
     monkeypatch.setattr("psutil.virtual_memory", machine)
     return monkeypatch

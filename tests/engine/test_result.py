@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from engine import layout as layout_module
-from engine import relabel as relabel_module
-from engine.convert.run import convert
 from engine.errors import JobStopped, OutputError, StackError, StacksegError, UsageError
-from engine.pictures.render import RenderSettings, render
-from engine.relabel import relabel
-from engine.result import LabelClass, classes_of, open_result
-from engine.score.compare import compare
-from engine.score.sources import open_labels
+from engine.geometry import layout as layout_module
+from engine.job import relabel as relabel_module
+from engine.job.relabel import relabel
+from engine.results.convert.run import convert
+from engine.results.pictures.render import RenderSettings, render
+from engine.results.result import LabelClass, classes_of, open_result
+from engine.results.score.compare import compare
+from engine.results.score.sources import open_labels
 from tests import results
 from tests.engine import jobs
 
@@ -119,7 +119,7 @@ def test_a_relabelling_that_was_stopped_is_taken_by_nobody(
     result = results.make_result(tmp_path, [stack], keep="probability")
 
     def stopped(job: Any, folder: Any, progress: Any, opened: Any) -> Any:
-        from engine.job import _claim_and_run
+        from engine.job.job import _claim_and_run
 
         return _claim_and_run(job, folder, jobs.Shuffled(1, stop_after=1), progress, opened)
 

@@ -11,14 +11,15 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import claim, layout
-from engine.claim import lock
 from engine.errors import JobStopped, OutputError
-from engine.executors import SerialExecutor
-from engine.job import JobSummary, run_job
-from engine.records import JobFolder
+from engine.geometry import layout
+from engine.job.attempts import run_task
+from engine.job.executors import SerialExecutor
+from engine.job.job import JobSummary, run_job
 from engine.steps.work import Outcome, Task
-from engine.tasks import run_task
+from engine.store import claim
+from engine.store.claim import lock
+from engine.store.folder import JobFolder
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from engine import layout
 from engine.commands.plan import plan as plan_command
 from engine.errors import StackError, UsageError
-from engine.prepare import prepare_job
-from engine.quantities import parse_quantity
-from engine.rules import Rules, check_rules, check_uncut, resolve_rules
-from engine.settings import JobSettings, job_settings
+from engine.geometry import layout
+from engine.job.prepare import prepare_job
+from engine.labels.rules import Rules
+from engine.plan.quantities import parse_quantity
+from engine.plan.rules import check_rules, check_uncut, resolve_rules
+from engine.plan.settings import JobSettings, job_settings
 from engine.stacks.base import StackInfo
 from tests import networks
 from tests.conftest import make_threshold_model

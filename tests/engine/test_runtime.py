@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine.errors import JobStopped, ModelError, OutOfMemory
-from engine.model_file import ModelFile, open_model
+from engine.model.file import ModelFile, open_model
 from engine.runtimes.onnxruntime import OnnxRuntime, runtime_name
 from tests import networks
 

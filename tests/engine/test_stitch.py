@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engine import layout as layout_module
+from engine.geometry import layout as layout_module
 from engine.labels.components import first_pixels, label_areas, label_part
-from engine.labels.stitch import FinalIds, contacts, faces_of, forward_offsets, join
+from engine.labels.stitching import FinalIds, contacts, faces_of, forward_offsets, join
 
 Cuts = tuple[list[int], list[int], list[int]]  # edges of the blocks along Z, Y, X
 
@@ -198,7 +198,7 @@ def test_a_million_objects() -> None:
 
 
 def test_a_count_beyond_the_type_is_impossible(monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine import layout
+    from engine.geometry import layout
 
     # Types and their limits, a step down: the same decisions at sizes that can be tried.
     monkeypatch.setattr(layout, "LABEL_TYPES", ("uint8", "uint16"))

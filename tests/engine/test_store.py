@@ -17,11 +17,11 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from engine import layout as layout_module
-from engine import store
-from engine.arrays import arrays_of
-from engine.job import run_job
-from engine.layout import layout_from, make_layout
+from engine.geometry import layout as layout_module
+from engine.geometry.arrays import arrays_of
+from engine.geometry.layout import layout_from, make_layout
+from engine.job.job import run_job
+from engine.store import ome_zarr as store
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs

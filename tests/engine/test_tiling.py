@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import UsageError
-from engine.graph import receptive_field
-from engine.model import Normalisation
-from engine.model_file import ModelFile
-from engine.predict import pad_to, predict, predict_region
+from engine.geometry.tiling import FrameTiling, Window, cut
+from engine.inference.tiles import pad_to, predict, predict_region
+from engine.model.file import ModelFile
+from engine.model.graph import receptive_field
+from engine.model.spec import Normalisation
 from engine.runtimes.onnxruntime import OnnxRuntime
-from engine.tiling import FrameTiling, Window, cut
 from tests import networks
 
 

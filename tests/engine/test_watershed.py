@@ -16,7 +16,7 @@ from skimage.io import imread
 
 from engine.labels.components import label_frame
 from engine.labels.instances import fill_holes, label_instances
-from engine.rules import Rules
+from engine.labels.rules import Rules
 from tests.engine import jobs
 
 masks = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24))

@@ -10,12 +10,12 @@ import pytest
 import tifffile
 import zarr
 
-from engine import layout
 from engine.errors import StackError
-from engine.job import run_job
-from engine.model import Normalisation
-from engine.relabel import relabel
-from engine.verify.run import verify_job
+from engine.geometry import layout
+from engine.job.job import run_job
+from engine.job.relabel import relabel
+from engine.model.spec import Normalisation
+from engine.results.verify.run import verify_job
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs

@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from engine.errors import ModelError
-from engine.model_file import open_model
+from engine.model.file import open_model
 from export.cli import export
 from tests.export.networks import write_run
 

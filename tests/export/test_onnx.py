@@ -15,9 +15,9 @@ from onnx import numpy_helper
 
 import export.onnx
 from engine.errors import ModelError, OutputError, UsageError
-from engine.graph import receptive_field
-from engine.model import METADATA_KEY, Normalisation, parse_spec
-from engine.model_file import open_model
+from engine.model.file import open_model
+from engine.model.graph import receptive_field
+from engine.model.spec import METADATA_KEY, Normalisation, parse_spec
 from export.onnx import CHECKED_SIZES, check_agreement, embed, export_run, make_spec
 from tests.export.networks import trained, write_run
 

@@ -23,10 +23,10 @@ from tests.engine import jobs
 INJECT = Path(__file__).parent / "inject"
 # Frames of more than 2,000 px are cut into regions of about 32 x 32; they have levels.
 LAYOUT = {
-    "engine.layout.BLOCK_PIXELS": 2000,
-    "engine.layout.REGION": 32,
-    "engine.layout.GRAIN": 8,
-    "engine.arrays.SMALLEST": 16,
+    "engine.geometry.layout.BLOCK_PIXELS": 2000,
+    "engine.geometry.layout.REGION": 32,
+    "engine.geometry.layout.GRAIN": 8,
+    "engine.geometry.arrays.SMALLEST": 16,
 }
 KEEP = ("--keep", "probability", "--with-image")
 COMMAND = (sys.executable, "-m", "engine")

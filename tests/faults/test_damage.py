@@ -18,7 +18,7 @@ from tests.engine.jobs import labels_of
 from tests.faults.harness import Campaign, Job, assert_nothing_left
 
 N = 200
-LAYOUT = {"engine.layout.BLOCK_PIXELS": 20 * 40 * 48}  # ten blocks
+LAYOUT = {"engine.geometry.layout.BLOCK_PIXELS": 20 * 40 * 48}  # ten blocks
 DAMAGED = {17: "truncated", 42: "other shape", 99: "NaN", 100: "infinite", 180: "garbage"}
 
 

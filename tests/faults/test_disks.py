@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import JobStopped, OutputError
-from engine.job import run_job
+from engine.job.attempts import run_task
+from engine.job.job import run_job
 from engine.steps.work import Outcome, Task
-from engine.tasks import run_task
 from tests.engine import jobs
 from tests.faults.campaigns import Undisturbed
 from tests.faults.harness import Campaign, assert_same, slow

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from engine.executors import SerialExecutor
-from engine.job import run_job
-from engine.records import JobFolder
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
+from engine.store.folder import JobFolder
 from tests.engine import jobs
 from tests.faults.harness import LAYOUT, three_kinds
 

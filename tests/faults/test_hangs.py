@@ -20,9 +20,9 @@ import tifffile
 import zarr
 
 from engine.errors import StackError, UsageError
-from engine.executors import SerialExecutor
-from engine.job import run_job
-from engine.settings import job_settings
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
+from engine.plan.settings import job_settings
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
 from tests.engine.jobs import labels_of
@@ -36,7 +36,7 @@ FRAMES, BAD = 12, 5  # two frames to a block
 SERIAL = """
 import functools, engine.commands.running as running
 from engine.cli import main
-from engine.executors import SerialExecutor
+from engine.job.executors import SerialExecutor
 running.run_job = functools.partial(running.run_job, executor=SerialExecutor())
 main()
 """
@@ -321,4 +321,4 @@ def lines(path: Path) -> list[Any]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-assert LAYOUT["engine.layout.BLOCK_PIXELS"] // (30 * 32) == FRAMES // 6
+assert LAYOUT["engine.geometry.layout.BLOCK_PIXELS"] // (30 * 32) == FRAMES // 6

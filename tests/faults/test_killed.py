@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.job import run_job
-from engine.records import JobFolder
+from engine.job.job import run_job
+from engine.store.folder import JobFolder
 from tests import networks
 from tests.engine import jobs
 

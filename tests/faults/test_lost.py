@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from engine.errors import FrameError, JobStopped
-from engine.executors import SerialExecutor
-from engine.job import run_job
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
+from engine.results.verify.run import verify_job
 from engine.stacks.units import UnitStack
 from engine.steps.work import Outcome, Task
-from engine.verify.run import verify_job
 from tests.engine import jobs
 from tests.faults.harness import LAYOUT, Job, three_kinds
 

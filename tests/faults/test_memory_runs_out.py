@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from engine.graph.memory import activation_bytes
+from engine.model.graph.memory import activation_bytes
 from tests import networks
 from tests.engine import jobs
 from tests.faults.harness import Campaign, Job, slow

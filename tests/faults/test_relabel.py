@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.relabel import relabel
-from engine.verify.run import verify_job
+from engine.job.relabel import relabel
+from engine.results.verify.run import verify_job
 from tests.faults.campaigns import Undisturbed
 from tests.faults.harness import (
     COMMAND,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.executors import SerialExecutor
-from engine.job import run_job
-from engine.records import JobFolder
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
+from engine.store.folder import JobFolder
 from tests.engine import jobs
 from tests.faults.harness import LAYOUT
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.pictures.caption import draw_strip, scale_bar, time_text
+from engine.results.pictures.caption import draw_strip, scale_bar, time_text
 
 UM = {"nm": 1e-3, "um": 1.0, "mm": 1e3, "px": 1.0}
 

@@ -2,10 +2,17 @@
 
 import numpy as np
 
-from engine.pictures.files import contact_sheet
-from engine.pictures.panels import beside, class_mixture, filled, heat, label_colours, outlined
-from engine.report.overlay import colours
-from engine.result import LabelClass
+from engine.job.report.overlay import colours
+from engine.results.pictures.files import contact_sheet
+from engine.results.pictures.panels import (
+    beside,
+    class_mixture,
+    filled,
+    heat,
+    label_colours,
+    outlined,
+)
+from engine.results.result import LabelClass
 
 CLASSES = (
     LabelClass(0, "background", (9, 9, 9)),

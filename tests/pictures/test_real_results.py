@@ -9,9 +9,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from engine.pictures.render import RenderSettings, render
-from engine.report.overlay import grey, outlines
-from engine.result import open_result
+from engine.job.report.overlay import grey, outlines
+from engine.results.pictures.render import RenderSettings, render
+from engine.results.result import open_result
 from tests import results
 
 

@@ -15,13 +15,13 @@ from PIL import Image
 
 from engine.commands.render import render as command
 from engine.errors import OutputError, StackError, UsageError
-from engine.pictures import render as module
-from engine.pictures.image import open_image
-from engine.pictures.render import RenderSettings, choose_views, render
-from engine.pictures.sampling import draw_labels
-from engine.pictures.scene import View
-from engine.report.overlay import colours, outlines
-from engine.result import open_result
+from engine.job.report.overlay import colours, outlines
+from engine.results.pictures import render as module
+from engine.results.pictures.image import open_image
+from engine.results.pictures.render import RenderSettings, choose_views, render
+from engine.results.pictures.sampling import draw_labels
+from engine.results.pictures.scene import View
+from engine.results.result import open_result
 from tests import results
 from tests.engine import jobs
 

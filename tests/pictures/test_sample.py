@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine import layout
 from engine.commands.segment import segment
 from engine.errors import OutputError, UsageError
-from engine.executors import SerialExecutor
-from engine.job import run_job
-from engine.pictures.sample import sample, spread
-from engine.result import open_result
+from engine.geometry import layout
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
+from engine.results.pictures.sample import sample, spread
+from engine.results.result import open_result
 from engine.stacks.tiff.stack import ContiguousTiff
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -75,7 +75,7 @@ def test_a_region_of_a_frame_that_is_cut(tmp_path, threshold_model, monkeypatch)
     found, _ = sample(settings, 2)
     run_job(settings, executor=SerialExecutor())
     (result,) = open_result(tmp_path / "out")
-    from engine.prepare import prepare_job
+    from engine.job.prepare import prepare_job
 
     (plan,) = prepare_job(settings).plan.stacks
     assert plan.layout.is_cut

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.pictures.sampling import mean_of, nearest
+from engine.results.pictures.sampling import mean_of, nearest
 
 sides = st.integers(1, 40)
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from engine.errors import JobStopped
-from engine.records import JobFolder
-from engine.report import files
+from engine.job.report import files
+from engine.store.folder import JobFolder
 
 
 @pytest.mark.parametrize(

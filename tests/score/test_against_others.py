@@ -15,8 +15,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engine.score.compare import compare
-from engine.score.metrics import THRESHOLDS, Score, score
+from engine.results.score.compare import compare
+from engine.results.score.metrics import THRESHOLDS, Score, score
 from tests.score.test_metrics import two_frames
 
 Frames = tuple[np.ndarray, np.ndarray]

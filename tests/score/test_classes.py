@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 
 from engine.errors import StackError, UsageError
-from engine.job import run_job
-from engine.result import LabelClass
-from engine.score.classes import ClassScore, class_numbers, score_classes
-from engine.score.compare import compare
-from engine.score.table import table
+from engine.job.job import run_job
+from engine.results.result import LabelClass
+from engine.results.score.classes import ClassScore, class_numbers, score_classes
+from engine.results.score.compare import compare
+from engine.results.score.table import table
 from tests import networks
 from tests.engine import jobs
 from tests.score.test_metrics import draw, two_frames

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from engine.commands.evaluate import evaluate
 from engine.errors import OutputError, StackError, StacksegError, UsageError
-from engine.job import run_job
-from engine.score.compare import compare
-from engine.score.sources import open_labels
-from engine.score.table import notes, write_csv
+from engine.job.job import run_job
+from engine.results.score.compare import compare
+from engine.results.score.sources import open_labels
+from engine.results.score.table import notes, write_csv
 from tests.engine import jobs
 
 FRAMES = np.zeros((5, 20, 30), np.uint32)
@@ -26,7 +26,7 @@ for _t in range(5):
 
 
 def as_result(folder, frames=FRAMES, first=0, step=30.0, name="lapse"):
-    """A job's output folder, as `engine.store` lays it out."""
+    """A job's output folder, as `engine.store.ome_zarr` lays it out."""
     root = zarr.create_group(folder / f"{name}.zarr")
     axes = [{"name": a} for a in "tyx"]
     transforms = [
@@ -312,7 +312,9 @@ def test_the_command_writes_over_nothing_unless_asked(tmp_path, truth, option, m
         return CliRunner().invoke(evaluate, [*arguments, *map(str, more)], standalone_mode=False)
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.score.compare.compare", lambda *_, **__: pytest.fail("compared"))
+        patch.setattr(
+            "engine.results.score.compare.compare", lambda *_, **__: pytest.fail("compared")
+        )
         there, nowhere = run(target).exception, run(target / "x").exception
     assert isinstance(there, OutputError) and "is there already" in str(there)
     assert isinstance(nowhere, OutputError) and "notes is a file" in str(nowhere)

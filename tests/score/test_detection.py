@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from engine.errors import StackError
-from engine.score.metrics import Detection, Score, detect, score
+from engine.results.score.metrics import Detection, Score, detect, score
 from tests.score.test_metrics import draw, two_frames
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from engine.commands.evaluate import evaluate
 from engine.errors import StackError, UsageError
-from engine.result import LabelClass
-from engine.score.classes import class_pixels
-from engine.score.compare import compare
-from engine.score.table import notes
+from engine.results.result import LabelClass
+from engine.results.score.classes import class_pixels
+from engine.results.score.compare import compare
+from engine.results.score.table import notes
 from engine.truth.image import LabelImage, read_label_images
 from tests.truth.files import INDEXED, RGB, png, tiff
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
 
 from engine.errors import StackError, UsageError
-from engine.score.metrics import THRESHOLDS, Score, score
+from engine.results.score.metrics import THRESHOLDS, Score, score
 
 
 def draw(*rows: str) -> np.ndarray:

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 
 from engine.commands.evaluate import evaluate
 from engine.errors import OutputError
-from engine.job import run_job
-from engine.score.compare import compare
-from engine.score.picture import FOUND, MISSED, SPURIOUS, TRUTH, WRONG, draw_worst
+from engine.job.job import run_job
+from engine.results.score.compare import compare
+from engine.results.score.picture import FOUND, MISSED, SPURIOUS, TRUTH, WRONG, draw_worst
 from tests.engine import jobs
 
 
@@ -67,7 +67,7 @@ def test_the_images_of_a_folder_go_by_number_and_by_name(lapse):
         image = np.full((60, 80), 50 * t, np.uint8)
         image[0, :2] = 0, 255
         tifffile.imwrite(lapse / "images" / f"t{t:03d}.tif", image)
-    from engine.score.background import background
+    from engine.results.score.background import background
 
     comparison = compare(lapse / "result.tif", lapse / "truth.tif")
     frames = [background(f, image=str(lapse / "images")) for f in comparison.frames]

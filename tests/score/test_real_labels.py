@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.score.compare import compare
-from engine.score.metrics import Score, score
-from engine.score.sources import open_labels
+from engine.results.score.compare import compare
+from engine.results.score.metrics import Score, score
+from engine.results.score.sources import open_labels
 
 
 @pytest.mark.realdata

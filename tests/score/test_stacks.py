@@ -11,9 +11,9 @@ import tifffile
 import zarr
 
 from engine.errors import StackError, UsageError
-from engine.job import run_job
-from engine.score.compare import compare
-from engine.score.table import notes, table
+from engine.job.job import run_job
+from engine.results.score.compare import compare
+from engine.results.score.table import notes, table
 from tests.engine import jobs
 from tests.score.test_compare import FRAMES, as_folder, as_result
 from tests.stacks.numbered import numbered

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from engine.errors import FrameError, StackError
-from engine.stacks.images import natural_key
+from engine.stacks.images.files import natural_key
 from engine.stacks.open import open_stack
 from tests.stacks.frames import check, ramp
 

@@ -21,8 +21,8 @@ import zarr
 from numpy.typing import NDArray
 
 from engine.errors import StackError
-from engine.score.compare import compare
-from engine.score.table import notes
+from engine.results.score.compare import compare
+from engine.results.score.table import notes
 from engine.stacks.open import open_stack, open_stacks
 from engine.truth.ids import read_truth
 from tests.stacks import by_hand, ome

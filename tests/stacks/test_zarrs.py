@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import StackError
-from engine.executors import SerialExecutor
-from engine.job import run_job
+from engine.job.executors import SerialExecutor
+from engine.job.job import run_job
 from engine.stacks.open import open_stack
 from tests.engine import jobs
 from tests.stacks.frames import check, ramp

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from engine.stacks.synthetic import TimeLapse, write_ctc, write_tiff
+from engine.synthetic import TimeLapse, write_ctc, write_tiff
 
 LAPSE = TimeLapse(shape=(5, 64, 80), seed=2, density=800, cycle=10)
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import UsageError
-from engine.stacks.synthetic import TimeLapse
-from engine.stacks.synthetic.population import axes, condensation
-from engine.stacks.synthetic.timelapse import _history
+from engine.synthetic import TimeLapse
+from engine.synthetic.population import axes, condensation
+from engine.synthetic.timelapse import _history
 
 SMALL = TimeLapse(shape=(40, 96, 130), seed=3, density=600, cycle=12)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from engine.model import Normalisation
+from engine.model.spec import Normalisation
 from tests.train.data import nuclei
 from train.augment import Geometry, random_geometry, vary_intensity
 from train.data.frames import LabelledFrame, make_frame

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import StackError, StacksegError, UsageError
-from engine.model import Normalisation
+from engine.model.spec import Normalisation
 from tests.train.data import nuclei, write_ctc, write_pairs
 from train.data.frames import FrameSource, digest, load_frame, make_frame, read_image
 from train.data.layouts import find_ctc, find_pairs

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from engine.errors import ModelError, OutputError, UsageError
-from engine.model import Normalisation
-from engine.model_file import find_model
-from engine.stacks.synthetic import TimeLapse
+from engine.model.file import find_model
+from engine.model.spec import Normalisation
+from engine.synthetic import TimeLapse
 from tests.train.data import write_ctc, write_pairs
 from train.checkpoint import load_checkpoint
 from train.curves import Epoch, read_history

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from engine.model import CurvePoint, ModelSpec
-from engine.score.metrics import score
+from engine.model.spec import CurvePoint, ModelSpec
+from engine.results.score.metrics import score
 from train.assess import named_scores
 from train.choose import choose, score_maps, write_curve
 from train.curves import Epoch, draw_curves, read_history, write_history

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.errors import StackError
-from engine.model import Normalisation
-from engine.stacks.coded import without_opaque_alpha
+from engine.model.spec import Normalisation
+from engine.stacks.images.coded import without_opaque_alpha
 from tests.train.data import nuclei, write_pairs
 from tests.train.test_cli import SMALL
 from tests.truth.files import tiff

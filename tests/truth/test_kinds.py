@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from engine.errors import StackError
-from engine.model import Normalisation
-from engine.score.sources import open_labels
+from engine.model.spec import Normalisation
+from engine.results.score.sources import open_labels
 from engine.truth.ids import InPieces, in_pieces, numbered_from_one
 from engine.truth.png import read_png
 from tests.truth.files import GREY, INDEXED, RGB, colours, png, tiff

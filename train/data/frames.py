@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, StackError
-from engine.intensity import frame_statistics, is_blank, normalisable
-from engine.model import Normalisation
+from engine.model.spec import Normalisation
+from engine.model.statistics import frame_statistics, is_blank, normalisable
 from engine.stacks.open import open_stack
 from engine.truth.ids import numbered_from_one, read_truth
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.model import Normalisation
-from engine.stacks.synthetic import TimeLapse
+from engine.model.spec import Normalisation
+from engine.synthetic import TimeLapse
 from train.data.frames import LabelledFrame, make_frame
 
 SHAPE = (40, 384, 384)  # frames, rows, columns; nuclei divide and crowd as time goes on

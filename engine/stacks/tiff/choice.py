@@ -5,7 +5,7 @@ what Micro-Manager writes, images like it are scenes or positions: each is a sta
 set of files that describe each other, a file gives the images whose pixels it holds.
 
 What the metadata count and what the file holds must agree: pages beyond what they count are
-refused, and so are frames that lack pages (see `engine.inputs`). What is left besides is named.
+refused, and so are frames that lack pages (see `engine.job.inputs`). What is left besides is named.
 """
 
 from __future__ import annotations

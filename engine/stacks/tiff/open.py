@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import StackError
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, read_dtype
-from engine.stacks.coded import INKS, is_opaque
 from engine.stacks.guard import brief, opening, tifffile_messages
+from engine.stacks.images.coded import INKS, is_opaque
 from engine.stacks.tiff.calibration import calibration
 from engine.stacks.tiff.chain import Chain, check_chain, is_tiff
 from engine.stacks.tiff.choice import (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.stacks.coded import CLAIMS
+from engine.stacks.images.coded import CLAIMS
 
 if TYPE_CHECKING:
     from tifffile import TiffPage

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine import layout
-from engine.job import run_job
-from engine.verify.run import verify_job
+from engine.geometry import layout
+from engine.job.job import run_job
+from engine.results.verify.run import verify_job
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs

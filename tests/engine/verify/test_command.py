@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from engine import layout
-from engine.claim import lock
 from engine.cli import stackseg
 from engine.errors import JobStopped
-from engine.job import run_job
-from engine.records import JobFolder
+from engine.geometry import layout
+from engine.job.job import run_job
+from engine.store.claim import lock
+from engine.store.folder import JobFolder
 from tests.engine import jobs
 from tests.engine.jobs import Shuffled
 from tests.engine.verify.damage import (

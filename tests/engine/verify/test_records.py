@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.arrays import ArrayShape, arrays_of
-from engine.job import run_job
-from engine.layout import LabelLayout, layout_from
-from engine.store import decode_shard, encode_shard
-from engine.verify.run import verify_job
+from engine.geometry.arrays import ArrayShape, arrays_of
+from engine.geometry.layout import LabelLayout, layout_from
+from engine.job.job import run_job
+from engine.results.verify.run import verify_job
+from engine.store.ome_zarr import decode_shard, encode_shard
 from tests.engine import jobs
 from tests.engine.verify.damage import damaged, name, shards, text_of, write_json
 

@@ -2,7 +2,7 @@
 
 The product knows nothing of it. The variable STACKSEG_FAULTS tells what is to go wrong, as JSON:
 
-    layout  {"engine.layout.BLOCK_PIXELS": 2000}   constants, so that small stacks have blocks
+    layout  {"engine.geometry.layout.BLOCK_PIXELS": 2000}   so that small stacks have blocks
     kill    {"point": "write", "nth": 2, "token": FILE, "role": "main"}
             SIGKILL when this process comes to a point the nth time. The token is made first: it
             exists once for all processes, so that the one kill is not repeated by the next run.
@@ -40,7 +40,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 FAULTS: dict[str, Any] = json.loads(os.environ.get("STACKSEG_FAULTS") or "{}")
-ROLE = "child" if any("engine.isolation" in text for text in sys.orig_argv) else "main"
+ROLE = "child" if any("engine.job.isolation" in text for text in sys.orig_argv) else "main"
 TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet")
 
 # .task: this thread is at one; .level: which makes a level; .kind: of the object it is putting
@@ -319,15 +319,15 @@ def patch_records(module: Any) -> None:
 
 PATCHES: dict[str, Callable[[Any], None]] = {
     "engine": patch_engine,
-    "engine.layout": patch_constants,
-    "engine.arrays": patch_constants,
-    "engine.model_file": patch_model_file,
+    "engine.geometry.layout": patch_constants,
+    "engine.geometry.arrays": patch_constants,
+    "engine.model.file": patch_model_file,
     "engine.steps.carry_out": patch_tasks,
-    "engine.records": patch_records,
+    "engine.store.folder": patch_records,
     "engine.steps.stitch": patch_stitch,
     "engine.stacks.open": patch_open,
     "engine.stacks.units": patch_reader("UnitStack"),
-    "engine.stacks.zarrs": patch_reader("_ZarrStack"),
+    "engine.stacks.zarr.stack": patch_reader("_ZarrStack"),
     "engine.runtimes.onnxruntime": patch_runtime,
 }
 

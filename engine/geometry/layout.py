@@ -1,0 +1,306 @@
+"""How the labels of a stack lie on disk: shape, chunks, shards, blocks and canvases.
+
+    label array (T, Z, Y, X)                    shard = block = what one task is responsible for
+    +--------+--------+--------+---+
+    |  t 0-9 | 10-19  | 20-29  |...|            chunk = what a viewer reads
+    +--------+--------+--------+---+
+
+A block is whole frames, as many as fit BLOCK_PIXELS. A frame of more pixels than that is cut:
+
+    +--------+--------+--------+                each block is one region of one frame; sides are
+    | block 0| block 1| block 2|                balanced, so that no sliver is left at the ends
+    +--------+--------+--------+
+    | block 3| block 4| block 5|
+    +--------+--------+--------+
+
+A *scope* is that within which ids count up: a frame, or all planes of a time point where labels
+are connected along Z. A *canvas* is the blocks that share scopes: what is stitched together.
+
+Everything follows from the shape of the stack and from what was asked for: never from workers,
+memory or machine, so that the same stack gives the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from engine.errors import UsageError
+from engine.geometry.tiling import Window, round_up
+
+BLOCK_PIXELS = 8 * 2**20  # labels of one block: 32 MB, about a second of work on one core
+MAX_BLOCK_FRAMES = 256  # tiny frames: what a resumed job redoes stays small
+REGION = 2048  # px; sides of the regions of a cut frame are at most about this
+GRAIN = 16  # px; chunk sides of a cut frame are multiples of it
+WHOLE = 2048  # px; sides up to this are one chunk
+CHUNK = 1024  # px; chunk side of larger frames that are not cut
+LABEL_TYPES = ("uint32", "uint64")
+CLASS_TYPE = "uint8"
+
+Sizes = tuple[int, int, int, int]  # along T, Z, Y, X
+
+
+@dataclass(frozen=True)
+class Block:
+    """The unit of scheduling, resuming and failing: its labels are one shard."""
+
+    index: int
+    t: tuple[int, int]  # half-open, in the stack's own numbering
+    z: tuple[int, int]
+    y: Window  # rows of the frame; all of them unless the frame is cut
+    x: Window
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that the block is part of."""
+        return (self.t[1] - self.t[0]) * (self.z[1] - self.z[0])
+
+    @property
+    def frames(self) -> Iterator[tuple[int, int]]:
+        """(t, z) of each frame, in order."""
+        return ((t, z) for t in range(*self.t) for z in range(*self.z))
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Blocks whose objects may be one: those of a frame, or of all planes where they connect.
+
+    `rows` are numbers of blocks. First pixels of objects in a row come before those of the next
+    row, in raster order of their scope, so that ids can be given row by row.
+    """
+
+    index: int
+    t: tuple[int, int]  # half-open, in the stack's own numbering
+    z: tuple[int, int]
+    rows: tuple[tuple[int, ...], ...]
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Numbers of all blocks, in raster order."""
+        return tuple(itertools.chain.from_iterable(self.rows))
+
+    @property
+    def frames(self) -> Iterator[tuple[int, int]]:
+        """(t, z) of each frame, in order."""
+        return ((t, z) for t in range(*self.t) for z in range(*self.z))
+
+
+@dataclass(frozen=True)
+class LabelLayout:
+    """Label array of one stack, and its blocks. Plain data; `make_layout` decides."""
+
+    axes: str  # the stack's axes without C
+    shape: tuple[int, ...]
+    dtype: str
+    t0: int  # first frame of the selection
+    z0: int
+    block_size: Sizes  # of every block but the last ones
+    chunk_size: tuple[int, int]  # px along Y and X
+    connect_z: bool  # objects go on from plane to plane
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Lengths along T, Z, Y, X; 1 where there is no such axis."""
+        given = dict(zip(self.axes, self.shape, strict=True))
+        return given.get("T", 1), given.get("Z", 1), given["Y"], given["X"]
+
+    def _along(self, sizes: Sizes) -> tuple[int, ...]:
+        named = dict(zip("TZYX", sizes, strict=True))
+        return tuple(named[axis] for axis in self.axes)
+
+    @property
+    def gives_instances(self) -> bool:
+        """Whether labels are instance ids; else they are a class map."""
+        return self.dtype != CLASS_TYPE
+
+    def of_kind(self, *, instances: bool) -> LabelLayout:
+        """The same blocks for labels of instances, or for a class map."""
+        most = max_objects(self.sizes, connect_z=self.connect_z)
+        return replace(self, dtype=label_type(most) if instances else CLASS_TYPE)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in the label array."""
+        return self.sizes[0] * self.sizes[1]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether frames are cut into regions."""
+        return self.block_size[2:] != self.sizes[2:]
+
+    @property
+    def is_stitched(self) -> bool:
+        """Whether blocks give provisional labels, which are stitched afterwards."""
+        return self.is_cut or self.connect_z
+
+    @property
+    def chunk(self) -> tuple[int, ...]:
+        """Shape of a chunk, along `axes`."""
+        return self._along((1, 1, *self.chunk_size))
+
+    @property
+    def shard(self) -> tuple[int, ...]:
+        """Shape of a shard, along `axes`: whole chunks."""
+        t, z, y, x = self.block_size
+        return self._along((t, z, round_up(y, self.chunk_size[0]), round_up(x, self.chunk_size[1])))
+
+    @cached_property
+    def grid(self) -> Sizes:
+        """Number of blocks along T, Z, Y, X."""
+        t, z, y, x = (
+            -(-size // block) for size, block in zip(self.sizes, self.block_size, strict=True)
+        )
+        return t, z, y, x
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        return math.prod(self.grid)
+
+    def position(self, index: int) -> Sizes:
+        """Place of block number `index` in the grid; numbers run in raster order."""
+        place = []
+        for size in reversed(self.grid):
+            index, at = divmod(index, size)
+            place.append(at)
+        x, y, z, t = place
+        return t, z, y, x
+
+    def number(self, position: Sizes) -> int:
+        """Number of the block at a place in the grid."""
+        index = 0
+        for at, size in zip(position, self.grid, strict=True):
+            index = index * size + at
+        return index
+
+    def block(self, index: int) -> Block:
+        """Block number `index`."""
+        (t, z, y, x) = (
+            (at * side, min((at + 1) * side, size))
+            for at, side, size in zip(
+                self.position(index), self.block_size, self.sizes, strict=True
+            )
+        )
+        return Block(
+            index,
+            (self.t0 + t[0], self.t0 + t[1]),
+            (self.z0 + z[0], self.z0 + z[1]),
+            Window(*y),
+            Window(*x),
+        )
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks in order."""
+        return (self.block(index) for index in range(self.n_blocks))
+
+    # -- canvases -----------------------------------------------------------------------------
+
+    @property
+    def n_canvases(self) -> int:
+        """Number of canvases."""
+        return self.grid[0] if self.connect_z else self.grid[0] * self.grid[1]
+
+    def canvas(self, index: int) -> Canvas:
+        """Canvas number `index`, in order of (t, z)."""
+        _, depth, height, width = self.grid
+        if self.connect_z:
+            t, planes = index, range(depth)
+            rows = [[(t, z, y, x) for y in range(height) for x in range(width)] for z in planes]
+        else:
+            t, plane = divmod(index, depth)
+            planes = range(plane, plane + 1)
+            rows = [[(t, plane, y, x) for x in range(width)] for y in range(height)]
+        first = self.block(self.number((t, planes[0], 0, 0)))
+        last = self.block(self.number((t, planes[-1], 0, 0)))
+        numbers = tuple(tuple(self.number(place) for place in row) for row in rows)
+        return Canvas(index, first.t, (first.z[0], last.z[1]), numbers)
+
+    def canvases(self) -> Iterator[Canvas]:
+        """All canvases in order."""
+        return (self.canvas(index) for index in range(self.n_canvases))
+
+    def canvas_of(self, block: int) -> int:
+        """Number of the canvas that holds a block."""
+        t, z, _, _ = self.position(block)
+        return t if self.connect_z else t * self.grid[1] + z
+
+    def frame_index(self, t: int, z: int) -> int:
+        """Number of a frame in the label array, in order of (t, z)."""
+        return (t - self.t0) * self.sizes[1] + z - self.z0
+
+    def frame_of(self, index: int) -> tuple[int, int]:
+        """The (t, z) of a frame by its number, see `frame_index`."""
+        t, z = divmod(index, self.sizes[1])
+        return t + self.t0, z + self.z0
+
+
+def make_layout(
+    axes: str,
+    shape: tuple[int, ...],
+    *,
+    instances: bool,
+    first: tuple[int, int] = (0, 0),
+    connect_z: bool = False,
+    whole_frames: bool = False,
+) -> LabelLayout:
+    """Decide how labels of `shape` (along `axes`, which end in YX) lie on disk.
+
+    `first` is the first frame of the selection, (t, z). With `connect_z`, objects go on from
+    plane to plane. With `whole_frames`, which a network asks for that cannot be cut, no frame is
+    cut, however large.
+    """
+    given = dict(zip(axes, shape, strict=True))
+    sizes = (given.get("T", 1), given.get("Z", 1), given["Y"], given["X"])
+    t, z, height, width = sizes
+    connect_z = connect_z and z > 1
+    if height * width > BLOCK_PIXELS and not whole_frames:
+        chunk = (_balanced(height, width), _balanced(width, height))
+        block = (1, 1, min(2 * chunk[0], height), min(2 * chunk[1], width))
+    else:
+        chunk = (_chunk(height), _chunk(width))
+        fit = min(max(BLOCK_PIXELS // (height * width), 1), MAX_BLOCK_FRAMES)
+        frames = (1, fit) if fit < z else (min(fit // z, t), z)
+        block = (*frames, height, width)
+    layout = LabelLayout(axes, shape, CLASS_TYPE, *first, block, chunk, connect_z)
+    return layout.of_kind(instances=instances)
+
+
+def layout_from(content: dict[str, Any]) -> LabelLayout:
+    """The layout that `dataclasses.asdict` and JSON made `content` of."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    return LabelLayout(**values)
+
+
+def _chunk(side: int) -> int:
+    return side if side <= WHOLE else CHUNK
+
+
+def _balanced(side: int, other: int) -> int:
+    """Chunk side of a cut frame: two of them are a region, and regions are about alike.
+
+    Where the other side is short, regions are longer: as many pixels, not a thousand slivers.
+    """
+    longest = REGION * REGION // max(min(other, REGION), 2 * GRAIN)
+    regions = -(-side // longest)
+    return round_up(-(-side // (2 * regions)), GRAIN)
+
+
+def max_objects(sizes: Sizes, *, connect_z: bool) -> int:
+    """The most objects that a scope can hold: no two may touch, not even by a corner."""
+    _, z, y, x = sizes
+    depth = -(-z // 2) if connect_z else 1
+    return depth * -(-y // 2) * -(-x // 2)
+
+
+def label_type(most: int) -> str:
+    """The smallest type that holds ids up to `most`, so that there never are too many."""
+    for name in LABEL_TYPES:
+        if most <= np.iinfo(name).max:
+            return name
+    raise UsageError(f"{most:,} objects are possible, more than any type of label can hold")

@@ -1,5 +1,0 @@
-"""Reads an ONNX graph: what it can see, what it needs, and how pixels enter it."""
-
-from engine.graph.receptive import ReceptiveField, receptive_field
-
-__all__ = ["ReceptiveField", "receptive_field"]

@@ -1,0 +1,1 @@
+"""From pixels to probabilities: tiles through a runtime, and whether a device can be believed."""

@@ -1,0 +1,169 @@
+"""Checks on real pixels, before a job: is the device right, and what does too small a halo cost?
+
+Graph optimisations and TF32 have given wrong outputs of U-Nets on CUDA and on the CPU (ONNX
+Runtime's issues 25963, 23797, 19288), without any error. A plan can't tell; one tile can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ModelError, OutOfMemory
+from engine.geometry.tiling import FrameTiling, round_up
+from engine.inference.tiles import pad_to, predict
+from engine.model.file import ModelFile
+from engine.runtimes.base import Runtime
+from engine.runtimes.onnxruntime import OPTIMISED, UNOPTIMISED, OnnxRuntime, give_back_memory
+
+# Of a probability. Orders of summation differ by about 1e-6 and CUDA's by 1e-5; wrong fusions
+# were off by tenths.
+TOLERANCE = 1e-3
+
+MakeRuntime = Callable[[ModelFile, str, str, int, int], Runtime]  # the arguments of OnnxRuntime
+
+
+@dataclass(frozen=True)
+class HaloError:
+    """How a frame in tiles differs from the same frame in one piece."""
+
+    max_probability: float  # greatest difference of a probability, 0..1; inf where not finite
+    changed_fraction: float  # share of pixels that end in another class, 0..1
+
+
+def real_tile(frame: NDArray[Any], stride: int, limit: int = 512) -> NDArray[Any]:
+    """The middle of `frame`, (C, H, W), cut to at most `limit` px a side (but one stride at least).
+
+    Its edges are multiples of `stride` in the frame; a frame that is smaller and no multiple is
+    padded as in a job.
+    """
+    most = max(limit - limit % stride, stride)
+    sides = [min(round_up(length, stride), most) for length in frame.shape[1:]]
+    starts = [
+        max(length - side, 0) // 2 // stride * stride
+        for length, side in zip(frame.shape[1:], sides, strict=True)
+    ]
+    windows = [slice(start, start + side) for start, side in zip(starts, sides, strict=True)]
+    return np.ascontiguousarray(pad_to(frame[:, windows[0], windows[1]], (sides[0], sides[1])))
+
+
+def choose_caution(
+    model: ModelFile,
+    dtype: str,
+    device: str,
+    tile: NDArray[Any],
+    statistics: NDArray[np.float32],
+    threads: int,
+    make: MakeRuntime = OnnxRuntime,
+) -> tuple[int, float]:
+    """The least caution with which `device` gives the right probabilities of a real tile.
+
+    `tile` (C, H, W) is of `dtype`, see `real_tile`; `statistics` (C, 2) are its frame's, and not
+    those of a frame that a job would set aside (constant, or not finite). What is right is what
+    the CPU gives without graph optimisation. Returns the caution and the greatest difference of
+    a probability with it, at most `TOLERANCE`; the unoptimised CPU is its own reference.
+
+    Raises ModelError, with the numbers, where no caution suffices, or where the reference itself
+    is not finite; OutOfMemory where the tile does not fit.
+    """
+
+    def run(where: str, caution: int) -> NDArray[np.float32]:
+        result = make(model, dtype, where, threads, caution).run(tile[None], statistics[None])
+        give_back_memory()  # the arena keeps what the job did not plan with
+        return result
+
+    reference = run("cpu", UNOPTIMISED)
+    if not np.isfinite(reference).all():
+        raise ModelError(
+            f"{model.path}: gives probabilities that are not finite for a real tile, on the CPU "
+            "and without optimisation; export it again, or look at the values of the first frame"
+        )
+    found = []
+    for caution in (OPTIMISED, UNOPTIMISED):
+        if (device, caution) == ("cpu", UNOPTIMISED):
+            return caution, 0.0
+        found.append(_difference(run(device, caution), reference))
+        if found[-1] <= TOLERANCE:
+            return caution, found[-1]
+    raise ModelError(
+        f"{model.path}: on {device} its probabilities of a real tile differ from the CPU's by "
+        f"{_told(found[0])}, and without graph optimisation by {_told(found[1])}, where "
+        f"{TOLERANCE:g} is allowed; use --device cpu"
+    )
+
+
+def halo_error(
+    frame: NDArray[Any],
+    statistics: NDArray[np.float32],
+    stride: int,
+    tile: int | None,
+    halo: int,
+    runtime: Runtime,
+    *,
+    threshold: float = 0.5,
+    limit: int = 2048,
+) -> HaloError:
+    """What tiles of `tile` px with a halo of `halo` px change in a real frame, (C, H, W).
+
+    For a halo below what the network can see, or a network that cannot be tiled. `statistics`
+    (C, 2) are the frame's. A frame of more than `limit` px a side is cut to its middle, which goes
+    through the network in one piece and in tiles; where the tile is so large that it would not be
+    cut, half of it stands for the tile. Where the piece does not fit into memory, one of half the
+    side is tried; OutOfMemory is raised where none fits.
+    """
+    longest = max(round_up(length, stride) for length in frame.shape[1:])
+    if tile is None or longest <= tile:
+        return HaloError(0.0, 0.0)  # nothing is cut
+    smallest_tile = 2 * halo + stride
+    least = 2 * smallest_tile
+    limit = max(limit, least)
+    while True:
+        piece = real_tile(frame, stride, limit)
+        try:
+            return _halo_error(piece, statistics, stride, tile, halo, runtime, threshold)
+        except OutOfMemory:
+            limit = min(limit, max(piece.shape[1:])) // 2
+            if limit < least:
+                raise
+
+
+def _halo_error(
+    piece: NDArray[Any],
+    statistics: NDArray[np.float32],
+    stride: int,
+    tile: int,
+    halo: int,
+    runtime: Runtime,
+    threshold: float,
+) -> HaloError:
+    height, width = piece.shape[1:]
+    half = round_up(max(height, width) // 2, stride)
+    side = max(min(tile, half), 2 * halo + stride)
+    whole = predict(piece, statistics, FrameTiling(height, width, stride, halo, None), runtime)
+    tiled = predict(piece, statistics, FrameTiling(height, width, stride, halo, side), runtime)
+    changed = _classes(whole, threshold) != _classes(tiled, threshold)
+    return HaloError(_difference(tiled, whole), float(changed.mean()))
+
+
+def _classes(probabilities: NDArray[np.float32], threshold: float) -> NDArray[Any]:
+    classes: NDArray[Any] = (
+        probabilities[0] >= threshold if len(probabilities) == 1 else probabilities.argmax(axis=0)
+    )
+    return classes
+
+
+def _difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    """Greatest absolute difference; infinite where anything is not finite, or of another shape."""
+    if found.shape != wanted.shape:
+        return math.inf
+    apart = np.abs(found - wanted)
+    return float(apart.max(initial=0.0)) if np.isfinite(apart).all() else math.inf
+
+
+def _told(difference: float) -> str:
+    return f"{difference:.3g}" if math.isfinite(difference) else "an infinite amount"

@@ -1,0 +1,63 @@
+"""Which label images a result has: the job's own, and those that relabellings have added.
+
+The list in NAME.zarr/labels/zarr.json follows from the jobs that are complete and can be made again
+from them: a label image is named once it is whole, and no longer once it is begun anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from engine.job.report import files as report
+from engine.store.claim import listing
+from engine.store.folder import JobFolder, added_jobs
+from engine.store.ome_zarr import LABEL_LIST, label_list
+
+
+def label_names(result: JobFolder) -> dict[str, list[str]]:
+    """Names of each stack's label images: the job's own, then those of complete relabellings."""
+    names: dict[str, list[str]] = {}
+    for job in (result, *_added(result)):
+        if job is result or report.read(job) is not None:
+            label, stacks = _made_by(job)
+            for stack in stacks:
+                names.setdefault(stack, []).append(label)
+    return names
+
+
+def list_labels(result: JobFolder, stacks: Iterable[str], job: JobFolder) -> None:
+    """Bring the lists of a result's label images up to date, one process at a time.
+
+    What others than these jobs have listed stays. Lists are staged by `job`, whose next run sweeps
+    away what a kill leaves there.
+    """
+    with listing(result):
+        names = label_names(result)
+        ours = {_made_by(one)[0] for one in (result, *_added(result))}
+        for stack in stacks:
+            path = result.store(stack) / LABEL_LIST
+            listed = _listed(path)
+            if listed is None:  # it is gone or damaged: the job makes it again
+                continue
+            wanted = [*names.get(stack, ()), *(name for name in listed if name not in ours)]
+            if wanted != listed:
+                job.put(path, label_list(wanted))
+
+
+def _added(result: JobFolder) -> list[JobFolder]:
+    return [JobFolder(root) for root in added_jobs(result.root)]
+
+
+def _made_by(job: JobFolder) -> tuple[str, Iterable[str]]:
+    """The label image that a job makes, and of which stacks."""
+    identity = job.identity() or {"labels": "", "stacks": {}}
+    return str(identity["labels"]).removeprefix("labels/"), identity["stacks"]
+
+
+def _listed(path: Path) -> list[str] | None:
+    try:
+        return [str(n) for n in json.loads(path.read_bytes())["attributes"]["ome"]["labels"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

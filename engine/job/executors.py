@@ -1,0 +1,182 @@
+"""Who carries out blocks: a serial loop, Dask in this process, or a Dask cluster.
+
+All three take a stream of tasks and give a stream of outcomes. Submission keeps a bounded window,
+so that a million blocks cost no more memory than ten.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine.errors import JobStopped, UsageError
+from engine.job.attempts import run_task
+from engine.plan.resources import Site, local_site
+from engine.steps.work import Outcome, Task
+
+WINDOW = 2  # tasks on their way for each block in flight: the next one is always there
+CONNECT_SECONDS = 10
+LOOPBACK = "127.0.0.1"
+
+
+class Executor(Protocol):
+    """Runs tasks, each of which comes to nothing once the job has been asked to stop."""
+
+    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+        """Outcomes of the blocks that were done, in any order."""
+        ...
+
+
+class SerialExecutor:
+    """One block after the other, without Dask: what every other executor must equal."""
+
+    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+        """See `Executor`."""
+        for task in tasks:
+            outcome = run_task(task)
+            if outcome is None:
+                return
+            yield outcome
+
+
+class DaskExecutor:
+    """Blocks as tasks of a Dask client."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    @property
+    def _slots(self) -> int:
+        """Blocks that can be in flight now: workers of a cluster come and go."""
+        # Where none is there just now, tasks wait for one.
+        slots: int = sum(self._client.nthreads().values())
+        return max(slots, 1)
+
+    def site(self, device: str) -> Site:
+        """What the workers are: all alike, or UsageError. Memory and cores are of the least."""
+        sites: list[Site] = list(self._client.run(local_site, device).values())
+        runtimes = sorted({site.runtime for site in sites})
+        if len(runtimes) > 1:
+            raise UsageError(
+                f"the workers would not give the same labels ({'; '.join(runtimes)}); "
+                "install the same version on all, and choose one --device"
+            )
+        sharing = Counter(site.host for site in sites)
+        return replace(
+            sites[0],
+            cores=min(self._client.nthreads().values()),
+            memory_bytes=min(site.memory_bytes // sharing[site.host] for site in sites),
+        )
+
+    def caution(self, *what: Any) -> tuple[int, float]:
+        """`device_check.choose_caution` on every worker, its model by path: the most they need."""
+        found: dict[str, tuple[int, float]] = self._client.run(_caution_here, *what)
+        return max(found.values())
+
+    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
+        """See `Executor`."""
+        from distributed import CancelledError, KilledWorker, as_completed
+
+        def submit(count: int) -> list[Any]:
+            # Impure: a block writes files, and must run again when it is asked for again.
+            return [
+                self._client.submit(run_task, task, pure=False)
+                for task in itertools.islice(tasks, max(count, 0))
+            ]
+
+        pending = as_completed(submit(self._slots * WINDOW), loop=self._client.loop)
+        stopped = False
+        for future in pending:
+            try:
+                outcome: Outcome | None = future.result()
+            except (KilledWorker, CancelledError) as error:
+                raise JobStopped(
+                    "the cluster lost the workers that ran a block; look into their logs, and "
+                    "run the same command again to go on"
+                ) from error
+            future.release()
+            stopped = stopped or outcome is None
+            if not stopped:
+                pending.update(submit(self._slots * WINDOW - pending.count()))
+            if outcome is not None:
+                yield outcome
+
+
+def _caution_here(model: str, *what: Any) -> tuple[int, float]:
+    from engine.inference.device_check import choose_caution
+    from engine.model.file import open_model
+
+    return choose_caution(open_model(model), *what)
+
+
+@contextmanager
+def dask_in_process(workers: int) -> Iterator[DaskExecutor]:
+    """Dask threads of this process; its pages listen on the loopback address alone."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
+    quiet = {
+        "distributed.admin.tick.limit": "1h",  # blocks compute in C; a late tick is no news
+        # It asks for all threads' frames a hundred times a second, during which CPython 3.11 may
+        # wait for itself for ever (python/cpython#106883): seen once in a job like any other.
+        "distributed.worker.profile.enabled": False,
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.terminate": False,
+    }
+    with (
+        dask.config.set(quiet),
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=workers,
+            processes=False,
+            protocol="inproc://",
+            dashboard_address=f"{LOOPBACK}:0",
+            scheduler_kwargs={"dashboard": False},
+            worker_dashboard_address=f"{LOOPBACK}:0",
+            memory_limit=0,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield DaskExecutor(client)
+
+
+@contextmanager
+def dask_cluster(address: str) -> Iterator[DaskExecutor]:
+    """The workers of a running scheduler, by its address or its scheduler file."""
+    from distributed import Client
+
+    refusal = (
+        f"--scheduler {address}: no Dask scheduler answers there; "
+        "give its address, such as tcp://host:8786, or its scheduler file"
+    )
+    target = address
+    if Path(address).is_file():
+        try:
+            target = str(json.loads(Path(address).read_bytes())["address"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UsageError(f"--scheduler {address}: is no scheduler file") from error
+    if "://" not in target:
+        raise UsageError(refusal)
+    try:
+        client = Client(target, set_as_default=False, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UsageError(refusal) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError as error:
+            raise UsageError(
+                f"--scheduler {address}: has had no worker for {CONNECT_SECONDS} s; start some"
+            ) from error
+        yield DaskExecutor(client)

@@ -1,0 +1,215 @@
+"""A job from its settings to its end: prepare, claim the folder, run; shards; merging."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+from engine import __version__
+from engine.errors import OutputError
+from engine.job import retry
+from engine.job.added import list_labels
+from engine.job.executors import Executor, dask_cluster, dask_in_process
+from engine.job.preflight import measured_halo_error
+from engine.job.prepare import Prepared, check_device, identity, prepare_job, prepare_merge
+from engine.job.progress import Progress, SilentProgress
+from engine.job.report import files as report
+from engine.job.run import JobSummary, Run, summarise
+from engine.job.signals import INTERRUPTED
+from engine.plan.plan import check_apart
+from engine.plan.settings import JobSettings
+from engine.steps.todo import todo
+from engine.steps.worker import JobContext, keep_model, release, runtime_for, warm_up
+from engine.store.claim import TABLES, check, check_writable, claim, completing, lock
+from engine.store.folder import STOP, JobFolder
+from engine.store.ome_zarr import metadata_keys
+
+SEGMENTING = ("survey", "segment")  # what shards share; one run does the other steps
+log = logging.getLogger("stackseg")
+
+
+def run_job(
+    settings: JobSettings,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+) -> JobSummary:
+    """Carry out a job, or go on with it. `executor` overrides what the settings choose."""
+    progress = progress or SilentProgress()
+    check_writable(settings.output)
+    with ExitStack() as stack:
+        cluster = None
+        if settings.scheduler and executor is None:
+            executor = cluster = stack.enter_context(dask_cluster(settings.scheduler))
+        site = cluster.site(settings.device) if cluster else None
+        job = check_device(prepare_job(settings, site), cluster)
+        stack.callback(release)
+        if cluster is None:
+            keep_model(job.model)
+            # A model that the runtime refuses is refused now, before anything is written.
+            warm_up(job_context(job, ""), {s.info.dtype for s in job.plan.stacks})
+        for warning in (*job.plan.warnings, *_halo_errors(job, cluster is None)):
+            log.warning(warning)
+        folder = JobFolder(settings.output)
+        check_apart(job.plan, settings.output)
+        return _claim_and_run(job, folder, executor, progress, stack)
+
+
+def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary:
+    """Complete a job whose blocks were done by shards: stitch, and write the tables."""
+    progress = progress or SilentProgress()
+    job = prepare_merge(folder)
+    with ExitStack() as stack:
+        stack.callback(release)
+        keep_model(job.model)
+        stack.enter_context(lock(folder))
+        claim(folder, identity(job), fresh=False, alone=True)
+        folder.forget_stop(STOP)
+        if (ended := report.read(folder)) is not None:
+            return summarise(job, ended, already_complete=True)
+        if missing := _missing(job, folder):
+            raise OutputError(
+                f"{folder.root}: not all shards are done ({missing}); run those shards first"
+            )
+        executor = stack.enter_context(dask_in_process(job.plan.workers))
+        run = Run(job, folder, job_context(job, folder.identity_hash()), executor, progress)
+        return run.carry_out(job.plan.steps, complete=True)
+
+
+def run_prepared(
+    job: Prepared, folder: JobFolder, progress: Progress, stack: ExitStack
+) -> JobSummary:
+    """Carry out a job that needs no network, in this process, or go on with it."""
+    check_writable(folder.root)
+    stack.callback(release)
+    return _claim_and_run(job, folder, None, progress, stack)
+
+
+def _claim_and_run(
+    job: Prepared,
+    folder: JobFolder,
+    executor: Executor | None,
+    progress: Progress,
+    stack: ExitStack,
+) -> JobSummary:
+    settings, wanted = job.settings, identity(job)
+    shard = settings.shard.replace("/", "-of-") if settings.shard else ""
+    if settings.retry_failed:
+        retry.check_begun(folder)
+        stack.enter_context(lock(folder))
+        retry.readmit(folder, job, wanted)
+    else:
+        check(folder, wanted, fresh=settings.fresh)
+        stack.enter_context(lock(folder, shard))
+    claim(folder, wanted, fresh=settings.fresh, alone=not shard)
+    if job.stores:  # what is begun anew is no longer named
+        list_labels(JobFolder(job.stores), wanted["stacks"], folder)
+    folder.keep_settings(settings.model_dump(mode="json"))
+    context = job_context(job, folder.identity_hash())
+    folder.forget_stop(context.stop)
+    if (ended := report.read(folder)) is not None:
+        again = settings.retry_failed and ended["counts"]["failed"]
+        if not again and not (lost := _lost(job, folder)):
+            return summarise(job, ended, already_complete=True)
+        if not again:
+            log.warning("%s: was complete, and is not any more: %s", folder.root, lost)
+        folder.remove(folder.root / "job.json")  # no longer complete
+    if executor is None:
+        executor = stack.enter_context(dask_in_process(job.plan.workers))
+    _tell_of_disk(job)
+    run = Run(job, folder, context, executor, progress)
+    if not shard:
+        return run.carry_out(job.plan.steps, complete=True)
+    return _carry_out_shard(run)
+
+
+def _carry_out_shard(run: Run) -> JobSummary:
+    """A shard's own blocks; the last shard to end completes the job."""
+    summary = run.carry_out(SEGMENTING, complete=False)
+    if summary.exit_status == INTERRUPTED or _missing(run.job, run.folder):
+        return summary
+    with completing(run.folder) as mine:
+        if not mine:
+            return summary
+        if (ended := report.read(run.folder)) is not None:
+            return summarise(run.job, ended, run.told)
+        whole = run.job.settings.model_copy(update={"shard": None})
+        job = replace(run.job, settings=whole)
+        rest = Run(job, run.folder, run.context, run.executor, run.progress, run.told)
+        return rest.carry_out(job.plan.steps, complete=True)
+
+
+def _lost(job: Prepared, folder: JobFolder) -> str:
+    """What a complete job lacks, in words: it is made again. Contents are for `verify`."""
+    for name in TABLES:
+        if not (folder.root / name).is_file():
+            return f"{name} is gone"
+    for stack in job.plan.stacks:
+        for key in metadata_keys(stack.arrays, added=bool(stack.source)):
+            if not (folder.store(stack.name) / key).is_file():
+                return f"{stack.name}.zarr/{key} is gone"
+        for step in job.plan.steps:
+            for index in todo(step, stack, folder):
+                return f"{stack.name} lacks what the step {step} made of number {index}"
+    return ""
+
+
+def _missing(job: Prepared, folder: JobFolder) -> str:
+    """Blocks that no shard has segmented yet, in words; empty where there are none."""
+    parts = []
+    for stack in job.plan.stacks:
+        blocks = list(todo("segment", stack, folder))
+        if blocks:
+            more = f" and {len(blocks) - 5} more" if len(blocks) > 5 else ""
+            listed = ", ".join(map(str, blocks[:5]))
+            parts.append(f"block(s) {listed}{more} of {stack.name}")
+    return "; ".join(parts[:5])
+
+
+def _tell_of_disk(job: Prepared) -> None:
+    """A night's work should not find out at the end that the disk is too small."""
+    place = job.settings.output.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < job.plan.disk_bytes:
+        log.warning(
+            "%s has %.1f GB free, and the labels may take %.1f GB; a full disk stops the job, and "
+            "the same command goes on once there is room",
+            place, free / 2**30, job.plan.disk_bytes / 2**30,
+        )  # fmt: skip
+
+
+def _halo_errors(job: Prepared, in_process: bool) -> Iterator[str]:
+    from engine.runtimes.onnxruntime import runtime_name
+
+    # What a halo changes does not depend on the device; a cluster's may not be there here.
+    context = job_context(job, "")
+    if not in_process:
+        context = replace(context, device="cpu", caution=0, runtime=runtime_name("cpu"))
+    runtime_of = partial(runtime_for, context)
+    return measured_halo_error(job.model, job.plan, runtime_of, job.settings.timeout)
+
+
+def job_context(job: Prepared, identity_sha256: str) -> JobContext:
+    """What every block of a job needs to know; `identity_sha256` is "" where none is committed."""
+    shard = job.settings.shard
+    return JobContext(
+        version=__version__,
+        output=str(job.settings.output.resolve()),
+        identity_sha256=identity_sha256,
+        stop=f"{STOP}-{shard.replace('/', '-of-')}" if shard else STOP,
+        model_path=str(job.model.path),
+        model_sha256=job.model.sha256,
+        device=job.site.device,
+        runtime=job.site.runtime,
+        caution=job.site.caution,
+        threads=job.plan.threads,
+        in_flight=job.plan.workers,
+        stores=str(job.stores.resolve()) if job.stores else "",
+        spec=job.model.spec if job.relabels else None,
+        timeout=job.settings.timeout,
+    )

@@ -1,0 +1,177 @@
+"""What is tried on real pixels before a job begins: the device, and a halo that is too small."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from engine.errors import FrameError
+from engine.geometry.tiling import FrameTiling
+from engine.inference.device_check import halo_error, real_tile
+from engine.model.file import ModelFile
+from engine.model.statistics import frame_statistics, is_blank
+from engine.plan.plan import Plan, StackPlan
+from engine.runtimes.base import Runtime
+from engine.stacks.base import Stack
+from engine.steps.hangs import Frame, Hung, Timeout
+from engine.steps.missing import check_frame
+from engine.steps.worker import open_within
+
+TRIES = 5  # frames looked at until one has something in it
+TILE = 512  # px; of the tile that the device is tried on
+SIDE = 2048  # px; of a larger frame the middle is taken
+log = logging.getLogger("stackseg")
+
+
+def first_tile(
+    model: ModelFile, plan: Plan, timeout: Timeout = "auto"
+) -> tuple[str, NDArray[Any], NDArray[np.float32]] | None:
+    """Pixel type, a tile (C, H, W) and its statistics (C, 2); None where no frame can be read.
+
+    Where the frames looked at are blank, or may not be read, the pixels are made up.
+    """
+    for stack in plan.stacks:
+        for frame, statistics in _readable(model, stack, timeout):
+            # No larger than what memory was planned for.
+            limit = min(TILE, *stack.tiling.tile_shape)
+            return stack.info.dtype, real_tile(frame, model.spec.stride, limit), statistics
+    return None
+
+
+def inexact(model: ModelFile, tiling: FrameTiling) -> bool:
+    """Whether a tiling may change labels: its halo is less than what the network can see."""
+    cut = tiling.n_tiles > 1
+    return cut and (model.halo is None or tiling.halo < model.halo)
+
+
+def measured_halo_error(
+    model: ModelFile, plan: Plan, runtime_of: Any, timeout: Timeout = "auto"
+) -> Iterator[str]:
+    """A sentence for each stack whose halo is too small: what that changes in a real frame.
+
+    `runtime_of` makes the runtime for a pixel type.
+    """
+    for stack in plan.stacks:
+        if not inexact(model, stack.tiling):
+            continue
+        for frame, statistics in _readable(model, stack, timeout):
+            tiling = stack.tiling
+            runtime: Runtime = runtime_of(stack.info.dtype)
+            # A frame or its middle may be smaller than a tile: half of it stands for the tile.
+            half = max(frame.shape[1:]) // 2 // tiling.stride * tiling.stride
+            side = max(min(max(tiling.tile_shape), half), 2 * tiling.halo + tiling.stride)
+            found = halo_error(
+                frame, statistics, tiling.stride, side, tiling.halo, runtime,
+                threshold=stack.rules.threshold, limit=min(SIDE, max(tiling.tile_shape)),
+            )  # fmt: skip
+            yield (
+                f"{stack.name}: with a halo of {tiling.halo} px probabilities of one frame differ "
+                f"by up to {found.max_probability:.2g} from those of the frame in one piece, and "
+                f"{found.changed_fraction:.2%} of its pixels change class"
+            )
+            break
+
+
+def _readable(
+    model: ModelFile, plan: StackPlan, timeout: Timeout
+) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
+    """Frames, or the middle of large ones, that can be read and have something in them."""
+    with _watched(plan) as is_safe:
+        if is_safe:
+            try:
+                yield from _read(model, plan, timeout)
+                return
+            except Hung as error:
+                log.warning("%s: did not end within %g s when read", plan.name, error.seconds)
+        yield _made_up(plan)
+
+
+@contextmanager
+def _watched(plan: StackPlan) -> Iterator[bool]:
+    """Whether a stack's first frames may be read here: not where that has ended a process.
+
+    Nothing is written to the job's folder yet, so that a note of it lies with temporary files.
+    """
+    key = f"{plan.path} {plan.info.identity}".encode("utf-8", "backslashreplace")
+    digest = hashlib.sha256(key).hexdigest()[:32]
+    note = Path(tempfile.gettempdir()) / f"stackseg-reading-{digest}"
+    me = f"{os.getpid()} {psutil.Process().create_time()}"
+    with suppress(OSError):
+        if (writer := note.read_text()) and writer != me and not _lives(writer):
+            yield False
+            return
+    with suppress(OSError):
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(note, flags, 0o600), "w") as file:
+            file.write(me)
+    try:
+        yield True
+    finally:
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
+
+
+def _lives(writer: str) -> bool:
+    """Whether the process that wrote a note is there still, and not another of its number."""
+    number, _, begun = writer.partition(" ")
+    try:
+        return str(psutil.Process(int(number)).create_time()) == begun
+    except (psutil.Error, ValueError):
+        return False
+
+
+def _made_up(plan: StackPlan) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Pixels in place of frames that may not be read: smooth waves over the whole of their type."""
+    height, width = (min(size, TILE) for size in plan.layout.sizes[2:])
+    y, x = np.mgrid[:height, :width]
+    waves = 0.5 + np.sin(y / 7) * np.cos(x / 9) / 2
+    dtype = np.dtype(plan.info.dtype)
+    highest = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+    frame = np.stack([(waves * highest).astype(dtype)] * len(plan.channels))
+    return frame, np.tile(np.array([0, highest], dtype=np.float32), (len(frame), 1))
+
+
+def _read(
+    model: ModelFile, plan: StackPlan, timeout: Timeout
+) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
+    layout, only_blank = plan.layout, False
+    windows = [_middle(size, model.spec.stride) for size in layout.sizes[2:]]
+    frames = (place for block in layout.blocks() for place in block.frames)
+
+    def read(stack: Stack, frame: Frame) -> NDArray[Any]:
+        check_frame(stack, plan, *frame)
+        return stack.read_window(*frame, plan.channels, *windows)
+
+    with open_within(timeout, plan) as limited:
+        for place in itertools.islice(frames, TRIES):
+            try:
+                frame = limited.within(partial(read, frame=place))
+                statistics = frame_statistics(frame, model.spec.normalisation)
+            except FrameError:
+                continue  # it will say so itself, in its place
+            if is_blank(statistics):
+                only_blank = True
+                continue
+            yield frame, statistics
+            return
+    if only_blank:  # those with something in them come later
+        yield _made_up(plan)
+
+
+def _middle(size: int, stride: int) -> slice:
+    if size <= SIDE:
+        return slice(0, size)
+    start = (size - SIDE) // 2 // stride * stride
+    return slice(start, start + SIDE)

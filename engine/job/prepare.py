@@ -1,0 +1,145 @@
+"""A job made ready: model checked, inputs opened, everything decided, nothing written."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import __version__
+from engine.errors import OutputError, UsageError
+from engine.geometry.arrays import as_json
+from engine.geometry.layout import LabelLayout
+from engine.job.inputs import open_inputs
+from engine.job.preflight import first_tile, inexact
+from engine.model.file import ModelFile, open_model
+from engine.plan.plan import Plan, make_plan
+from engine.plan.resources import Site, local_site
+from engine.plan.rules import check_rules
+from engine.plan.settings import JobSettings, job_settings
+from engine.store.folder import JobFolder
+
+if TYPE_CHECKING:
+    from engine.job.executors import DaskExecutor
+
+NO_LIMIT = 2**50  # bytes
+MISSING = "missing_chunks"  # in a job's identity
+log = logging.getLogger("stackseg")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that is ready to run."""
+
+    settings: JobSettings
+    model: ModelFile
+    site: Site
+    plan: Plan
+    relabels: str = ""  # SHA-256 of what decides the probabilities that are labelled
+    stores: Path | None = None  # folder of that job, into whose stores the labels go
+
+
+def prepare_job(settings: JobSettings, site: Site | None = None) -> Prepared:
+    """Open model and inputs, and plan for `site`: this process where it is None."""
+    model = open_model(settings.model)
+    site = site or local_site(settings.device)
+    plan = plan_job(settings, model, cores=site.cores, memory_bytes=site.memory_bytes)
+    return Prepared(settings, model, site, plan)
+
+
+def plan_job(settings: JobSettings, model: ModelFile, *, cores: int, memory_bytes: int) -> Plan:
+    """Open every input, and plan. Raises StackError where no input can be opened."""
+    check_rules(settings, model.spec)
+    inputs = open_inputs(settings, model)
+    return make_plan(settings, model, inputs, cores=cores, memory_bytes=memory_bytes)
+
+
+def prepare_merge(folder: JobFolder) -> Prepared:
+    """A job as it was begun in a folder, to be completed without the network."""
+    known, settings = folder.identity(), folder.read_json(folder.settings_path)
+    if known is None or settings is None:
+        raise OutputError(f"{folder.root}: holds no job that could be completed")
+    if not isinstance(known.get("runtime"), str):
+        raise OutputError(f"{folder.identity_path}: is damaged; give another --output")
+    settings |= {"output": folder.root, "shard": None, "device": "cpu", "scheduler": None}
+    settings |= {"retry_failed": False, "fresh": False, "workers": None, "memory": None}
+    # A tile is part of what a job is only where it is not exact.
+    tiles = [stack["tile"] for stack in known["stacks"].values() if stack.get("tile")]
+    settings |= {"tile": tiles[0]} if tiles else {}
+    # No network runs here: what the shards ran it on is what the job's labels were made by, and
+    # what it needed of memory is no matter.
+    site = replace(local_site("cpu"), runtime=known["runtime"], memory_bytes=NO_LIMIT)
+    try:
+        return prepare_job(job_settings(**settings), site)
+    except UsageError as error:
+        raise OutputError(f"{folder.settings_path}: cannot be gone on with ({error})") from error
+
+
+def check_device(job: Prepared, cluster: DaskExecutor | None) -> Prepared:
+    """Have the device give the right answer on one real tile, as carefully as it takes.
+
+    Raises ModelError where it does not. See `engine.inference.device_check.choose_caution`.
+    """
+    from engine.inference.device_check import choose_caution
+    from engine.runtimes.onnxruntime import runtime_name
+
+    found = first_tile(job.model, job.plan, job.settings.timeout)
+    if found is None:
+        return job  # no frame can be read: each will say why
+    dtype, tile, statistics = found
+    if cluster is None:
+        caution, difference = choose_caution(
+            job.model, dtype, job.site.device, tile, statistics, job.plan.threads
+        )
+    else:
+        caution, difference = cluster.caution(
+            str(job.model.path), dtype, job.site.device, tile, statistics, job.plan.threads
+        )
+    if caution:
+        log.warning(
+            "%s: graph optimisation is turned off, since with it the results were wrong",
+            job.site.device,
+        )
+    log.debug("%s differs from the CPU by %.2g at most", job.site.device, difference)
+    runtime = runtime_name(job.site.device, caution)
+    return replace(job, site=replace(job.site, caution=caution, runtime=runtime))
+
+
+def _selection(layout: LabelLayout) -> dict[str, list[int]]:
+    t, z, _, _ = layout.sizes
+    return {"t": [layout.t0, layout.t0 + t], "z": [layout.z0, layout.z0 + z]}
+
+
+def identity(job: Prepared) -> dict[str, Any]:
+    """What must be the same for a second run to go on with the first: all that decides bytes."""
+    return {
+        "stackseg": __version__,
+        "model": job.model.sha256,
+        "runtime": job.site.runtime,
+        "connect": job.settings.connect,
+        "labels": job.plan.stacks[0].labels.group,
+        # Only where it is so: jobs begun before it could be chosen go on.
+        **({MISSING: "background"} if job.settings.missing_chunks == "background" else {}),
+        **({"relabels": job.relabels} if job.relabels else {}),
+        "stacks": {
+            stack.name: {
+                "path": stack.path,
+                "content": stack.info.identity,
+                "axes": stack.info.axes,
+                **({"series": stack.info.series} if stack.info.series else {}),
+                "pixel_size_um": stack.info.pixel_size_um,
+                "time_step_s": stack.info.time_step_s,
+                "channel": list(stack.channels),
+                "measured_channels": len(stack.all_channels),
+                "rules": asdict(stack.rules),
+                "frames": _selection(stack.layout),
+                "layout": asdict(stack.layout),
+                "arrays": as_json(stack.arrays),
+                "halo": stack.tiling.halo,
+                # An exact tiling changes no byte, and a job may go on with another.
+                **({"tile": stack.tiling.tile} if inexact(job.model, stack.tiling) else {}),
+            }
+            for stack in job.plan.stacks
+        },
+    }

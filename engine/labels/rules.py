@@ -1,0 +1,45 @@
+"""What makes labels of probabilities, as resolved for a stack. All of it in px."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEED_HEIGHT = 1.0  # px; what a seed rises above the pass to the next higher one
+CONNECTS = "components"  # the method whose objects may go on from plane to plane
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What turns probabilities into labels, as resolved for a stack. All of it in px."""
+
+    threshold: float  # of probability; binary models
+    min_area: int = 0  # px; smaller objects are dropped
+    max_area: int = 0  # px; larger objects are dropped, 0: however large they are
+    instances: str = "components"  # or "watershed"; "none": labels are a class map
+    fill_holes: bool = False  # background that an object encloses becomes foreground
+    clear_border: bool = False  # objects that touch the frame's border are dropped
+    min_distance: float = 0.0  # px between the seeds of a watershed
+    seed_height: float = SEED_HEIGHT  # px; of a watershed's seeds
+
+    @property
+    def gives_instances(self) -> bool:
+        """Whether labels are instance ids; else they are a class map."""
+        return self.instances != "none"
+
+    @property
+    def drops(self) -> bool:
+        """Whether an object may be dropped for what it is."""
+        return bool(self.min_area or self.max_area or self.clear_border)
+
+    def keep(self, area: NDArray[Any], touches_border: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which objects stay, by their area in px and whether they touch the frame's border."""
+        kept = area >= self.min_area
+        if self.max_area:
+            kept &= area <= self.max_area
+        if self.clear_border:
+            kept &= ~touches_border
+        return kept

@@ -1,0 +1,1 @@
+"""What is measured of labels: objects, their hulls, frames."""

@@ -1,0 +1,1 @@
+"""What an exported model is: its spec, its file, its graph, and the statistics that it takes."""

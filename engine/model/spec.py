@@ -1,0 +1,140 @@
+"""The ONNX contract: what a model file must hold so that the engine can run it.
+
+Graph:  image       float32 (N, C, H, W)  raw pixel values, H and W multiples of `stride`
+        statistics  float32 (N, C, 2)     the frame's low and high value, see `Normalisation`
+     -> probabilities float32 (N, K, H, W)  K = 1: sigmoid of one foreground class;
+                                            K > 1: softmax over the classes, background first
+
+All else that is needed travels as a `ModelSpec`, JSON under the metadata key "stackseg".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
+
+from engine.errors import ModelError
+
+METADATA_KEY = "stackseg"
+IMAGE, STATISTICS, PROBABILITIES = "image", "statistics", "probabilities"
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a model, and of an image of labels: names of files
+
+PixelType = Literal["uint8", "uint16", "int16", "float32"]
+
+
+def pixel_type(dtype: str) -> str:
+    """As what a network takes pixels that are read as `dtype`: wider integers as float32."""
+    return dtype if dtype in get_args(PixelType) else "float32"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassSpec(_Frozen):
+    """One class of a model: its name and its colour in pictures and viewers."""
+
+    name: Annotated[str, Field(min_length=1)]
+    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class Normalisation(_Frozen):
+    """How a frame's intensity statistics are taken; the graph applies (x - low) / (high - low).
+
+    "percentile": low and high are percentiles of the whole frame, channel by channel, by the
+    inverted-CDF rule (an observed value, never an interpolated one).
+    "range": low and high are fixed pixel values, the same for every frame.
+    """
+
+    policy: Literal["percentile", "range"] = "percentile"
+    low: float = 1.0
+    high: float = 99.8
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Normalisation:
+        if not self.low < self.high:
+            raise ValueError(f"normalisation low {self.low} is not below high {self.high}")
+        if self.policy == "percentile" and not (self.low >= 0 and self.high <= 100):
+            raise ValueError("normalisation percentiles must lie in 0..100")
+        return self
+
+
+class CurvePoint(_Frozen):
+    """What a threshold and a minimum area reach on the validation part; the model's were chosen so.
+
+    Scores as `stackseg train` counts them: IoU of all foreground pixels, F1 of objects as the mean
+    over frames, at IoU 0.5 to 0.9 and at 0.5.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    min_area: Annotated[int, Field(ge=0)]  # px
+    iou: FiniteFloat | None = None  # None where nothing defines it
+    f1: FiniteFloat | None = None
+    f1_50: FiniteFloat | None = None
+
+
+class ModelSpec(_Frozen):
+    """Everything about a model that the graph itself does not say."""
+
+    spec_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
+    description: str = ""
+    channels: Annotated[tuple[str, ...], Field(min_length=1)]
+    classes: Annotated[tuple[ClassSpec, ...], Field(min_length=2)]  # background first
+    normalisation: Normalisation = Normalisation()
+    stride: Annotated[int, Field(ge=1)]  # px; tile origins and sizes are multiples of it
+    receptive_radius: Annotated[int, Field(ge=0)]  # px beyond a write window that can matter
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of probability; binary models
+    instances: Literal["components", "watershed", "none"] = "components"  # binary models
+    min_area: Annotated[int, Field(ge=0)] = 0  # px; smaller objects are dropped
+    min_distance: Annotated[float, Field(ge=0)] = 0.0  # px between the seeds of a watershed
+    pixel_size_um: Annotated[float, Field(gt=0)] | None = None  # of the training images
+    input_dtypes: tuple[PixelType, ...] = ("uint8", "uint16", "int16", "float32")
+    trained_on: str = ""
+    scores: dict[str, FiniteFloat] = {}  # those that are defined
+    threshold_curve: tuple[CurvePoint, ...] = ()  # where threshold and min_area were chosen
+    hashes: dict[str, str] = {}  # of "data", "code" and "settings"
+    created_with: str = ""  # "stackseg 0.1.0"
+
+    @property
+    def is_binary(self) -> bool:
+        """One foreground class behind a sigmoid."""
+        return len(self.classes) == 2
+
+    @property
+    def n_outputs(self) -> int:
+        """Channels of the probability output."""
+        return 1 if self.is_binary else len(self.classes)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        names = [c.name for c in self.classes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"class names repeat: {', '.join(names)}")
+        return self
+
+
+def parse_spec(text: str, where: str) -> ModelSpec:
+    """The ModelSpec in `text` (JSON); ModelError names `where` and the first thing wrong."""
+    try:
+        return ModelSpec.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the spec"
+        raise ModelError(
+            f"{where}: its stackseg spec is not valid ({field}: {first['msg']}); export it again"
+        ) from None
+
+
+def label_path(spec: ModelSpec) -> str:
+    """Path of the label image inside a result."""
+    return f"labels/{spec.name}"

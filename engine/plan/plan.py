@@ -1,0 +1,265 @@
+"""What a job will do, decided before it starts: stacks, blocks, tiles, memory, disk.
+
+A plan is plain data. It can be printed, compared and tested without Dask or a session, and a
+serial loop over it gives the same result as any cluster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import OutputError, UsageError
+from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, arrays_of
+from engine.geometry.layout import Block, LabelLayout
+from engine.geometry.tiling import FrameTiling, round_up
+from engine.labels.rules import Rules
+from engine.measure.objects import ObjectsOf
+from engine.model.file import ModelFile
+from engine.model.spec import ModelSpec, label_path
+from engine.plan.inputs import Input, Inputs, few, names_of
+from engine.plan.memory import MemoryEstimate, allowed_bytes, choose_tiling
+from engine.plan.phases import with_levels
+from engine.plan.settings import JobSettings
+from engine.stacks.base import StackInfo
+from engine.stacks.names import given_path, places_of
+
+MUCH_WASTE = 0.75  # share of the network's work from which a tiling is worth a warning
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """One stack's part of a job."""
+
+    name: str  # its result is NAME.zarr
+    info: StackInfo
+    path: str  # absolute, since workers may run in another folder; links are not followed
+    axes: str | None  # as given by the user, for opening it again
+    channels: tuple[int, ...]  # of the stack, one per channel of the model
+    layout: LabelLayout
+    arrays: tuple[ResultArray, ...]  # of its result, labels first
+    tiling: FrameTiling
+    rules: Rules
+    object_class: str  # name of the class that objects are of, "" where labels are class maps
+    missing_is_background: bool = False  # a frame of which no chunk is there is blank, not lost
+    source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
+    kept: tuple[ResultArray, ...] = ()  # the arrays of that job
+
+    @property
+    def all_channels(self) -> range:
+        """Every channel of the stack: all are read, and measured."""
+        return range(self.info.size("C"))
+
+    @property
+    def labels(self) -> ResultArray:
+        """The array of its labels."""
+        return self.arrays[0]
+
+    @property
+    def beside(self) -> tuple[ResultArray, ...]:
+        """What is kept beside the labels."""
+        return self.arrays[1:]
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether the stack itself is read, and not what an earlier job kept of it."""
+        return not any(array.kind == IMAGE for array in self.kept)
+
+    def seen_by_model(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The channels that feed the model, out of all, (C, Y, X); a view where it takes all."""
+        if self.channels == tuple(self.all_channels):
+            return pixels
+        taken: NDArray[Any] = pixels[list(self.channels)]
+        return taken
+
+    @property
+    def waste(self) -> float:
+        """Share of the network's work that is halo or padding, 0..1, where frames are tiled."""
+        tiling = self.tiling
+        if tiling.n_tiles == 1:
+            return 0.0
+        if not self.layout.is_cut:
+            return tiling.waste
+        cores = (max(side - 2 * tiling.halo, 1) / side for side in tiling.tile_shape)
+        return 1 - math.prod(cores)
+
+    @property
+    def objects_of(self) -> ObjectsOf:
+        """What the objects table has to know of the stack."""
+        sizes = self.info.pixel_size_um
+        known = {"Y", "X"} <= set(sizes)
+        return ObjectsOf(
+            self.name, self.object_class, (sizes["Y"], sizes["X"]) if known else None,
+            len(self.all_channels),
+        )  # fmt: skip
+
+    @property
+    def pixel_area_um2(self) -> float | None:
+        """Area of a pixel, None where the stack does not say."""
+        sizes = self.info.pixel_size_um
+        return sizes["Y"] * sizes["X"] if {"Y", "X"} <= set(sizes) else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every block of a job, and what it needs."""
+
+    stacks: tuple[StackPlan, ...]
+    refused: tuple[tuple[str, str], ...]  # inputs that cannot be opened, and why
+    workers: int  # blocks in flight
+    threads: int  # of the runtime, for each block in flight
+    memory: MemoryEstimate
+    disk_bytes: int  # predicted size of the labels, see `predicted_disk`
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # all sentences on the inputs, of which warnings hold the first
+
+    @cached_property
+    def steps(self) -> tuple[str, ...]:
+        """Names of all steps, in order. Asked for at each of many thousands of stacks."""
+        return with_levels(max(a.levels for stack in self.stacks for a in stack.arrays))
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of all stacks."""
+        return sum(stack.layout.n_frames for stack in self.stacks)
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of all stacks."""
+        return sum(stack.layout.n_blocks for stack in self.stacks)
+
+    def blocks(self) -> Iterator[tuple[StackPlan, Block]]:
+        """Every block, in order."""
+        return ((stack, block) for stack in self.stacks for block in stack.layout.blocks())
+
+
+def make_plan(
+    settings: JobSettings, model: ModelFile, inputs: Inputs, *, cores: int, memory_bytes: int
+) -> Plan:
+    """Decide everything about a job on `inputs`, which are open no more. Touches no file."""
+    opened = inputs.opened
+    names = names_of([one.info for one in opened])
+    warnings = few(inputs.notes)
+    halo = _halo(settings, model, warnings)
+    choice = choose_tiling(
+        [(one.info, one.layout, one.rules, _arrays(one, settings, model.spec)) for one in opened],
+        model,
+        tile=_tile(settings, model, halo),
+        halo=halo,
+        workers=settings.workers,
+        cores=cores,
+        allowed=allowed_bytes(settings.memory, memory_bytes),
+    )
+    stacks = tuple(
+        StackPlan(
+            name=name,
+            info=one.info,
+            path=given_path(one.info.path),
+            axes=settings.axes,
+            channels=one.channels,
+            layout=one.layout,
+            arrays=_arrays(one, settings, model.spec),
+            tiling=tiling,
+            rules=one.rules,
+            object_class=model.spec.classes[1].name if one.rules.gives_instances else "",
+            missing_is_background=settings.missing_chunks == "background",
+        )
+        for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
+    )
+    for stack in stacks:
+        if stack.waste > MUCH_WASTE:
+            warnings.append(
+                f"{stack.name}: {stack.waste:.0%} of the network's work is halo and "
+                "padding; a larger --tile, or more --memory, is faster"
+            )
+            break
+    disk = sum(predicted_disk(stack) for stack in stacks)
+    return Plan(
+        stacks, inputs.refused, choice.workers, choice.threads, choice.memory, disk,
+        tuple(warnings), inputs.notes,
+    )  # fmt: skip
+
+
+def predicted_disk(stack: StackPlan) -> int:
+    """Bytes of what a stack leaves, compressed, at the upper end of what nuclei gave.
+
+    Of the raw bytes, labels take 1/40, probabilities 1/8, and images, which are noise, all.
+    """
+    layout, total = stack.layout, 0
+    for array in stack.arrays:
+        raw = math.prod(array.shape(layout).shape) * np.dtype(array.dtype).itemsize
+        share = {LABELS: 1 / 40, PROBABILITY: 1 / 8, IMAGE: 1}[array.kind]
+        levels = 4 / 3 if array.levels > 1 else 1
+        passes = 2 if array.kind == LABELS and layout.is_stitched else 1  # provisional ones
+        total += int(raw * share * levels * passes) + 4096 * (layout.n_blocks + 4) * array.levels
+    return total
+
+
+def _arrays(one: Input, settings: JobSettings, spec: ModelSpec) -> tuple[ResultArray, ...]:
+    classes = 0 if spec.is_binary else spec.n_outputs
+    return arrays_of(
+        one.layout,
+        label_path(spec),
+        probability=(f"probability/{spec.name}", classes) if settings.keep else None,
+        image=(one.info.dtype, one.info.size("C") if "C" in one.info.axes else 0)
+        if settings.with_image
+        else None,
+    )
+
+
+def check_apart(plan: Plan, output: Path, *others: str) -> None:
+    """A result must never lie where an input does: it would be written into, and removed.
+
+    Nor may what else is made in `output`, the folders named `others`.
+    """
+    inputs = {place: stack for stack in plan.stacks for place in places_of(stack.path)}
+    # By each folder that an input lies in: of many thousands, no two are compared.
+    holds = {folder: path for path in inputs for folder in path.parents}
+    for name in (*(f"{stack.name}.zarr" for stack in plan.stacks), *others):
+        result = (output / name).resolve()
+        around = (p for p in result.parents if p in inputs and "Zarr" in inputs[p].info.format)
+        taken = result if result in inputs else holds.get(result) or next(around, None)
+        if taken is not None:
+            raise OutputError(
+                f"{result}: would be written over the input {inputs[taken].info.path}; "
+                "give another --output"
+            )
+
+
+def _halo(settings: JobSettings, model: ModelFile, warnings: list[str]) -> int | None:
+    needed = model.halo
+    if settings.halo is None:
+        return needed
+    given = round_up(settings.halo, model.spec.stride)
+    if needed is None:
+        warnings.append(f"--halo {given}: {model.field.reason}, so that no halo makes tiles exact")
+    elif given < needed:
+        warnings.append(
+            f"--halo {given}: below the {needed} px that the network can see; "
+            "labels may differ at the edges of tiles"
+        )
+    return given
+
+
+def _tile(settings: JobSettings, model: ModelFile, halo: int | None) -> int | None:
+    if settings.tile == "auto":
+        return None
+    if halo is None:
+        raise UsageError(
+            f"--tile {settings.tile}: {model.path.name} cannot be cut into tiles "
+            f"({model.field.reason}); leave --tile away to run whole frames"
+        )
+    tile = round_up(settings.tile, model.spec.stride)
+    if tile <= 2 * halo:
+        raise UsageError(
+            f"--tile {settings.tile}: leaves nothing between two halos of {halo} px; "
+            f"use more than {2 * halo}"
+        )
+    return tile

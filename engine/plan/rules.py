@@ -1,0 +1,97 @@
+"""What turns the probabilities of a stack into labels: as the user asks for it, and as resolved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from engine.errors import StackError, UsageError
+from engine.labels.rules import SEED_HEIGHT, Rules
+from engine.model.spec import ModelSpec
+from engine.plan.quantities import area_px, length_px
+from engine.plan.settings import JobSettings
+from engine.stacks.base import StackInfo
+
+_ONLY_WATERSHED = ("min_distance", "seed_height")
+_ONLY_OBJECTS = ("min_area", "max_area", "fill_holes", "clear_border", *_ONLY_WATERSHED)
+
+
+def check_rules(settings: JobSettings, spec: ModelSpec) -> None:
+    """UsageError where options contradict the model or each other, whatever the stack."""
+    if not spec.is_binary and settings.threshold is not None:
+        raise UsageError(
+            f"--threshold: {spec.name} has several classes, of which the most probable is taken"
+        )
+    if not spec.is_binary and settings.instances not in (None, "none"):
+        raise UsageError(
+            f"--instances {settings.instances}: {spec.name} has several classes, and gives a class "
+            "map; omit it"
+        )
+    method = method_of(settings, spec)
+    if method == "none":
+        given = [name for name in _ONLY_OBJECTS if getattr(settings, name) not in (None, False)]
+        given += ["connect"] if settings.connect != "none" else []
+        if given:
+            option = given[0].replace("_", "-")
+            raise UsageError(f"--{option}: {spec.name} gives a class map, which has no objects")
+    if method != "watershed":
+        for name in _ONLY_WATERSHED:
+            if getattr(settings, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')}: is for --instances watershed")
+    elif settings.connect != "none":
+        raise UsageError(
+            "--instances watershed: cuts objects in each plane, and --connect z joins them from "
+            "plane to plane, where cuts need not agree; use --instances components"
+        )
+
+
+def rules_foreign_to(method: str) -> tuple[str, ...]:
+    """Settings that mean nothing where instances are found by `method`."""
+    return {"none": _ONLY_OBJECTS, "components": _ONLY_WATERSHED}.get(method, ())
+
+
+def method_of(settings: JobSettings, spec: ModelSpec) -> str:
+    """How instances are found: as asked for, else as the model has it; "none" for class maps."""
+    return (settings.instances or spec.instances) if spec.is_binary else "none"
+
+
+def resolve_rules(settings: JobSettings, spec: ModelSpec, info: StackInfo) -> Rules:
+    """The rules for a stack. StackError where they need a pixel size that it does not tell."""
+    method = method_of(settings, spec)
+    least: float = spec.min_area if method != "none" else 0
+    if settings.min_area is not None:
+        least = area_px("--min-area", settings.min_area, info)
+    rules = Rules(
+        threshold=spec.threshold if settings.threshold is None else settings.threshold,
+        min_area=math.ceil(least),
+        instances=method,
+        fill_holes=settings.fill_holes,
+        clear_border=settings.clear_border,
+    )
+    if settings.max_area is not None:
+        most = math.floor(area_px("--max-area", settings.max_area, info))
+        if most < max(rules.min_area, 1):
+            raise UsageError(
+                f"{info.path}: --max-area {settings.max_area} is {most} px, and an object has "
+                f"{max(rules.min_area, 1)} px at the least; give more"
+            )
+        rules = replace(rules, max_area=most)
+    if method != "watershed":
+        return rules
+    distance: float = spec.min_distance
+    if settings.min_distance is not None:
+        distance = length_px("--min-distance", settings.min_distance, info)
+    height = SEED_HEIGHT if settings.seed_height is None else settings.seed_height
+    return replace(rules, min_distance=distance, seed_height=height)
+
+
+def check_uncut(rules: Rules, info: StackInfo) -> None:
+    """StackError for rules that cannot be exact where frames are cut into regions."""
+    size = f"{info.path}: frames of {info.size('Y')} x {info.size('X')} px are cut into regions, "
+    if rules.instances == "watershed":
+        raise StackError(
+            f"{size}and where a watershed cuts follows from the whole object; use --instances "
+            "components"
+        )
+    if rules.fill_holes:
+        raise StackError(f"{size}and a hole may go on in the next region; leave --fill-holes away")

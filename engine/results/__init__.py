@@ -1,0 +1,1 @@
+"""A result as others read it."""

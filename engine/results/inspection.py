@@ -1,0 +1,111 @@
+"""What a model, a stack or a result is, as plain data and as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.errors import StackError
+from engine.geometry.layout import layout_from
+from engine.job.report import files as report
+from engine.model.file import bundled_models, open_model
+from engine.stacks.base import Stack
+from engine.store.folder import PRIVATE, JobFolder
+
+
+def describe(target: str, axes: str | None = None, series: str | None = None) -> dict[str, Any]:
+    """Everything known of `target`; StackError or ModelError where it is none of the three."""
+    if not target:
+        raise StackError("nothing to inspect; give a model, a stack or a result")
+    path = Path(target)
+    if (path / PRIVATE / "identity.json").is_file():
+        return {"result": str(path), **_result(path)}
+    if path.suffix.lower() == ".onnx" or (target in bundled_models() and not path.exists()):
+        return {"model": target, **_model(target)}
+    if not path.exists():
+        known = ", ".join(bundled_models()) or "none"
+        raise StackError(f"{target}: there is no such file, folder or bundled model ({known})")
+    from engine.stacks.open import open_stacks
+
+    stacks = [_stack(stack) for stack in open_stacks(target, axes, series)]
+    return stacks[0] if len(stacks) == 1 else {"path": target, "stacks": stacks}
+
+
+def _stack(stack: Stack) -> dict[str, Any]:
+    with stack:
+        info = asdict(stack.info)
+        info["unused"] = [*stack.info.unused, *stack.said_beside()]
+    del info["identity"]
+    shape = dict(zip(info["axes"], info.pop("shape"), strict=True))
+    return {"stack": info.pop("path"), **info, "shape": shape}
+
+
+def lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """`content` as aligned lines; nested values are indented."""
+    width = max((len(key) for key in content), default=0) + 2
+    for key, value in content.items():
+        if value in (None, "", {}, []) or value == ():
+            continue
+        if isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
+            yield f"{indent}{key}"
+            yield from lines(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield f"{indent}{key}"
+            for item in value:
+                yield f"{indent}  " + ", ".join(f"{k} {_plain(v)}" for k, v in item.items())
+        else:
+            yield f"{indent}{key:<{width}}{_plain(value)}"
+
+
+def _model(reference: str) -> dict[str, Any]:
+    model = open_model(reference)
+    spec = model.spec.model_dump(mode="json")
+    return {
+        "file": str(model.path),
+        "bytes": len(model.data),
+        "sha256": model.sha256,
+        "halo": model.halo if model.halo is not None else f"none: {model.field.reason}",
+        **spec,
+    }
+
+
+def _result(path: Path) -> dict[str, Any]:
+    folder = JobFolder(path)
+    identity = folder.identity() or {"stacks": {}}
+    done = {
+        name: f"{len(folder.committed(name))} of {layout_from(s['layout']).n_blocks}"
+        for name, s in identity["stacks"].items()
+    }
+    told = report.read(folder)
+    if told is None:
+        return {
+            "status": "not complete: the same command goes on with it",
+            "blocks_committed": done,
+            "frames": {n: layout_from(s["layout"]).n_frames for n, s in identity["stacks"].items()},
+            "settings": {k: v for k, v in identity.items() if k != "stacks"},
+        }
+    return {
+        "status": told["status"],
+        "counts": told["counts"] | {"inputs refused": len(told.get("refused", ()))},
+        "model": told["model"]["spec"]["name"],
+        **told["settings"]["resolved"],
+        "frames_per_second": round(told["frames_per_second"], 2),
+        "seconds_by_stage": {k: round(v, 2) for k, v in told["seconds_by_stage"].items()},
+        "machine": told["machine"],
+        "stacks": [
+            {"name": s["name"], "axes": s["axes"], "shape": s["shape"], "path": s["path"]}
+            for s in told["inputs"]
+        ],
+    }
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return " x ".join(str(v) for v in value) if all(isinstance(v, int) for v in value) else (
+            ", ".join(str(v) for v in value)
+        )  # fmt: skip
+    return str(value)

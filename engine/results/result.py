@@ -1,0 +1,259 @@
+"""A result as those who draw it or carry it elsewhere read it: stacks, labels, classes.
+
+A result is a job's folder, one NAME.zarr in it, or a label image NAME.zarr/labels/MODEL. A
+NAME.zarr that was moved away from its job still tells its labels, classes and pixel sizes; what
+the job's records know (where the pixels came from, tables, frames set aside) it has lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import StackError, UsageError
+from engine.job.report import files as report
+from engine.results.planes import Number, Planes, ome_attributes, open_planes
+from engine.stacks.zarr import ngff
+from engine.store.folder import PRIVATE, RELABELLED, JobFolder
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """A class of a class map."""
+
+    value: int  # its number; 0 is background
+    name: str
+    rgb: tuple[int, int, int]
+
+
+OBJECT = LabelClass(1, "object", (255, 255, 0))  # of a model that is not known
+
+
+@dataclass(frozen=True)
+class Job:
+    """A complete job, as its folder tells it."""
+
+    folder: Path  # as the user wrote it, where that is possible
+    identity: Mapping[str, Any]
+    report: Mapping[str, Any]  # its job.json
+
+    @property
+    def labels(self) -> str:
+        """Name of the label image that it made, in the store of each of its stacks."""
+        return str(self.identity.get("labels", "")).removeprefix("labels/")
+
+    def maker_of(self, labels: str) -> Job | None:
+        """The job that made a label image of this job's stores; None where none did.
+
+        That is this job, or one that labelled its result anew; UsageError where such a one is not
+        complete.
+        """
+        if labels == self.labels:
+            return self
+        added = self.folder / RELABELLED / labels
+        if not added.is_dir():
+            return None
+        return _complete(added, "its relabelling is not complete; run the same command to go on")
+
+    @cached_property
+    def failed(self) -> Mapping[str, frozenset[Number]]:
+        """Frames that were set aside, by stack: their labels are 0."""
+        told = JobFolder(self.folder).read_json(self.folder / "failures.json") or {}
+        found: dict[str, set[Number]] = {}
+        for frame in told.get("frames", []):
+            found.setdefault(frame["stack"], set()).add((frame["t"], frame["z"]))
+        return {stack: frozenset(numbers) for stack, numbers in found.items()}
+
+    @property
+    def objects(self) -> LabelClass:
+        """The class that a binary model finds."""
+        told = self.report["model"].get("spec", {}).get("classes", [])
+        if len(told) != 2:
+            return OBJECT
+        return LabelClass(1, str(told[1]["name"]), rgb_of(told[1]["color"]))
+
+
+@dataclass(frozen=True)
+class ResultStack:
+    """The labels of one stack, and what is known of where they came from."""
+
+    name: str
+    store: Path  # NAME.zarr
+    model: str  # name of the label image
+    labels: Planes
+    classes: tuple[LabelClass, ...]  # of a class map, background first; empty: instance ids
+    objects: LabelClass = OBJECT  # what instances are
+    folder: Path | None = None  # of the job that made these labels, None where none is there
+    failed: frozenset[Number] = frozenset()  # frames that it set aside: their labels are 0
+    # What the job's identity says of the stack; empty where the store was moved away from it.
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    axes: str | None = None  # given by the user for opening the original, None: as its metadata say
+
+    @cached_property
+    def has_image(self) -> bool:
+        """Whether the store keeps the raw pixels as well."""
+        return "labels" not in _root_image(self.store).relative_to(self.store).parts
+
+    @property
+    def probability(self) -> Planes | None:
+        """Probabilities, uint8 of 0..255, by class along C where there are several; or None.
+
+        They are those that the network gave, whatever labels were made of them since.
+        """
+        where = self.store / "probability" / (own_labels(self.store) or self.model)
+        return open_planes(where) if where.is_dir() else None
+
+    @property
+    def file_name(self) -> str:
+        """The name as one part of a path."""
+        return self.name.replace("/", "__")
+
+
+def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack]:
+    """The stacks of a result, in their order.
+
+    Parameters
+    ----------
+    path
+        A job's folder, a NAME.zarr, or NAME.zarr/labels/MODEL.
+    labels
+        Name of the label image, where a stack has several; None: the job's own.
+
+    Raises UsageError or StackError, one sentence, where it is no result or not complete.
+    """
+    where = Path(path)
+    if not where.is_dir():
+        raise StackError(f"{where}: is no folder; give a job's folder or a NAME.zarr in it")
+    if where.parent.name == "labels" and (where / "zarr.json").is_file():
+        labels, where = where.name, where.parent.parent
+    job = job_of(where)
+    if job is None:
+        wanted = labels or default_labels(where, _listed(where))
+        return [_stack(where.name.removesuffix(".zarr"), where, wanted)]
+    wanted = labels or job.labels
+    maker = job.maker_of(wanted)
+    found = []
+    for name, origin in job.identity["stacks"].items():
+        store = job.folder / f"{name}.zarr"
+        if where.resolve() in (job.folder.resolve(), store.resolve()):
+            known = replace(
+                _stack(name, store, wanted),
+                objects=job.objects,
+                origin=origin,
+                axes=job.report["settings"].get("axes"),
+            )
+            if maker is not None:
+                failed = maker.failed.get(name, frozenset())
+                known = replace(known, folder=maker.folder, failed=failed)
+            found.append(known)
+    if not found:
+        raise UsageError(f"{where}: is no stack of the job in {job.folder}; give {job.folder}")
+    return found
+
+
+def choose_stack(stacks: list[ResultStack], name: str | None, path: Path | str) -> ResultStack:
+    """The one stack that is meant; UsageError with the names of all where that is not clear."""
+    listed = ", ".join(stack.name for stack in stacks[:8]) + (", ..." if len(stacks) > 8 else "")
+    if name is None and len(stacks) > 1:
+        raise UsageError(f"{path}: has {len(stacks)} stacks; choose with --stack: {listed}")
+    chosen = [stack for stack in stacks if name in (None, stack.name)]
+    if not chosen:
+        raise UsageError(f"--stack {name}: {path} has no such stack; it has {listed}")
+    return chosen[0]
+
+
+def job_of(where: Path) -> Job | None:
+    """The job that a result is, or lies in; None where there is none.
+
+    Raises UsageError where it is not complete: frames that are still to be segmented would pass
+    for empty ones.
+    """
+    full = where.resolve()
+    for folder in (full, *full.parents):
+        if (folder / PRIVATE / "identity.json").is_file():
+            shown = where if folder == full else folder
+            return _complete(shown, "its job is not complete; run it to its end first")
+    return None
+
+
+def own_labels(store: Path) -> str:
+    """Name of the label image that a store was made with; "" of a Zarr that is no result."""
+    try:
+        return str(
+            json.loads((store / "zarr.json").read_bytes())["attributes"]["stackseg"]["model"]
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def default_labels(store: Path, names: Sequence[str]) -> str:
+    """The label image of `names` that is meant where none is named: the store's own, or the one.
+
+    Raises UsageError where that is not clear. Those that `stackseg relabel` added have to be
+    asked for.
+    """
+    own = own_labels(store)
+    chosen = [own] if own in names else names
+    if len(chosen) != 1:
+        listed = ", ".join(sorted(chosen)) or "none"
+        raise UsageError(f"{store}: needs one label image, has {listed}; name {store}/labels/NAME")
+    return chosen[0]
+
+
+def classes_of(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[LabelClass, ...]:
+    """The classes that a class map's OME attributes name and colour, background first; else none.
+
+    Colours and properties alone do not tell: viewers give them to single objects as well.
+    """
+    told = attributes.get("image-label") or {}
+    names = {p.get("label-value"): p.get("name") for p in told.get("properties") or ()}
+    colors = {c.get("label-value"): c.get("rgba") for c in told.get("colors") or ()}
+    named = 0 in names and all(isinstance(name, str) for name in names.values())
+    if not named or not names.keys() <= colors.keys() or dtype != np.uint8:
+        return ()
+    return tuple(LabelClass(v, str(names[v]), _rgb(colors[v][:3])) for v in sorted(names))
+
+
+def rgb_of(color: str) -> tuple[int, int, int]:
+    """Red, green and blue of "#rrggbb"."""
+    return _rgb(bytes.fromhex(color[1:]))
+
+
+def _rgb(values: Sequence[int]) -> tuple[int, int, int]:
+    red, green, blue = values
+    return red, green, blue
+
+
+def _complete(folder: Path, otherwise: str) -> Job:
+    job = JobFolder(folder)
+    ended = report.read(job)
+    if ended is None:
+        raise UsageError(f"{folder}: {otherwise}")
+    return Job(folder, job.identity() or {"stacks": {}}, ended)
+
+
+def _root_image(store: Path) -> Path:
+    return ngff.image(str(store), store, ome_attributes(store)).array
+
+
+def _listed(store: Path) -> list[str]:
+    """Names of the label images of a store; StackError where it holds none."""
+    if not (store / "labels" / "zarr.json").is_file():
+        raise StackError(f"{store}: holds no labels; give a job's folder or a NAME.zarr in it")
+    return [str(name) for name in ome_attributes(store / "labels").get("labels", [])]
+
+
+def _stack(name: str, store: Path, labels: str) -> ResultStack:
+    """What a store tells by itself."""
+    names = _listed(store)
+    if labels not in names:
+        raise UsageError(f"--labels {labels}: {store} has {', '.join(names) or 'none'}")
+    where = store / "labels" / labels
+    planes = open_planes(where)
+    return ResultStack(name, store, labels, planes, classes_of(ome_attributes(where), planes.dtype))

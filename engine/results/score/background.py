@@ -1,0 +1,64 @@
+"""The image that a frame's labels were made from, to be drawn under them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from engine.errors import StackError
+from engine.results.score.compare import FrameScore
+from engine.results.score.files import numbered
+from engine.results.score.frames import Number
+from engine.results.score.zarrs import is_zarr
+from engine.stacks.images.files import list_images
+from engine.stacks.open import open_stack
+
+
+def background(frame: FrameScore, plane: int = 0, image: str | None = None) -> NDArray[Any]:
+    """The pixels of a frame, (Y, X): of `image`, or of what its job recorded as input.
+
+    `plane` counts the planes of a volume. Raises StackError where there is no such frame, or it
+    cannot be read.
+    """
+    pair, recorded = frame.pairs[plane], frame.sides.ours.image
+    if image is None and recorded is None:
+        raise StackError(f"{frame.sides.ours.path}: does not tell its image; give --image")
+    if image is None and recorded is not None:
+        return _read(recorded.path, pair.ours, recorded.axes, recorded.channel, recorded.series)
+    assert image is not None
+    if Path(image).is_dir() and not is_zarr(Path(image)):
+        return _read(str(_file_of(frame, list_images(image), image)), (0, pair.number[1]))
+    return _read(image, pair.ours)
+
+
+def _file_of(frame: FrameScore, files: list[Path], folder: str) -> Path:
+    """The image of a frame in a folder: by name, by number, else by order."""
+    names = {Path(frame.name).stem if frame.name else frame.stack, Path(frame.stack).name}
+    for file in files:
+        if file.stem in names:
+            return file
+    t = frame.number[0]
+    counted = {(i, 0): file for i, file in enumerate(files)}
+    found = (numbered(files) or counted).get((t, 0))
+    if found is None:
+        raise StackError(f"{folder}: has no image of frame {t}")
+    return found
+
+
+def _read(
+    path: str,
+    number: Number,
+    axes: str | None = None,
+    channel: int = 0,
+    series: str | None = None,
+) -> NDArray[Any]:
+    with open_stack(path, axes, series) as stack:
+        info = stack.info
+        t, z = number if "T" in info.axes or "Z" not in info.axes else (0, number[0])
+        t, z = (at if info.size(axis) > 1 else 0 for at, axis in ((t, "T"), (z, "Z")))
+        if t >= info.size("T") or z >= info.size("Z"):
+            raise StackError(f"{path}: has no frame {number[0]}")
+        frame: NDArray[Any] = stack.read(t, z, (min(channel, info.size("C") - 1),))[0]
+        return frame

@@ -1,0 +1,208 @@
+"""Scores of class maps: Dice and IoU of each class, as sums that can be pooled over frames.
+
+A frame of a class map is an image of class numbers, or a picture whose colours are the classes,
+as many truths are kept. A number for each pixel comes out of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import StackError
+from engine.results.result import LabelClass
+from engine.results.score.overlaps import crop
+from engine.truth.image import LabelImage
+
+MOST_CLASSES = 1024  # more different values than this are ids of objects
+Areas = tuple[int, int, int]  # px of a class: in both, in the result, in the truth
+NONE: Areas = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """What one frame adds to the scores of classes; the sum of two is both frames pooled.
+
+    A score that would be 0 / 0, of a class that neither has, is NaN.
+    """
+
+    frames: int = 0
+    foreground: Areas = NONE  # all classes but 0 as one
+    areas: Mapping[int, Areas] = field(default_factory=dict)  # by class, without 0
+
+    def __add__(self, other: ClassScore) -> ClassScore:
+        return ClassScore(
+            self.frames + other.frames,
+            _plus(self.foreground, other.foreground),
+            {
+                value: _plus(self.areas.get(value, NONE), other.areas.get(value, NONE))
+                for value in sorted(self.areas.keys() | other.areas.keys())
+            },
+        )
+
+    @property
+    def iou(self) -> float:
+        """Foreground IoU, whichever the class."""
+        return _iou(self.foreground)
+
+    @property
+    def dice(self) -> float:
+        """Foreground Dice, whichever the class."""
+        return _dice(self.foreground)
+
+    def class_dice(self, value: int) -> float:
+        """Dice of one class: 2 |A & B| / (|A| + |B|) for its pixels A and B."""
+        return _dice(self.areas.get(value, NONE))
+
+    def class_iou(self, value: int) -> float:
+        """IoU of one class: |A & B| / |A | B| for its pixels A and B."""
+        return _iou(self.areas.get(value, NONE))
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice of the classes that result or truth have, without background."""
+        return mean([self.class_dice(value) for value in self.areas])
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU of the classes that result or truth have, without background."""
+        return mean([self.class_iou(value) for value in self.areas])
+
+    def scores(self, classes: Sequence[LabelClass]) -> dict[str, float]:
+        """Every score by its name, those of `classes` by theirs; NaN where one is not defined."""
+        named = {"iou": self.iou, "dice": self.dice}
+        named |= {"mean_dice": self.mean_dice, "mean_iou": self.mean_iou}
+        named |= {f"dice_{c.name}": self.class_dice(c.value) for c in classes}
+        return named | {f"iou_{c.name}": self.class_iou(c.value) for c in classes}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of the values that are defined; NaN where none is."""
+    defined = [v for v in values if v == v]
+    return sum(defined) / len(defined) if defined else float("nan")
+
+
+def score_classes(
+    result: NDArray[Any],
+    truth: NDArray[Any],
+    classes: Sequence[LabelClass] = (),
+    ignore_border: int = 0,
+) -> ClassScore:
+    """Score one frame of a class map.
+
+    Parameters
+    ----------
+    result, truth
+        Class numbers of the same shape (..., Y, X), see `class_numbers`.
+    classes
+        All classes there are, if that is known: those that neither image has are counted, too.
+    ignore_border
+        Pixels left out along all four sides of Y and X, of both images.
+
+    Raises StackError where the shapes differ or the values are too many for classes.
+    """
+    if result.shape != truth.shape:
+        raise StackError(
+            f"the result's frame has the shape {result.shape}, but the truth's {truth.shape}"
+        )
+    ours, theirs = (crop(image, ignore_border).ravel() for image in (result, truth))
+    a, b = ours != 0, theirs != 0
+    values, dense = np.unique(np.concatenate([ours, theirs]), return_inverse=True)
+    n = len(values)
+    if n > MOST_CLASSES:
+        raise StackError(f"{n:,} different values are ids of objects, not classes")
+    # Rows are the result's classes, columns the truth's.
+    confusion = np.bincount(dense[: ours.size] * n + dense[ours.size :], minlength=n * n)
+    confusion = confusion.reshape(n, n)
+    rows, columns, both = confusion.sum(1), confusion.sum(0), confusion.diagonal()
+    areas: dict[int, Areas] = {c.value: NONE for c in classes}
+    areas |= {int(v): (int(both[i]), int(rows[i]), int(columns[i])) for i, v in enumerate(values)}
+    areas.pop(0, None)
+    return ClassScore(
+        1, (int((a & b).sum()), int(a.sum()), int(b.sum())), dict(sorted(areas.items()))
+    )
+
+
+def class_pixels(image: LabelImage, classes: Sequence[LabelClass]) -> NDArray[Any]:
+    """The pixels of an image in which its classes are to be looked up, for `class_numbers`.
+
+    Of an indexed image these are its colours where all that it uses are colours of `classes`, and
+    its indices elsewhere: an index is the class in some files, an accident of packing in others.
+    """
+    coloured = image.coloured()
+    if coloured is None or image.is_picture:
+        return image.pixels
+    assert image.palette is not None
+    used = np.unique(image.pixels)
+    colours = {tuple(image.palette[i]) if i < len(image.palette) else None for i in used}
+    return coloured if colours <= {c.rgb for c in classes} else image.pixels
+
+
+def class_numbers(frame: NDArray[Any], classes: Sequence[LabelClass], where: str) -> NDArray[Any]:
+    """The class of each pixel, of an image of class numbers or of a picture of their colours.
+
+    Parameters
+    ----------
+    frame
+        (Y, X) of whole numbers, or (Y, X, 3 or more) of 8 bits: red, green, blue.
+    classes
+        All there are. Where none are given, any number will do, and a colour is a number of
+        its own, 0xRRGGBB.
+    where
+        What to name in an error.
+
+    Raises StackError where a number or colour is none of `classes`.
+    """
+    if frame.ndim == 2:
+        if frame.dtype.kind not in "iub":
+            raise StackError(f"{where}: classes must be whole numbers, not {frame.dtype.name}")
+        known = {c.value: c.value for c in classes}
+        return _checked(frame, known, classes, where, "value {}")
+    if frame.dtype != np.uint8:
+        raise StackError(f"{where}: colours of classes must have 8 bits, not {frame.dtype.name}")
+    red, green, blue = (frame[..., i].astype(np.int64) for i in range(3))
+    known = {_number(c.rgb): c.value for c in classes}
+    return _checked(red << 16 | green << 8 | blue, known, classes, where, "colour #{:06x}")
+
+
+def _number(rgb: tuple[int, int, int]) -> int:
+    """0xRRGGBB."""
+    return int.from_bytes(bytes(rgb))
+
+
+def _checked(
+    pixels: NDArray[Any],
+    known: Mapping[int, int],
+    classes: Sequence[LabelClass],
+    where: str,
+    what: str,
+) -> NDArray[Any]:
+    """Every value replaced by the class it stands for."""
+    if not classes:
+        return pixels
+    values, at = np.unique(pixels, return_inverse=True)
+    strange = [int(v) for v in values if int(v) not in known]
+    if strange:
+        names = ", ".join(f"{c.name} {c.value} #{_number(c.rgb):06x}" for c in classes)
+        raise StackError(
+            f"{where}: has the {what.format(strange[0])}, which is none of the classes ({names})"
+        )
+    return np.array([known[int(v)] for v in values], np.int64)[at].reshape(pixels.shape)
+
+
+def _plus(a: Areas, b: Areas) -> Areas:
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def _iou(areas: Areas) -> float:
+    both, result, truth = areas
+    return both / (result + truth - both) if result + truth else float("nan")
+
+
+def _dice(areas: Areas) -> float:
+    both, result, truth = areas
+    return 2 * both / (result + truth) if result + truth else float("nan")

@@ -1,0 +1,124 @@
+"""What labels are once they are open: numbered frames, and a way to read each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from engine.errors import StackError, first_line
+from engine.results.result import LabelClass
+from engine.stacks.zarr.chunks import chunk_grid, lost_file
+from engine.truth.ids import mask, object_ids
+from engine.truth.image import LabelImage
+
+Number = tuple[int, int]  # (t, z) of a frame; (z, 0) where the stack has no T
+
+
+@dataclass(frozen=True)
+class RecordedInput:
+    """What a job's report says of the stack that it segmented."""
+
+    path: str
+    axes: str | None  # as given by --axes
+    channel: int  # the first of those that the network saw
+    series: str | None = None  # which image of the file, where it holds several
+    connects_z: bool = False  # its objects go on from plane to plane
+    n_images: int = 0  # along T or, without one, Z: the files, where it was a folder of them
+
+
+@dataclass(frozen=True)
+class LabelFrames:
+    """Numbered label frames and a way to read each."""
+
+    path: str
+    numbers: tuple[Number, ...]  # sorted
+    load: Callable[[Number], LabelImage]
+    names: Mapping[Number, str] = field(default_factory=dict)  # file that a frame is, or came from
+    by_order: bool = False  # the files' names do not number them: they are counted
+    classes: tuple[LabelClass, ...] = ()  # of a class map whose metadata name them
+    image: RecordedInput | None = None  # of a result
+    planes: bool = False  # frames are the planes of one volume: the numbers are Z's, not T's
+
+    def read(self, number: Number) -> NDArray[Any]:
+        """One frame of labels, (Y, X), as whole numbers; StackError where it has none."""
+        image = self.load(number)
+        if not image.is_grey:
+            raise StackError(
+                f"{self.where(number)}: is a colour picture, not a label image; if its colours are "
+                "classes, the result has to be a class map, or give --classes"
+            )
+        return self._told(number, object_ids, image)
+
+    def read_mask(self, number: Number) -> NDArray[np.bool_]:
+        """One frame's foreground, bool (Y, X); StackError where it is no mask."""
+        return self._told(number, mask, self.load(number))
+
+    def _told(
+        self, number: Number, read: Callable[[LabelImage], NDArray[Any]], image: LabelImage
+    ) -> NDArray[Any]:
+        try:
+            return read(image)
+        except StackError as error:
+            raise StackError(f"{self.where(number)}: {error}") from None
+
+    def where(self, number: Number) -> str:
+        """What to call a frame in an error."""
+        name = self.names.get(number, f"frame {number[0]}")
+        return self.path if Path(self.path).name == name else f"{self.path}: {name}"
+
+
+def array_frames(
+    path: Path,
+    array: zarr.Array[Any],
+    axes: str,
+    first: Mapping[str, int] | None = None,
+    written: Path | None = None,
+) -> LabelFrames:
+    """Frames of an array, by T and Z; an axis of unknown meaning counts as T.
+
+    `written` is the folder of an array of which every file is written, be it empty or not: one
+    that is not there is lost, and is no background.
+    """
+    grid = written and chunk_grid(written, json.loads((written / "zarr.json").read_bytes()))
+    axes = axes.upper()
+    if len(axes) != array.ndim or axes[-2:] != "YX":
+        raise StackError(f"{path}: labels need axes that end in YX, not {axes} of {array.shape}")
+    meaning = [
+        "T" if a not in "TCZ" and n > 1 else a for a, n in zip(axes, array.shape, strict=True)
+    ]
+    t_axis, z_axis = (meaning[:-2].index(a) if a in meaning[:-2] else None for a in "TZ")
+    if any(array.shape[i] > 1 for i in range(array.ndim - 2) if i not in (t_axis, z_axis)):
+        raise StackError(
+            f"{path}: labels have the axes T, Z, Y and X, not {axes} of the shape {array.shape}"
+        )
+    t0, z0 = ((first or {}).get(a, 0) for a in "TZ")
+    planes = t_axis is None and z_axis is not None
+    if planes:  # numbered like frames
+        t_axis, z_axis, t0, z0 = z_axis, None, z0, 0
+    n_t, n_z = (1 if i is None else array.shape[i] for i in (t_axis, z_axis))
+
+    def load(number: Number) -> LabelImage:
+        index: list[int | slice] = [0] * (array.ndim - 2) + [slice(None)] * 2
+        for axis, at in ((t_axis, number[0] - t0), (z_axis, number[1] - z0)):
+            if axis is not None:
+                index[axis] = at
+        if grid:
+            lost = lost_file(grid, index, array.shape)
+            if lost is not None:
+                raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
+        try:
+            return LabelImage(np.asarray(array[tuple(index)]))
+        except Exception as error:
+            raise StackError(
+                f"{path}: frame {number[0]} cannot be read ({first_line(error)})"
+            ) from error
+
+    numbers = tuple((t0 + t, z0 + z) for t in range(n_t) for z in range(n_z))
+    return LabelFrames(str(path), numbers, load, planes=planes)

@@ -1,0 +1,150 @@
+"""Which frame of a result is held against which frame of a truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import UsageError
+from engine.results.score.files import numbered
+from engine.results.score.frames import LabelFrames, Number
+from engine.results.score.sources import Truth
+
+Key = Number | str  # what frames are matched by
+Keys = dict[Key, Number]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A frame of the result and its truth."""
+
+    number: Number  # to tell it by
+    name: str | None  # of the truth's file, or of the image it was made from
+    ours: Number
+    labels: Number | None  # of the truth's objects; None: it has markers alone
+    markers: Number | None  # None: it has objects alone
+
+
+@dataclass(frozen=True)
+class Match:
+    """The frames to compare."""
+
+    pairs: tuple[Pair, ...]
+    by: str  # number, name or order
+    untrue: int  # frames of the result without a truth
+    beyond: int  # frames of the truth without a result
+
+
+def match_frames(ours: LabelFrames, truth: Truth) -> Match:
+    """Match the frames of a result with those of its truth.
+
+    Two single images are a pair, whatever their names. Otherwise frames agree by number: of their
+    files where both are files (a result's are those it was made from), else of their arrays. Files
+    that no number tells apart agree by name, or else by their order.
+
+    A result of frames 60 to 91 is matched with the truth of those frames: truth before its first
+    and after its last is counted in `beyond`. A truth in between that has no result is a
+    UsageError that names the frames, since leaving it out would flatter the score. What agrees by
+    name has no order: there `beyond` counts every truth without a result.
+    """
+    if truth.labels is None:
+        assert truth.markers is not None
+        by, have, markers = _keys(ours, truth.markers)
+        labels: Keys = {}
+    else:
+        by, have, labels = _keys(ours, truth.labels)
+        markers = {n: n for n in truth.markers.numbers} if truth.markers else {}
+    there = labels.keys() | markers.keys()
+    common = [key for key in have if key in there]
+    if not common:
+        raise UsageError(
+            f"{ours.path} and {truth.path} have no frame in common: "
+            f"the result has {_range(have)}, the truth {_range(there)}"
+        )
+    if by != "name":
+        _refuse_gaps(ours, truth, have, there)
+    names = truth.labels.names if truth.labels else {}
+    pairs = [
+        Pair(
+            number=key if isinstance(key, tuple) else have[key],
+            name=names.get(labels.get(key, (-1, -1)), ours.names.get(have[key])),
+            ours=have[key],
+            labels=labels.get(key),
+            markers=markers.get(key),
+        )
+        for key in common
+    ]
+    pairs.sort(key=lambda pair: pair.number)
+    beyond = sum(key not in have for key in there)
+    return Match(tuple(pairs), by, len(have) - len(common), beyond)
+
+
+def _keys(ours: LabelFrames, theirs: LabelFrames) -> tuple[str, Keys, Keys]:
+    """What frames are matched by, and each side's frames by that."""
+    if len(ours.numbers) == len(theirs.numbers) == 1:
+        number = theirs.numbers[0]
+        return "number", {number: ours.numbers[0]}, {number: number}
+    our_files, their_files = _by_file_number(ours), _by_file_number(theirs)
+    if our_files and their_files:
+        return "number", our_files, their_files
+    our_names, their_names = _by_name(ours), _by_name(theirs)
+    if our_names.keys() & their_names.keys():
+        return "name", our_names, their_names
+    if not ours.by_order and not theirs.by_order:
+        return "number", {n: n for n in ours.numbers}, {n: n for n in theirs.numbers}
+    if len(ours.numbers) != len(theirs.numbers):
+        raise UsageError(
+            f"{ours.path} and {theirs.path} cannot be matched: they agree neither by number "
+            f"nor by name, and {len(ours.numbers)} are not {len(theirs.numbers)}; number files, "
+            "or give those of a frame the same name"
+        )
+    places = [(t, 0) for t in range(len(ours.numbers))]
+    return (
+        "order",
+        dict(zip(places, ours.numbers, strict=True)),
+        dict(zip(places, theirs.numbers, strict=True)),
+    )
+
+
+def _by_file_number(frames: LabelFrames) -> Keys:
+    """Frames by the numbers in their files' names; nothing where these do not tell all apart."""
+    if frames.by_order or len(frames.names) != len(frames.numbers):
+        return {}
+    if frames.image is None:  # files, numbered as they were opened
+        return {n: n for n in frames.numbers}
+    by_name = {Path(name): n for n, name in frames.names.items()}
+    files = numbered(list(by_name)) or {}
+    return {number: by_name[file] for number, file in files.items()}
+
+
+def _by_name(frames: LabelFrames) -> Keys:
+    """Frames by their files' names without suffix; nothing where these do not tell all apart."""
+    stems: Keys = {Path(name).stem: n for n, name in frames.names.items()}
+    return stems if len(stems) == len(frames.numbers) else {}
+
+
+def _refuse_gaps(ours: LabelFrames, truth: Truth, have: Keys, there: Iterable[Key]) -> None:
+    numbers = [key[0] for key in have if isinstance(key, tuple)]
+    first, last = min(numbers), max(numbers)
+    absent = (key for key in there if isinstance(key, tuple) and key not in have)
+    lacking = sorted(key for key in absent if first <= key[0] <= last)
+    if lacking:
+        raise UsageError(
+            f"{ours.path}: has no result for {len(lacking)} frames of the truth "
+            f"({_listed(lacking)}); score a complete result or leave them out of {truth.path}"
+        )
+
+
+def _listed(numbers: list[Number], most: int = 10) -> str:
+    deep = any(z for _, z in numbers)
+    names = [f"t {t} z {z}" if deep else str(t) for t, z in numbers[:most]]
+    return ", ".join(names) + (", ..." if len(numbers) > most else "")
+
+
+def _range(keys: Iterable[Key]) -> str:
+    numbers = sorted(key[0] for key in keys if isinstance(key, tuple))
+    if not numbers:
+        return "other names"
+    first, last = numbers[0], numbers[-1]
+    return f"frame {first}" if first == last else f"frames {first} to {last}"

@@ -1,0 +1,69 @@
+"""A job's folder, seen from its labels: which stores it has, and what they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from engine.errors import StackError
+from engine.results.result import Job
+from engine.results.score.frames import Number, RecordedInput
+from engine.results.score.zarrs import is_zarr
+
+
+def stores_in(folder: Path, job: Job | None) -> dict[str, Path]:
+    """The results in a folder, that of `job` or any other, by the name of their stack."""
+    if job is not None and job.folder == folder:
+        names = [str(told["name"]) for told in job.report["inputs"]]
+    else:
+        found = sorted(folder.glob("*.zarr")) or sorted(folder.glob("*/*.zarr"))
+        names = [p.relative_to(folder).as_posix().removesuffix(".zarr") for p in found]
+    return {name: folder / f"{name}.zarr" for name in names}
+
+
+def recorded_input(image: Path, job: Job | None) -> RecordedInput | None:
+    """What a label image was made from, as far as the job around it says.
+
+    Raises UsageError where it was added by a relabelling that is not complete.
+    """
+    if job is None:
+        return None
+    where, root = image.resolve(), job.folder.resolve()
+    for told in job.report["inputs"]:
+        store = root / f"{told['name']}.zarr"
+        if where.is_relative_to(store):
+            group, name = (*where.relative_to(store).parts, "", "")[:2]
+            maker = job.maker_of(name) if group == "labels" else None
+            settings = (maker or job).report["settings"]
+            channels = told.get("channels") or [0]
+            sizes: dict[str, int] = dict(zip(told["axes"], told["shape"], strict=True))
+            return RecordedInput(
+                path=str(told["path"]),
+                axes=settings.get("axes"),
+                channel=int(channels[0]),
+                series=told.get("series") or None,
+                connects_z=settings.get("connect") == "z",
+                n_images=sizes.get("T", sizes.get("Z", 1)),
+            )
+    return None
+
+
+def frame_names(recorded: RecordedInput, numbers: Iterable[Number]) -> dict[Number, str]:
+    """The file that each frame came from, where the stack was an image or a folder of them."""
+    from engine.stacks.images.files import list_images
+
+    path, numbers = Path(recorded.path), list(numbers)
+    if not path.is_dir():
+        return {numbers[0]: path.name} if len(numbers) == 1 else {}
+    if is_zarr(path):
+        return {}
+    try:
+        files = list_images(str(path))
+    except StackError:
+        return {}
+    if len(files) != recorded.n_images:
+        raise StackError(
+            f"{path}: has {len(files)} images now and had {recorded.n_images} when it was "
+            "segmented, so that which frame is of which cannot be told; put it as it was"
+        )
+    return {n: files[n[0]].name for n in numbers if n[0] < len(files) and n[1] == 0}

@@ -1,0 +1,121 @@
+"""A result and its truth as arrays: what is scored, and what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import StackError, UsageError
+from engine.results.result import LabelClass
+from engine.results.score.classes import class_numbers, class_pixels
+from engine.results.score.frames import LabelFrames
+from engine.results.score.match import Pair
+from engine.results.score.sources import Truth
+from engine.truth.ids import pieces
+from engine.truth.image import LabelImage
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a stack's comparison. One pair is read as (Y, X), several as (Z, Y, X)."""
+
+    ours: LabelFrames
+    truth: Truth
+    classes: tuple[LabelClass, ...] | None  # of class maps, none where unknown; None: of objects
+    masks: bool = False  # the truth is of masks, whose pieces are the objects
+
+    def result(self, pairs: Sequence[Pair]) -> NDArray[Any]:
+        """Labels of the result."""
+        numbers = [p.ours for p in pairs]
+        if self.masks and self.ours.load(numbers[0]).pixels.dtype == np.bool_:
+            return pieces(_stacked([self.ours.read_mask(n) for n in numbers]))
+        return _stacked([self.ours.read(n) for n in numbers])
+
+    def labels(self, pairs: Sequence[Pair]) -> NDArray[Any]:
+        """Labels of the truth."""
+        assert self.truth.labels is not None
+        numbers = [p.labels for p in pairs if p.labels is not None]
+        if self.masks:
+            return pieces(_stacked([self.truth.labels.read_mask(n) for n in numbers]))
+        return _stacked([self.truth.labels.read(n) for n in numbers])
+
+    def markers(self, pairs: Sequence[Pair]) -> NDArray[Any]:
+        """Labels of the truth's markers."""
+        assert self.truth.markers is not None
+        read = self.truth.markers.read
+        return _stacked([read(p.markers) for p in pairs if p.markers is not None])
+
+    def classes_of(self, pairs: Sequence[Pair]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Class numbers of the result and of the truth."""
+        assert self.truth.labels is not None
+        ours, theirs = [], []
+        for pair in pairs:
+            assert pair.labels is not None
+            images = self.ours.load(pair.ours), self.truth.labels.load(pair.labels)
+            where = self.ours.where(pair.ours), self.truth.labels.where(pair.labels)
+            if self.classes:
+                pixels = [class_pixels(image, self.classes) for image in images]
+            elif _by_colour(*images):
+                pixels = [c for image in images if (c := image.coloured()) is not None]
+            elif images[0].is_picture or images[1].is_picture:
+                raise StackError(
+                    f"{where[0]} and {where[1]}: one has colours, the other numbers, and nothing "
+                    "says which class has which colour; a result of a model with classes does"
+                )
+            else:
+                pixels = [image.pixels for image in images]
+            ours.append(class_numbers(pixels[0], self.classes or (), where[0]))
+            theirs.append(class_numbers(pixels[1], self.classes or (), where[1]))
+        return _stacked(ours), _stacked(theirs)
+
+    @property
+    def planes(self) -> bool:
+        """Whether frames are the planes of one volume."""
+        return self.ours.planes or (self.truth.labels is not None and self.truth.labels.planes)
+
+    @property
+    def kind(self) -> str:
+        """What is scored, in words: objects, or which classes."""
+        if self.classes is None:
+            return "objects"
+        named = ", ".join(f"{c.value} {c.name}" for c in self.classes)
+        return f"the classes {named}" if named else "classes that nothing names"
+
+    def is_coloured(self) -> bool:
+        """Whether classes that nothing names are colours, not numbers."""
+        assert self.truth.labels is not None
+        first = self.truth.labels.numbers[0]
+        return _by_colour(self.ours.load(self.ours.numbers[0]), self.truth.labels.load(first))
+
+
+def _by_colour(ours: LabelImage, theirs: LabelImage) -> bool:
+    """Whether both have colours. The indices of one mean what the other's numbers do."""
+    return all(image.is_picture or image.palette is not None for image in (ours, theirs))
+
+
+def known_classes(ours: LabelFrames, truth: Truth, given: bool) -> tuple[LabelClass, ...] | None:
+    """The classes that the metadata of either name; none where it is only `given` that there are.
+
+    None where both are of objects. Raises UsageError where the two name different classes.
+    """
+    theirs = truth.labels.classes if truth.labels else ()
+    if ours.classes and theirs:
+        names = [[(c.value, c.name) for c in side] for side in (ours.classes, theirs)]
+        if names[0] != names[1]:
+            told = [", ".join(f"{value} {name}" for value, name in side) for side in names]
+            raise UsageError(
+                f"{ours.path} has the classes {told[0]}, but {truth.path} {told[1]}; "
+                "they cannot be compared"
+            )
+    classes = ours.classes or theirs
+    if (classes or given) and truth.labels is None:
+        raise UsageError(f"{truth.path}: has markers alone, and a class map has no objects")
+    return classes if classes or given else None
+
+
+def _stacked(planes: list[NDArray[Any]]) -> NDArray[Any]:
+    return planes[0] if len(planes) == 1 else np.stack(planes)

@@ -1,0 +1,150 @@
+"""The one door to labels: results, Zarr, TIFF, PNG, folders of them, challenge folders.
+
+Labels are read in their own dtype. `engine.stacks` reads pixels for the network, and its
+float32 would merge ids beyond 2**24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from engine.errors import StackError, StacksegError, UsageError, first_line
+from engine.results.result import Job, job_of
+from engine.results.score.files import (
+    challenge_folder,
+    label_files,
+    open_file,
+    open_folder,
+    open_markers,
+)
+from engine.results.score.frames import LabelFrames
+from engine.results.score.results import frame_names, recorded_input, stores_in
+from engine.results.score.zarrs import is_zarr, open_zarr
+from engine.stacks.names import SUFFIXES
+
+T = TypeVar("T")
+CHALLENGE = ("_ST", "_GT")  # the complete truth first
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What one stack is held against."""
+
+    path: str
+    labels: LabelFrames | None  # None: markers alone
+    markers: LabelFrames | None = None  # of a challenge folder, for DET
+
+
+def open_labels(path: Path | str) -> LabelFrames:
+    """Open the label frames of one stack.
+
+    Parameters
+    ----------
+    path
+        A result folder of one stack or its NAME.zarr, for the job's own labels, or a label image
+        in it; a Zarr array; a TIFF of one or more frames; a PNG; a folder of TIFF or PNG frames;
+        a Cell Tracking Challenge folder (NN_ST, NN_GT, NN_RES, their SEG, or what holds them: the
+        complete silver truth first).
+
+    Frames are numbered by T and Z of the array (by Z alone where there is no T), shifted by the
+    translation of an OME-Zarr image; single files by the digits at the end of their names, or
+    else by their order.
+
+    Raises StackError or UsageError with one sentence where that is not possible.
+    """
+    stacks = open_stacks(path)
+    if len(stacks) > 1:
+        names = ", ".join(f"{name}.zarr" for name in stacks)
+        raise UsageError(f"{path}: holds the results of several stacks, name one of {names}")
+    return next(iter(stacks.values()))
+
+
+def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
+    """Open the label frames of every stack of a result, by name; of anything else, of one.
+
+    As `open_labels`.
+    """
+    where = Path(path)
+
+    def opened() -> dict[str, LabelFrames]:
+        job = job_of(where)
+        if where.is_file():
+            return {where.stem: open_file(where)}
+        if not where.is_dir():
+            raise StackError(f"{where}: there is no such file or folder")
+        if is_zarr(where):
+            return {where.stem: _open_store(where, job)}
+        stores = stores_in(where, job)
+        if stores:
+            return {name: _open_store(store, job) for name, store in stores.items()}
+        return {where.name: open_folder(where)}
+
+    return _in_one_sentence(where, opened)
+
+
+def open_truth(path: Path | str) -> Truth:
+    """Open what one stack is held against: as `open_labels`, and markers where it has some.
+
+    The markers of a challenge folder NN_GT lie in its TRA.
+    """
+    where = Path(path)
+    markers = _in_one_sentence(where, lambda: open_markers(where) if where.is_dir() else None)
+    if markers is not None and challenge_folder(where) is None:
+        return Truth(str(path), None, markers)
+    return Truth(str(path), open_labels(path), markers)
+
+
+def truths_by_stack(
+    path: Path | str, names: list[str], labels: Path | str
+) -> tuple[dict[str, Path], int]:
+    """The truth of each stack in a folder, by the stack's name, and how many are left over.
+
+    A stack NAME has its truth in a folder NAME_ST or NAME_GT, in NAME.tif, NAME.png or NAME.zarr,
+    or in a folder NAME. Raises UsageError where no stack has one.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder}: is one truth for the {len(names)} stacks of {labels}; give a folder with "
+            f"one for each, or one result, as {labels}/{names[0]}.zarr"
+        )
+    found = {}
+    for name in names:
+        # Names of results are made longer, a/01, only where two stacks share the last part.
+        for base in dict.fromkeys((folder / name, folder / Path(name).name)):
+            suffixes = (*CHALLENGE, *SUFFIXES, "")  # 01_ST before 01: its images lie there
+            places = (base.with_name(base.name + suffix) for suffix in suffixes)
+            there = [p for p in places if p.exists()]
+            if there:
+                found[name] = there[0]
+                break
+    if not found:
+        raise UsageError(
+            f"{folder}: has no truth by the name of any of the {len(names)} stacks of {labels}; "
+            f"that of the first would be {names[0]}.tif, .png or .zarr, or a folder {names[0]} "
+            f"or {names[0]}_ST"
+        )
+    files = label_files(folder) if not is_zarr(folder) else []
+    return found, len(set(files) - set(found.values()))
+
+
+def _open_store(path: Path, job: Job | None) -> LabelFrames:
+    frames = open_zarr(path)
+    recorded = recorded_input(Path(frames.path), job)
+    if recorded is not None:
+        return replace(frames, names=frame_names(recorded, frames.numbers), image=recorded)
+    if len(frames.numbers) == 1:
+        return replace(frames, names={frames.numbers[0]: path.name})
+    return frames
+
+
+def _in_one_sentence(where: Path, opened: Callable[[], T]) -> T:
+    try:
+        return opened()
+    except StacksegError:
+        raise
+    except Exception as error:  # tifffile, imagecodecs and zarr raise what they like
+        raise StackError(f"{where}: cannot be read as labels ({first_line(error)})") from error

@@ -1,0 +1,1 @@
+"""PNG, JPEG, and folders of single-frame images."""

@@ -1,0 +1,312 @@
+"""A folder of single-frame images in natural order, and one PNG or JPEG by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import FrameError, StackError
+from engine.stacks.axes import source_axes
+from engine.stacks.base import AxesMap, Stack, StackInfo, check_axes, read_dtype
+from engine.stacks.guard import opening
+from engine.stacks.images.coded import INKS, further_frames, is_opaque, read_coded
+from engine.stacks.units import UnitStack
+
+KINDS = {
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+}
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key in which t2 comes before t10; digits sort before letters."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    key = [(0, int(p), p) if i % 2 else (1, 0, p) for i, p in enumerate(parts) if p]
+    return [*key, (2, 0, name)]
+
+
+def list_images(folder: str) -> list[Path]:
+    """The images of a folder in natural order, all of one kind; StackError where that fails.
+
+    Where kinds are mixed, the kind with several files is the stack and a single file of another
+    kind is a picture beside it; two kinds with several files each are ambiguous.
+    """
+    kinds: dict[str, list[Path]] = {}
+    with opening(folder):
+        for entry in Path(folder).iterdir():
+            kind = KINDS.get(entry.suffix.lower())
+            # A pipe, or a link to nothing, is a frame that cannot be read, not one less.
+            if kind and not entry.name.startswith(".") and not entry.is_dir():
+                kinds.setdefault(kind, []).append(entry)
+    if not kinds:
+        raise StackError(f"{folder}: is a folder without TIFF, PNG or JPEG images; give another")
+    several = [kind for kind, files in kinds.items() if len(files) > 1]
+    if len(kinds) > 1 and len(several) != 1:
+        counts = " and ".join(f"{len(f)} {kind}" for kind, f in sorted(kinds.items()))
+        raise StackError(f"{folder}: holds {counts} images; put one kind into a folder of its own")
+    chosen = several[0] if several else next(iter(kinds))
+    return sorted(kinds[chosen], key=lambda p: natural_key(p.name))
+
+
+def open_folder(path: str, axes: str | None = None) -> Stack:
+    """A folder as a stack: one file per frame along T, or along the first letter of `axes`."""
+    with opening(path):
+        files = list_images(path)
+        first = _probe(files[0])
+        shape = (len(files), *first.shape)
+        source = _folder_axes(first.letters, shape, path, axes)
+        return _stack(path, source, shape, 1, files, first, _folder_identity(files))
+
+
+def _stack(
+    path: str,
+    source: str,
+    shape: tuple[int, ...],
+    n_lead: int,
+    files: list[Path],
+    first: _First,
+    identity: str,
+) -> Stack:
+    canonical, sizes = AxesMap(source).canonical(shape)
+    info = StackInfo(
+        path=path,
+        format="images",
+        axes=canonical,
+        shape=sizes,
+        dtype=read_dtype(first.dtype, path),
+        identity=identity,
+        piece=first.piece,
+        piece_bytes=first.piece_bytes,
+        stored_bytes=first.stored_bytes,
+        unit_channels=sizes[canonical.index("C")] if "C" in source[n_lead:] else 1,
+        unused=first.unused,
+        min_is_white=first.min_is_white,
+    )
+    stack = _Images(info, source, shape, n_lead, files, first.dtype)
+    if first.has_opaque_alpha:
+        stack.info = info.without_alpha()
+    return stack
+
+
+def _folder_axes(letters: str, shape: tuple[int, ...], path: str, given: str | None) -> str:
+    """One letter for the files, then those of a file; the order inside a file is its own."""
+    if given is None:
+        return "T" + letters
+    if len(given) == len(letters) and shape[0] == 1:
+        given = "_" + given
+    elif len(given) == len(shape):
+        check_axes(given, len(shape), path)
+    if sorted(given[1:]) != sorted(letters) or len(given) != len(shape):
+        raise StackError(
+            f"{path}: --axes {given} does not fit a folder whose files have axes {letters}; "
+            f"give --axes T{letters} or --axes Z{letters}"
+        )
+    return given[0] + letters
+
+
+def open_image(path: str, axes: str | None = None) -> Stack:
+    """One PNG or JPEG as a stack of a single frame."""
+    with opening(path):
+        first = _probe(Path(path))
+        source = source_axes(first.letters, first.shape, path, axes)
+        stat = Path(path).stat()
+        identity = f"{stat.st_size}:{stat.st_mtime_ns}"
+        return _stack(path, source, first.shape, 0, [Path(path)], first, identity)
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first image of a folder: the others must be like it. Fields as in StackInfo."""
+
+    shape: tuple[int, ...]
+    letters: str
+    dtype: np.dtype[Any]  # as read
+    piece: tuple[int, int] | None
+    piece_bytes: int
+    stored_bytes: int
+    has_opaque_alpha: bool = False  # as its last channel
+    unused: tuple[str, ...] = ()
+    min_is_white: bool = False
+
+
+def _probe(file: Path) -> _First:
+    """What the first image is; StackError where it cannot be read."""
+    try:
+        if _kind(file) != "TIFF":
+            pixels, letters = read_image(file)
+            alpha = letters == "YXC" and pixels.shape[-1] in (2, 4) and is_opaque(pixels[..., -1])
+            size, said = file.stat().st_size, _said(file, pixels)
+            return _First(
+                pixels.shape, letters, pixels.dtype, None, size, pixels.itemsize, alpha, said
+            )
+        with _single(file) as stack:
+            info = stack.info
+            channels = range(info.size("C"))
+            if info.piece is None:
+                stack.read(0, 0, channels)
+            else:  # a frame may be larger than memory
+                height, width = info.piece
+                stack.read_window(0, 0, channels, slice(0, height), slice(0, width))
+    except FrameError as error:
+        raise StackError(str(error)) from error
+    letters = "CYX" if "C" in info.axes else "YX"
+    return _First(
+        tuple(info.size(a) for a in letters),
+        letters,
+        np.dtype(info.dtype),
+        info.piece,
+        info.piece_bytes,
+        info.stored_bytes,
+        unused=info.unused,
+        min_is_white=info.min_is_white,
+    )
+
+
+def _said(file: Path, pixels: NDArray[Any]) -> tuple[str, ...]:
+    """What is to be known of a PNG or JPEG."""
+    said = []
+    if more := further_frames(file):
+        said.append(
+            f"{file.name} is an animation, of which the first frame is read and {more} "
+            f"{'is' if more == 1 else 'are'} not; write each frame into a file of its own"
+        )
+    if _kind(file) == "JPEG" and pixels.shape[2:] == (4,):
+        said.append(INKS)
+    return tuple(said)
+
+
+def _folder_identity(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        stat = file.stat() if file.exists() else file.lstat()
+        told = f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+        digest.update(told.encode("utf-8", "backslashreplace"))  # a name need not be UTF-8
+    return digest.hexdigest()[:32]
+
+
+class _Images(UnitStack):
+    """Reads one file per unit; nothing stays open."""
+
+    def __init__(
+        self,
+        info: StackInfo,
+        source: str,
+        shape: tuple[int, ...],
+        n_lead: int,
+        files: list[Path],
+        dtype: np.dtype[Any],
+    ) -> None:
+        super().__init__(info, source, shape, n_lead)
+        self._files = files
+        self._dtype = dtype
+
+    def _unit(self, n: int) -> NDArray[Any]:
+        pixels, _ = read_image(self._files[n])
+        self._check_like_first(n, pixels.shape, pixels.dtype)
+        return pixels
+
+    def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
+        if _kind(self._files[n]) != "TIFF":
+            return super()._part(n, part)
+        with _single(self._files[n]) as stack:
+            info = stack.info
+            letters = "CYX" if "C" in info.axes else "YX"
+            shape = tuple(info.size(a) for a in letters)
+            self._check_like_first(n, shape, np.dtype(info.dtype))
+            channels = range(info.size("C"))[part[0]] if "C" in letters else range(1)
+            pixels = stack.read_window(0, 0, channels, *part[-2:])
+        return pixels if "C" in letters else pixels[0]
+
+    def _check_like_first(self, n: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if shape != self._unit_shape or dtype != self._dtype:
+            raise FrameError(
+                f"{self._files[n]}: is {_describe(shape, dtype)}, "
+                f"the first image is {_describe(self._unit_shape, self._dtype)}"
+            )
+
+
+def _describe(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    return f"{'x'.join(map(str, shape))} {dtype}"
+
+
+def read_image(file: Path) -> tuple[NDArray[Any], str]:
+    """Pixels of a single-frame image and its axes, "YX" or "YXC" (or "CYX" for planar TIFF).
+
+    Raises FrameError or StackError where the file is not one whole image.
+    """
+    kind = _kind(file)
+    if kind != "TIFF":
+        return read_coded(file, kind)
+    with _single(file) as stack:
+        info = stack.info
+        frame = stack.read(0, 0, range(info.size("C")))
+    return (frame, "CYX") if "C" in info.axes else (frame[0], "YX")
+
+
+def _kind(file: Path) -> str:
+    """ "TIFF", "PNG" or "JPEG", by the first bytes; FrameError for anything else."""
+    if not file.is_file():
+        gone = "is a link to nothing" if file.is_symlink() and not file.exists() else "is no file"
+        raise FrameError(f"{file}: {gone}, and cannot be read; put the image in its place")
+    with file.open("rb") as stream:
+        head = stream.read(8)
+    kind = sniff(head)
+    if kind is None:
+        raise FrameError(f"{file}: {not_an_image(file, head)}")
+    return kind
+
+
+def sniff(head: bytes) -> str | None:
+    """ "TIFF", "PNG", "JPEG" or None, from the first 8 bytes of a file."""
+    from engine.stacks.tiff.chain import is_tiff
+
+    if is_tiff(head):
+        return "TIFF"
+    if head == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    return "JPEG" if head[:3] == b"\xff\xd8\xff" else None
+
+
+def not_an_image(file: Path, head: bytes) -> str:
+    """The rest of the sentence about a file that starts with none of the known signatures."""
+    if not head:
+        return "is empty; copy or write it again"
+    kind = KINDS.get(file.suffix.lower())
+    if kind:
+        return f"is named like a {kind} file, but holds something else; check where it comes from"
+    return "is none of TIFF, PNG, JPEG and Zarr; convert it to one of them"
+
+
+def _single(file: Path) -> Stack:
+    """A TIFF file of one frame, open; FrameError where it has several."""
+    from engine.stacks.tiff.open import open_tiff
+
+    stack = _first_of(file, open_tiff(str(file), multifile=False))
+    if stack.info.n_frames != 1:
+        raise FrameError(
+            f"{file}: holds {stack.info.n_frames} frames, but a folder has one frame per file; "
+            "give such files one by one"
+        )
+    return stack
+
+
+def _first_of(file: Path, stacks: Sequence[Stack]) -> Stack:
+    """The only stack of a file; FrameError where it holds several."""
+    if len(stacks) == 1:
+        return stacks[0]
+    for stack in stacks:
+        stack.close()
+    raise FrameError(
+        f"{file}: holds {len(stacks)} images, but a folder has one frame per file; "
+        "give such files one by one"
+    )

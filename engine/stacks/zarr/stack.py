@@ -1,0 +1,303 @@
+"""Zarr v2 and v3 arrays, and OME-Zarr 0.4 and 0.5 images (level 0)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import StackError
+from engine.stacks.axes import UNKNOWN, source_axes
+from engine.stacks.base import CANONICAL, AxesMap, Stack, StackInfo, bounds, read_dtype
+from engine.stacks.guard import no_warnings, opening, reading
+from engine.stacks.units import MAX_PLANE_BYTES, check_frame, frame_name
+from engine.stacks.zarr import ngff
+from engine.stacks.zarr.chunks import ChunkGrid, StoredChunks, as_stored, chunk_grid
+from engine.stacks.zarr.metadata import (
+    METADATA,
+    as_document,
+    check_array,
+    children,
+    dimension_names,
+    item_bytes,
+    metadata,
+    stored_chunks,
+)
+
+if TYPE_CHECKING:
+    from zarr import Array
+
+_NAMES = {
+    "t": "T",
+    "time": "T",
+    "c": "C",
+    "channel": "C",
+    "channels": "C",
+    "ch": "C",
+    "z": "Z",
+    "y": "Y",
+    "x": "X",
+}
+
+
+def open_zarr(path: str, axes: str | None = None) -> Stack:
+    """Open a Zarr array or a group that holds exactly one image; StackError otherwise."""
+    with opening(path), no_warnings():
+        where = Path(path)
+        meta = metadata(where)
+        if meta["node"] == "array":
+            names = dimension_names(meta)
+            image = ngff.Image(where, names, {}, None, ())
+            return _array_stack(path, image, axes, "Zarr")
+        return _group_stack(path, where, meta, axes)
+
+
+def _group_stack(path: str, where: Path, meta: dict[str, Any], axes: str | None) -> Stack:
+    attributes = ngff.ome(meta["attributes"])
+    ngff.refuse_collections(path, where, attributes)
+    if "multiscales" in attributes:
+        return _array_stack(path, ngff.image(path, where, attributes), axes, "OME-Zarr")
+    found = [(child, m) for child, m in children(where) if ngff.is_image(m)]
+    if len(found) == 1:
+        child, child_meta = found[0]
+        if child_meta["node"] == "array":
+            image = ngff.Image(child, dimension_names(child_meta), {}, None, ())
+            return _array_stack(path, image, axes, "Zarr")
+        return _group_stack(path, child, child_meta, axes)
+    if not found:
+        raise StackError(f"{path}: is a Zarr group without an image; give the path of an array")
+    names = [str(child) for child, _ in found]
+    choice = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    raise StackError(f"{path}: holds {len(names)} images; give one of them: {choice}")
+
+
+def _letters(names: Sequence[str], ndim: int) -> str:
+    """One letter per dimension; nameless dimensions but the last two are unknown."""
+    if len(names) != ndim or not any(names):
+        return (UNKNOWN * (ndim - 2) + "YX") if ndim >= 2 else UNKNOWN * ndim
+    letters = []
+    for name in names:
+        letter = _NAMES.get(name.lower(), UNKNOWN)
+        letters.append(letter if letter in CANONICAL else UNKNOWN)
+    return "".join(letters)
+
+
+def stored_array(path: str, where: Path) -> tuple[Array[Any], dict[str, Any]]:
+    """An array of numbers, and its metadata as its chunks lie; StackError where it is none.
+
+    `path` is what it is called in messages. Chunks are looked for as `as_stored` says.
+    """
+    import zarr
+
+    from engine.stacks.zarr.guard import checked_store, packing
+
+    meta = metadata(where)
+    if meta["node"] != "array":
+        what = "is no array" if where.exists() else "is not there; copy the store again"
+        raise StackError(f"{path}: names {where.name} as its pixels, which {what}")
+    check_array(path, meta)
+    shape, chunks = meta["shape"], stored_chunks(meta)
+    if len(shape) < 2 or 0 in shape or 0 in chunks:
+        raise StackError(
+            f"{path}: is a Zarr array of shape {tuple(shape)} with chunks of "
+            f"{chunks}, which is no image; give another array"
+        )
+    stored = as_stored(where, meta)
+    # The format is named, so that what is opened is what was checked, not its twin beside it.
+    version = 3 if (where / "zarr.json").is_file() else 2
+    document = ("zarr.json" if version == 3 else ".zarray", as_document(stored))
+    store = checked_store(
+        where,
+        packing(meta, tuple(chunks), item_bytes(meta)),
+        document if stored is not meta else None,
+    )
+    array = zarr.open_array(store, mode="r", zarr_format=version)  # type: ignore[arg-type]
+    return array, stored
+
+
+def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -> Stack:
+    where = image.array
+    array, stored = stored_array(path, where)
+    letters = _letters(image.names, array.ndim)
+    source = source_axes(letters, array.shape, path, axes, guess_time=False)
+    dtype = read_dtype(np.dtype(array.dtype), path)
+    canonical, sizes = AxesMap(source).canonical(array.shape)
+    plane = math.prod(n for a, n in zip(canonical, sizes, strict=True) if a in "CYX")
+    if plane * np.dtype(array.dtype).itemsize > MAX_PLANE_BYTES:
+        raise StackError(f"{path}: claims frames of {plane} pixels; its metadata is damaged")
+    n_channels = sizes[canonical.index("C")] if "C" in canonical else 1
+    named, unused = len(image.channel_names) == n_channels, image.unused
+    if image.channel_names and not named:
+        unused += (
+            f"its omero metadata names another number of channels ({len(image.channel_names)}) "
+            f"than the image has ({n_channels}); the names are not used",
+        )
+    info = StackInfo(
+        path=path,
+        format=format_ if stored == metadata(where) else f"{format_}, {_layout_of(stored)}",
+        axes=canonical,
+        shape=sizes,
+        dtype=dtype,
+        channel_names=image.channel_names if named else (),
+        pixel_size_um={a: s for a, s in image.pixel_size_um.items() if a in canonical},
+        time_step_s=image.time_step_s if "T" in canonical else None,
+        unused=unused,
+        identity=_identity(Path(path), where),
+        **_storage(array, source),
+    )
+    return _ZarrStack(info, source, array, chunk_grid(where, stored))
+
+
+def _layout_of(meta: dict[str, Any]) -> str:
+    """How chunks lie where the metadata do not say so."""
+    encoding = meta.get("chunk_key_encoding", {}).get("configuration", {})
+    nested = meta.get("dimension_separator", encoding.get("separator")) == "/"
+    return "its chunks in nested folders" if nested else "its chunks in one folder"
+
+
+def _storage(array: Array[Any], source: str) -> dict[str, Any]:
+    """How pixels are stored, as fields of StackInfo.
+
+    zarr reads several chunks side by side, each held packed and unpacked, and copies them to an
+    array of the pixels asked for. Within a shard it does the same once more.
+    """
+    import zarr
+
+    sizes = dict(zip(source, array.shape, strict=True))
+    chunk = dict(zip(source, array.chunks, strict=True))
+    itemsize = np.dtype(array.dtype).itemsize
+    unpacked = math.prod(array.chunks) * itemsize
+    at_once = int(zarr.config.get("async.concurrency"))
+    piece = (min(chunk["Y"], sizes["Y"]), min(chunk["X"], sizes["X"]))
+    fields: dict[str, Any] = {
+        "piece": None if piece == (sizes["Y"], sizes["X"]) else piece,
+        "piece_bytes": 2 * unpacked,
+        "pieces_at_once": at_once,
+        "stored_bytes": itemsize,
+        "unit_channels": 0,
+    }
+    if array.shards is not None:
+        inner = zip(array.shards, array.chunks, strict=True)
+        fields["piece_bytes"] = 3 * unpacked
+        fields["pieces_at_once"] = at_once * math.prod(s // c for s, c in inner)
+    return fields
+
+
+def _identity(top: Path, array: Path) -> str:
+    """Hash over the store's metadata, and over names, sizes and times of the array's files."""
+    digest = hashlib.sha256()
+    for name in METADATA:
+        if (top / name).is_file():
+            digest.update((top / name).read_bytes())
+    for entry in _files(array):
+        try:
+            stat = entry.stat()
+        except OSError:  # a link to nothing
+            stat = entry.stat(follow_symlinks=False)
+        name = os.path.relpath(entry.path, array)  # the same however the path is spelled
+        told = f"{name}:{stat.st_size}:{stat.st_mtime_ns}\n"
+        digest.update(told.encode("utf-8", "backslashreplace"))  # a name need not be UTF-8
+    return digest.hexdigest()[:32]
+
+
+def _files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """Every file below `folder`, in an order that is always the same."""
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):  # links may run in circles
+            yield from _files(entry.path)
+        else:
+            yield entry
+
+
+class _ZarrStack(Stack):
+    """Reads regions of a Zarr array; zarr keeps no file open and no chunk in memory."""
+
+    def __init__(
+        self, info: StackInfo, source: str, array: Array[Any], grid: ChunkGrid | None
+    ) -> None:
+        super().__init__(info)
+        self._map = AxesMap(source)
+        self._array = array
+        self._stored = StoredChunks(grid) if grid is not None else None
+
+    def read(self, t: int, z: int, channels: Sequence[int]) -> NDArray[Any]:
+        """One (t, z) frame, see `Stack.read`."""
+        return self._read(t, z, channels, slice(None), slice(None))
+
+    def read_window(
+        self, t: int, z: int, channels: Sequence[int], rows: slice, columns: slice
+    ) -> NDArray[Any]:
+        """A window of a frame, see `Stack.read_window`."""
+        if self.info.piece is None:
+            return super().read_window(t, z, channels, rows, columns)
+        rows, columns = bounds(rows, self.info.size("Y")), bounds(columns, self.info.size("X"))
+        return self._read(t, z, channels, rows, columns)
+
+    def _read(
+        self, t: int, z: int, channels: Sequence[int], rows: slice, columns: slice
+    ) -> NDArray[Any]:
+        check_frame(self.info, t, z, channels)
+        with reading(self.info.path, frame_name(self.info, t, z)):
+            index = list(self._map.index(t, z, rows, columns))
+            wanted: Sequence[int] = channels
+            if "C" in self._map.source and channels:  # only the chunks of these channels
+                low, high = min(channels), max(channels)
+                index[self._map.source.index("C")] = slice(low, high + 1)
+                wanted = [c - low for c in channels]
+            plane = np.asarray(self._array[tuple(index)])
+            return self._map.to_frame(plane, wanted, self.info.dtype)
+
+    def missing_chunks(
+        self,
+        t: int,
+        z: int,
+        channels: Sequence[int],
+        rows: slice | None = None,
+        columns: slice | None = None,
+    ) -> int:
+        """Chunks and chunks of shards that are not there, see `Stack.missing_chunks`."""
+        check_frame(self.info, t, z, channels)
+        if self._stored is None:
+            return 0
+        pixels = self._pixels(t, z, channels, rows, columns)
+        with reading(self.info.path, frame_name(self.info, t, z)):
+            return self._stored.count_missing(pixels)
+
+    def n_chunks(self, t: int, z: int, channels: Sequence[int]) -> int:
+        """Chunks and chunks of shards, see `Stack.n_chunks`."""
+        check_frame(self.info, t, z, channels)
+        return self._stored.count(self._pixels(t, z, channels)) if self._stored else 0
+
+    def holds_any(self) -> bool:
+        """Whether any chunk is there, see `Stack.holds_any`."""
+        if self._stored is None:
+            return True
+        with opening(self.info.path):
+            return self._stored.holds_any(self._array.shape)
+
+    def _pixels(
+        self,
+        t: int,
+        z: int,
+        channels: Sequence[int],
+        rows: slice | None = None,
+        columns: slice | None = None,
+    ) -> list[Sequence[int]]:
+        """Positions along each dimension of the array, ascending."""
+        pixels: dict[str, Sequence[int]] = {
+            "T": range(t, t + 1),
+            "Z": range(z, z + 1),
+            "C": sorted(set(channels)),
+            "_": range(1),
+            "Y": range(self.info.size("Y"))[rows or slice(None)],
+            "X": range(self.info.size("X"))[columns or slice(None)],
+        }
+        return [pixels[a] for a in self._map.source]

@@ -1,0 +1,238 @@
+"""What a process keeps while it does the blocks of a job: the model, its sessions, open stacks.
+
+Blocks run in whatever process Dask chose; none of them pays for these twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.errors import JobStopped, StackError
+from engine.geometry.tiling import FrameTiling, round_up
+from engine.model.file import ModelFile, model_without_graph, open_model
+from engine.model.spec import ModelSpec
+from engine.plan.plan import StackPlan
+from engine.runtimes.base import Runtime
+from engine.stacks.base import Stack
+from engine.steps.hangs import Timeout, within
+from engine.steps.limited import LimitedStack
+from engine.store.folder import JobFolder
+
+OPEN_STACKS = 32  # kept open by a process; each may hold a file handle
+log = logging.getLogger("stackseg")
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What every block of a job needs to know. Plain data: travels to any worker."""
+
+    version: str
+    output: str
+    identity_sha256: str  # of the folder's identity: a block of another job commits nothing
+    stop: str  # name of the file that asks for a stop
+    model_path: str
+    model_sha256: str
+    device: str  # resolved: "cpu" or "cuda:N"
+    runtime: str
+    caution: int  # of the runtime, see `engine.inference.device_check`
+    threads: int
+    in_flight: int  # blocks at once in a process, as planned for its memory
+    stores: str = ""  # folder of the Zarr stores, where that is not `output`
+    spec: ModelSpec | None = None  # where what the model gave is labelled anew, without it
+    timeout: Timeout = "auto"  # see `engine.steps.hangs.limit_of`
+
+
+@dataclass
+class _Entry:
+    """A value on its way: two threads must not build the same session at once."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    values: list[Any] = field(default_factory=list)  # the value, once it is made
+
+
+class _Kept:
+    """A small cache shared by the threads of a process: the least recently used goes first.
+
+    Whoever makes a value holds up those who want the same one, and nobody else: making one may
+    never end.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: OrderedDict[Any, _Entry] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+            if len(self._entries) > self._limit:
+                self._entries.popitem(last=False)  # a thread may still use it: not closed here
+        with entry.lock:
+            if not entry.values:
+                entry.values.append(make())
+            return entry.values[0]
+
+    def forget(self, key: Any) -> None:
+        """Have whoever wants it next make it anew; it is not closed, nor waited for."""
+        with self._lock:
+            self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        with self._lock:
+            for entry in self._entries.values():
+                for value in entry.values:
+                    if isinstance(value, Stack):
+                        value.close()
+            self._entries.clear()
+
+
+_models, _runtimes, _stacks = _Kept(2), _Kept(4), _Kept(OPEN_STACKS)
+_in_flight = _Kept(2)
+_smaller_tiles: dict[tuple[str, str], int] = {}  # by job and stack: what fitted after all
+
+
+def keep_model(model: ModelFile) -> None:
+    """Have the blocks of this process use a model that is open already."""
+    _models.get((str(model.path), model.sha256), lambda: model)
+
+
+def warm_up(context: JobContext, dtypes: Iterable[str]) -> None:
+    """Make this process's sessions; ModelError where the runtime refuses the model."""
+    for dtype in dtypes:
+        runtime_for(context, dtype)
+
+
+def release() -> None:
+    """Let go of the sessions and stacks that this process keeps."""
+    for kept in (_stacks, _runtimes, _models):
+        kept.clear()
+    _smaller_tiles.clear()
+
+
+def in_flight(context: JobContext) -> threading.Semaphore:
+    """Held by each block while it is being done: as many at once as memory was planned for."""
+    found: threading.Semaphore = _in_flight.get(
+        context.in_flight, lambda: threading.Semaphore(context.in_flight)
+    )
+    return found
+
+
+def folder_of(context: JobContext) -> JobFolder:
+    """The job's folder."""
+    return JobFolder(Path(context.output), Path(context.stores) if context.stores else None)
+
+
+def model_of(context: JobContext) -> ModelFile:
+    """The job's model; JobStopped where this worker has another, or another version."""
+
+    if context.spec is not None:
+        return model_without_graph(context.model_path, context.model_sha256, context.spec)
+
+    def load() -> ModelFile:
+        _check_same(f"stackseg {__version__}", f"stackseg {context.version}")
+        model = open_model(context.model_path)
+        if model.sha256 != context.model_sha256:
+            raise JobStopped(
+                f"{context.model_path}: is another file on this worker than where the job began"
+            )
+        return model
+
+    found: ModelFile = _models.get((context.model_path, context.model_sha256), load)
+    return found
+
+
+def runtime_for(context: JobContext, dtype: str) -> Runtime:
+    """This process's session for pixels of a type; JobStopped where it is another runtime's."""
+    from engine.runtimes.onnxruntime import OnnxRuntime, runtime_name
+
+    key = (context.model_sha256, dtype, context.device, context.caution, context.threads)
+    model = model_of(context)
+
+    def make() -> Runtime:
+        # Asked only where the network runs: stitching needs no device.
+        _check_same(runtime_name(context.device, context.caution), context.runtime)
+        return OnnxRuntime(model, dtype, context.device, context.threads, context.caution)
+
+    found: Runtime = _runtimes.get(key, make)
+    return found
+
+
+def _check_same(here: str, there: str) -> None:
+    if here != there:
+        raise JobStopped(
+            f"a worker runs {here}, and the job {there}; install the same versions on every worker"
+        )
+
+
+def stack_of(plan: StackPlan) -> Stack:
+    """The open stack, kept by this process; JobStopped where it is gone or has changed."""
+    found: Stack = _stacks.get(_key(plan), lambda: open_unchanged(plan))
+    return found
+
+
+def forget_stack(plan: StackPlan) -> None:
+    """Have it opened anew: a read of it hangs, and may hold what others would wait for."""
+    _stacks.forget(_key(plan))
+
+
+def _key(plan: StackPlan) -> tuple[str, str | None, str, str]:
+    return plan.path, plan.axes, plan.info.series, plan.info.identity
+
+
+def open_unchanged(plan: StackPlan) -> Stack:
+    """Open a stack anew; JobStopped where it is gone or has changed."""
+    from engine.stacks.open import open_stack
+
+    try:
+        stack = open_stack(plan.path, plan.axes, plan.info.series or None)
+    except StackError as error:
+        raise JobStopped(f"{error}; once it can be read again, the same command goes on") from error
+    if stack.info.identity != plan.info.identity:
+        stack.close()
+        raise JobStopped(
+            f"{plan.info.path}: has changed since the job began; once it is what it was, the same "
+            "command goes on, or start over with --fresh"
+        )
+    return stack
+
+
+def open_within(timeout: Timeout, plan: StackPlan) -> LimitedStack:
+    """See `open_unchanged`; Hung where that, or a use of the stack, does not end in time."""
+    return LimitedStack(within(timeout, partial(open_unchanged, plan)), timeout)
+
+
+def check_unchanged(plan: StackPlan) -> None:
+    """JobStopped where the input is not, any more, what the job began with. Opens it anew."""
+    open_unchanged(plan).close()
+
+
+def tiling_of(context: JobContext, plan: StackPlan) -> FrameTiling:
+    """The stack's tiling, with smaller tiles where the planned ones found no memory here."""
+    side = _smaller_tiles.get((context.identity_sha256, plan.name))
+    return replace(plan.tiling, tile=side) if side else plan.tiling
+
+
+def halve_tile(context: JobContext, plan: StackPlan, failed: FrameTiling) -> FrameTiling | None:
+    """A tiling of half the tile, for this process from now on; None where that is not exact.
+
+    Smaller tiles change no byte as long as they keep their halo.
+    """
+    model = model_of(context)
+    if model.halo is None or failed.halo < model.halo:
+        return None
+    side = round_up(max(failed.tile_shape) // 2, failed.stride)
+    if side <= 2 * failed.halo or side >= max(failed.tile_shape):
+        return None
+    known = _smaller_tiles.get((context.identity_sha256, plan.name), side)
+    _smaller_tiles[context.identity_sha256, plan.name] = min(side, known)
+    log.warning("%s: out of memory; going on with tiles of %d px", plan.name, min(side, known))
+    return tiling_of(context, plan)

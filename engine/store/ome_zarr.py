@@ -1,0 +1,262 @@
+"""Results as OME-Zarr 0.5: their metadata, and their shards as bytes.
+
+    NAME.zarr/                 an NGFF image: the raw stack where it is kept, else the labels
+      labels/                  themselves, since a store of labels alone opens as nothing in
+        MODEL/                 common readers; below it the NGFF label image
+          0, 1, ...            labels and their levels, sharded
+      probability/MODEL/0      an NGFF image of 8-bit probabilities, where they are kept
+
+Shards are encoded in memory and put into place as whole objects by `engine.store.folder`: nothing
+is ever changed in place, and the bytes of a shard depend on its pixels alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BytesCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from engine.geometry.arrays import (
+    IMAGE,
+    LABELS,
+    PROBABILITY,
+    ArrayShape,
+    ResultArray,
+    level_layout,
+)
+from engine.geometry.layout import LabelLayout
+from engine.model.spec import ModelSpec
+from engine.stacks.base import StackInfo
+
+NGFF_VERSION = "0.5"
+LABEL_LIST = "labels/zarr.json"  # grows with each label image that is added
+_KIND = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+
+
+def metadata_files(
+    name: str,
+    info: StackInfo,
+    layout: LabelLayout,
+    arrays: Sequence[ResultArray],
+    spec: ModelSpec,
+    made_with: dict[str, Any],
+) -> dict[str, bytes]:
+    """Every metadata object of a result: key inside NAME.zarr -> content."""
+    by_kind = {array.kind: array for array in arrays}
+    labels, image = by_kind[LABELS], by_kind.get(IMAGE)
+    shown = image or labels  # by the root
+    root = {
+        "version": NGFF_VERSION,
+        "multiscales": [_multiscale(name, info, layout, shown, f"{shown.group}/".lstrip("/"))],
+    }
+    label = {
+        "version": NGFF_VERSION,
+        "multiscales": [_multiscale(labels.group.rpartition("/")[2], info, layout, labels)],
+        "image-label": _image_label(spec, layout),
+    }
+    files = {
+        "zarr.json": _group({"ome": root, "stackseg": made_with}),
+        LABEL_LIST: label_list([labels.group.rpartition("/")[2]]),
+        f"{labels.group}/zarr.json": _group({"ome": label, "stackseg": made_with}),
+    }
+    if (kept := by_kind.get(PROBABILITY)) is not None:
+        told = {
+            "version": NGFF_VERSION,
+            "multiscales": [_multiscale(f"probability of {spec.name}", info, layout, kept)],
+        }
+        files["probability/zarr.json"] = _group({})
+        files[f"{kept.group}/zarr.json"] = _group({"ome": told, "stackseg": made_with})
+    for array in arrays:
+        for level in range(array.levels):
+            key = f"{array.path(level)}/zarr.json"
+            files[key] = array_metadata(array.shape(level_layout(layout, level)))
+    return files
+
+
+def label_list(names: Sequence[str]) -> bytes:
+    """Metadata of the group that lists the label images of a result."""
+    return _group({"ome": {"version": NGFF_VERSION, "labels": list(names)}})
+
+
+def metadata_keys(arrays: Sequence[ResultArray], *, added: bool = False) -> tuple[str, ...]:
+    """Keys of `metadata_files`; of labels `added` to a result, those that it does not have yet."""
+    groups = {} if added else {"zarr.json": None, LABEL_LIST: None}
+    for array in arrays:
+        groups |= {f"{array.group}/zarr.json".lstrip("/"): None}
+        if array.kind == PROBABILITY:
+            groups |= {"probability/zarr.json": None}
+    levels = [f"{a.path(level)}/zarr.json" for a in arrays for level in range(a.levels)]
+    return (*groups, *levels)
+
+
+def new_shard(shape: ArrayShape) -> NDArray[Any]:
+    """Zeros for a block, (T, Z, Y, X) or (T, C, Z, Y, X): what blocks fill frame by frame."""
+    return np.zeros(_whole(shape), dtype=shape.dtype)
+
+
+def encode_shard(shape: ArrayShape, shard: NDArray[Any]) -> bytes:
+    """The object that holds `shard` (see `new_shard`), as it lies on disk.
+
+    A shard whose values are all 0 is encoded like any other, so that empty and lost differ.
+    """
+    array = _new_array(MemoryStore(), shape, shape.shard)
+    array[...] = shard.reshape(shape.shard)
+    return _get(array.store, "/".join(["c", *("0" for _ in shape.axes)]))
+
+
+def decode_shard(shape: ArrayShape, data: bytes) -> NDArray[Any]:
+    """The values in a shard: the inverse of `encode_shard`.
+
+    Raises ValueError where `data` is no shard of the array.
+    """
+    try:
+        found: NDArray[Any] = _open_shard(shape, data)[...]
+    except Exception as error:  # a codec's own exceptions share no base class
+        raise ValueError(f"not a shard of the array: {error}") from error
+    return found.reshape(_whole(shape))
+
+
+def planes_of(shape: ArrayShape, data: bytes) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
+    """The planes (Y, X) in a shard, each with its index along the axes of `new_shard` before these.
+
+    They are decoded one by one. Raises ValueError as `decode_shard` does.
+    """
+    array = _open_shard(shape, data)
+    for at in np.ndindex(*shape.shard[:-2]):
+        whole = dict(zip(shape.axes, at, strict=False))
+        axes = "TCZ" if "C" in shape.axes else "TZ"
+        try:
+            plane: NDArray[Any] = array[at]
+        except Exception as error:  # a codec's own exceptions share no base class
+            raise ValueError(f"not a shard of the array: {error}") from error
+        yield tuple(whole.get(axis, 0) for axis in axes), plane
+
+
+def _open_shard(shape: ArrayShape, data: bytes) -> Any:
+    store = MemoryStore()
+    array = _new_array(store, shape, shape.shard)
+    key = "/".join(["c", *("0" for _ in shape.axes)])
+    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+    return array
+
+
+def _whole(shape: ArrayShape) -> list[int]:
+    sizes = dict(zip(shape.axes, shape.shard, strict=True))
+    axes = "TCZYX" if "C" in sizes else "TZYX"
+    return [sizes.get(axis, 1) for axis in axes]
+
+
+def provisional(labels: ResultArray) -> ResultArray:
+    """Labels before they are stitched: ids of a block always fit 32 bits."""
+    return labels if labels.dtype == "uint8" else replace(labels, dtype="uint32")
+
+
+def save_array(array: NDArray[Any]) -> bytes:
+    """An array as a .npy file."""
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    return out.getvalue()
+
+
+def load_array(data: bytes) -> NDArray[Any]:
+    """The inverse of `save_array`; ValueError where it is damaged."""
+    found: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return found
+
+
+def _get(store: Any, key: str) -> bytes:
+    buffer = sync(store.get(key, prototype=default_buffer_prototype()))
+    return bytes(buffer.to_bytes())
+
+
+def array_metadata(shape: ArrayShape) -> bytes:
+    """Zarr's own metadata of an array."""
+    store = MemoryStore()
+    _new_array(store, shape, shape.shape)
+    return _get(store, "zarr.json")
+
+
+def _new_array(store: MemoryStore, shape: ArrayShape, size: tuple[int, ...]) -> Any:
+    # Pixels of several bytes are as good as random in the lower ones: sorted by byte, the upper
+    # ones compress. Labels are runs of equal values as they are.
+    is_image = shape.dtype in ("uint16", "int16", "float32")
+    blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
+    return zarr.create_array(
+        store,
+        shape=size,
+        dtype=shape.dtype,
+        chunks=shape.chunk,
+        shards=shape.shard,
+        serializer=BytesCodec(endian="little"),
+        compressors=[blosc if is_image else ZstdCodec(level=1)],
+        fill_value=0,
+        dimension_names=[a.lower() for a in shape.axes],
+        config={"write_empty_chunks": True},
+    )
+
+
+def _group(attributes: dict[str, Any]) -> bytes:
+    content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(content, indent=2).encode()
+
+
+def _multiscale(
+    name: str, info: StackInfo, layout: LabelLayout, array: ResultArray, prefix: str = ""
+) -> dict[str, Any]:
+    axes = array.shape(layout).axes
+    first = {"T": layout.t0, "Z": layout.z0}
+    datasets = []
+    for level in range(array.levels):
+        scale = [_scale(info, a) * (2**level if a in "YX" else 1) for a in axes]
+        # The centre of a pixel of a level lies amid those that it was made of.
+        origin = [
+            _scale(info, a) * (first.get(a, 0) + ((2**level - 1) / 2 if a in "YX" else 0))
+            for a in axes
+        ]
+        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        if any(origin):
+            transforms.append({"type": "translation", "translation": origin})
+        datasets.append({"path": f"{prefix}{level}", "coordinateTransformations": transforms})
+    told = {"name": name, "axes": [_axis(info, a) for a in axes], "datasets": datasets}
+    if array.levels > 1:
+        told["type"] = "mean" if array.kind == IMAGE else "mode"
+    return told
+
+
+def _axis(info: StackInfo, axis: str) -> dict[str, str]:
+    entry = {"name": axis.lower(), "type": _KIND[axis]}
+    if axis == "T" and info.time_step_s:
+        entry["unit"] = "second"
+    if axis in info.pixel_size_um:
+        entry["unit"] = "micrometer"
+    return entry
+
+
+def _scale(info: StackInfo, axis: str) -> float:
+    if axis == "T":
+        return float(info.time_step_s or 1.0)
+    return float(info.pixel_size_um.get(axis, 1.0))
+
+
+def _image_label(spec: ModelSpec, layout: LabelLayout) -> dict[str, Any]:
+    """Class maps name and colour their classes; instances take the viewer's own colours."""
+    content: dict[str, Any] = {"version": NGFF_VERSION, "source": {"image": "../../"}}
+    if not layout.gives_instances:
+        content["colors"] = [
+            {"label-value": value, "rgba": [*bytes.fromhex(c.color[1:]), 255 if value else 0]}
+            for value, c in enumerate(spec.classes)
+        ]
+        content["properties"] = [
+            {"label-value": value, "name": c.name} for value, c in enumerate(spec.classes)
+        ]
+    return content

@@ -1,0 +1,188 @@
+"""The job's tables, put together from records, block by block: memory does not grow with them.
+
+frames.parquet, frames.csv   a row per stack and frame
+objects.parquet              a row per object
+timings.parquet              seconds per block and stage
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.measure.objects import ObjectColumns, ObjectsOf, n_channels_of, object_dtypes
+from engine.store.columns import frames_schema, objects_schema, timings_schema
+
+ROWS = 8192  # rows gathered before they are written as one row group: a megabyte or so
+
+__all__ = [
+    "ROWS",
+    "ObjectsOf",
+    "ObjectsWriter",
+    "decode_objects",
+    "encode_objects",
+    "frames_schema",
+    "objects_schema",
+    "timings_schema",
+    "widened",
+    "write_frames",
+    "write_objects",
+    "write_timings",
+]
+
+
+def encode_objects(of: ObjectsOf, parts: Sequence[tuple[int, int, ObjectColumns]]) -> bytes:
+    """A block's rows of the objects table, as Parquet: (t, z, columns) per frame."""
+    sink = io.BytesIO()
+    with ObjectsWriter(sink, of) as writer:
+        for t, z, columns in parts:
+            writer.add(t, z, columns)
+    return sink.getvalue()
+
+
+def decode_objects(data: bytes) -> dict[tuple[int, int], ObjectColumns]:
+    """What `encode_objects` was given, by (t, z)."""
+    table = pq.read_table(io.BytesIO(data))
+    names = object_dtypes(n_channels_of(table.column_names))
+    t, z = table["t"].to_numpy(), table["z"].to_numpy()
+    found = {}
+    for one in sorted(set(zip(t.tolist(), z.tolist(), strict=True))):
+        rows = table.filter(pa.array((t == one[0]) & (z == one[1])))
+        found[one] = {name: rows[name].to_numpy() for name in names}
+    return found
+
+
+class ObjectsWriter:
+    """Writes a block's or a canvas's part of the objects table, frame by frame."""
+
+    def __init__(self, sink: Any, of: ObjectsOf) -> None:
+        self._of, self._schema = of, objects_schema(of.n_channels)
+        self._writer = pq.ParquetWriter(sink, self._schema, compression="zstd")
+        self._gathered: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, t: int, z: int, columns: ObjectColumns) -> None:
+        """Add the objects of a frame, or more of them."""
+        n = len(columns["label"])
+        if not n:
+            return
+        names = {"stack": [self._of.stack] * n, "class": [self._of.object_class] * n}
+        where = {"t": np.full(n, t), "z": np.full(n, z)}
+        values = {**names, **where, **columns, **self._in_um(columns)}
+        self._gathered.append(pa.table(values, schema=self._schema))
+        self._rows += n
+        if self._rows >= ROWS:
+            self._flush()
+
+    def _in_um(self, columns: ObjectColumns) -> dict[str, Any]:
+        """What is told in um as well."""
+        names = {"area_px": "area_um2", "centroid_y_px": "centroid_y_um",
+                 "centroid_x_px": "centroid_x_um"}  # fmt: skip
+        names |= {name: f"{name}_um" for name in ("bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1")}
+        if self._of.pixel_size_um is None:
+            return {name: pa.nulls(len(columns["label"]), pa.float64()) for name in names.values()}
+        height, width = self._of.pixel_size_um
+        size = {"area_px": height * width}
+        size |= {name: height if "_y" in name else width for name in names if name not in size}
+        return {names[name]: columns[name] * size[name] for name in names}
+
+    def _flush(self) -> None:
+        if self._gathered:
+            self._writer.write_table(pa.concat_tables(self._gathered).combine_chunks())
+        self._gathered, self._rows = [], 0
+
+    def __enter__(self) -> ObjectsWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        _give_back()
+
+
+def write_frames(
+    parquet: Path, text: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema
+) -> None:
+    """Write the frames table as Parquet and as CSV, from the rows of all records."""
+    with text.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.DictWriter(file, schema.names, extrasaction="ignore", lineterminator="\n")
+        lines.writeheader()
+
+        def told() -> Iterator[pa.Table]:
+            for batch in _batches(rows):
+                lines.writerows(batch)
+                yield _table(batch, schema)
+
+        _write(parquet, told(), schema)
+
+
+def write_objects(path: Path, parts: Iterator[Path], schema: pa.Schema) -> None:
+    """Join the blocks' parts, in their order, into one table of the columns `schema`."""
+
+    def batches() -> Iterator[pa.Table]:
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(batch_size=ROWS):
+                    yield widened(pa.Table.from_batches([batch]), schema)
+
+    _write(path, batches(), schema)
+
+
+def widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A part of the objects table with all columns of `schema`: null where it lacks a channel."""
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
+
+
+def write_timings(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Write the timings table."""
+    schema = timings_schema()
+    _write(path, (_table(batch, schema) for batch in _batches(rows)), schema)
+
+
+def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
+    """Write tables one after the other, in row groups of ROWS rows or a little more."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        gathered: list[pa.Table] = []
+        rows = 0
+        for table in tables:
+            if table.num_rows:
+                gathered.append(table)
+                rows += table.num_rows
+            if rows >= ROWS:
+                writer.write_table(pa.concat_tables(gathered).combine_chunks())
+                gathered, rows = [], 0
+                _give_back()
+        if gathered:
+            writer.write_table(pa.concat_tables(gathered).combine_chunks())
+
+
+def _give_back() -> None:
+    """Have the allocator return what is free: else a job's peak grows with its frames."""
+    pa.default_memory_pool().release_unused()
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    columns = {name: [row.get(name) for row in rows] for name in schema.names}
+    return pa.table(columns, schema=schema)
+
+
+def _batches(rows: Iterator[dict[str, Any]], size: int = 256) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
