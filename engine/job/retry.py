@@ -56,7 +56,7 @@ def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
     for stack in changed:
         _compare(folder, job, stack)
     if allowed:
-        folder.remove(folder.settings_path)  # kept anew: a merge reads them
+        folder.remove(folder.settings_path)  # written again: a merge reads them
     if changed or allowed:
         folder.put_json(folder.identity_path, wanted)
     for stack in job.plan.stacks:

@@ -2,7 +2,7 @@
 
 A thread in a system call cannot be interrupted. So such work is done in a thread of its own that
 gives signs of life, and whoever waits for it *abandons* it once there was none for too long. What
-is abandoned commits nothing any more: it is told so at its next sign of life, if it ever comes to
+is abandoned commits nothing any more: it learns so at its next sign of life, if it ever comes to
 one, and a commit is allowed only to what is not abandoned.
 """
 

@@ -82,7 +82,7 @@ class _Kept:
             return entry.values[0]
 
     def forget(self, key: Any) -> None:
-        """Have whoever wants it next make it anew; it is not closed, nor waited for."""
+        """Have whoever wants it next make it again; it is not closed, nor waited for."""
         with self._lock:
             self._entries.pop(key, None)
 
@@ -180,7 +180,7 @@ def stack_of(plan: StackPlan) -> Stack:
 
 
 def forget_stack(plan: StackPlan) -> None:
-    """Have it opened anew: a read of it hangs, and may hold what others would wait for."""
+    """Have it opened again: a read of it hangs, and may hold what others would wait for."""
     _stacks.forget(_key(plan))
 
 

@@ -1,4 +1,4 @@
-"""PNG as the numbers in it: indices and small grey values, before anything is made of them.
+"""PNG as the numbers in it: indices and small grey values, before any decoder interprets them.
 
 libpng, as most programs use it, turns indices into colours and stretches grey values of 1, 2 and
 4 bits to 8. The file's own bytes are not touched by that: told to be grey, an indexed image gives

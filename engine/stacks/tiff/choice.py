@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import StackError
 from engine.stacks.guard import brief, some
-from engine.stacks.tiff.images import MASK, TiffImage
-from engine.stacks.tiff.ome import told_sizes
+from engine.stacks.tiff.images import MASK, WAY_OUT, TiffImage
+from engine.stacks.tiff.ome import named_files, told_sizes
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 PAGES = "pages"  # as a choice: every page is a frame, whatever the metadata say
 ALL = "all"
 SEVERAL = ("ome", "mmstack", "ndtiff")  # writers whose equal images are scenes or positions
-WAY_OUT = "write it again, or give --series pages to read every page as a frame"
 _SAYS = {"ome": "OME", "imagej": "ImageJ", "mmstack": "Micro-Manager", "shaped": "shape"}
 
 
@@ -136,7 +135,7 @@ def _promised(tif: TiffFile) -> tuple[str, int] | None:
 
 
 def _disagree(kind: str, told: int, found: int, path: str, left: int = 0) -> StackError:
-    """`left` pages belong to no plane, which is told where the numbers don't show it."""
+    """`left` pages belong to no plane; said where the numbers do not show it."""
     beside = f", and {left} of these is none of them" if left and found <= told else ""
     return StackError(
         f"{path}: its {_SAYS.get(kind, 'own')} metadata count {_count(told, 'plane')}, and the "
@@ -198,8 +197,6 @@ def _is_beside(image: TiffImage) -> bool:
 
 def _lost_files(image: TiffImage) -> list[str]:
     """Files that OME metadata name and that are not there."""
-    from engine.stacks.tiff.ome import named_files
-
     tif = image.key.parent
     folder = Path(tif.filehandle.dirname)
     names = named_files(tif.ome_metadata or "") if image.kind == "ome" else []

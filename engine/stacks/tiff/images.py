@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Page = TiffPage | TiffFrame
 
 MASK = "mask"  # kind of an image of transparency masks
+WAY_OUT = "write it again, or give --series pages to read every page as a frame"
 POSITION = "R"  # tifffile's letter for positions of the stage
 _SAVED_CHANNELS = re.compile(  # of ScanImage 2015 and later, 4 and 5, 3
     r"(?:hChannels\.channelSave|\.SI\d?\.channelsSave)\s*=\s*(?P<list>\[[^\]]*\]|\d+)"
@@ -229,7 +230,7 @@ def _of_series(tif: TiffFile, series: TiffPageSeries, here: _Directories) -> Ite
 def _channels_in_turn(
     tif: TiffFile, letters: str, shape: tuple[int, ...]
 ) -> tuple[str, tuple[int, ...]]:
-    """Axes of a ScanImage file whose channels are told in its tags alone, page by page.
+    """Axes of a ScanImage file whose channels only its tags name, page by page.
 
     Channels follow one another within a frame. StackError where they do not add up to frames.
     """
@@ -243,8 +244,7 @@ def _channels_in_turn(
     if shape[0] % count:
         raise StackError(
             f"{tif.filehandle.path}: its ScanImage metadata count {count} channels to a frame, and "
-            f"the file has {shape[0]} pages; write it again, or give --series pages to read every "
-            "page as a frame"
+            f"the file has {shape[0]} pages; {WAY_OUT}"
         )
     return "TC" + letters[1:], (shape[0] // count, count, *shape[1:])
 

@@ -19,7 +19,6 @@ from engine.stacks.tiff.calibration import calibration
 from engine.stacks.tiff.chain import Chain, check_chain, is_tiff
 from engine.stacks.tiff.choice import (
     PAGES,
-    WAY_OUT,
     absent,
     beside,
     check_order,
@@ -29,7 +28,7 @@ from engine.stacks.tiff.choice import (
     refuse_promises,
     unused,
 )
-from engine.stacks.tiff.images import POSITION, TiffImage, are_pages, images_of
+from engine.stacks.tiff.images import POSITION, WAY_OUT, TiffImage, are_pages, images_of
 from engine.stacks.tiff.ome import (
     companion_xml,
     metadata_file,

@@ -111,8 +111,18 @@ def turned_round(pixels: NDArray[Any], white: int | None) -> NDArray[Any]:
 class TiffStack(UnitStack):
     """What both kinds share: the page that others are like, the file's place in a set of files."""
 
-    key: TiffPage
     beside: Mapping[str, str] = MappingProxyType({})  # images of the set in other files, by file
+
+    def __init__(
+        self, info: StackInfo, source: str, shape: tuple[int, ...], n_lead: int, key: TiffPage
+    ) -> None:
+        super().__init__(info, source, shape, n_lead)
+        self.key = key
+
+    def _truncated(self, n: int) -> FrameError:
+        return FrameError(
+            f"{self.info.path}: is truncated, page {n} ends beyond the end of the file"
+        )
 
     def said_beside(self, given: Container[str] = ()) -> tuple[str, ...]:
         """See `Stack.said_beside`."""
@@ -136,8 +146,7 @@ class ContiguousTiff(TiffStack):
         place: Contiguous,
         key: TiffPage,
     ) -> None:
-        super().__init__(info, source, shape, n_lead)
-        self.key = key
+        super().__init__(info, source, shape, n_lead, key)
         self._place = place
         self._lock = threading.Lock()
         self._file: io.FileIO | None = None
@@ -153,9 +162,7 @@ class ContiguousTiff(TiffStack):
                 self._file = Path(place.file).open("rb", buffering=0)  # noqa: SIM115 - kept open
             pixels = read_part(self._file, start, self._unit_shape, place.dtype, part)
         if pixels is None:
-            raise FrameError(
-                f"{self.info.path}: is truncated, page {n} ends beyond the end of the file"
-            )
+            raise self._truncated(n)
         return turned_round(pixels, place.white)
 
     def close(self) -> None:
@@ -180,8 +187,7 @@ class PagedTiff(TiffStack):
         key: TiffPage,
         transform: Any,
     ) -> None:
-        super().__init__(info, source, shape, n_lead)
-        self.key = key
+        super().__init__(info, source, shape, n_lead, key)
         self._place = place
         self._transform = transform
         self._lock = threading.Lock()
@@ -236,9 +242,7 @@ class PagedTiff(TiffStack):
                 start = int(place.pixels[n])
                 pixels = read_part(file, start, place.unit_shape, place.dtype, part)
         if pixels is None:
-            raise FrameError(
-                f"{self.info.path}: is truncated, page {n} ends beyond the end of the file"
-            )
+            raise self._truncated(n)
         return turned_round(pixels, place.white)
 
     def _bright(self, page: TiffPage, pixels: NDArray[Any]) -> NDArray[Any]:
