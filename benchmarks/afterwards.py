@@ -25,7 +25,7 @@ from engine.geometry.pyramid import halve_image, halve_labels
 from engine.job.job import run_job
 from engine.job.relabel import relabel
 from engine.labels.instances import label_instances
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.measure.objects import object_sums, objects_of
 from engine.plan.settings import JobSettings
 from engine.steps.worker import release
@@ -57,15 +57,15 @@ def steps(repeats: int) -> list[str]:
     image, truth = TimeLapse(shape=(60, 700, 1100), seed=0).frame(FRAME)
     probability = (truth > 0).astype(np.float32)
     mask = truth > 0
-    labels = label_instances(mask, Rules(0.5))
+    labels = label_instances(mask, Postprocessing(0.5))
     pixels = image[None]
     variants: dict[str, Callable[[], object]] = {
         "measures, regionprops_table": lambda: regionprops_table(
             labels.astype(np.int32), image, properties=PROPERTIES
         ),
         "measures, one pass": lambda: objects_of(object_sums(labels, pixels, probability)),
-        "components": lambda: label_instances(mask, Rules(0.5)),
-        "watershed": lambda: label_instances(mask, Rules(0.5, instances="watershed")),
+        "components": lambda: label_instances(mask, Postprocessing(0.5)),
+        "watershed": lambda: label_instances(mask, Postprocessing(0.5, instances="watershed")),
         "labels halved": lambda: halve_labels(labels),
         "image halved": lambda: halve_image(image),
     }

@@ -31,7 +31,7 @@ from engine.geometry.tiling import FrameTiling
 from engine.inference.tiles import predict
 from engine.job.job import run_job
 from engine.job.report.files import machine
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile, open_model
 from engine.model.spec import Normalisation
 from engine.model.statistics import frame_statistics
@@ -191,7 +191,7 @@ def plain_loop(stack: Path, device: str) -> int:
     model = open_model("nuclei")
     runtime = OnnxRuntime(model, "uint16", device, cores())
     tiling = FrameTiling(*SHAPE, model.spec.stride, model.halo or 0, None)
-    rules = Rules(model.spec.threshold, model.spec.min_area)
+    postprocessing = Postprocessing(model.spec.threshold, model.spec.min_area)
     kept = []
     with tifffile.TiffFile(stack) as tif:
         for page in tif.pages:
@@ -199,7 +199,9 @@ def plain_loop(stack: Path, device: str) -> int:
             statistics = frame_statistics(frame, model.spec.normalisation)
             probability = predict(frame, statistics, tiling, runtime)
             watch = Stopwatch()
-            kept.append(finish_frame(frame, 0, probability, model.spec, rules, None, watch))
+            kept.append(
+                finish_frame(frame, 0, probability, model.spec, postprocessing, None, watch)
+            )
     with tempfile.NamedTemporaryFile(suffix=".tif") as file:
         tifffile.imwrite(file, np.stack([k.labels for k in kept]), compression="zstd")
     return len(kept)

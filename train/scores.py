@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.labels.instances import label_instances
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.results.score.metrics import Score
 
 
@@ -46,5 +46,7 @@ class Scores:
 
 def label_objects(foreground: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.int32]:
     """The objects that the engine makes of a foreground (Y, X), of at least `min_area` px."""
-    rules = Rules(threshold=0.5, min_area=min_area)  # the threshold has been applied
-    return label_instances(foreground, rules).astype(np.int32)
+    postprocessing = Postprocessing(
+        threshold=0.5, min_area=min_area
+    )  # the threshold has been applied
+    return label_instances(foreground, postprocessing).astype(np.int32)

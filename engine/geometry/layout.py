@@ -1,4 +1,4 @@
-"""How the labels of a stack lie on disk: shape, chunks, shards, blocks and canvases.
+"""How the labels of a stack lie on disk: shape, chunks, shards, blocks and stitch groups.
 
     label array (T, Z, Y, X)                    shard = block = what one task is responsible for
     +--------+--------+--------+---+
@@ -14,7 +14,7 @@ A block is whole frames, as many as fit BLOCK_PIXELS. A frame of more pixels tha
     +--------+--------+--------+
 
 A *scope* is that within which ids count up: a frame, or all planes of a time point where labels
-are connected along Z. A *canvas* is the blocks that share scopes: what is stitched together.
+are connected along Z. A *stitch group* is the blocks that share scopes: what is stitched together.
 
 Everything follows from the shape of the stack and from what was asked for: never from workers,
 memory or machine, so that the same stack gives the same bytes everywhere.
@@ -68,7 +68,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Canvas:
+class StitchGroup:
     """Blocks whose objects may be one: those of a frame, or of all planes where they connect.
 
     `rows` are numbers of blocks. First pixels of objects in a row come before those of the next
@@ -199,15 +199,15 @@ class LabelLayout:
         """All blocks in order."""
         return (self.block(index) for index in range(self.n_blocks))
 
-    # -- canvases -----------------------------------------------------------------------------
+    # -- stitch groups -----------------------------------------------------------------------------
 
     @property
-    def n_canvases(self) -> int:
-        """Number of canvases."""
+    def n_stitch_groups(self) -> int:
+        """Number of stitch groups."""
         return self.grid[0] if self.connect_z else self.grid[0] * self.grid[1]
 
-    def canvas(self, index: int) -> Canvas:
-        """Canvas number `index`, in order of (t, z)."""
+    def stitch_group(self, index: int) -> StitchGroup:
+        """StitchGroup number `index`, in order of (t, z)."""
         _, depth, height, width = self.grid
         if self.connect_z:
             t, planes = index, range(depth)
@@ -219,14 +219,14 @@ class LabelLayout:
         first = self.block(self.number((t, planes[0], 0, 0)))
         last = self.block(self.number((t, planes[-1], 0, 0)))
         numbers = tuple(tuple(self.number(place) for place in row) for row in rows)
-        return Canvas(index, first.t, (first.z[0], last.z[1]), numbers)
+        return StitchGroup(index, first.t, (first.z[0], last.z[1]), numbers)
 
-    def canvases(self) -> Iterator[Canvas]:
-        """All canvases in order."""
-        return (self.canvas(index) for index in range(self.n_canvases))
+    def stitch_groups(self) -> Iterator[StitchGroup]:
+        """All stitch groups in order."""
+        return (self.stitch_group(index) for index in range(self.n_stitch_groups))
 
-    def canvas_of(self, block: int) -> int:
-        """Number of the canvas that holds a block."""
+    def stitch_group_of(self, block: int) -> int:
+        """Number of the stitch group that holds a block."""
         t, z, _, _ = self.position(block)
         return t if self.connect_z else t * self.grid[1] + z
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from engine.errors import StackError, UsageError, printable
 from engine.geometry.layout import LabelLayout, make_layout
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile
 from engine.model.spec import ModelSpec, pixel_type
 from engine.plan.channels import choose_channels
 from engine.plan.inputs import Input, Inputs
-from engine.plan.rules import check_uncut, resolve_rules
+from engine.plan.postprocessing import check_uncut, resolve_postprocessing
 from engine.plan.settings import JobSettings
 from engine.stacks.base import Stack, StackInfo
 from engine.stacks.guard import some
@@ -152,14 +152,14 @@ def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:
         check_stack(stack)
     _check_pixels(info, model.spec)
     channels = choose_channels(info, settings.channel, model.spec)
-    rules = resolve_rules(settings, model.spec, info)
-    layout = _layout(info, settings, model, rules)
+    postprocessing = resolve_postprocessing(settings, model.spec, info)
+    layout = _layout(info, settings, model, postprocessing)
     if layout.is_cut:
-        check_uncut(rules, info)
+        check_uncut(postprocessing, info)
     (n_t, n_z), t, z = layout.sizes[:2], layout.t0, layout.z0
     if stack.lacks(range(t, t + n_t), range(z, z + n_z)):
         raise StackError(info.lacking)
-    return Input(info, channels, rules, layout)
+    return Input(info, channels, postprocessing, layout)
 
 
 def _folder(path: str) -> str:
@@ -190,7 +190,9 @@ def _check_pixels(info: StackInfo, spec: ModelSpec) -> None:
         raise StackError(f"{info.path}: has pixels of {info.dtype}, and {spec.name} takes {takes}")
 
 
-def _layout(info: StackInfo, settings: JobSettings, model: ModelFile, rules: Rules) -> LabelLayout:
+def _layout(
+    info: StackInfo, settings: JobSettings, model: ModelFile, postprocessing: Postprocessing
+) -> LabelLayout:
     axes = info.axes.replace("C", "")
     sizes = {axis: info.size(axis) for axis in axes}
     origin = {"T": 0, "Z": 0}
@@ -210,7 +212,7 @@ def _layout(info: StackInfo, settings: JobSettings, model: ModelFile, rules: Rul
     return make_layout(
         axes,
         tuple(sizes[axis] for axis in axes),
-        instances=rules.gives_instances,
+        instances=postprocessing.gives_instances,
         first=(origin["T"], origin["Z"]),
         connect_z=settings.connect == "z",
         whole_frames=model.halo is None and settings.halo is None,

@@ -74,7 +74,7 @@ def measured_halo_error(
             side = max(min(max(tiling.tile_shape), half), 2 * tiling.halo + tiling.stride)
             found = halo_error(
                 frame, statistics, tiling.stride, side, tiling.halo, runtime,
-                threshold=stack.rules.threshold, limit=min(SIDE, max(tiling.tile_shape)),
+                threshold=stack.postprocessing.threshold, limit=min(SIDE, max(tiling.tile_shape)),
             )  # fmt: skip
             yield (
                 f"{stack.name}: with a halo of {tiling.halo} px probabilities of one frame differ "

@@ -15,8 +15,8 @@ from engine.job.inputs import open_inputs
 from engine.job.preflight import first_tile, inexact
 from engine.model.file import ModelFile, open_model
 from engine.plan.plan import Plan, make_plan
+from engine.plan.postprocessing import check_postprocessing
 from engine.plan.resources import Site, local_site
-from engine.plan.rules import check_rules
 from engine.plan.settings import JobSettings, job_settings
 from engine.store.folder import JobFolder
 
@@ -50,7 +50,7 @@ def prepare_job(settings: JobSettings, site: Site | None = None) -> Prepared:
 
 def plan_job(settings: JobSettings, model: ModelFile, *, cores: int, memory_bytes: int) -> Plan:
     """Open every input, and plan. Raises StackError where no input can be opened."""
-    check_rules(settings, model.spec)
+    check_postprocessing(settings, model.spec)
     inputs = open_inputs(settings, model)
     return make_plan(settings, model, inputs, cores=cores, memory_bytes=memory_bytes)
 
@@ -132,7 +132,7 @@ def identity(job: Prepared) -> dict[str, Any]:
                 "time_step_s": stack.info.time_step_s,
                 "channel": list(stack.channels),
                 "measured_channels": len(stack.all_channels),
-                "rules": asdict(stack.rules),
+                "postprocessing": asdict(stack.postprocessing),
                 "frames": _selection(stack.layout),
                 "layout": asdict(stack.layout),
                 "arrays": as_json(stack.arrays),

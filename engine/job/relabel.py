@@ -26,19 +26,19 @@ from engine.job.prepare import Prepared
 from engine.job.progress import Progress, SilentProgress
 from engine.job.report import files as report
 from engine.job.run import JobSummary
-from engine.labels.rules import CONNECTS
+from engine.labels.postprocessing import CONNECTS
 from engine.model.file import model_without_graph
 from engine.model.spec import NAME, ModelSpec
 from engine.plan.memory import Stored, allowed_bytes, choose_workers
 from engine.plan.plan import Plan, StackPlan, predicted_disk
-from engine.plan.resources import local_site
-from engine.plan.rules import (
-    check_rules,
+from engine.plan.postprocessing import (
+    check_postprocessing,
     check_uncut,
     method_of,
-    resolve_rules,
+    resolve_postprocessing,
     rules_foreign_to,
 )
+from engine.plan.resources import local_site
 from engine.plan.settings import JobSettings, job_settings
 from engine.stacks.base import StackInfo
 from engine.stacks.open import open_stack
@@ -97,13 +97,14 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
             f"{options['instances']} cannot have; run stackseg segment without --connect z"
         )
     settings = _settings(result, name, begun, options, spec)
-    check_rules(settings, spec)
+    check_postprocessing(settings, spec)
     stacks = tuple(
         _plan_stack(source, known, told, settings, spec, name) for told in ended["inputs"]
     )
     site = local_site("cpu")
     stored = [
-        Stored(one.info, one.layout, one.tiling, one.rules, one.arrays, one.kept) for one in stacks
+        Stored(one.info, one.layout, one.tiling, one.postprocessing, one.arrays, one.kept)
+        for one in stacks
     ]
     allowed = allowed_bytes(settings.memory, site.memory_bytes)
     workers, memory = choose_workers(stored, settings.workers, site.cores, allowed)
@@ -164,10 +165,10 @@ def _plan_stack(
         )
     info = _info(identity, told, kept, settings.axes)
     layout = layout_from(identity["layout"])
-    rules = resolve_rules(settings, spec, info)
+    postprocessing = resolve_postprocessing(settings, spec, info)
     if layout.is_cut:
-        check_uncut(rules, info)
-    layout = layout.of_kind(instances=rules.gives_instances)
+        check_uncut(postprocessing, info)
+    layout = layout.of_kind(instances=postprocessing.gives_instances)
     height, width = layout.sizes[2:]
     return StackPlan(
         name=told["name"],
@@ -178,8 +179,8 @@ def _plan_stack(
         layout=layout,
         arrays=arrays_of(layout, f"labels/{name}"),
         tiling=FrameTiling(height, width, 1, 0, max(layout.block_size[2:])),
-        rules=rules,
-        object_class=spec.classes[1].name if rules.gives_instances else "",
+        postprocessing=postprocessing,
+        object_class=spec.classes[1].name if postprocessing.gives_instances else "",
         source=str(source.root.resolve()),
         kept=kept,
     )

@@ -84,31 +84,31 @@ def _rows(record: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _take_back(folder: JobFolder, stack: StackPlan) -> None:
-    """A canvas with a failed frame is stitched anew, from new parts.
+    """A stitch group with a failed frame is stitched anew, from new parts.
 
     So is one that is not stitched yet: its parts may hold failed frames, or another input's.
 
-    Its record goes last: after an end in the middle, the canvas still tells what failed. Records
-    of its blocks are taken back when it is stitched.
+    Its record goes last: after an end in the middle, the group still tells what failed. Records of
+    its blocks are taken back when it is stitched.
     """
-    for canvas in stack.layout.canvases():
-        record = folder.canvas_record(stack.name, canvas)
+    for stitch_group in stack.layout.stitch_groups():
+        record = folder.stitch_record(stack.name, stitch_group)
         has_failed = any(row["status"] == "failed" for row in _rows(record))
         if has_failed or record is None:
             folder.remove(folder.root / "job.json")
-            for block in canvas.blocks:
+            for block in stitch_group.blocks:
                 folder.remove(folder.place("work/parts", stack.name, block))
-            for t, z in canvas.frames:
+            for t, z in stitch_group.frames:
                 frame = stack.layout.frame_index(t, z)
                 folder.remove(folder.place("work/survey", stack.name, frame))
-            folder.remove(folder.place("canvases", stack.name, canvas.index))
+            folder.remove(folder.place("stitched", stack.name, stitch_group.index))
 
 
 def _done(folder: JobFolder, job: Prepared, stack: StackPlan) -> Iterator[dict[str, Any]]:
-    """Rows of all frames that were done, of committed blocks and canvases."""
+    """Rows of all frames that were done, of committed blocks and stitch groups."""
     layout = stack.layout
     if layout.is_stitched:
-        records = (folder.canvas_record(stack.name, c) for c in layout.canvases())
+        records = (folder.stitch_record(stack.name, c) for c in layout.stitch_groups())
     else:
         records = (block_record(folder, stack, block) for block in layout.blocks())
     for record in records:

@@ -181,7 +181,7 @@ class Run:
                 "model": job.model.spec.name,
                 "model_sha256": job.model.sha256,
                 "runtime": job.site.runtime,
-                **asdict(stack.rules),
+                **asdict(stack.postprocessing),
                 "channels": list(stack.channels),
             }
             store = self.folder.store(stack.name)

@@ -24,7 +24,7 @@ def label_frame(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint32], int]:
 
 
 def label_part(mask: NDArray[np.bool_], out: NDArray[np.uint32], *, connect_z: bool) -> int:
-    """Label the components of a part of a canvas, bool (Z, Y, X), into `out`; their number.
+    """Label the components of a part of a stitch group, bool (Z, Y, X), into `out`; their number.
 
     8-connected in each plane, 26-connected with `connect_z`. Ids count from 1, in raster order.
     """

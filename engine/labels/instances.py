@@ -9,27 +9,29 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from engine.labels.components import bands, first_pixels, label_areas, label_frame
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.labels.watershed import split_touching
 
 
-def label_instances(mask: NDArray[np.bool_], rules: Rules) -> NDArray[np.uint32]:
+def label_instances(mask: NDArray[np.bool_], postprocessing: Postprocessing) -> NDArray[np.uint32]:
     """Label the objects of `mask`, bool (Y, X), as uint32, by the rules, in this order:
 
     holes are filled, 8-connected components are labelled and cut apart by the watershed, and those
     too small, too large or at the border become background. Ids are 1, 2, 3, ... in raster order of
     each object's first pixel; 0 is background.
     """
-    if rules.fill_holes:
+    if postprocessing.fill_holes:
         mask = fill_holes(mask)
     labels, count = label_frame(mask)
-    if rules.instances == "watershed":
-        if rules.min_area > 1:
+    if postprocessing.instances == "watershed":
+        if postprocessing.min_area > 1:
             # No part is larger than the whole: what is too small need not be cut.
-            count = renumber(labels, label_areas(labels, count) >= rules.min_area)
-        count = split_touching(labels, count, rules.min_distance, rules.seed_height)
-    if count and (rules.drops or rules.instances == "watershed"):
-        kept = rules.keep(label_areas(labels, count), at_border(labels, count))
+            count = renumber(labels, label_areas(labels, count) >= postprocessing.min_area)
+        count = split_touching(
+            labels, count, postprocessing.min_distance, postprocessing.seed_height
+        )
+    if count and (postprocessing.drops or postprocessing.instances == "watershed"):
+        kept = postprocessing.keep(label_areas(labels, count), at_border(labels, count))
         renumber(labels, kept)
     return labels
 

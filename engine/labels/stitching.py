@@ -5,8 +5,8 @@
     2        3   |     2            and A's 3 and B's 1. The whole has three objects here; ids
            3     |                  count up in raster order of each object's first pixel.
 
-Nothing here knows files. Ids of a canvas are made unique by an offset for each block; only those
-that touch a face take part in the union-find, so that its size follows from the faces.
+Nothing here knows files. Ids of a stitch group are made unique by an offset for each block; only
+those that touch a face take part in the union-find, so that its size follows from the faces.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _facing(
 
 @dataclass(frozen=True)
 class Joined:
-    """Which provisional ids of a canvas are one object. Ids that no contact names stand alone."""
+    """Which provisional ids of a stitch group are one object; ids without a contact stand alone."""
 
     ids: NDArray[np.int64]  # those that touch another block's, ascending
     group: NDArray[np.int64]  # of each, a number from 0
@@ -134,7 +134,7 @@ class Joined:
 
 
 def join(pairs: NDArray[np.int64]) -> Joined:
-    """Union-find over `pairs`, (n, 2), of ids that are unique in the canvas."""
+    """Union-find over `pairs`, (n, 2), of ids that are unique in the stitch group."""
     ids, inverse = np.unique(pairs, return_inverse=True)
     edges = inverse.reshape(-1, 2)
     size = (len(ids), len(ids))

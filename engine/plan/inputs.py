@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine.errors import UsageError, printable
 from engine.geometry.layout import LabelLayout
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.stacks.base import StackInfo
 from engine.stacks.names import distinct_names
 
@@ -21,7 +21,7 @@ class Input:
 
     info: StackInfo
     channels: tuple[int, ...]  # of the stack, one per channel of the model
-    rules: Rules
+    postprocessing: Postprocessing
     layout: LabelLayout
 
 

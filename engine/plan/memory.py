@@ -24,7 +24,7 @@ from engine.geometry.arrays import (
 )
 from engine.geometry.layout import LabelLayout
 from engine.geometry.tiling import FrameTiling, Window, round_up
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile
 from engine.model.graph.memory import activation_bytes
 from engine.plan.resources import parse_memory
@@ -45,7 +45,7 @@ PIECE_ROWS = 16  # rows of such an object in a plane
 MEASURE_BYTES = 6  # of a pixel: sums of objects and the ends of their rows, while they are measured
 WATERSHED_BYTES = 28  # of a pixel: places of the nearest background, distances, peaks
 FACE_BYTES = 64  # of a pixel of a face: both sides, their contacts as keys, and a sorted copy
-Planned = tuple[StackInfo, LabelLayout, Rules, tuple[ResultArray, ...]]
+Planned = tuple[StackInfo, LabelLayout, Postprocessing, tuple[ResultArray, ...]]
 # A compressed shard's share of its raw bytes, at the most.
 ENCODED = {LABELS: 1 / 4, PROBABILITY: 1 / 2, IMAGE: 1.0}
 USABLE = 0.8  # of the memory there is: the page cache and other processes want some too
@@ -66,7 +66,7 @@ class MemoryEstimate:
     activations: int  # of one tile
     frame: int  # pixels, probabilities, labels, measures of one frame, or a block's part of it
     block: int  # labels of a block, and what is kept beside them
-    stitch: int  # a canvas being stitched, 0 where none is; after all blocks are segmented
+    stitch: int  # a stitch group being stitched, 0 where none is; after all blocks are segmented
     level: int  # a block of a level being made, after that
     workers: int
 
@@ -161,8 +161,8 @@ def estimate(
         model=len(model.data) * (FILE_COPIES + SESSION_COPIES * sessions),
         activations=max(activation_bytes(graph, *shape) for shape in tiles),
         frame=max(
-            _frame_bytes(info, layout, tiling, rules, n_in, n_out)
-            for (info, layout, rules, _), tiling in zip(stacks, tilings, strict=True)
+            _frame_bytes(info, layout, tiling, postprocessing, n_in, n_out)
+            for (info, layout, postprocessing, _), tiling in zip(stacks, tilings, strict=True)
         ),
         block=max(_block_bytes(layout, arrays) for _, layout, _, arrays in stacks),
         stitch=max(_stitch_bytes(layout, info.size("C")) for info, layout, _, _ in stacks),
@@ -172,7 +172,12 @@ def estimate(
 
 
 def _frame_bytes(
-    info: StackInfo, layout: LabelLayout, tiling: FrameTiling, rules: Rules, n_in: int, n_out: int
+    info: StackInfo,
+    layout: LabelLayout,
+    tiling: FrameTiling,
+    postprocessing: Postprocessing,
+    n_in: int,
+    n_out: int,
 ) -> int:
     """What a block holds at once of a frame; of all its planes where labels connect along Z."""
     n_all = info.size("C")  # all are read and measured, whichever the network takes
@@ -195,7 +200,7 @@ def _frame_bytes(
     others = pixels * np.dtype(info.dtype).itemsize * n_all * (kept - 1)
     labels = pixels * (4 + 1 + MEASURE_BYTES) * kept  # and the mask they come from
     counted = pixels * 8  # NumPy counts 16-bit pixels as 64-bit indices
-    cutting = pixels * WATERSHED_BYTES if rules.instances == "watershed" else 0
+    cutting = pixels * WATERSHED_BYTES if postprocessing.instances == "watershed" else 0
     held = taken + probabilities + others + labels
     return max(read + padded + held + counted, read + held + cutting, surveyed)
 
@@ -254,7 +259,7 @@ class Stored:
     info: StackInfo
     layout: LabelLayout
     tiling: FrameTiling
-    rules: Rules
+    postprocessing: Postprocessing
     arrays: tuple[ResultArray, ...]
     kept: tuple[ResultArray, ...]
 
@@ -272,7 +277,7 @@ def choose_workers(
         activations=0,
         # Read and decoded, beside what labelling takes.
         frame=max(
-            _frame_bytes(s.info, s.layout, s.tiling, s.rules, 1, 1)
+            _frame_bytes(s.info, s.layout, s.tiling, s.postprocessing, 1, 1)
             + sum(int(shard_bytes(a, s.layout) * (1 + ENCODED[a.kind])) for a in s.kept)
             for s in stacks
         ),

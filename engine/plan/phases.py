@@ -2,7 +2,7 @@
 
     whole frames      segment
     stitched stacks   survey -> segment -> stitch -> finish
-                      frame     block      canvas    block
+                      frame     block      stitch group    block
     then, for all     level-1 -> level-2 -> ...    each halves the one below
 
 A step begins when the one before it is done everywhere: a job is a short list of passes.

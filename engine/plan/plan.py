@@ -20,7 +20,7 @@ from engine.errors import OutputError, UsageError
 from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, arrays_of
 from engine.geometry.layout import Block, LabelLayout
 from engine.geometry.tiling import FrameTiling, round_up
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.measure.objects import ObjectsOf
 from engine.model.file import ModelFile
 from engine.model.spec import ModelSpec, label_path
@@ -46,7 +46,7 @@ class StackPlan:
     layout: LabelLayout
     arrays: tuple[ResultArray, ...]  # of its result, labels first
     tiling: FrameTiling
-    rules: Rules
+    postprocessing: Postprocessing
     object_class: str  # name of the class that objects are of, "" where labels are class maps
     missing_is_background: bool = False  # a frame of which no chunk is there is blank, not lost
     source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
@@ -149,7 +149,10 @@ def make_plan(
     warnings = few(inputs.notes)
     halo = _halo(settings, model, warnings)
     choice = choose_tiling(
-        [(one.info, one.layout, one.rules, _arrays(one, settings, model.spec)) for one in opened],
+        [
+            (one.info, one.layout, one.postprocessing, _arrays(one, settings, model.spec))
+            for one in opened
+        ],
         model,
         tile=_tile(settings, model, halo),
         halo=halo,
@@ -167,8 +170,8 @@ def make_plan(
             layout=one.layout,
             arrays=_arrays(one, settings, model.spec),
             tiling=tiling,
-            rules=one.rules,
-            object_class=model.spec.classes[1].name if one.rules.gives_instances else "",
+            postprocessing=one.postprocessing,
+            object_class=model.spec.classes[1].name if one.postprocessing.gives_instances else "",
             missing_is_background=settings.missing_chunks == "background",
         )
         for name, one, tiling in zip(names, opened, choice.tilings, strict=True)

@@ -7,7 +7,7 @@ from engine.steps.finish import finish_block
 from engine.steps.hangs import Pulse
 from engine.steps.level import make_level
 from engine.steps.part import segment_part
-from engine.steps.stitch import stitch_canvas
+from engine.steps.stitch import stitch_blocks
 from engine.steps.survey import survey_frame
 from engine.steps.whole import segment_whole
 from engine.steps.work import Outcome, Task, Work
@@ -23,7 +23,7 @@ def carry_out(task: Task, pulse: Pulse | None = None, deaths: int = 0) -> Outcom
     if task.step == "survey":
         return survey_frame(work)
     if task.step == "stitch":
-        return stitch_canvas(work)
+        return stitch_blocks(work)
     if task.step == "finish":
         return finish_block(work)
     return segment_part(work) if task.stack.layout.is_stitched else segment_whole(work)

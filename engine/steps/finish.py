@@ -29,18 +29,20 @@ def finish_block(work: Work) -> Outcome:
             data = read_checked(path, told["labels_sha256"])
             kept = {array.checksum: told[array.checksum] for array in plan.beside}
             labels = decode_shard(provisional(plan.labels).shape(layout), data)
-            if plan.rules.gives_instances:
+            if plan.postprocessing.gives_instances:
                 path = folder.place("work/maps", plan.name, block.index, ".npy")
                 final = load_array(path.read_bytes())
         except (OSError, ValueError, LookupError) as error:
             folder.take_back([path] if path.suffix == ".npy" else [path, part], error)
     shard = new_shard(plan.labels.shape(layout))
     with work.watch.stage("labels"):
-        if plan.rules.gives_instances:
+        if plan.postprocessing.gives_instances:
             for out, band in zip(bands(_rows(shard)), bands(_rows(labels)), strict=True):
                 np.take(final, band, out=out)
         else:
-            record = folder.canvas_record(plan.name, layout.canvas(layout.canvas_of(block.index)))
+            record = folder.stitch_record(
+                plan.name, layout.stitch_group(layout.stitch_group_of(block.index))
+            )
             good = {
                 (r["t"], r["z"]) for r in (record or {}).get("frames", ()) if r["status"] == "ok"
             }

@@ -15,7 +15,7 @@ from engine.errors import FrameError
 from engine.geometry.tiling import Region
 from engine.inference.tiles import predict_region
 from engine.labels.instances import label_instances
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.measure.frames import ClassSums, FrameRow, FrameSums, total_intensity
 from engine.measure.objects import ObjectColumns, object_sums, objects_of
 from engine.model.spec import ModelSpec
@@ -73,11 +73,11 @@ def background(n_outputs: int, shape: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def classify(
-    probability: NDArray[np.float32], spec: ModelSpec, rules: Rules
+    probability: NDArray[np.float32], spec: ModelSpec, postprocessing: Postprocessing
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Class map (Y, X), and the probability of every class, background included."""
     if spec.is_binary:
-        classes = (probability[0] >= rules.threshold).astype(np.uint8)
+        classes = (probability[0] >= postprocessing.threshold).astype(np.uint8)
         return classes, np.concatenate([1 - probability, probability])
     return probability.argmax(axis=0).astype(np.uint8), probability
 
@@ -87,7 +87,7 @@ def finish_frame(
     number: int,
     probability: NDArray[np.float32],
     spec: ModelSpec,
-    rules: Rules,
+    postprocessing: Postprocessing,
     pixel_area_um2: float | None,
     watch: Stopwatch,
 ) -> SegmentedFrame:
@@ -96,16 +96,16 @@ def finish_frame(
     The frame's own intensities are those of channel `number`.
     """
     channel = pixels[number]
-    if rules.gives_instances:
+    if postprocessing.gives_instances:
         with watch.stage("labels"):
-            labels = label_instances(probability[0] >= rules.threshold, rules)
+            labels = label_instances(probability[0] >= postprocessing.threshold, postprocessing)
         with watch.stage("measure"):
             sums = object_sums(labels, pixels, probability[0])
             total = FrameSums(channel.size, total_intensity(channel), number)
             total.add(sums)
         return SegmentedFrame(labels, total.row(pixel_area_um2), objects_of(sums))
     with watch.stage("labels"):
-        classes, each = classify(probability, spec, rules)
+        classes, each = classify(probability, spec, postprocessing)
     with watch.stage("measure"):
         counted = ClassSums(len(spec.classes))
         counted.add(classes, each, channel)

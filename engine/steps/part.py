@@ -75,7 +75,7 @@ def _add_time_point(work: Work, block: Block, t: int, found: _Found, kept: Block
     for z, one in seen.items():
         if one is not None:
             kept.keep(t, z, one)
-    if work.plan.rules.gives_instances:
+    if work.plan.postprocessing.gives_instances:
         _add_objects(work, block, t, seen, found)
     else:
         _add_classes(work, block, t, seen, found)
@@ -115,13 +115,13 @@ def _surveyed(work: Work, t: int, z: int) -> tuple[NDArray[np.float32], dict[str
 def _add_objects(
     work: Work, block: Block, t: int, seen: dict[int, Seen | None], found: _Found
 ) -> None:
-    layout, rules, base = work.plan.layout, work.plan.rules, found.count
+    layout, postprocessing, base = work.plan.layout, work.plan.postprocessing, found.count
     with work.watch.stage("labels"):
         mask = np.zeros(found.labels.shape[1:], dtype=bool)
         for z, one in seen.items():
             if one is not None:
-                plane = one.probability[0] >= rules.threshold
-                mask[z - block.z[0]] = fill_holes(plane) if rules.fill_holes else plane
+                plane = one.probability[0] >= postprocessing.threshold
+                mask[z - block.z[0]] = fill_holes(plane) if postprocessing.fill_holes else plane
         labels = found.labels[t - block.t[0]]
         count = label_part(mask, labels, connect_z=layout.connect_z)
         del mask
@@ -209,7 +209,7 @@ def _add_classes(
         sums = ClassSums(len(spec.classes))
         if one is not None:
             with work.watch.stage("labels"):
-                classes, each = classify(one.probability, spec, work.plan.rules)
+                classes, each = classify(one.probability, spec, work.plan.postprocessing)
                 found.labels[t - block.t[0], z - block.z[0]] = classes
             with work.watch.stage("measure"):
                 sums.add(classes, each, one.pixels[work.plan.channels[0]])

@@ -1,7 +1,7 @@
-"""A canvas, stitched: which provisional labels are one object, their final ids, and measures.
+"""A stitch group, stitched: which provisional labels are one object, their final ids, and measures.
 
 Two passes over the parts, row of blocks by row of blocks, so that memory follows from a row and
-from the faces, not from the canvas. The first finds what touches across faces and adds up the
+from the faces, not from the stitch group. The first finds what touches across faces and adds up the
 measures of those objects; the second gives final ids and writes the tables.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.geometry.layout import Canvas
+from engine.geometry.layout import StitchGroup
 from engine.labels.stitching import FinalIds, Joined, contacts, forward_offsets, join
 from engine.measure.frames import ClassSums, FrameRow, FrameSums
 from engine.measure.hulls import RowEnds, convex_areas, merged_rows
@@ -28,52 +28,59 @@ from engine.store.tables import ObjectsWriter
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of a canvas by block, and what is known of its frames."""
+    """The parts of a stitch group by block, and what is known of its frames."""
 
     parts: dict[int, Part]
-    start: dict[int, int]  # ids of a block are unique in the canvas from here on
+    start: dict[int, int]  # ids of a block are unique in the stitch group from here on
     counts: dict[int, int]  # labels of a block that take part
     frames: dict[int, dict[str, Any]]  # by number of the frame in the layout
 
     def ids(self, block: int) -> NDArray[np.int64]:
-        """Ids of a block's labels, unique in the canvas."""
+        """Ids of a block's labels, unique in the stitch group."""
         return self.start[block] + np.arange(1, self.counts[block] + 1, dtype=np.int64)
 
 
-def stitch_canvas(work: Work) -> Outcome:
-    """Stitch a canvas and commit it. Safe to repeat: the same bytes again."""
+def stitch_blocks(work: Work) -> Outcome:
+    """Stitch a stitch group and commit it. Safe to repeat: the same bytes again."""
     plan, folder = work.plan, work.folder
-    canvas = plan.layout.canvas(work.task.index)
-    objects_path = folder.place("objects", plan.name, canvas.index, ".parquet")
+    stitch_group = plan.layout.stitch_group(work.task.index)
+    objects_path = folder.place("objects", plan.name, stitch_group.index, ".parquet")
     work.check_identity()
     with work.watch.stage("labels"), folder.staged(objects_path) as staged:
         with ObjectsWriter(staged, plan.objects_of) as table:
-            known = _gather(work, canvas)
-            if plan.rules.gives_instances:
-                rows, count = _stitch(work, canvas, known, table)
+            known = _gather(work, stitch_group)
+            if plan.postprocessing.gives_instances:
+                rows, count = _stitch(work, stitch_group, known, table)
             else:
-                rows, count = _add_classes(work, canvas, known), 0
+                rows, count = _add_classes(work, stitch_group, known), 0
         with staged.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     work.check_identity()
-    if folder.canvas_record(plan.name, canvas) is not None:  # another worker was faster
-        return Outcome(plan.name, work.task.step, canvas.index, seconds=work.watch.seconds)
-    for block in canvas.blocks:
+    if folder.stitch_record(plan.name, stitch_group) is not None:  # another worker was faster
+        return Outcome(plan.name, work.task.step, stitch_group.index, seconds=work.watch.seconds)
+    for block in stitch_group.blocks:
         # Their labels bear the ids of an earlier stitching, if any.
         folder.remove(folder.place("records", plan.name, block))
     work.put_timings()
-    record = {"canvas": canvas.index, "objects": count, "objects_sha256": digest, "frames": rows}
-    folder.put_json(folder.place("canvases", plan.name, canvas.index), record)
+    record = {
+        "stitch_group": stitch_group.index,
+        "objects": count,
+        "objects_sha256": digest,
+        "frames": rows,
+    }
+    folder.put_json(folder.place("stitched", plan.name, stitch_group.index), record)
     failed = tuple((r["t"], r["z"], r["reason"]) for r in rows if r["status"] == "failed")
-    return Outcome(plan.name, work.task.step, canvas.index, 0.0, failed, count, work.watch.seconds)
+    return Outcome(
+        plan.name, work.task.step, stitch_group.index, 0.0, failed, count, work.watch.seconds
+    )
 
 
-def _gather(work: Work, canvas: Canvas) -> _Parts:
+def _gather(work: Work, stitch_group: StitchGroup) -> _Parts:
     plan, folder = work.plan, work.folder
     parts: dict[int, Part] = {}
     counts: dict[int, int] = {}
     frames: dict[int, dict[str, Any]] = {}
-    for block in canvas.blocks:
+    for block in stitch_group.blocks:
         record = _checked(work, block)
         parts[block] = Part(folder.place("work/parts", plan.name, block, ".npz"))
         counts[block] = record["count"]
@@ -83,11 +90,11 @@ def _gather(work: Work, canvas: Canvas) -> _Parts:
                 frames[number] = row
     if plan.layout.is_cut:
         # A region of a frame that was set aside: its labels are 0, and touch nothing.
-        for block in canvas.blocks:
+        for block in stitch_group.blocks:
             if frames[_frame_of(work, block)]["status"] == "failed":
                 counts[block] = 0
     start, total = {}, 0
-    for block in canvas.blocks:
+    for block in stitch_group.blocks:
         start[block] = total
         total += counts[block]
     return _Parts(parts, start, counts, frames)
@@ -114,14 +121,14 @@ def _frame_of(work: Work, number: int) -> int:
 
 
 def _stitch(
-    work: Work, canvas: Canvas, known: _Parts, table: ObjectsWriter
+    work: Work, stitch_group: StitchGroup, known: _Parts, table: ObjectsWriter
 ) -> tuple[list[FrameRow], int]:
-    joined = join(_contacts(work, canvas, known))
-    spanning = _Spanning(joined, canvas, known, len(work.plan.all_channels))
-    kept = work.plan.rules.keep(spanning.area, spanning.border)
+    joined = join(_contacts(work, stitch_group, known))
+    spanning = _Spanning(joined, stitch_group, known, len(work.plan.all_channels))
+    kept = work.plan.postprocessing.keep(spanning.area, spanning.border)
     final = FinalIds(joined, spanning.first, kept)
-    sums = _frame_sums(work, canvas, known)
-    for number, row in enumerate(canvas.rows):
+    sums = _frame_sums(work, stitch_group, known)
+    for number, row in enumerate(stitch_group.rows):
         found = []
         for block, ids in _final_ids(work, known, final, row):
             # Looked up by local id; 0 is the background.
@@ -138,15 +145,15 @@ def _stitch(
         found.append(spanning.pieces_of(number, final))
         _tell(work, known, {k: np.concatenate([f[k] for f in found]) for k in found[-1]}, sums,
               table)  # fmt: skip
-    return _rows(work, canvas, known, sums), final.total
+    return _rows(work, stitch_group, known, sums), final.total
 
 
-def _contacts(work: Work, canvas: Canvas, known: _Parts) -> NDArray[np.int64]:
+def _contacts(work: Work, stitch_group: StitchGroup, known: _Parts) -> NDArray[np.int64]:
     """Pairs of ids that touch across faces, (n, 2)."""
     layout = work.plan.layout
-    blocks = set(canvas.blocks)
+    blocks = set(stitch_group.blocks)
     pairs = [np.zeros((0, 2), dtype=np.int64)]
-    for block in canvas.blocks:
+    for block in stitch_group.blocks:
         t, z, y, x = layout.position(block)
         for offset in forward_offsets(connect_z=layout.connect_z):
             place = (t, z + offset[0], y + offset[1], x + offset[2])
@@ -178,14 +185,16 @@ class _Faces(Mapping[str, NDArray[np.uint32]]):
 class _Spanning:
     """The objects that span blocks: where they begin, how large they are, and their measures."""
 
-    def __init__(self, joined: Joined, canvas: Canvas, known: _Parts, n_channels: int) -> None:
+    def __init__(
+        self, joined: Joined, stitch_group: StitchGroup, known: _Parts, n_channels: int
+    ) -> None:
         n = joined.n_groups
         self.first = np.full(n, np.iinfo(np.int64).max)
         self.area = np.zeros(n, dtype=np.int64)
         self.border = np.zeros(n, dtype=bool)  # whether it touches the frame's
         gathered: list[ObjectSums] = []
         ends: list[RowEnds] = []
-        for number, row in enumerate(canvas.rows):
+        for number, row in enumerate(stitch_group.rows):
             for block in row:
                 if n and known.counts[block]:
                     self._add_ids(joined, known, block)
@@ -255,7 +264,7 @@ def _final_ids(
         for name in ("first", "area", "border", "scope")
     }
     ids = np.concatenate([np.zeros(0, np.int64), *(known.ids(block) for block in live)])
-    kept = work.plan.rules.keep(columns["area"], columns["border"].astype(bool))
+    kept = work.plan.postprocessing.keep(columns["area"], columns["border"].astype(bool))
     given = final.row(ids, columns["first"], kept, columns["scope"])
     at = 0
     for block in row:
@@ -270,11 +279,11 @@ def _labels(work: Work, block: int) -> int:
     return int(record["count"]) if record else 0
 
 
-def _frame_sums(work: Work, canvas: Canvas, known: _Parts) -> dict[int, FrameSums]:
+def _frame_sums(work: Work, stitch_group: StitchGroup, known: _Parts) -> dict[int, FrameSums]:
     layout = work.plan.layout
     pixels = layout.sizes[2] * layout.sizes[3]
     sums = {number: FrameSums(pixels, 0.0, work.plan.channels[0]) for number in known.frames}
-    for number in canvas.blocks:
+    for number in stitch_group.blocks:
         block = layout.block(number)
         parts = zip(block.frames, known.parts[number]["intensity"], strict=True)
         for (t, z), intensity in parts:
@@ -298,9 +307,11 @@ def _tell(
         table.add(t + layout.t0, z + layout.z0, objects_of(one))
 
 
-def _rows(work: Work, canvas: Canvas, known: _Parts, sums: dict[int, FrameSums]) -> list[FrameRow]:
+def _rows(
+    work: Work, stitch_group: StitchGroup, known: _Parts, sums: dict[int, FrameSums]
+) -> list[FrameRow]:
     rows = []
-    for t, z in canvas.frames:
+    for t, z in stitch_group.frames:
         number = work.plan.layout.frame_index(t, z)
         row = dict(known.frames[number])
         if row["status"] == "ok":
@@ -309,11 +320,11 @@ def _rows(work: Work, canvas: Canvas, known: _Parts, sums: dict[int, FrameSums])
     return rows
 
 
-def _add_classes(work: Work, canvas: Canvas, known: _Parts) -> list[FrameRow]:
+def _add_classes(work: Work, stitch_group: StitchGroup, known: _Parts) -> list[FrameRow]:
     layout = work.plan.layout
     names = tuple(c.name for c in work.model.spec.classes)
     totals = {number: ClassSums(len(names)) for number in known.frames}
-    for number in canvas.blocks:
+    for number in stitch_group.blocks:
         part = known.parts[number]
         arrays = [part[f"class_{name}"] for name in ("counts", "intensities", "certainty")]
         frames = zip(layout.block(number).frames, *arrays, strict=True)
@@ -322,7 +333,7 @@ def _add_classes(work: Work, canvas: Canvas, known: _Parts) -> list[FrameRow]:
             one.counts, one.intensities, one.certainty = counts, intensities, float(certainty)
             totals[layout.frame_index(t, z)].merge(one)
     rows = []
-    for t, z in canvas.frames:
+    for t, z in stitch_group.frames:
         row = dict(known.frames[layout.frame_index(t, z)])
         if row["status"] == "ok":
             row.update(totals[layout.frame_index(t, z)].row(names))

@@ -35,9 +35,11 @@ class StoredBlock:
             if array.kind in (PROBABILITY, IMAGE)
         }
         rows = record.get("frames")
-        if rows is None:  # of cut frames, and of planes that connect, their canvas has the rows
-            canvas = plan.layout.canvas(plan.layout.canvas_of(block.index))
-            place = folder.place("canvases", plan.name, canvas.index)
+        if (
+            rows is None
+        ):  # of cut frames, and of planes that connect, their stitch group has the rows
+            stitch_group = plan.layout.stitch_group(plan.layout.stitch_group_of(block.index))
+            place = folder.place("stitched", plan.name, stitch_group.index)
             rows = (folder.read_json(place) or {}).get("frames")
         if rows is None:
             raise _damaged(place, "is gone or cannot be read")

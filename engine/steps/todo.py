@@ -17,7 +17,7 @@ def todo(
     folder: JobFolder,
     is_mine: Callable[[int], bool] = lambda block: True,
 ) -> Iterator[int]:
-    """Numbers of what is to be done at a step: frames, blocks or canvases, in order.
+    """Numbers of what is to be done at a step: frames, blocks or stitch groups, in order.
 
     `is_mine` tells which blocks this run segments; the frames surveyed are those of these.
     """
@@ -31,7 +31,7 @@ def todo(
         {
             "survey": state.frames,
             "segment": state.parts,
-            "stitch": state.canvases,
+            "stitch": state.stitch_groups,
             "finish": state.blocks,
         }[step]()
     )
@@ -71,25 +71,25 @@ class _Stitched:
         """Blocks without their final labels."""
         return list(_unfinished(self._stack, self._folder))
 
-    def canvases(self) -> list[int]:
+    def stitch_groups(self) -> list[int]:
         """Canvases without a record, and those whose ids a block still needs."""
         name = self._stack.name
         wanted = {
-            canvas.index
-            for canvas in self._layout.canvases()
-            if self._folder.canvas_record(name, canvas) is None
+            stitch_group.index
+            for stitch_group in self._layout.stitch_groups()
+            if self._folder.stitch_record(name, stitch_group) is None
         }
-        if self._stack.rules.gives_instances:
+        if self._stack.postprocessing.gives_instances:
             for block in self.blocks():
                 if not self._there("work/maps", block, ".npy"):
-                    wanted.add(self._layout.canvas_of(block))
+                    wanted.add(self._layout.stitch_group_of(block))
         return sorted(wanted)
 
     def parts(self) -> list[int]:
         """Blocks whose provisional labels are needed and not there."""
         needed = set(self.blocks())
-        for index in self.canvases():
-            needed.update(self._layout.canvas(index).blocks)
+        for index in self.stitch_groups():
+            needed.update(self._layout.stitch_group(index).blocks)
         mine = filter(self._is_mine, sorted(needed))
         return [block for block in mine if not self._has_part(block)]
 

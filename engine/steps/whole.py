@@ -70,7 +70,7 @@ def _segment_frame(
         work.plan.channels[0],
         seen.probability,
         work.model.spec,
-        work.plan.rules,
+        work.plan.postprocessing,
         work.plan.pixel_area_um2,
         work.watch,
     )

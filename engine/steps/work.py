@@ -43,7 +43,7 @@ class Task:
     context: JobContext
     stack: StackPlan
     step: str
-    index: int  # of the block, frame or canvas
+    index: int  # of the block, frame or stitch group
     only: tuple[Frame, ...] = ()  # redo these frames of a committed block; empty: do all of it
     skip: tuple[tuple[int, int, str], ...] = ()  # (t, z, reason): not to be touched
 

@@ -19,7 +19,7 @@ from engine.stacks.names import places_of
 from engine.store.folder import RELABELLED, JobFolder, remove_folder, sentence
 
 TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", "failures.json")
-KINDS = ("records", "canvases", "levels", "objects", "timings", "attempts", "work")
+KINDS = ("records", "stitched", "levels", "objects", "timings", "attempts", "work")
 WAIT, LOOKS = 0.02, 1500  # s between two looks at a lock that is held for milliseconds; how many
 log = logging.getLogger("stackseg")
 

@@ -108,7 +108,7 @@ FRACTION = Column("fraction_NAME", "double", "", "share of the pixels of that cl
 TIMINGS = (
     _STACK,
     Column("step", "string", "", "`survey`, `segment`, `stitch`, `finish`, `level-1` and so on"),
-    Column("index", "int64", "", "number of the frame, block or canvas"),
+    Column("index", "int64", "", "number of the frame, block or stitch group"),
     *(
         Column(f"{stage}_s", "double", "s", f"spent on the stage {stage}", "nothing was")
         for stage in STAGES

@@ -6,7 +6,7 @@
       staging/                  objects on their way; whatever is found here is swept away
       stop, stop-3-of-8         while it is there, no block is begun, on whatever machine
       records/NAME/000012.json  one immutable record per block: the commit point
-      canvases/NAME/000003.json the same for what is stitched: frames cut into regions
+      stitch groups/NAME/000003.json the same for what is stitched: frames cut into regions
       levels/1/NAME/000012.json the same for the levels of images and labels
       objects/NAME/000012.parquet, timings/NAME/segment/000012.json
       attempts/NAME/segment/000012.json  there while a block is being done: its process died
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.errors import JobStopped, OutputError
-from engine.geometry.layout import Canvas
+from engine.geometry.layout import StitchGroup
 from engine.stacks.names import given_path
 
 PRIVATE = ".stackseg"
@@ -185,11 +185,11 @@ class JobFolder:
             return None
         return content if isinstance(content, dict) else None
 
-    def canvas_record(self, stack: str, canvas: Canvas) -> dict[str, Any] | None:
-        """The record of a stitched canvas, None where it is not committed."""
-        content = self.read_json(self.place("canvases", stack, canvas.index))
-        whole = self.place("objects", stack, canvas.index, ".parquet").is_file()
-        n_frames = len(list(canvas.frames))
+    def stitch_record(self, stack: str, stitch_group: StitchGroup) -> dict[str, Any] | None:
+        """The record of a stitched stitch group, None where it is not committed."""
+        content = self.read_json(self.place("stitched", stack, stitch_group.index))
+        whole = self.place("objects", stack, stitch_group.index, ".parquet").is_file()
+        n_frames = len(list(stitch_group.frames))
         if content is None or not whole or len(content.get("frames", ())) != n_frames:
             return None
         return content

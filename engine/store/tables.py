@@ -60,7 +60,7 @@ def decode_objects(data: bytes) -> dict[tuple[int, int], ObjectColumns]:
 
 
 class ObjectsWriter:
-    """Writes a block's or a canvas's part of the objects table, frame by frame."""
+    """Writes a block's or a stitch group's part of the objects table, frame by frame."""
 
     def __init__(self, sink: Any, of: ObjectsOf) -> None:
         self._of, self._schema = of, objects_schema(of.n_channels)

@@ -8,11 +8,11 @@ from hypothesis.extra import numpy as hnp
 from skimage.measure import label as oracle
 
 from engine.labels.instances import label_instances
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 
 
 def components(mask: np.ndarray, min_area: int = 0) -> np.ndarray:
-    return label_instances(mask, Rules(0.5, min_area))
+    return label_instances(mask, Postprocessing(0.5, min_area))
 
 
 masks = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24))

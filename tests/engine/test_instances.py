@@ -17,7 +17,7 @@ from engine.errors import OutputError
 from engine.geometry import layout
 from engine.job.job import run_job
 from engine.labels.instances import label_instances
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.measure.objects import measure_objects
 from engine.results.verify.run import verify_job
 from tests.conftest import make_threshold_model
@@ -54,10 +54,10 @@ def test_a_job_over_stacks_of_several_channels(tmp_path: Path) -> None:
         verdict = verify_job(output)
         assert not len(verdict.problems), [str(p) for p in verdict.problems]
     frames, objects = tables(tmp_path / "both")
-    rules = Rules(0.5, 0, 900, "watershed", fill_holes=True)
+    postprocessing = Postprocessing(0.5, 0, 900, "watershed", fill_holes=True)
     for stack, pixels in (("two", data), ("one", data[:, 1:])):
         for t, channels in enumerate(pixels):
-            labels = label_instances(mask_of(channels[0]), rules)
+            labels = label_instances(mask_of(channels[0]), postprocessing)
             assert labels.any()
             assert np.array_equal(labels_of(tmp_path / "both", stack)[t], labels)
             rows = [o for o in objects if (o["stack"], o["t"]) == (stack, t)]
@@ -90,7 +90,11 @@ def test_rules_are_part_of_what_a_job_is(tmp_path: Path, threshold_model: Path) 
     job = jobs.settings(stack, threshold_model, tmp_path / "out", min_area="2um2")
     run_job(job)
     told = json.loads((tmp_path / "out/job.json").read_bytes())
-    assert told["settings"]["resolved"]["min_area"] == told["inputs"][0]["rules"]["min_area"] == 16
+    assert (
+        told["settings"]["resolved"]["min_area"]
+        == told["inputs"][0]["postprocessing"]["min_area"]
+        == 16
+    )
     metadata = json.loads((tmp_path / "out/s.zarr/zarr.json").read_bytes())
     assert metadata["attributes"]["stackseg"]["min_area"] == 16
     assert run_job(job.model_copy(update={"min_area": 16})).already_complete  # the same, in px

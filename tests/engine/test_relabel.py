@@ -25,7 +25,7 @@ from engine.job.job import run_job
 from engine.job.relabel import relabel
 from engine.job.run import Run
 from engine.labels.instances import label_instances
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from engine.results.score.compare import compare
 from engine.results.verify.run import verify_job
 from engine.steps.work import Work
@@ -63,9 +63,9 @@ def test_another_threshold_gives_the_labels_of_a_fresh_run(
     found = jobs.labels_of(kept, "stack", "higher")
     wanted = jobs.labels_of(fresh, "stack")
     probability = from_8_bit(zarr.open_array(kept / "stack.zarr/probability/threshold/0")[...])
-    rules = Rules(threshold=0.6, min_area=0)
+    postprocessing = Postprocessing(threshold=0.6, min_area=0)
     for frame, mask in zip(found, probability >= np.float32(0.6), strict=True):
-        assert np.array_equal(frame, label_instances(mask, rules))
+        assert np.array_equal(frame, label_instances(mask, postprocessing))
     near = np.abs(probability - 0.6) <= 1 / 510 + 1e-6
     assert np.array_equal(found[~near] > 0, wanted[~near] > 0)
     assert verify_job(kept).exit_status == 0
@@ -80,9 +80,14 @@ def test_a_threshold_that_8_bits_hold_apart_gives_every_bit(
     steps = np.random.default_rng(0).integers(0, 21, (3, 64, 64)).astype(np.uint16) * 3000
     jobs.write_stack(stack, np.repeat(np.repeat(steps, 4, axis=1), 4, axis=2))
     kept = segment(tmp_path, threshold_model, keep="probability")
-    rules = {"threshold": 0.62, "instances": "watershed", "min_area": 30, "fill_holes": True}
-    fresh = segment(tmp_path, threshold_model, "fresh", **rules)
-    relabel(kept, "again", **rules)
+    postprocessing = {
+        "threshold": 0.62,
+        "instances": "watershed",
+        "min_area": 30,
+        "fill_holes": True,
+    }
+    fresh = segment(tmp_path, threshold_model, "fresh", **postprocessing)
+    relabel(kept, "again", **postprocessing)
     assert np.array_equal(jobs.labels_of(kept, "stack", "again"), jobs.labels_of(fresh, "stack"))
     ours = pq.read_table(kept / "relabelled/again/objects.parquet")
     theirs = pq.read_table(fresh / "objects.parquet")
@@ -104,8 +109,8 @@ def test_cut_frames_are_labelled_anew_as_well(
     relabel(kept, "other", threshold=0.7, clear_border=True)
     probability = from_8_bit(zarr.open_array(kept / "stack.zarr/probability/threshold/0")[...])
     for frame, one in zip(jobs.labels_of(kept, "stack", "other"), probability, strict=True):
-        rules = Rules(threshold=0.7, clear_border=True)
-        assert np.array_equal(frame, label_instances(one >= np.float32(0.7), rules))
+        postprocessing = Postprocessing(threshold=0.7, clear_border=True)
+        assert np.array_equal(frame, label_instances(one >= np.float32(0.7), postprocessing))
     with pytest.raises(StackError, match="cut into regions"):
         relabel(kept, "shed", instances="watershed")
     assert not (kept / "stack.zarr/labels/shed").exists()
@@ -137,7 +142,9 @@ def test_stopped_and_gone_on_with_it_ends_in_the_same_bytes(
     names = json.loads((other / "stack.zarr/labels/zarr.json").read_bytes())
     assert names["attributes"]["ome"]["labels"] == ["threshold", "again"]
     assert relabel(other, "again", threshold=0.55).already_complete
-    with pytest.raises(OutputError, match=r"differs in stacks stack rules threshold.*0\.55.*0\.5"):
+    with pytest.raises(
+        OutputError, match=r"differs in stacks stack postprocessing threshold.*0\.55.*0\.5"
+    ):
         relabel(other, "again", threshold=0.5)
     assert relabel(other, "again", threshold=0.5, fresh=True).exit_status == 0
     assert verify_job(other / "relabelled/again").exit_status == 0
@@ -225,8 +232,13 @@ def test_scores_are_of_the_jobs_own_labels_unless_others_are_named(kept: Path) -
 def test_rules_of_the_job_that_other_methods_know_nothing_of_are_left_away(
     tmp_path: Path, threshold_model: Path
 ) -> None:
-    rules = {"instances": "watershed", "min_distance": 5, "max_area": 400, "fill_holes": True}
-    kept = segment(tmp_path, threshold_model, keep="probability", **rules)
+    postprocessing = {
+        "instances": "watershed",
+        "min_distance": 5,
+        "max_area": 400,
+        "fill_holes": True,
+    }
+    kept = segment(tmp_path, threshold_model, keep="probability", **postprocessing)
     fresh = segment(tmp_path, threshold_model, "fresh", max_area=400, fill_holes=True)
     relabel(kept, "joined", instances="components")
     assert np.array_equal(jobs.labels_of(kept, "stack", "joined"), jobs.labels_of(fresh, "stack"))

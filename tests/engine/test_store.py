@@ -69,11 +69,13 @@ def test_shards_put_one_by_one_make_the_array(
         assert (covered == 1).all()  # every pixel once
         assert np.array_equal(array[...], expected)
         assert len(target._store_dict) == 1 + plan.n_blocks  # a shard is an object
-        numbers = [b for canvas in plan.canvases() for b in canvas.blocks]
-        assert sorted(numbers) == list(range(plan.n_blocks))  # canvases share no block
+        numbers = [b for stitch_group in plan.stitch_groups() for b in stitch_group.blocks]
+        assert sorted(numbers) == list(range(plan.n_blocks))  # stitch groups share no block
         assert layout_from(json.loads(json.dumps(asdict(plan)))) == plan
-        for canvas in plan.canvases():
-            assert {plan.canvas_of(block) for block in canvas.blocks} == {canvas.index}
+        for stitch_group in plan.stitch_groups():
+            assert {plan.stitch_group_of(block) for block in stitch_group.blocks} == {
+                stitch_group.index
+            }
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from skimage.io import imread
 
 from engine.labels.components import label_frame
 from engine.labels.instances import fill_holes, label_instances
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
 from tests.engine import jobs
 
 masks = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24))
 
 
-def cut(mask: NDArray[np.bool_], **rules: Any) -> NDArray[np.uint32]:
-    return label_instances(mask, Rules(0.5, instances="watershed", **rules))
+def cut(mask: NDArray[np.bool_], **postprocessing: Any) -> NDArray[np.uint32]:
+    return label_instances(mask, Postprocessing(0.5, instances="watershed", **postprocessing))
 
 
 def discs(shape: tuple[int, int], *places: tuple[int, int, int]) -> NDArray[np.bool_]:
@@ -69,14 +69,14 @@ def test_a_component_is_cut_as_if_it_were_alone(
     mask = blots(seed)
     if is_noisy:
         mask ^= np.random.default_rng(seed).random(mask.shape) < 0.05
-    rules = {"min_distance": min_distance, "seed_height": seed_height}
-    found = cut(mask, **rules)
+    postprocessing = {"min_distance": min_distance, "seed_height": seed_height}
+    found = cut(mask, **postprocessing)
     whole, count = label_frame(mask)
     boxes = ndimage.find_objects(whole.astype(int))
     assert np.array_equal(found > 0, mask)
     for number in range(1, count + 1):
         box = boxes[number - 1]
-        alone = cut(whole[box] == number, **rules)  # its box is all there is
+        alone = cut(whole[box] == number, **postprocessing)  # its box is all there is
         inside = whole == number
         pairs = np.unique(np.stack([found[inside], alone[alone > 0]]), axis=1)
         assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
@@ -107,9 +107,9 @@ def test_what_is_dropped(
 ) -> None:
     mask = blots(seed, 50)
     most = least + more if more else 0
-    rules = Rules(0.5, least, most, method, fill, clear)
-    found = label_instances(mask, rules)
-    every = label_instances(mask, Rules(0.5, instances=method, fill_holes=fill))
+    postprocessing = Postprocessing(0.5, least, most, method, fill, clear)
+    found = label_instances(mask, postprocessing)
+    every = label_instances(mask, Postprocessing(0.5, instances=method, fill_holes=fill))
     area = np.bincount(every.ravel())
     good = (area >= least) & (area <= (most or mask.size))
     if clear:

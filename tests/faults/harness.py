@@ -189,7 +189,7 @@ class Campaign:
 def commits(output: Path) -> dict[Path, tuple[int, int]]:
     """Every record that is whole, with what changes when it is put again."""
     private = output / ".stackseg"
-    kinds = ("records", "canvases", "levels", "work/parts", "work/survey")
+    kinds = ("records", "stitched", "levels", "work/parts", "work/survey")
     found = {}
     for path in (p for kind in kinds for p in (private / kind).rglob("*.json")):
         with contextlib.suppress(ValueError):

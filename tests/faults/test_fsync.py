@@ -113,7 +113,7 @@ def test_a_record_begins_when_its_data_is_on_the_disk(done: Done, stack: str) ->
                 data.append(part)
             on_disk_before(record, data, done.disk)
         assert len(list((private / kind / stack).iterdir())) == math.prod(grid)
-    for record in (private / "canvases" / stack).glob("*.json"):
+    for record in (private / "stitched" / stack).glob("*.json"):
         objects = private / f"objects/{stack}/{record.stem}.parquet"
         on_disk_before(record, [objects], done.disk)
 

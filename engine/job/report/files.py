@@ -127,7 +127,7 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
     def parts() -> Iterator[Path]:
         for stack in job.plan.stacks:
             layout = stack.layout
-            count = layout.n_canvases if layout.is_stitched else layout.n_blocks
+            count = layout.n_stitch_groups if layout.is_stitched else layout.n_blocks
             for index in range(count):
                 yield folder.place("objects", stack.name, index, ".parquet")
 
@@ -141,7 +141,9 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
 
     stacks = job.plan.stacks
     # Of one model all stacks give labels of one kind.
-    classes = () if stacks[0].rules.gives_instances else tuple(c.name for c in spec.classes)
+    classes = (
+        () if stacks[0].postprocessing.gives_instances else tuple(c.name for c in spec.classes)
+    )
     schema = tables.frames_schema(classes)
     with (
         folder.staged(folder.root / "frames.parquet") as parquet,
@@ -177,10 +179,10 @@ def _records(folder: JobFolder, stack: StackPlan) -> Iterator[dict[str, Any]]:
         if not stack.layout.is_stitched:
             yield record
     if stack.layout.is_stitched:
-        for canvas in stack.layout.canvases():
-            record = folder.canvas_record(name, canvas)
+        for stitch_group in stack.layout.stitch_groups():
+            record = folder.stitch_record(name, stitch_group)
             if record is None:
-                raise JobStopped(_gone(folder.place("canvases", name, canvas.index)))
+                raise JobStopped(_gone(folder.place("stitched", name, stitch_group.index)))
             yield record
 
 
@@ -242,7 +244,7 @@ def _input(stack: StackPlan, totals: _Totals) -> dict[str, Any]:
         "labels_shape": list(stack.layout.shape),
         "tile": list(stack.tiling.tile_shape),
         "halo": stack.tiling.halo,
-        "rules": asdict(stack.rules),
+        "postprocessing": asdict(stack.postprocessing),
         "pixels_sha256": totals.pixels[stack.name].hexdigest(),
     }
 
@@ -295,7 +297,7 @@ def _job_json(
 
 def _shared_rules(stacks: Sequence[StackPlan]) -> dict[str, Any]:
     """The rules that are the same for all stacks; areas in um differ in px from stack to stack."""
-    each = [asdict(stack.rules) for stack in stacks]
+    each = [asdict(stack.postprocessing) for stack in stacks]
     return {name: v for name, v in each[0].items() if all(one[name] == v for one in each)}
 
 

@@ -216,15 +216,24 @@ def _look(work: Work, number: Number, name: str) -> _Look:
     seen = work.see(*number, block, statistics)
     channel = plan.channels[0]
     # The edge of a region is no border of the frame.
-    rules = replace(plan.rules, clear_border=plan.rules.clear_border and not plan.layout.is_cut)
+    postprocessing = replace(
+        plan.postprocessing,
+        clear_border=plan.postprocessing.clear_border and not plan.layout.is_cut,
+    )
     done = finish_frame(
-        seen.pixels, channel, seen.probability, spec, rules, plan.pixel_area_um2, work.watch
+        seen.pixels,
+        channel,
+        seen.probability,
+        spec,
+        postprocessing,
+        plan.pixel_area_um2,
+        work.watch,
     )
     row = done.row
     told = Sample(
         name, row.get("objects"), row.get("area_median_px"), float(row["foreground_fraction"])
     )
-    classes = () if rules.gives_instances else tuple(
+    classes = () if postprocessing.gives_instances else tuple(
         LabelClass(n, c.name, rgb_of(c.color)) for n, c in enumerate(spec.classes)
     )  # fmt: skip
     pixel = plan.info.pixel_size_um.get("X")

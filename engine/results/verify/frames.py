@@ -1,4 +1,4 @@
-"""The frames of a block or canvas: labels, rows and objects must tell the same."""
+"""The frames of a block or stitch group: labels, rows and objects must tell the same."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _expected(
             "model": spec.name,
             "model_sha256": identity["model"],
             "runtime": identity["runtime"],
-            **identity["stacks"][view.name]["rules"],
+            **identity["stacks"][view.name]["postprocessing"],
             "channels": identity["stacks"][view.name]["channel"],
         }
         name = view.name.rpartition("/")[2]

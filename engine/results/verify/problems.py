@@ -19,9 +19,9 @@ class Problem:
     kind: str  # record, shard, labels, objects, table, report, metadata, stray, unfinished
     path: str  # of the file, below the job's folder
     what: str  # is wrong with it
-    where: str = ""  # stack, and block, canvas or frame
+    where: str = ""  # stack, and block, stitch group or frame
     stack: str = ""
-    index: int | None = None  # of the block or canvas
+    index: int | None = None  # of the block or stitch group
 
     @property
     def text(self) -> str:

@@ -71,10 +71,15 @@ def check_ended(
         for view in views:
             shape, halo = inputs[view.name]["labels_shape"], inputs[view.name]["halo"]
             told[f"the shape of {view.name}"] = (shape, list(view.layout.shape))
-            rules = identity["stacks"][view.name]["rules"]
-            told[f"the rules of {view.name}"] = (inputs[view.name]["rules"], rules)
+            postprocessing = identity["stacks"][view.name]["postprocessing"]
+            told[f"the rules of {view.name}"] = (
+                inputs[view.name]["postprocessing"],
+                postprocessing,
+            )
             told |= {
-                name: (value, rules[name]) for name, value in resolved.items() if name in rules
+                name: (value, postprocessing[name])
+                for name, value in resolved.items()
+                if name in postprocessing
             }
             told[f"the halo of {view.name}"] = (halo, identity["stacks"][view.name]["halo"])
         if totals is not None:

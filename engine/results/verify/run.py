@@ -163,8 +163,8 @@ class _Verification:
             what = "the record cannot be read"
         elif record is None and has_ended:
             what = "the record is gone"
-        elif record is not None and record.get("canvas") != group.index:
-            what, record = f"the record is that of canvas {record.get('canvas')}", None
+        elif record is not None and record.get("stitch_group") != group.index:
+            what, record = f"the record is that of stitch group {record.get('stitch_group')}", None
         if what:
             self.problems.add(Problem("record", path, what, group.where, view.name, group.index))
         return GroupCheck(view, group, record)

@@ -19,12 +19,12 @@ def check_strays(view: StackView) -> Iterator[Problem]:
         for level in range(array.levels):
             yield from _stray_shards(view, array, level)
     layout = view.layout
-    canvases = layout.n_canvases if layout.is_stitched else 0
+    stitch_groups = layout.n_stitch_groups if layout.is_stitched else 0
     levels = max(array.levels for array in view.arrays)
     for kind, suffix, count in (
         ("records", ".json", layout.n_blocks),
-        ("canvases", ".json", canvases),
-        ("objects", ".parquet", canvases or layout.n_blocks),
+        ("stitched", ".json", stitch_groups),
+        ("objects", ".parquet", stitch_groups or layout.n_blocks),
         *((f"levels/{k}", ".json", level_layout(layout, k).n_blocks) for k in range(1, levels)),
     ):
         folder = view.folder.private / kind / view.name

@@ -20,9 +20,9 @@ MOST_BLOCKS = 10**8  # a petabyte of labels; more is a damaged identity
 
 @dataclass(frozen=True)
 class Group:
-    """Frames whose rows are one record and whose objects are one part: a block, or a canvas."""
+    """Frames whose rows are one record and whose objects are one part: a block or stitch group."""
 
-    kind: str  # "block" or "canvas"
+    kind: str  # "block" or "stitch group"
     index: int
     frames: tuple[Frame, ...]
     blocks: tuple[int, ...]
@@ -72,10 +72,10 @@ class StackView:
     def groups(self) -> Iterator[Group]:
         """All groups, in order of their frames."""
         layout, place = self.layout, self.folder.place
-        kind = "canvases" if layout.is_stitched else "records"
-        for one in layout.canvases() if layout.is_stitched else layout.blocks():
+        kind = "stitched" if layout.is_stitched else "records"
+        for one in layout.stitch_groups() if layout.is_stitched else layout.blocks():
             blocks = (one.index,) if isinstance(one, Block) else one.blocks
-            word = "block" if isinstance(one, Block) else "canvas"
+            word = "block" if isinstance(one, Block) else "stitch group"
             yield Group(
                 word, one.index, tuple(one.frames), blocks,
                 place(kind, self.name, one.index),

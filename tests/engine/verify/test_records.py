@@ -113,7 +113,7 @@ def test_a_record(job: Path, tmp_path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["gone", "cut", "checksum", "count", "row lost", "row changed"])
 def test_the_record_of_frames(job: Path, tmp_path: Path, how: str) -> None:
     output = damaged(job, tmp_path)
-    kind = "canvases" if (output / ".stackseg/canvases").is_dir() else "records"
+    kind = "stitched" if (output / ".stackseg/stitched").is_dir() else "records"
     path = output / f".stackseg/{kind}/stack/000000.json"
     if how == "gone":
         path.unlink()

@@ -91,7 +91,7 @@ def kind_of(path: Path) -> str:
         return "table"
     if ".stackseg" in parts and path.suffix == ".json":
         inside = parts[parts.index(".stackseg") + 1 :]
-        if inside[0] in ("records", "canvases", "levels") or inside[:2] == ("work", "survey"):
+        if inside[0] in ("records", "stitched", "levels") or inside[:2] == ("work", "survey"):
             return "record"
         if inside[:2] == ("work", "parts"):
             return "record"

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from engine.errors import StackError, UsageError
-from engine.labels.rules import SEED_HEIGHT, Rules
+from engine.labels.postprocessing import SEED_HEIGHT, Postprocessing
 from engine.model.spec import ModelSpec
 from engine.plan.quantities import area_px, length_px
 from engine.plan.settings import JobSettings
@@ -16,7 +16,7 @@ _ONLY_WATERSHED = ("min_distance", "seed_height")
 _ONLY_OBJECTS = ("min_area", "max_area", "fill_holes", "clear_border", *_ONLY_WATERSHED)
 
 
-def check_rules(settings: JobSettings, spec: ModelSpec) -> None:
+def check_postprocessing(settings: JobSettings, spec: ModelSpec) -> None:
     """UsageError where options contradict the model or each other, whatever the stack."""
     if not spec.is_binary and settings.threshold is not None:
         raise UsageError(
@@ -55,13 +55,15 @@ def method_of(settings: JobSettings, spec: ModelSpec) -> str:
     return (settings.instances or spec.instances) if spec.is_binary else "none"
 
 
-def resolve_rules(settings: JobSettings, spec: ModelSpec, info: StackInfo) -> Rules:
+def resolve_postprocessing(
+    settings: JobSettings, spec: ModelSpec, info: StackInfo
+) -> Postprocessing:
     """The rules for a stack. StackError where they need a pixel size that it does not tell."""
     method = method_of(settings, spec)
     least: float = spec.min_area if method != "none" else 0
     if settings.min_area is not None:
         least = area_px("--min-area", settings.min_area, info)
-    rules = Rules(
+    postprocessing = Postprocessing(
         threshold=spec.threshold if settings.threshold is None else settings.threshold,
         min_area=math.ceil(least),
         instances=method,
@@ -70,28 +72,28 @@ def resolve_rules(settings: JobSettings, spec: ModelSpec, info: StackInfo) -> Ru
     )
     if settings.max_area is not None:
         most = math.floor(area_px("--max-area", settings.max_area, info))
-        if most < max(rules.min_area, 1):
+        if most < max(postprocessing.min_area, 1):
             raise UsageError(
                 f"{info.path}: --max-area {settings.max_area} is {most} px, and an object has "
-                f"{max(rules.min_area, 1)} px at the least; give more"
+                f"{max(postprocessing.min_area, 1)} px at the least; give more"
             )
-        rules = replace(rules, max_area=most)
+        postprocessing = replace(postprocessing, max_area=most)
     if method != "watershed":
-        return rules
+        return postprocessing
     distance: float = spec.min_distance
     if settings.min_distance is not None:
         distance = length_px("--min-distance", settings.min_distance, info)
     height = SEED_HEIGHT if settings.seed_height is None else settings.seed_height
-    return replace(rules, min_distance=distance, seed_height=height)
+    return replace(postprocessing, min_distance=distance, seed_height=height)
 
 
-def check_uncut(rules: Rules, info: StackInfo) -> None:
+def check_uncut(postprocessing: Postprocessing, info: StackInfo) -> None:
     """StackError for rules that cannot be exact where frames are cut into regions."""
     size = f"{info.path}: frames of {info.size('Y')} x {info.size('X')} px are cut into regions, "
-    if rules.instances == "watershed":
+    if postprocessing.instances == "watershed":
         raise StackError(
             f"{size}and where a watershed cuts follows from the whole object; use --instances "
             "components"
         )
-    if rules.fill_holes:
+    if postprocessing.fill_holes:
         raise StackError(f"{size}and a hole may go on in the next region; leave --fill-holes away")

@@ -12,9 +12,9 @@ from engine.commands.plan import plan as plan_command
 from engine.errors import StackError, UsageError
 from engine.geometry import layout
 from engine.job.prepare import prepare_job
-from engine.labels.rules import Rules
+from engine.labels.postprocessing import Postprocessing
+from engine.plan.postprocessing import check_postprocessing, check_uncut, resolve_postprocessing
 from engine.plan.quantities import parse_quantity
-from engine.plan.rules import check_rules, check_uncut, resolve_rules
 from engine.plan.settings import JobSettings, job_settings
 from engine.stacks.base import StackInfo
 from tests import networks
@@ -70,26 +70,40 @@ def test_no_quantities(text: str, dimensions: int) -> None:
 def test_areas_and_distances_in_um() -> None:
     asked = settings(min_area="0.1um2", max_area="0.3um2", min_distance="0.35um",
                      instances="watershed")  # fmt: skip
-    rules = resolve_rules(asked, SPEC, SQUARE)
-    assert (rules.min_area, rules.max_area, rules.min_distance) == (10, 30, 3.5)
+    postprocessing = resolve_postprocessing(asked, SPEC, SQUARE)
+    assert (postprocessing.min_area, postprocessing.max_area, postprocessing.min_distance) == (
+        10,
+        30,
+        3.5,
+    )
     # What has exactly the area stays in: the least is rounded up to px, the most down.
-    rules = resolve_rules(settings(min_area="0.3um2", max_area="0.7um2"), SPEC, OBLONG)
-    assert (rules.min_area, rules.max_area) == (3, 5)
+    postprocessing = resolve_postprocessing(
+        settings(min_area="0.3um2", max_area="0.7um2"), SPEC, OBLONG
+    )
+    assert (postprocessing.min_area, postprocessing.max_area) == (3, 5)
     with pytest.raises(StackError, match=r"c\.tif: tells no pixel size, which --min-area 3um2"):
-        resolve_rules(settings(min_area="3um2"), SPEC, UNKNOWN)
+        resolve_postprocessing(settings(min_area="3um2"), SPEC, UNKNOWN)
     with pytest.raises(StackError, match="not square"):
-        resolve_rules(settings(instances="watershed", min_distance="2um"), SPEC, OBLONG)
+        resolve_postprocessing(settings(instances="watershed", min_distance="2um"), SPEC, OBLONG)
 
 
 def test_what_is_not_asked_for_is_the_models() -> None:
-    assert resolve_rules(settings(), SPEC, UNKNOWN) == Rules(0.5, 7)
+    assert resolve_postprocessing(settings(), SPEC, UNKNOWN) == Postprocessing(0.5, 7)
     spec = networks.spec(instances="watershed", min_distance=4.0)
-    rules = resolve_rules(settings(), spec, UNKNOWN)
-    assert (rules.instances, rules.min_distance, rules.seed_height) == ("watershed", 4, 1)
-    assert resolve_rules(settings(instances="components"), spec, UNKNOWN) == Rules(0.5)
+    postprocessing = resolve_postprocessing(settings(), spec, UNKNOWN)
+    assert (postprocessing.instances, postprocessing.min_distance, postprocessing.seed_height) == (
+        "watershed",
+        4,
+        1,
+    )
+    assert resolve_postprocessing(
+        settings(instances="components"), spec, UNKNOWN
+    ) == Postprocessing(0.5)
     spec = networks.spec(instances="none", min_area=9)
-    assert resolve_rules(settings(), spec, UNKNOWN).min_area == 0
-    assert resolve_rules(settings(instances="components"), spec, UNKNOWN) == Rules(0.5, 9)
+    assert resolve_postprocessing(settings(), spec, UNKNOWN).min_area == 0
+    assert resolve_postprocessing(
+        settings(instances="components"), spec, UNKNOWN
+    ) == Postprocessing(0.5, 9)
 
 
 @pytest.mark.parametrize(
@@ -108,14 +122,14 @@ def test_what_is_not_asked_for_is_the_models() -> None:
 )  # fmt: skip
 def test_contradictions(spec: dict[str, Any], values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        check_rules(settings(**values), networks.spec(**spec))
+        check_postprocessing(settings(**values), networks.spec(**spec))
 
 
 def test_areas_that_leave_nothing() -> None:
     with pytest.raises(UsageError, match="--max-area 6 is 6 px, and an object has 7 px"):
-        resolve_rules(settings(max_area=6), SPEC, UNKNOWN)
+        resolve_postprocessing(settings(max_area=6), SPEC, UNKNOWN)
     with pytest.raises(UsageError, match="--max-area 0 is 0 px"):
-        resolve_rules(settings(max_area=0, min_area=0), SPEC, UNKNOWN)
+        resolve_postprocessing(settings(max_area=0, min_area=0), SPEC, UNKNOWN)
     with pytest.raises(UsageError, match=r"--min-area: is not understood; .* \(got '3kg'\)"):
         settings(min_area="3kg")
 
@@ -123,8 +137,8 @@ def test_areas_that_leave_nothing() -> None:
 @pytest.mark.parametrize("changes", [{"instances": "watershed"}, {"fill_holes": True}])
 def test_what_cannot_be_exact_where_frames_are_cut(changes: dict[str, Any]) -> None:
     with pytest.raises(StackError, match=r"a\.tif: frames of 10 x 10 px are cut into regions"):
-        check_uncut(Rules(0.5, **changes), SQUARE)
-    check_uncut(Rules(0.5, 3, 9, clear_border=True), SQUARE)
+        check_uncut(Postprocessing(0.5, **changes), SQUARE)
+    check_uncut(Postprocessing(0.5, 3, 9, clear_border=True), SQUARE)
 
 
 def test_an_input_that_would_be_cut_is_refused_and_the_rest_runs(

@@ -13,7 +13,7 @@ CONNECTS = "components"  # the method whose objects may go on from plane to plan
 
 
 @dataclass(frozen=True)
-class Rules:
+class Postprocessing:
     """What turns probabilities into labels, as resolved for a stack. All of it in px."""
 
     threshold: float  # of probability; binary models
