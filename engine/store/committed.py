@@ -3,59 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from engine.geometry.arrays import ResultArray, level_layout, sources
-from engine.geometry.layout import Block, LabelLayout
-from engine.plan.plan import StackPlan
-from engine.store.folder import JobFolder
+from engine.geometry.layout import Block, LabelLayout, StitchGroup
+from engine.store.folder import JobFolder, key_of
+from engine.store.records import BlockRecord, LevelRecord, StitchRecord
 
 
-def shards(folder: JobFolder, plan: StackPlan, block: Block, level: int = 0) -> dict[str, Path]:
-    """Where a block's shards lie, by kind of array; those that have this level."""
-    layout = level_layout(plan.layout, level)
-    store = folder.store(plan.name)
-    return {
-        array.kind: store / array.key(layout, block, level)
-        for array in plan.arrays
-        if level < array.levels
-    }
-
-
-def block_record(folder: JobFolder, plan: StackPlan, block: Block) -> dict[str, Any] | None:
-    """The record of a block, None where it is not committed: it is done again then.
-
-    A record that cannot be read, or whose shards or objects are gone, commits nothing.
-    """
-    content = folder.read_json(record_place(folder, plan.name, block.index))
-    if content is None or not _is_whole(folder, plan, block, content):
-        return None
-    if "frames" in content:  # a block of whole frames has its measures
-        if len(content["frames"]) != block.n_frames:
-            return None
-        if not folder.place("objects", plan.name, block.index, ".parquet").is_file():
-            return None
-    return content
-
-
-def level_record(
-    folder: JobFolder, plan: StackPlan, block: Block, level: int
-) -> dict[str, Any] | None:
-    """The record of a block of a level; None where it was made of anything but what is below."""
-    content = folder.read_json(record_place(folder, plan.name, block.index, level))
-    if content is None or not _is_whole(folder, plan, block, content, level):
-        return None
-    return content if content.get("made_of") == made_of(folder, plan, block, level) else None
-
-
-def record_place(folder: JobFolder, stack: str, index: int, level: int = 0) -> Path:
-    """Where the record of a block of a level lies."""
-    return folder.place(f"levels/{level}" if level else "records", stack, index)
-
-
-class Leveled(Protocol):
-    """A stack whose levels are made: as planned, or as `verify` sees it."""
+class Stored(Protocol):
+    """A stack of a job: as planned, or as `verify` reads it."""
 
     @property
     def name(self) -> str:
@@ -70,21 +27,93 @@ class Leveled(Protocol):
         """Its arrays."""
 
 
-def made_of(folder: JobFolder, stack: Leveled, block: Block, level: int) -> str:
+def store_of(stack: str) -> str:
+    """Key of a stack's result, below which its shards and metadata lie."""
+    return f"{stack}.zarr"
+
+
+def shard_keys(stack: Stored, block: Block, level: int = 0) -> dict[str, str]:
+    """Keys of a block's shards, by kind of array; those that have this level."""
+    layout = level_layout(stack.layout, level)
+    return {
+        array.kind: f"{store_of(stack.name)}/{array.key(layout, block, level)}"
+        for array in stack.arrays
+        if level < array.levels
+    }
+
+
+def record_key(stack: str, index: int, level: int = 0) -> str:
+    """Key of the record of a block of a level."""
+    return key_of(f"levels/{level}" if level else "records", stack, index)
+
+
+def stitch_key(stack: str, index: int) -> str:
+    """Key of the record of a stitch group."""
+    return key_of("stitched", stack, index)
+
+
+def objects_key(stack: str, index: int) -> str:
+    """Key of a part of the objects table: of a block of whole frames, or of a stitch group."""
+    return key_of("objects", stack, index, ".parquet")
+
+
+def block_record(folder: JobFolder, stack: Stored, block: Block) -> BlockRecord | None:
+    """The record of a block, None where it is not committed: it is done again then.
+
+    A record that cannot be read, or whose shards or objects are gone, commits nothing.
+    """
+    record = folder.record(BlockRecord, record_key(stack.name, block.index))
+    if record is None or not _is_whole(folder, stack, block, record):
+        return None
+    if record.frames is not None:  # a block of whole frames has its measures
+        whole = len(record.frames) == block.n_frames
+        if not whole or not folder.own.exists(objects_key(stack.name, block.index)):
+            return None
+    return record
+
+
+def stitch_record(folder: JobFolder, stack: str, group: StitchGroup) -> StitchRecord | None:
+    """The record of a stitch group, None where it is not committed."""
+    record = folder.record(StitchRecord, stitch_key(stack, group.index))
+    if record is None or not folder.own.exists(objects_key(stack, group.index)):
+        return None
+    return record if len(record.frames) == len(list(group.frames)) else None
+
+
+def level_record(folder: JobFolder, stack: Stored, block: Block, level: int) -> LevelRecord | None:
+    """The record of a block of a level; None where it was made of anything but what is below."""
+    record = folder.record(LevelRecord, record_key(stack.name, block.index, level))
+    if record is None or not _is_whole(folder, stack, block, record, level):
+        return None
+    return record if record.parents == parents_hash(folder, stack, block, level) else None
+
+
+def parents_hash(folder: JobFolder, stack: Stored, block: Block, level: int) -> str:
     """Hash over the checksums of all shards below a block of a level; "" where one has none."""
     digest = hashlib.sha256()
     for source, _, _ in sources(level_layout(stack.layout, level - 1), block):
-        record = folder.read_json(record_place(folder, stack.name, source.index, level - 1)) or {}
+        checksums = shard_checksums(folder, stack.name, source.index, level - 1)
         for array in stack.arrays:
             if level < array.levels:
-                if not isinstance(told := record.get(array.checksum), str):
+                if array.kind not in checksums:
                     return ""
-                digest.update(f"{array.kind} {source.index} {told}\n".encode())
+                digest.update(f"{array.kind} {source.index} {checksums[array.kind]}\n".encode())
     return digest.hexdigest()
 
 
+def shard_checksums(folder: JobFolder, stack: str, index: int, level: int = 0) -> dict[str, str]:
+    """Checksums on record of a block's shards, by kind of array; none where it has no record."""
+    kind: type[BlockRecord | LevelRecord] = LevelRecord if level else BlockRecord
+    record = folder.record(kind, record_key(stack, index, level))
+    return record.shards if record else {}
+
+
 def _is_whole(
-    folder: JobFolder, plan: StackPlan, block: Block, record: dict[str, Any], level: int = 0
+    folder: JobFolder,
+    stack: Stored,
+    block: Block,
+    record: BlockRecord | LevelRecord,
+    level: int = 0,
 ) -> bool:
-    told = all(a.checksum in record for a in plan.arrays if level < a.levels)
-    return told and all(path.is_file() for path in shards(folder, plan, block, level).values())
+    keys = shard_keys(stack, block, level)
+    return keys.keys() <= record.shards.keys() and all(map(folder.results.exists, keys.values()))

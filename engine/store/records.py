@@ -1,0 +1,155 @@
+"""What a job keeps on its disk, as types. Each is one JSON object, put whole and never changed.
+
+Every type says who writes it and who reads it. A record of another version is refused in one
+sentence; one that is damaged counts as absent, so that what it stood for is done again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engine.errors import OutputError
+
+Sha256 = str
+Number = int | float | None
+VERSION = 1
+
+
+class Part(BaseModel):
+    """A piece of a record."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class Record(Part):
+    """An object on its own."""
+
+    version: Literal[1] = 1
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+class RecordVersionError(OutputError):
+    """A record that another version of stackseg wrote."""
+
+
+def encode(record: Record) -> bytes:
+    """A record as it is put."""
+    return (record.model_dump_json(indent=1, exclude_none=True) + "\n").encode()
+
+
+def decode(kind: type[AnyRecord], data: bytes, where: str) -> AnyRecord | None:
+    """The record in `data`; None where it is damaged, RecordVersionError where it is of another
+    version."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError:
+        check_version(data, where)
+        return None
+
+
+def check_version(data: bytes, where: str) -> None:
+    """RecordVersionError where `data` is a record of another version."""
+    try:
+        found = json.loads(data).get("version", "none")
+    except (ValueError, AttributeError, RecursionError):
+        return
+    if found != VERSION:
+        raise RecordVersionError(
+            f"{where}: was written by another version of stackseg (record version {found}; this "
+            f"one reads {VERSION}); finish the job with that version, or start over with --fresh"
+        )
+
+
+class FrameRecord(Part):
+    """A frame in the record of its block or stitch group: its row of the frames table."""
+
+    t: int  # the stack's own numbers, from 0
+    z: int
+    status: Literal["ok", "failed"]
+    reason: str | None = None  # why it was set aside
+    sha256: Sha256 | None = None  # of all pixels read
+    missing_chunks: int | None = None  # that the input lacks, and that were read as its fill value
+    blank: bool | None = None  # whether every channel that the network takes is constant
+    measures: dict[str, Number] = {}  # columns of the frames table, see `engine.store.columns`
+
+    @property
+    def failed(self) -> bool:
+        """Whether the frame was set aside: its labels are 0."""
+        return self.status == "failed"
+
+    @property
+    def objects(self) -> int:
+        """How many objects it has; 0 of a class map."""
+        return int(self.measures.get("objects") or 0)
+
+    def row(self, stack: str) -> dict[str, Any]:
+        """The row of the frames table."""
+        fixed = {name: getattr(self, name) for name in type(self).model_fields}
+        del fixed["measures"]
+        return {"stack": stack, **fixed, **self.measures}
+
+
+class BlockRecord(Record):
+    """The commit of a block: written last, by the step `segment` or, of a stitched stack, `finish`.
+
+    Read by the later steps, resuming, the tables, `verify` and relabelling.
+    """
+
+    block: int
+    shards: dict[str, Sha256]  # by kind of array: labels, image, probability
+    objects_sha256: Sha256 | None = None  # of its part of the objects table
+    frames: tuple[FrameRecord, ...] | None = None  # None: its stitch group has them
+
+
+class PartRecord(Record):
+    """A block of a stitched stack with provisional labels; written by `segment`.
+
+    Read by `stitch` and `finish`; it goes when the job is complete.
+    """
+
+    block: int
+    labels_sha256: Sha256  # of the provisional labels
+    part_sha256: Sha256  # of the arrays beside them, see `engine.steps.part`
+    shards: dict[str, Sha256]  # of what is kept besides labels, by kind of array
+    count: int  # provisional labels
+    frames: tuple[FrameRecord, ...]  # without measures
+
+
+class StitchRecord(Record):
+    """The frames of a stitch group, once its objects are whole; written by `stitch`.
+
+    Read by `finish`, resuming, the tables, `verify` and relabelling.
+    """
+
+    stitch_group: int
+    objects: int
+    objects_sha256: Sha256
+    frames: tuple[FrameRecord, ...]
+
+
+class LevelRecord(Record):
+    """The commit of a block of a level; written by its step, read by the next and by `verify`."""
+
+    block: int
+    parents: Sha256  # over the checksums of the shards below; another one: it is stale
+    shards: dict[str, Sha256]
+
+
+class SurveyRecord(Record):
+    """Statistics of a cut frame; written by `survey`, read by `segment`."""
+
+    frame: FrameRecord
+    statistics: tuple[tuple[float, ...], ...] = ()  # (C, 2): low and high of each channel
+
+
+class TimingRecord(Record):
+    """What a task took; written by every step, read for `timings.parquet`. Commits nothing."""
+
+    seconds: dict[str, float]  # by stage
+    attempts: int = 1  # most tries that any frame took
+    tile: int = 0  # px; the smallest tile that memory allowed, 0: as planned
