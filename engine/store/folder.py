@@ -69,6 +69,10 @@ class JobFolder:
         self._results = results or root
         self.own, self.results = stores_of(root, self._results)
 
+    def holds(self, prefix: str) -> bool:
+        """Whether there is an object of the job's own at a key, or any below it."""
+        return self.own.exists(prefix) or any(True for _ in self.own.list(prefix))
+
     def zarr(self, stack: str) -> Path:
         """A stack's result, for those that open it by its path."""
         return self._results / f"{stack}.zarr"

@@ -55,6 +55,11 @@ class JobIdentity(Record):
     relabels: Sha256 | None = None  # of what decides the probabilities that are labelled again
     stacks: dict[str, StackIdentity]
 
+    @property
+    def label_image(self) -> str:
+        """Name of the label image."""
+        return self.labels.removeprefix("labels/")
+
 
 class Holdings(Part):
     """What a folder holds, as the identity of whatever version names it; read by --fresh."""
