@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.labels.classes import foreground
 from engine.results.score.metrics import score
 from train.scores import Scores, label_objects
 
@@ -65,6 +66,6 @@ def score_maps(
 ) -> Scores:
     """Scores of probability maps turned into objects, against instance labels; (Y, X) each."""
     return Scores.pooled(
-        score(label_objects(p >= np.float32(threshold), min_area), t)
+        score(label_objects(foreground(p, threshold), min_area), t)
         for p, t in zip(maps, truths, strict=True)
     )

@@ -44,9 +44,9 @@ class Scores:
         return {name: value for name, value in asdict(self).items() if not math.isnan(value)}
 
 
-def label_objects(foreground: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.int32]:
+def label_objects(mask: NDArray[np.bool_], min_area: int = 0) -> NDArray[np.int32]:
     """The objects that the engine makes of a foreground (Y, X), of at least `min_area` px."""
     postprocessing = Postprocessing(
         threshold=0.5, min_area=min_area
     )  # the threshold has been applied
-    return label_instances(foreground, postprocessing).astype(np.int32)
+    return label_instances(mask, postprocessing).astype(np.int32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from engine.labels.components import bands
 from engine.measure.objects import ObjectSums
 
-FrameRow = dict[str, Any]
+Measures = dict[str, float | int | None]  # columns of the frames table
 
 
 class FrameSums:
@@ -37,11 +37,11 @@ class FrameSums:
             self._inside[i] += float(np.sum(sums[name]))
         self._touching += int(sums["touches_border"].sum())
 
-    def row(self, pixel_area_um2: float | None) -> FrameRow:
+    def row(self, pixel_area_um2: float | None) -> Measures:
         """The row; None where there is nothing."""
         inside, intensity, probability = (float(v) for v in self._inside)
         outside = self.pixels - inside
-        row: FrameRow = {"objects": int(self._areas[1].sum())}
+        row: Measures = {"objects": int(self._areas[1].sum())}
         summary = _summary(*self._areas)
         row.update({f"area_{name}_px": value for name, value in summary.items()})
         row.update(
@@ -95,11 +95,11 @@ class ClassSums:
         self.intensities += other.intensities
         self.certainty += other.certainty
 
-    def row(self, names: tuple[str, ...]) -> FrameRow:
+    def row(self, names: tuple[str, ...]) -> Measures:
         """The row, with the fraction of each class."""
         size = int(self.counts.sum())
         inside, outside = int(self.counts[1:].sum()), int(self.counts[0])
-        row: FrameRow = {
+        row: Measures = {
             "foreground_fraction": inside / size,
             "mean_intensity_objects": float(self.intensities[1:].sum()) / inside
             if inside

@@ -63,8 +63,8 @@ class StackPlan:
         return self.arrays[0]
 
     @property
-    def beside(self) -> tuple[ResultArray, ...]:
-        """What is kept beside the labels."""
+    def other_arrays(self) -> tuple[ResultArray, ...]:
+        """What is kept besides the labels."""
         return self.arrays[1:]
 
     @property
@@ -72,7 +72,7 @@ class StackPlan:
         """Whether the stack itself is read, and not what an earlier job kept of it."""
         return not any(array.kind == IMAGE for array in self.kept)
 
-    def seen_by_model(self, pixels: NDArray[Any]) -> NDArray[Any]:
+    def model_input(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The channels that feed the model, out of all, (C, Y, X); a view where it takes all."""
         if self.channels == tuple(self.all_channels):
             return pixels

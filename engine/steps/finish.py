@@ -1,63 +1,74 @@
-"""A block of a stitched stack, with final ids: the labels that the job leaves."""
+"""The step `finish`: blocks of a stitched stack get final ids: the labels that the job leaves."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.geometry.arrays import LABELS
+from engine.geometry.layout import Block
 from engine.labels.components import bands
+from engine.plan.plan import StackPlan
+from engine.steps.base import IsMine, all_mine
+from engine.steps.parts import PartStore
 from engine.steps.shards import put_shards
-from engine.steps.work import Outcome, Work
-from engine.store.committed import record_place
-from engine.store.folder import read_checked
-from engine.store.ome_zarr import decode_shard, encode_shard, load_array, new_shard, provisional
+from engine.steps.task import Outcome, TaskRun
+from engine.steps.whole import unfinished
+from engine.store.committed import record_key, stitch_record
+from engine.store.folder import JobFolder
+from engine.store.ome_zarr import encode_shard, new_shard
+from engine.store.records import BlockRecord
 
 
-def finish_block(work: Work) -> Outcome:
-    """Turn provisional labels into final ones and commit them. Safe to repeat."""
-    plan, folder = work.plan, work.folder
-    layout = plan.layout
-    block = layout.block(work.task.index)
-    with work.watch.stage("read"):
-        path = folder.place("work/labels", plan.name, block.index, ".shard")
-        part = folder.place("work/parts", plan.name, block.index)
-        try:
-            told = folder.read_json(part) or {}
-            data = read_checked(path, told["labels_sha256"])
-            kept = {array.checksum: told[array.checksum] for array in plan.beside}
-            labels = decode_shard(provisional(plan.labels).shape(layout), data)
-            if plan.postprocessing.gives_instances:
-                path = folder.place("work/maps", plan.name, block.index, ".npy")
-                final = load_array(path.read_bytes())
-        except (OSError, ValueError, LookupError) as error:
-            folder.take_back([path] if path.suffix == ".npy" else [path, part], error)
-    shard = new_shard(plan.labels.shape(layout))
-    with work.watch.stage("labels"):
-        if plan.postprocessing.gives_instances:
-            for out, band in zip(bands(_rows(shard)), bands(_rows(labels)), strict=True):
-                np.take(final, band, out=out)
-        else:
-            record = folder.stitch_record(
-                plan.name, layout.stitch_group(layout.stitch_group_of(block.index))
-            )
-            good = {
-                (r["t"], r["z"]) for r in (record or {}).get("frames", ()) if r["status"] == "ok"
-            }
-            for t, z in block.frames:
-                if (t, z) in good:
-                    at = (t - block.t[0], z - block.z[0])
-                    shard[at] = labels[at]
-    with work.watch.stage("write"):
-        encoded = {LABELS: encode_shard(plan.labels.shape(layout), shard)}
-        work.check_identity()
-        checksums = put_shards(folder, plan, block, encoded)
-    work.put_timings()
-    record = {"block": block.index, **checksums, **kept}
-    folder.put_json(record_place(folder, plan.name, block.index), record)
-    return Outcome(plan.name, work.task.step, block.index, seconds=work.watch.seconds)
+class Finish:
+    """Turns local labels into final ones."""
+
+    name = "finish"
+    reads_input = False
+
+    def pending(
+        self, stack: StackPlan, folder: JobFolder, is_mine: IsMine = all_mine
+    ) -> Iterator[int]:
+        """Blocks without their final labels."""
+        if stack.layout.is_stitched:
+            yield from unfinished(stack, folder)
+
+    def carry_out(self, run: TaskRun) -> Outcome:
+        """Do a block."""
+        plan, folder, block = run.plan, run.folder, run.block
+        parts = PartStore(folder, plan)
+        with run.watch.stage("read"):
+            part = parts.record(block.index)
+            local = parts.labels(block.index, part)
+            by_instances = plan.postprocessing.gives_instances
+            final = parts.final_ids(block.index) if by_instances else None
+        shard = new_shard(plan.labels.shape(plan.layout))
+        with run.watch.stage("labels"):
+            if final is not None:
+                for out, band in zip(bands(_rows(shard)), bands(_rows(local)), strict=True):
+                    np.take(final, band, out=out)
+            else:
+                for at in _good_planes(run, block):
+                    shard[at] = local[at]
+        with run.watch.stage("write"):
+            encoded = {LABELS: encode_shard(plan.labels.shape(plan.layout), shard)}
+            run.check_identity()
+            checksums = put_shards(folder, plan, block, encoded)
+        record = BlockRecord(block=block.index, shards={**checksums, **part.shards})
+        run.commit(record_key(plan.name, block.index), record)
+        return run.outcome()
+
+
+def _good_planes(run: TaskRun, block: Block) -> Iterator[tuple[int, int]]:
+    """Places in the shard of the planes that were not set aside."""
+    layout = run.plan.layout
+    group = layout.stitch_group(layout.stitch_group_of(block.index))
+    record = stitch_record(run.folder, run.plan.name, group)
+    good = {(f.t, f.z) for f in (record.frames if record else ()) if not f.failed}
+    return ((t - block.t[0], z - block.z[0]) for t, z in block.frames if (t, z) in good)
 
 
 def _rows(labels: NDArray[Any]) -> NDArray[Any]:

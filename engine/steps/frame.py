@@ -1,67 +1,190 @@
-"""From pixels to classes: the steps that whole frames and regions of frames share."""
+"""One frame's story, from its pixels to what is put: of whole frames and of regions alike.
+
+    read -> statistics -> predict -> label -> measure -> put
+    `------- a source -------'      `-- a labelling --'
+
+Where probabilities come from is a source: the network, below, or what an earlier job kept
+(`engine.steps.kept`). What labels and measures are depends on whether a block holds whole frames
+(`engine.steps.whole`) or parts of them (`engine.steps.part`). `segment_planes` is the story.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import FrameError
-from engine.geometry.tiling import Region
+from engine.errors import FrameError, JobStopped, OutOfMemory
+from engine.geometry.layout import Block
+from engine.geometry.tiling import FrameTiling, Region
 from engine.inference.tiles import predict_region
+from engine.labels.classes import class_map, each_class, foreground
 from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
-from engine.measure.frames import ClassSums, FrameRow, FrameSums, total_intensity
+from engine.measure.frames import ClassSums, FrameSums, Measures, total_intensity
 from engine.measure.objects import ObjectColumns, object_sums, objects_of
 from engine.model.spec import ModelSpec
-from engine.runtimes.base import Runtime
+from engine.model.statistics import frame_statistics, is_blank
+from engine.steps.missing import check_frame
+from engine.steps.shards import BlockShards
+from engine.steps.task import Stopwatch, TaskRun, check_present
+from engine.steps.worker import halve_tile, runtime_for, tiling_of
+from engine.store.records import FrameRecord, SurveyRecord
 
 
 @dataclass
-class Stopwatch:
-    """Seconds by stage, added up over frames."""
+class Prediction:
+    """A frame, or a block's part of it, with its probabilities."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    moved: Callable[[], None] = lambda: None  # called as each stage and each tile begins
+    pixels: NDArray[Any]  # raw, (C, Y, X): every channel of the stack
+    probability: NDArray[np.float32]  # (K, Y, X)
+    sha256: str  # of all pixels of the frame
+    missing_chunks: int  # that the input lacks, and that were read as its fill value
+    blank: bool  # whether every channel that the network takes is constant over the whole frame
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what runs inside as part of stage `name`."""
-        self.moved()
-        start = time.perf_counter()
+
+class Source(Protocol):
+    """Where the probabilities of frames come from."""
+
+    def failure(self, t: int, z: int) -> str:
+        """Why a frame was set aside before; "" where it was not."""
+
+    def predict(self, t: int, z: int) -> Prediction:
+        """The block's part of a frame. FrameError where it cannot be read or computed."""
+
+
+class Labelling(Protocol):
+    """What a block makes of probabilities."""
+
+    def label(self, t: int, planes: dict[int, Prediction]) -> None:
+        """Label planes of one time point, by z; those that were set aside are not among them."""
+
+    def measure(self, t: int, z: int, plane: Prediction | None) -> Measures:
+        """Columns of the frames table for a labelled plane; None: it was set aside."""
+
+
+def segment_planes(
+    run: TaskRun,
+    t: int,
+    planes: Iterable[int],
+    source: Source,
+    labelling: Labelling,
+    kept: BlockShards,
+) -> list[FrameRecord]:
+    """Planes of one time point that are labelled together, from their pixels to their records.
+
+    Labels and what is kept besides them go to `labelling` and `kept`. A plane that cannot be read
+    or computed, at the second try too, is set aside: its record says why, its labels stay 0.
+    """
+    records: dict[int, FrameRecord] = {}
+    predictions: dict[int, Prediction] = {}
+    for z in planes:
         try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            if reason := source.failure(t, z):
+                raise FrameError(reason)
+            plane = run.tried(t, z, lambda z=z: source.predict(t, z))  # type: ignore[misc]
+        except FrameError as error:
+            records[z] = FrameRecord(t=t, z=z, status="failed", reason=str(error))
+            continue
+        predictions[z] = plane
+        records[z] = FrameRecord(
+            t=t, z=z, status="ok",
+            sha256=plane.sha256, missing_chunks=plane.missing_chunks, blank=plane.blank,
+        )  # fmt: skip
+        kept.put_kept(t, z, plane.pixels, plane.probability)
+    labelling.label(t, predictions)
+    for z, record in records.items():
+        measures = labelling.measure(t, z, predictions.get(z))
+        records[z] = record.model_copy(update={"measures": measures})
+    return list(records.values())
 
 
-@dataclass(frozen=True)
-class SegmentedFrame:
-    """What one frame gives: labels (Y, X), its row of measures, and its objects' columns."""
-
-    labels: NDArray[Any]
-    row: FrameRow
-    objects: ObjectColumns | None  # None for class maps
+# -- read, statistics, predict ---------------------------------------------------------------------
 
 
-def probabilities(
-    pixels: NDArray[Any],
-    statistics: NDArray[np.float32],
-    region: Region,
-    runtime: Runtime,
-    watch: Stopwatch,
-) -> NDArray[np.float32]:
-    """Probabilities of a region, (K, Y, X); FrameError where the network gives none."""
-    with watch.stage("network"):
-        probability = predict_region(pixels, statistics, region, runtime, watch.moved)
-        if not np.isfinite(probability).all():
-            raise FrameError("the network gave probabilities that are not finite")
-    return probability
+class Network:
+    """Probabilities by reading the input and running the network on it."""
+
+    def __init__(
+        self,
+        run: TaskRun,
+        block: Block,
+        survey: Callable[[int, int], SurveyRecord] | None = None,
+    ) -> None:
+        """`survey` gives the statistics of cut frames, of which a block holds less than all."""
+        self._run, self._block, self._survey = run, block, survey
+
+    def failure(self, t: int, z: int) -> str:
+        """See `Source`."""
+        return (self._survey(t, z).frame.reason or "") if self._survey else ""
+
+    def predict(self, t: int, z: int) -> Prediction:
+        """See `Source`. Tiles become smaller where memory runs out."""
+        run = self._run
+        context, plan = run.task.context, run.plan
+        tiling: FrameTiling | None = tiling_of(context, plan)
+        while tiling is not None:
+            try:
+                return self._predict(t, z, tiling)
+            except (OutOfMemory, MemoryError) as error:
+                reason = error
+                tiling = halve_tile(context, plan, tiling)
+                run.tile = max(tiling.tile_shape) if tiling else 0
+        raise JobStopped(
+            f"{plan.name} t={t} z={z}: out of memory ({reason}); give fewer --workers or a "
+            "smaller --tile, and run the same command again"
+        ) from reason
+
+    def _predict(self, t: int, z: int, tiling: FrameTiling) -> Prediction:
+        run, plan, block = self._run, self._run.plan, self._block
+        region = tiling.region(block.y, block.x)
+        pixels, missing = self._read(t, z, region)
+        if self._survey is None:
+            digest = hashlib.sha256(pixels.data).hexdigest()
+        taken = plan.model_input(pixels)
+        if self._survey is None:
+            with run.watch.stage("statistics"):
+                statistics = frame_statistics(taken, run.model.spec.normalisation)
+        else:
+            survey = self._survey(t, z)
+            statistics = np.array(survey.statistics, dtype=np.float32)
+            digest, missing = survey.frame.sha256 or "", survey.frame.missing_chunks or 0
+        blank = is_blank(statistics)
+        if blank:  # nothing is there, whatever the network would make of it
+            probability = background(run.model.spec.n_outputs, (block.y.size, block.x.size))
+        else:
+            runtime = runtime_for(run.task.context, plan.info.dtype)
+            with run.watch.stage("network"):
+                probability = predict_region(taken, statistics, region, runtime, run.pulse.beat)
+                if not np.isfinite(probability).all():
+                    raise FrameError("the network gave probabilities that are not finite")
+        inside = (block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start))
+        return Prediction(pixels[:, *inside], probability, digest, missing, blank)
+
+    def _read(self, t: int, z: int, region: Region) -> tuple[NDArray[Any], int]:
+        """Raw pixels (C, Y, X) of the region with its halo, and how many of its chunks lack."""
+        run, plan = self._run, self._run.plan
+        rows, columns = region.read_y.as_slice(), region.read_x.as_slice()
+        with run.watch.stage("read"):
+            stack = run.stack
+            if self._survey is None:
+                pixels = stack.read(t, z, plan.all_channels)
+            else:
+                pixels = stack.read_window(t, z, plan.all_channels, rows, columns)
+            missing = stack.missing_chunks(t, z, plan.all_channels, rows, columns)
+            if missing and self._survey is None:  # cut frames were looked at when surveyed
+                check_frame(stack, plan, t, z)
+        expected = (len(plan.all_channels), region.read_y.size, region.read_x.size)
+        if pixels.shape != expected:
+            raise FrameError(f"has shape {pixels.shape}, and the stack's frames {expected}")
+        if missing:  # or is all of it gone, which reads the same?
+            with run.pulse.opening():
+                check_present(plan)
+        return pixels, missing
 
 
 def background(n_outputs: int, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -72,17 +195,19 @@ def background(n_outputs: int, shape: tuple[int, int]) -> NDArray[np.float32]:
     return probability
 
 
-def classify(
-    probability: NDArray[np.float32], spec: ModelSpec, postprocessing: Postprocessing
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Class map (Y, X), and the probability of every class, background included."""
-    if spec.is_binary:
-        classes = (probability[0] >= postprocessing.threshold).astype(np.uint8)
-        return classes, np.concatenate([1 - probability, probability])
-    return probability.argmax(axis=0).astype(np.uint8), probability
+# -- label, measure --------------------------------------------------------------------------------
 
 
-def finish_frame(
+@dataclass(frozen=True)
+class SegmentedFrame:
+    """What a whole frame gives: labels (Y, X), its measures, and its objects' columns."""
+
+    labels: NDArray[Any]
+    measures: Measures
+    objects: ObjectColumns | None  # None for class maps
+
+
+def label_whole(
     pixels: NDArray[Any],
     number: int,
     probability: NDArray[np.float32],
@@ -98,16 +223,17 @@ def finish_frame(
     channel = pixels[number]
     if postprocessing.gives_instances:
         with watch.stage("labels"):
-            labels = label_instances(probability[0] >= postprocessing.threshold, postprocessing)
+            mask = foreground(probability[0], postprocessing.threshold)
+            labels = label_instances(mask, postprocessing)
         with watch.stage("measure"):
             sums = object_sums(labels, pixels, probability[0])
             total = FrameSums(channel.size, total_intensity(channel), number)
             total.add(sums)
         return SegmentedFrame(labels, total.row(pixel_area_um2), objects_of(sums))
     with watch.stage("labels"):
-        classes, each = classify(probability, spec, postprocessing)
+        classes = class_map(probability, postprocessing.threshold)
     with watch.stage("measure"):
         counted = ClassSums(len(spec.classes))
-        counted.add(classes, each, channel)
-        row = counted.row(tuple(c.name for c in spec.classes))
-    return SegmentedFrame(classes, row, None)
+        counted.add(classes, each_class(probability), channel)
+        measures = counted.row(tuple(c.name for c in spec.classes))
+    return SegmentedFrame(classes, measures, None)

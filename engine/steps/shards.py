@@ -1,4 +1,4 @@
-"""The shards of a block while they are being filled: labels, and whatever is kept beside them."""
+"""The shards of a block, filled frame by frame."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ResultArray
 from engine.geometry.layout import Block
 from engine.inference.probability import to_8_bit
 from engine.plan.plan import StackPlan
-from engine.steps.work import Seen
-from engine.store.committed import shards
+from engine.store.committed import shard_keys
 from engine.store.folder import JobFolder
 from engine.store.ome_zarr import encode_shard, new_shard
 
@@ -28,15 +28,19 @@ class BlockShards:
             array.kind: new_shard(array.shape(plan.layout)) for array in self._arrays
         }
 
-    def keep(self, t: int, z: int, seen: Seen) -> None:
-        """Put what is kept of a frame, or of the block's part of it."""
-        if (image := self.by_kind.get(IMAGE)) is not None:
-            several = image.ndim == 5  # else the stack has no axis of channels
-            image[self._at(t, z, channels=several)] = seen.pixels if several else seen.pixels[0]
-        if (kept := self.by_kind.get(PROBABILITY)) is not None:
-            several = kept.ndim == 5  # else a binary model's, without an axis of classes
-            probability = to_8_bit(seen.probability)
-            kept[self._at(t, z, channels=several)] = probability if several else probability[0]
+    def put_kept(
+        self, t: int, z: int, pixels: NDArray[Any], probability: NDArray[np.float32]
+    ) -> None:
+        """Put what is kept of a frame besides labels, (C, Y, X) and (K, Y, X)."""
+        if IMAGE in self.by_kind:
+            self._put(IMAGE, t, z, pixels)
+        if PROBABILITY in self.by_kind:
+            self._put(PROBABILITY, t, z, to_8_bit(probability))
+
+    def _put(self, kind: str, t: int, z: int, values: NDArray[Any]) -> None:
+        shard = self.by_kind[kind]
+        several = shard.ndim == 5  # else the array has no axis of channels
+        shard[self._at(t, z, channels=several)] = values if several else values[0]
 
     def put_labels(self, t: int, z: int, labels: NDArray[Any]) -> None:
         """Put a frame's labels, (Y, X)."""
@@ -67,9 +71,8 @@ class BlockShards:
 def put_shards(
     folder: JobFolder, plan: StackPlan, block: Block, encoded: dict[str, bytes]
 ) -> dict[str, str]:
-    """Put encoded shards into place; their checksums under the names that records use."""
-    places = shards(folder, plan, block)
+    """Put encoded shards into place; their checksums by kind of array."""
+    keys = shard_keys(plan, block)
     for kind, data in encoded.items():
-        folder.put(places[kind], data)
-    checksums = {array.kind: array.checksum for array in plan.arrays}
-    return {checksums[k]: hashlib.sha256(data).hexdigest() for k, data in encoded.items()}
+        folder.results.put(keys[kind], data)
+    return {kind: hashlib.sha256(data).hexdigest() for kind, data in encoded.items()}

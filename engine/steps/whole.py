@@ -1,130 +1,147 @@
-"""A block of whole frames: read, segment, measure, and commit; one pass does it all."""
+"""A block of whole frames: labels are final, and one pass does it all."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.errors import FrameError
 from engine.geometry.layout import Block
-from engine.measure.frames import FrameRow
+from engine.measure.frames import Measures
 from engine.measure.objects import ObjectColumns
-from engine.steps.frame import finish_frame
+from engine.plan.plan import StackPlan
+from engine.steps.frame import Prediction, SegmentedFrame, Source, label_whole, segment_planes
 from engine.steps.hangs import Frame
 from engine.steps.shards import BlockShards, put_shards
-from engine.steps.work import Outcome, Work
-from engine.store.committed import block_record, record_place
-from engine.store.committed import shards as committed_shards
-from engine.store.folder import read_checked
+from engine.steps.task import Outcome, TaskRun
+from engine.store.committed import block_record, objects_key, record_key, shard_keys
+from engine.store.folder import JobFolder
+from engine.store.objects import get_checked
 from engine.store.ome_zarr import decode_shard
+from engine.store.records import BlockRecord, FrameRecord
 from engine.store.tables import decode_objects, encode_objects
 
 
-@dataclass
-class _Kept:
-    """What an earlier run made of the frames that are not to be done again."""
-
-    shards: dict[str, NDArray[Any]]  # by kind of array
-    rows: dict[Frame, FrameRow]
-    objects: dict[Frame, ObjectColumns]
+def unfinished(stack: StackPlan, folder: JobFolder) -> Iterator[int]:
+    """Blocks without final labels."""
+    for block in stack.layout.blocks():
+        if block_record(folder, stack, block) is None:
+            yield block.index
 
 
-def segment_whole(work: Work) -> Outcome:
-    """Do a block of whole frames and commit it. Safe to repeat: the same bytes again."""
-    plan = work.plan
-    block = plan.layout.block(work.task.index)
+def segment_whole(run: TaskRun, source: Source) -> Outcome:
+    """Do a block of whole frames and commit it."""
+    plan, block = run.plan, run.block
     shards = BlockShards(plan, block, plan.arrays)
-    kept = _earlier(work, block) if work.task.only else None
-    rows: list[FrameRow] = []
-    parts: list[tuple[int, int, ObjectColumns]] = []
+    earlier = _earlier(run, block) if run.task.only else None
+    labelling = _WholeLabels(run, shards)
+    frames: list[FrameRecord] = []
     for t, z in block.frames:
-        if kept is not None and (t, z) not in work.task.only:
-            shards.take(t, z, kept.shards)
-            row, objects = kept.rows[t, z], kept.objects.get((t, z))
+        if earlier is not None and (t, z) not in run.task.only:
+            shards.take(t, z, earlier.shards)
+            frames.append(earlier.frames[t, z])
+            if (t, z) in earlier.objects:
+                labelling.objects.append((t, z, earlier.objects[t, z]))
         else:
-            row, objects = _segment_frame(work, t, z, block, shards)
-        rows.append(row)
-        if objects is not None:
-            parts.append((t, z, objects))
-    _commit(work, block, shards, rows, parts)
-    return Outcome(
-        plan.name, work.task.step, block.index, len(rows),
-        tuple((r["t"], r["z"], r["reason"]) for r in rows if r["status"] == "failed"),
-        sum(r.get("objects") or 0 for r in rows), work.watch.seconds,
-    )  # fmt: skip
-
-
-def _segment_frame(
-    work: Work, t: int, z: int, block: Block, shards: BlockShards
-) -> tuple[FrameRow, ObjectColumns | None]:
-    row: FrameRow = {"t": t, "z": z}
-    try:
-        seen = work.see(t, z, block)
-    except FrameError as error:
-        return {**row, "status": "failed", "reason": str(error)}, None
-    done = finish_frame(
-        seen.pixels,
-        work.plan.channels[0],
-        seen.probability,
-        work.model.spec,
-        work.plan.postprocessing,
-        work.plan.pixel_area_um2,
-        work.watch,
+            frames += segment_planes(run, t, (z,), source, labelling, shards)
+    _commit(run, block, shards, frames, labelling.objects)
+    return run.outcome(
+        len(frames),
+        tuple((frame.t, frame.z, frame.reason or "") for frame in frames if frame.failed),
+        sum(frame.objects for frame in frames),
     )
-    shards.put_labels(t, z, done.labels)
-    shards.keep(t, z, seen)
-    return {**row, "status": "ok", **seen.told, **done.row}, done.objects
+
+
+class _WholeLabels:
+    """Labels of whole frames, each on its own. See `engine.steps.frame.Labelling`."""
+
+    def __init__(self, run: TaskRun, shards: BlockShards) -> None:
+        self._run, self._shards = run, shards
+        self._done: dict[int, SegmentedFrame] = {}
+        self.objects: list[tuple[int, int, ObjectColumns]] = []  # t, z, columns
+
+    def label(self, t: int, planes: dict[int, Prediction]) -> None:
+        """See `Labelling`. Measures come with the labels."""
+        plan = self._run.plan
+        self._done = {
+            z: label_whole(
+                plane.pixels,
+                plan.channels[0],
+                plane.probability,
+                self._run.model.spec,
+                plan.postprocessing,
+                plan.pixel_area_um2,
+                self._run.watch,
+            )
+            for z, plane in planes.items()
+        }
+        for z, done in self._done.items():
+            self._shards.put_labels(t, z, done.labels)
+            if done.objects is not None:
+                self.objects.append((t, z, done.objects))
+
+    def measure(self, t: int, z: int, plane: Prediction | None) -> Measures:
+        """See `Labelling`."""
+        return self._done[z].measures if plane is not None else {}
 
 
 def _commit(
-    work: Work,
+    run: TaskRun,
     block: Block,
     shards: BlockShards,
-    rows: list[FrameRow],
-    parts: list[tuple[int, int, ObjectColumns]],
+    frames: list[FrameRecord],
+    rows: list[tuple[int, int, ObjectColumns]],
 ) -> None:
     """Put data first and the record last: what has a record is whole and on the disk."""
-    plan, folder = work.plan, work.folder
-    with work.watch.stage("write"):
+    plan, folder = run.plan, run.folder
+    key = record_key(plan.name, block.index)
+    with run.watch.stage("write"):
         encoded = shards.encode()
-        objects = encode_objects(plan.objects_of, parts)
-        work.check_identity()
-        record_path = record_place(folder, plan.name, block.index)
-        if work.task.only:
+        objects = encode_objects(plan.objects_of, rows)
+        run.check_identity()
+        if run.task.only:
             # The old record speaks of the old shard: an end in between leaves a block to be done.
-            folder.remove(record_path)
+            folder.own.delete(key)
         checksums = put_shards(folder, plan, block, encoded)
-        folder.put(folder.place("objects", plan.name, block.index, ".parquet"), objects)
-    work.put_timings()
-    record = {
-        "block": block.index,
-        **checksums,
-        "objects_sha256": hashlib.sha256(objects).hexdigest(),
-        "frames": rows,
-    }
-    folder.put_json(record_path, record)
+        folder.own.put(objects_key(plan.name, block.index), objects)
+    record = BlockRecord(
+        block=block.index,
+        shards=checksums,
+        objects_sha256=hashlib.sha256(objects).hexdigest(),
+        frames=tuple(frames),
+    )
+    run.commit(key, record)
 
 
-def _earlier(work: Work, block: Block) -> _Kept | None:
+@dataclass
+class _Earlier:
+    """What an earlier run made of the frames that are not to be done again."""
+
+    shards: dict[str, NDArray[Any]]  # by kind of array
+    frames: dict[Frame, FrameRecord]
+    objects: dict[Frame, ObjectColumns]
+
+
+def _earlier(run: TaskRun, block: Block) -> _Earlier | None:
     """What is committed of a block; None where it is not whole, so that all of it is done."""
-    plan, folder = work.plan, work.folder
+    plan, folder = run.plan, run.folder
     record = block_record(folder, plan, block)
-    if record is None:
+    if record is None or record.frames is None:
         return None
-    places = committed_shards(folder, plan, block)
+    keys = shard_keys(plan, block)
     try:
-        kept = {
+        shards = {
             array.kind: decode_shard(
-                array.shape(plan.layout), read_checked(places[array.kind], record[array.checksum])
+                array.shape(plan.layout),
+                get_checked(folder.results, keys[array.kind], record.shards[array.kind]),
             )
             for array in plan.arrays
         }
-        part = folder.place("objects", plan.name, block.index, ".parquet")
-        objects = read_checked(part, record["objects_sha256"])
+        key = objects_key(plan.name, block.index)
+        objects = decode_objects(get_checked(folder.own, key, record.objects_sha256))
     except ValueError:
         return None
-    rows = {(row["t"], row["z"]): row for row in record["frames"]}
-    return _Kept(kept, rows, decode_objects(objects))
+    return _Earlier(shards, {(frame.t, frame.z): frame for frame in record.frames}, objects)

@@ -234,7 +234,7 @@ def patch_stitch(module: Any) -> None:
 
     for name in ("_gather", "_contacts"):
         wrap(module, name, after("stitch-1"))
-    wrap(module, "_tell", after("stitch-2"))
+    wrap(module, "_write_row", after("stitch-2"))
 
 
 def patch_records(module: Any) -> None:
@@ -322,7 +322,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "engine.geometry.layout": patch_constants,
     "engine.geometry.arrays": patch_constants,
     "engine.model.file": patch_model_file,
-    "engine.steps.carry_out": patch_tasks,
+    "engine.steps.registry": patch_tasks,
     "engine.store.folder": patch_records,
     "engine.steps.stitch": patch_stitch,
     "engine.stacks.open": patch_open,

@@ -1,0 +1,100 @@
+"""Probabilities that an earlier job kept: the source of a relabelling. Read against its records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import JobStopped
+from engine.geometry.arrays import IMAGE, PROBABILITY, ResultArray
+from engine.geometry.layout import Block
+from engine.inference.probability import from_8_bit
+from engine.plan.plan import StackPlan
+from engine.steps.frame import Prediction
+from engine.steps.task import TaskRun
+from engine.store.committed import record_key, stitch_key, store_of
+from engine.store.folder import JobFolder
+from engine.store.objects import get_checked
+from engine.store.ome_zarr import decode_shard
+from engine.store.records import BlockRecord, FrameRecord, StitchRecord
+
+
+class Kept:
+    """Probabilities, and pixels where these were kept too, of a block of an earlier job."""
+
+    def __init__(self, run: TaskRun, block: Block) -> None:
+        """Raises JobStopped where anything is not what the earlier job recorded."""
+        self._run, self._block, plan = run, block, run.plan
+        folder = JobFolder(Path(plan.source))
+        key = record_key(plan.name, block.index)
+        record = folder.record(BlockRecord, key)
+        if record is None:
+            raise _damaged(folder.own.where(key), "is gone or cannot be read")
+        with run.watch.stage("read"):
+            self._shards = {
+                array.kind: _read(folder, plan, block, record, array)
+                for array in plan.kept
+                if array.kind in (PROBABILITY, IMAGE)
+            }
+        frames = record.frames if record.frames is not None else _stitched(folder, plan, block)
+        self._frames = {(frame.t, frame.z): frame for frame in frames}
+
+    def failure(self, t: int, z: int) -> str:
+        """See `engine.steps.frame.Source`."""
+        frame = self._frames[t, z]
+        return frame.reason or "was set aside" if frame.failed else ""
+
+    def predict(self, t: int, z: int) -> Prediction:
+        """See `engine.steps.frame.Source`. Pixels that were not kept are read from the input."""
+        run, block, frame = self._run, self._block, self._frames[t, z]
+        with run.watch.stage("read"):
+            probability = from_8_bit(self._plane(PROBABILITY, t, z))
+            if IMAGE in self._shards:
+                pixels = self._plane(IMAGE, t, z)
+            else:
+                window = (block.y.as_slice(), block.x.as_slice())
+                pixels = run.stack.read_window(t, z, run.plan.all_channels, *window)
+        return Prediction(
+            pixels, probability, frame.sha256 or "", frame.missing_chunks or 0, bool(frame.blank)
+        )
+
+    def _plane(self, kind: str, t: int, z: int) -> NDArray[Any]:
+        """The block's part of a frame, (C, Y, X)."""
+        block, shard = self._block, self._shards[kind]
+        plane: NDArray[Any] = shard[t - block.t[0]]
+        plane = plane[:, z - block.z[0]] if shard.ndim == 5 else plane[None, z - block.z[0]]
+        return plane[..., : block.y.size, : block.x.size]
+
+
+def _stitched(folder: JobFolder, plan: StackPlan, block: Block) -> Sequence[FrameRecord]:
+    """Frames of a block of which its stitch group has the records."""
+    key = stitch_key(plan.name, plan.layout.stitch_group_of(block.index))
+    record = folder.record(StitchRecord, key)
+    if record is None:
+        raise _damaged(folder.own.where(key), "is gone or cannot be read")
+    return record.frames
+
+
+def _read(
+    folder: JobFolder, plan: StackPlan, block: Block, record: BlockRecord, array: ResultArray
+) -> NDArray[np.generic]:
+    key = f"{store_of(plan.name)}/{array.key(plan.layout, block)}"
+    where = folder.results.where(key)
+    try:
+        data = get_checked(folder.results, key, record.shards.get(array.kind))
+        return decode_shard(array.shape(plan.layout), data)
+    except OSError as error:
+        raise _damaged(where, f"cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise _damaged(where, "is not what was recorded") from error
+
+
+def _damaged(where: str, what: str) -> JobStopped:
+    return JobStopped(
+        f"{where}: {what}; remove it if it is there, have it made again by the `stackseg segment` "
+        "that made this result, and run the same command again"
+    )

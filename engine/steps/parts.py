@@ -1,0 +1,150 @@
+"""Parts as they lie in the job's folder until their stack is stitched.
+
+    work/parts/NAME/000012.json   the record (`PartRecord`), put last
+    work/parts/NAME/000012.npz    arrays by name, below
+    work/labels/NAME/000012.shard local labels
+    work/maps/NAME/000012.npy     final id of each local one, put by the step `stitch`
+
+Arrays of instances: n labels in the block, m pieces (a label in a plane), r rows of pixels,
+F frames:
+
+    intensity (F,)                       sum over each frame's part
+    first, area, border, scope (n,)      see `engine.labels.stitching`
+    piece_NAME (m,)                      sums, see `engine.measure.objects`, and `frame`
+    row_label, row_frame, row_y, row_left, row_right (r,)   of labels that touch a face
+    face_y0, face_y1, face_x0, ...       labels at the faces of the block
+
+and of class maps: class_counts, class_intensities (F, K), class_certainty (F,).
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.measure.objects import ObjectSums
+from engine.plan.plan import StackPlan
+from engine.store.folder import JobFolder, key_of
+from engine.store.objects import digest_of, get_checked
+from engine.store.ome_zarr import decode_shard, provisional
+from engine.store.records import PartRecord
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class PartStore:
+    """The parts of a stack. What is damaged goes, and JobStopped says so."""
+
+    def __init__(self, folder: JobFolder, stack: StackPlan) -> None:
+        self._folder, self._stack = folder, stack
+
+    def record_key(self, block: int) -> str:
+        """Key of a part's record."""
+        return key_of("work/parts", self._stack.name, block)
+
+    def _arrays_key(self, block: int) -> str:
+        return key_of("work/parts", self._stack.name, block, ".npz")
+
+    def _labels_key(self, block: int) -> str:
+        return key_of("work/labels", self._stack.name, block, ".shard")
+
+    def _ids_key(self, block: int) -> str:
+        return key_of("work/maps", self._stack.name, block, ".npy")
+
+    def has(self, block: int) -> bool:
+        """Whether all of a part is there; what it holds is checked when it is used."""
+        keys = (self._labels_key(block), self._arrays_key(block), self.record_key(block))
+        return all(map(self._folder.own.exists, keys))
+
+    def has_ids(self, block: int) -> bool:
+        """Whether the final ids of a block's labels are there."""
+        return self._folder.own.exists(self._ids_key(block))
+
+    @staticmethod
+    def encode(arrays: Arrays) -> bytes:
+        """The arrays of a part as one object."""
+        out = io.BytesIO()
+        np.savez(out, allow_pickle=False, **arrays)
+        return out.getvalue()
+
+    def put(self, block: int, labels: bytes, arrays: bytes) -> None:
+        """Put what a part's record speaks of."""
+        self._folder.own.put(self._labels_key(block), labels)
+        self._folder.own.put(self._arrays_key(block), arrays)
+
+    def record(self, block: int) -> PartRecord:
+        """The record of a part."""
+        record = self._folder.record(PartRecord, self.record_key(block))
+        if record is None:
+            self._discard(block, "its record cannot be read")
+        return record
+
+    def checked(self, block: int) -> tuple[PartRecord, Part]:
+        """A part whose arrays are those on record."""
+        record = self.record(block)
+        try:
+            if digest_of(self._folder.own, self._arrays_key(block)) != record.part_sha256:
+                raise ValueError("its SHA-256 differs")
+        except (OSError, ValueError) as error:
+            self._discard(block, error)
+        return record, Part(self._folder, self._arrays_key(block))
+
+    def labels(self, block: int, record: PartRecord) -> NDArray[Any]:
+        """Local labels, (T, Z, Y, X)."""
+        key, layout = self._labels_key(block), self._stack.layout
+        try:
+            data = get_checked(self._folder.own, key, record.labels_sha256)
+            return decode_shard(provisional(self._stack.labels).shape(layout), data)
+        except (OSError, ValueError) as error:
+            self._folder.discard([key, self.record_key(block)], error)
+
+    def put_ids(self, block: int, ids: NDArray[Any]) -> None:
+        """Put the final id of each local label, (n + 1,); 0 is the background's."""
+        out = io.BytesIO()
+        np.save(out, ids, allow_pickle=False)
+        self._folder.own.put(self._ids_key(block), out.getvalue())
+
+    def final_ids(self, block: int) -> NDArray[Any]:
+        """See `put_ids`."""
+        key = self._ids_key(block)
+        try:
+            found: NDArray[Any] = np.load(io.BytesIO(self._folder.own.get(key)), allow_pickle=False)
+            return found
+        except (OSError, ValueError, EOFError) as error:
+            self._folder.discard([key], error)
+
+    def _discard(self, block: int, why: object) -> NoReturn:
+        self._folder.discard([self.record_key(block), self._arrays_key(block)], why)
+
+
+class Part:
+    """The arrays of a part; each is read when it is asked for."""
+
+    def __init__(self, folder: JobFolder, key: str) -> None:
+        self._folder, self._key = folder, key
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """One array by its name."""
+        return self._read(lambda one: one == name)[name]
+
+    def pieces(self) -> ObjectSums:
+        """Measures of each label and plane; "frame" is the frame's number in the layout."""
+        return self._all("piece_")
+
+    def rows(self) -> Arrays:
+        """Label, frame, y, left and right end of each row of the labels that touch a face."""
+        return self._all("row_")
+
+    def _all(self, prefix: str) -> Arrays:
+        found = self._read(lambda one: one.startswith(prefix))
+        return {name.removeprefix(prefix): array for name, array in found.items()}
+
+    def _read(self, wanted: Any) -> Arrays:
+        with (
+            self._folder.own.open(self._key) as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            return {name: arrays[name] for name in arrays.files if wanted(name)}
