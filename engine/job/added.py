@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
-from engine.job.report import files as report
 from engine.store.claim import listing
+from engine.store.committed import store_of
 from engine.store.folder import JobFolder, added_jobs
 from engine.store.ome_zarr import LABEL_LIST, label_list
 
@@ -20,8 +19,8 @@ def label_names(result: JobFolder) -> dict[str, list[str]]:
     """Names of each stack's label images: the job's own, then those of complete relabellings."""
     names: dict[str, list[str]] = {}
     for job in (result, *_added(result)):
-        if job is result or report.read(job) is not None:
-            label, stacks = _made_by(job)
+        if job is result or job.report() is not None:
+            label, stacks = _label_of(job)
             for stack in stacks:
                 names.setdefault(stack, []).append(label)
     return names
@@ -35,29 +34,30 @@ def list_labels(result: JobFolder, stacks: Iterable[str], job: JobFolder) -> Non
     """
     with listing(result):
         names = label_names(result)
-        ours = {_made_by(one)[0] for one in (result, *_added(result))}
+        ours = {_label_of(one)[0] for one in (result, *_added(result))}
         for stack in stacks:
-            path = result.store(stack) / LABEL_LIST
-            listed = _listed(path)
+            key = f"{store_of(stack)}/{LABEL_LIST}"
+            listed = _listed(result, key)
             if listed is None:  # it is gone or damaged: the job makes it again
                 continue
             wanted = [*names.get(stack, ()), *(name for name in listed if name not in ours)]
             if wanted != listed:
-                job.put(path, label_list(wanted))
+                job.results.put(key, label_list(wanted))
 
 
 def _added(result: JobFolder) -> list[JobFolder]:
     return [JobFolder(root) for root in added_jobs(result.root)]
 
 
-def _made_by(job: JobFolder) -> tuple[str, Iterable[str]]:
+def _label_of(job: JobFolder) -> tuple[str, Iterable[str]]:
     """The label image that a job makes, and of which stacks."""
-    identity = job.identity() or {"labels": "", "stacks": {}}
-    return str(identity["labels"]).removeprefix("labels/"), identity["stacks"]
+    identity = job.identity()
+    return (identity.label_image, identity.stacks) if identity else ("", ())
 
 
-def _listed(path: Path) -> list[str] | None:
+def _listed(result: JobFolder, key: str) -> list[str] | None:
     try:
-        return [str(n) for n in json.loads(path.read_bytes())["attributes"]["ome"]["labels"]]
+        content = json.loads(result.results.get(key))
+        return [str(name) for name in content["attributes"]["ome"]["labels"]]
     except (OSError, ValueError, LookupError, TypeError):
         return None

@@ -1,13 +1,8 @@
-"""Whose a folder is: a job claims it, goes on with its own, and is refused by another's."""
+"""Whose a folder is: a job claims it, resumes its own, and is refused by another's."""
 
 from __future__ import annotations
 
-import errno
-import json
-import logging
 import os
-import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +11,16 @@ from typing import Any
 
 from engine.errors import OutputError, printable
 from engine.stacks.names import places_of
-from engine.store.folder import RELABELLED, JobFolder, remove_folder, sentence
+from engine.store.committed import store_of
+from engine.store.folder import IDENTITY, PRIVATE, RELABELLED, REPORT, SETTINGS, TABLES, JobFolder
+from engine.store.identity import Holdings, JobIdentity
 
-TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", "failures.json")
 KINDS = ("records", "stitched", "levels", "objects", "timings", "attempts", "work")
-WAIT, LOOKS = 0.02, 1500  # s between two looks at a lock that is held for milliseconds; how many
-log = logging.getLogger("stackseg")
+WAIT, LOOKS = 0.02, 1500  # s between two looks at a lease that is held for milliseconds; how many
 
 
-def claim(folder: JobFolder, identity: dict[str, Any], *, fresh: bool, alone: bool) -> None:
-    """Make the folder this job's, or see that it already is.
+def claim(folder: JobFolder, identity: JobIdentity, *, fresh: bool, alone: bool) -> None:
+    """Make the folder this job's, or check that it already is.
 
     Raises OutputError where another job began here, naming what differs, and where a result
     would be written over something else. With `fresh`, what an earlier job left is removed.
@@ -34,31 +29,29 @@ def claim(folder: JobFolder, identity: dict[str, Any], *, fresh: bool, alone: bo
     known = check(folder, identity, fresh=fresh)
     if known is not None and fresh:
         _clear(folder, known)
-        known = None
-    if known is None:
-        folder.put_json(folder.identity_path, identity)
+    if known is None or fresh:
+        folder.put_record(IDENTITY, identity)
     if alone:
-        shutil.rmtree(folder.private / "staging", ignore_errors=True)
+        folder.sweep()
 
 
-def check(folder: JobFolder, identity: dict[str, Any], *, fresh: bool) -> dict[str, Any] | None:
-    """What `claim` would refuse, without writing; the identity of the job that is here."""
-    known = folder.identity()
+def check(folder: JobFolder, identity: JobIdentity, *, fresh: bool) -> Holdings | None:
+    """What `claim` would refuse, without writing; what the job holds that is here."""
+    known = folder.holdings()
     if known is None:
-        own = [*TABLES, "job.json", *(f"{name}.zarr" for name in identity["stacks"])]
-        found = next((path for path in (folder.root / n for n in own) if path.exists()), None)
-        # Another shard of this job may have claimed the folder a moment ago.
-        known = folder.identity() if found else None
+        own = [*TABLES, REPORT, *map(store_of, identity.stacks)]
+        found = next((key for key in own if folder.holds(key)), None)
+        # Another array task of this job may have claimed the folder a moment ago.
+        known = folder.holdings() if found else None
         if found and known is None:
             raise OutputError(
-                f"{found}: is there already, and not by this job; give another --output"
+                f"{folder.own.where(found)}: is there already, and not by this job; give another "
+                "--output"
             )
-        if known is None:
-            return None
-    if fresh:
+    if known is not None and fresh:
         _check_removal(folder, known, identity)
-    elif differing := differences(known, identity):
-        added = folder.stores != folder.root  # by a relabelling, which cannot retry
+    elif (begun := folder.identity()) is not None and (differing := differences(begun, identity)):
+        added = folder.is_added  # by a relabelling, which cannot retry
         raise OutputError(
             f"{folder.root}: holds a job that differs in {differing}"
             f"{';' if added else _mended(differing)} "
@@ -68,50 +61,43 @@ def check(folder: JobFolder, identity: dict[str, Any], *, fresh: bool) -> dict[s
 
 
 def _mended(differing: str) -> str:
-    """What lets a job go on whose failed frames alone are concerned."""
+    """What lets a job resume whose failed frames alone are concerned."""
     if " content (" in differing:
         return "; give --retry-failed if only frames that had failed were mended; else"
-    if differing.startswith("missing_chunks (there none"):
+    if differing.startswith("missing_chunks (there fail"):
         return "; give --retry-failed to do the frames that had failed; else"
     return ";"
 
 
-def _check_removal(folder: JobFolder, known: dict[str, Any], identity: dict[str, Any]) -> None:
+def _check_removal(folder: JobFolder, known: Holdings, identity: JobIdentity) -> None:
     """Starting over must not remove an input, nor anything outside the folder."""
-    given = [stack["path"] for stack in identity["stacks"].values()]
-    inputs = {place for path in given for place in places_of(path)}
+    inputs = {place for stack in identity.stacks.values() for place in places_of(stack.path)}
     holds = {folder: path for path in inputs for folder in (path, *path.parents)}
-    for name in known["stacks"]:
-        store = (folder.root / f"{name}.zarr").resolve()
+    for name in known.stacks:
+        store = (folder.root / store_of(name)).resolve()
         if not store.is_relative_to(folder.root.resolve()):
-            raise OutputError(f"{folder.identity_path}: names a stack outside of {folder.root}")
+            where = folder.own.where(IDENTITY)
+            raise OutputError(f"{where}: names a stack outside of {folder.root}")
         around = (path for path in store.parents if path in inputs)
         if (taken := holds.get(store) or next(around, None)) is not None:
             raise OutputError(f"{taken}: is an input that --fresh would remove")
 
 
-def _clear(folder: JobFolder, known: dict[str, Any]) -> None:
-    """Remove what a job made, and nothing else: the user's own files may lie beside it.
+def _clear(folder: JobFolder, known: Holdings) -> None:
+    """Remove what a job made, and nothing else: the user's own files may lie there as well.
 
     What says that something is complete goes first, so that an end in the middle of this
     leaves a job to be done, never one that seems to be done.
     """
-    try:
-        (folder.root / "job.json").unlink(missing_ok=True)
-        for name in KINDS:
-            remove_folder(folder.private / name)
-        for name in known["stacks"]:
-            if folder.stores == folder.root:
-                remove_folder(folder.store(name))
-            else:  # labels that were added to the result of another job
-                remove_folder(folder.store(name) / known["labels"])
-        remove_folder(folder.root / RELABELLED)
-        for name in TABLES:
-            (folder.root / name).unlink(missing_ok=True)
-        folder.settings_path.unlink(missing_ok=True)
-        folder.identity_path.unlink()
-    except OSError as error:
-        raise sentence(error, folder.root) from error
+    folder.own.delete(REPORT)
+    for kind in KINDS:
+        folder.own.delete_all(f"{PRIVATE}/{kind}")
+    for name in known.stacks:  # of labels that were added to another job's result, these alone
+        store = store_of(name)
+        folder.results.delete_all(f"{store}/{known.labels}" if folder.is_added else store)
+    folder.own.delete_all(RELABELLED)
+    for key in (*TABLES, SETTINGS, IDENTITY):
+        folder.own.delete(key)
 
 
 @contextmanager
@@ -120,13 +106,13 @@ def lock(folder: JobFolder, shard: str = "") -> Iterator[None]:
 
     Shards of one job share it, each holding its own part: `shard` is "3-of-8".
     """
-    with _locked(folder, "lock", shared=bool(shard)) as free:
+    with folder.own.lease("lock", shared=bool(shard)) as free:
         if not free:
             raise OutputError(f"{folder.root}: another job is writing here; wait for its end")
         if not shard:
             yield
             return
-        with _locked(folder, f"lock-{shard}") as own:
+        with folder.own.lease(f"lock-{shard}") as own:
             if not own:
                 raise OutputError(f"{folder.root}: shard {shard} is running already")
             yield
@@ -135,14 +121,14 @@ def lock(folder: JobFolder, shard: str = "") -> Iterator[None]:
 @contextmanager
 def completing(folder: JobFolder) -> Iterator[bool]:
     """True for the one shard that may complete the job; the others leave it to that one."""
-    with _locked(folder, "lock-completing") as free:
+    with folder.own.lease("lock-completing") as free:
         yield free
 
 
 @contextmanager
 def reading(folder: JobFolder) -> Iterator[None]:
     """Hold a result together with others that read it; OutputError where its job is running."""
-    with _locked(folder, "lock", shared=True) as free:
+    with folder.own.lease("lock", shared=True) as free:
         if not free:
             raise OutputError(f"{folder.root}: its job is running; wait for its end")
         yield
@@ -152,45 +138,12 @@ def reading(folder: JobFolder) -> Iterator[None]:
 def listing(folder: JobFolder) -> Iterator[None]:
     """Wait for the moment that others take to write the list of label images, and keep it."""
     for _ in range(LOOKS):
-        with _locked(folder, "lock-labels") as free:
+        with folder.own.lease("lock-labels") as free:
             if free:
                 yield
                 return
         time.sleep(WAIT)
-    raise OutputError(f"{folder.private / 'lock-labels'}: is held by another job; try again")
-
-
-@contextmanager
-def _locked(folder: JobFolder, name: str, *, shared: bool = False) -> Iterator[bool]:
-    """Whether a lock could be taken; the system lets go of it when this process ends."""
-    path = folder.private / name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")  # NFS wants to read what is locked for sharing
-    except OSError as error:
-        raise sentence(error, folder.root) from error
-    with file:
-        yield _try_lock(file.fileno(), shared=shared)
-
-
-def _try_lock(handle: int, *, shared: bool) -> bool:
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return shared  # such locks cannot be shared; shards there rely on their own
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-            return False
-        log.warning("this file system has no locks: see that no other job writes here")
-    return True
+    raise OutputError(f"{folder.own.where(PRIVATE)}/lock-labels: is held by another job; try again")
 
 
 def check_writable(root: Path) -> None:
@@ -209,17 +162,18 @@ def check_writable(root: Path) -> None:
         raise OutputError(f"{root}: cannot be written (no permission in {existing})")
 
 
-def differences(known: dict[str, Any], wanted: dict[str, Any]) -> str:
+def differences(known: JobIdentity, wanted: JobIdentity) -> str:
     """What differs between two identities, in words; empty where nothing does.
 
     An input is the same under every path that leads to it.
     """
-    wanted = json.loads(json.dumps(wanted))
-    for name, stack in wanted["stacks"].items():
-        before, now = known["stacks"].get(name, {}).get("path"), stack["path"]
-        if isinstance(before, str) and os.path.realpath(before) == os.path.realpath(now):
-            stack["path"] = before
-    return _differences(known, wanted)
+    stacks = dict(wanted.stacks)
+    for name, stack in stacks.items():
+        before = known.stacks.get(name)
+        if before and os.path.realpath(before.path) == os.path.realpath(stack.path):
+            stacks[name] = stack.model_copy(update={"path": before.path})
+    wanted = wanted.model_copy(update={"stacks": stacks})
+    return _differences(known.model_dump(mode="json"), wanted.model_dump(mode="json"))
 
 
 def _differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:

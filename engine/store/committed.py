@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from engine.geometry.arrays import ResultArray, level_layout, sources
@@ -106,6 +107,34 @@ def shard_checksums(folder: JobFolder, stack: str, index: int, level: int = 0) -
     kind: type[BlockRecord | LevelRecord] = LevelRecord if level else BlockRecord
     record = folder.record(kind, record_key(stack, index, level))
     return record.shards if record else {}
+
+
+def record_keys(stack: Stored) -> Iterator[str]:
+    """Keys of every record that commits a part of a stack: blocks, stitch groups, levels."""
+    for block in range(stack.layout.n_blocks):
+        yield record_key(stack.name, block)
+    if stack.layout.is_stitched:
+        for group in range(stack.layout.n_stitch_groups):
+            yield stitch_key(stack.name, group)
+    for level in range(1, max(array.levels for array in stack.arrays)):
+        for block in range(level_layout(stack.layout, level).n_blocks):
+            yield record_key(stack.name, block, level)
+
+
+def records_hash(folder: JobFolder, stacks: Sequence[Stored]) -> str:
+    """Hash over the bytes of every record of a complete job, each with its key, in order.
+
+    Kept in job.json. A record that is gone or cannot be read counts as none, and changes the hash.
+    """
+    digest = hashlib.sha256()
+    for stack in stacks:
+        for key in record_keys(stack):
+            try:
+                content = hashlib.sha256(folder.own.get(key)).hexdigest()
+            except OSError:
+                content = "none"
+            digest.update(f"{key} {content}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _is_whole(

@@ -20,25 +20,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from engine.errors import JobStopped, OutputError
+from engine.plan.settings import JobSettings
 from engine.stacks.names import given_path
+from engine.store.identity import Holdings, JobIdentity, SettingsRecord
 from engine.store.local import LocalStore
 from engine.store.objects import ObjectStore
 from engine.store.records import AnyRecord, Record, decode, encode
+from engine.store.reports import Failures, JobReport
 
 PRIVATE = ".stackseg"
 RELABELLED = "relabelled"  # folder of the jobs that label a result anew
 STOP = "stop"  # ends every run of the job; "stop-3-of-8" that array task
 IDENTITY = f"{PRIVATE}/identity.json"
 SETTINGS = f"{PRIVATE}/settings.json"
+STAGING = f"{PRIVATE}/staging"
 REPORT = "job.json"
 FAILURES = "failures.json"
+TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", FAILURES)
 _hashed: dict[str, tuple[tuple[int, ...], str]] = {}  # identities by place: stamp, and hash
+
+
+def stores_of(root: Path, results: Path) -> tuple[ObjectStore, ObjectStore]:
+    """The stores of a job's own objects and of its results: here, by what kind of place it is."""
+    private = root / PRIVATE
+    staging, leases = root / STAGING, private
+    return LocalStore(root, staging, leases), LocalStore(results, staging, leases)
 
 
 def key_of(kind: str, stack: str, index: int, suffix: str = ".json") -> str:
@@ -52,10 +65,21 @@ class JobFolder:
     def __init__(self, root: Path, results: Path | None = None) -> None:
         """`results` is the folder of the Zarr stores, where that is not the job's own."""
         self.root = root
-        private = root / PRIVATE
-        self.own: ObjectStore = LocalStore(root, private / "staging", private)
         self.is_added = results is not None and results != root  # to the result of another job
-        self.results: ObjectStore = LocalStore(results or root, private / "staging", private)
+        self._results = results or root
+        self.own, self.results = stores_of(root, self._results)
+
+    def holds(self, prefix: str) -> bool:
+        """Whether there is an object of the job's own at a key, or any below it."""
+        return self.own.exists(prefix) or any(True for _ in self.own.list(prefix))
+
+    def zarr(self, stack: str) -> Path:
+        """A stack's result, for those that open it by its path."""
+        return self._results / f"{stack}.zarr"
+
+    def name_of(self, key: str) -> str:
+        """An object of the results as job.json names it: relative to the job's own folder."""
+        return Path(os.path.relpath(self._results / key, self.root)).as_posix()
 
     # -- records ------------------------------------------------------------------------------
 
@@ -81,49 +105,68 @@ class JobFolder:
             "have it made"
         )
 
-    # -- identity -----------------------------------------------------------------------------
+    # -- identity, settings and report --------------------------------------------------------
 
-    def keep_settings(self, settings: dict[str, Any]) -> None:
-        """Keep the settings with which a job began: what completes it later needs them."""
-        if not self.own.exists(SETTINGS):
-            inputs = [_absolute(text) for text in settings["inputs"]]
-            model = Path(settings["model"])
-            found = str(model.resolve()) if model.is_file() else settings["model"]
-            self.put_json(SETTINGS, {**settings, "inputs": inputs, "model": found})
+    def identity(self) -> JobIdentity | None:
+        """The identity of the job that began here; None where none did.
 
-    def put_json(self, key: str, content: Any) -> None:
-        """Put `content` as JSON, keys in the order given."""
-        self.own.put(key, (json.dumps(content, indent=1) + "\n").encode())
-
-    def read_json(self, key: str) -> dict[str, Any] | None:
-        """The content of an object; None where there is none, or none that can be read."""
-        try:
-            content = json.loads(self.own.get(key))
-        except (OSError, ValueError, RecursionError):
+        OutputError where it is damaged, RecordVersionError where another version began.
+        """
+        if (data := self._identity()) is None:
             return None
-        return content if isinstance(content, dict) else None
+        found = decode(JobIdentity, data, self.own.where(IDENTITY))
+        if found is None:
+            raise self._damaged()
+        return found
 
-    def identity(self) -> dict[str, Any] | None:
-        """The identity of the job that began here; None where none did."""
+    def holdings(self) -> Holdings | None:
+        """What a job of whatever version holds; OutputError where that is damaged."""
+        data = self._identity()
         try:
-            content: dict[str, Any] = json.loads(self.own.get(IDENTITY))
-            if not all(isinstance(stack, dict) for stack in content["stacks"].values()):
-                raise ValueError("a stack is none")
+            return None if data is None else Holdings.model_validate(json.loads(data))
+        except (ValueError, RecursionError) as error:
+            raise self._damaged() from error
+
+    def _identity(self) -> bytes | None:
+        try:
+            return self.own.get(IDENTITY)
         except FileNotFoundError:
             return None
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            AttributeError,
-            TypeError,
-            RecursionError,
-        ) as error:
-            raise OutputError(
-                f"{self.own.where(IDENTITY)}: is damaged, so that nobody can tell what job this "
-                "is; give another --output"
-            ) from error
-        return content
+        except OSError as error:
+            raise self._damaged() from error
+
+    def _damaged(self) -> OutputError:
+        return OutputError(
+            f"{self.own.where(IDENTITY)}: is damaged, so that nobody can tell what job this is; "
+            "give another --output"
+        )
+
+    def keep_settings(self, settings: JobSettings) -> None:
+        """Keep the settings with which a job began: what completes it later needs them."""
+        if not self.own.exists(SETTINGS):
+            model = Path(settings.model)
+            absolute = {
+                "inputs": tuple(map(_absolute, settings.inputs)),
+                "model": str(model.resolve()) if model.is_file() else settings.model,
+            }
+            kept = SettingsRecord(settings=settings.model_copy(update=absolute))
+            self.put_record(SETTINGS, kept)
+
+    def settings(self) -> JobSettings | None:
+        """The settings with which the job began; None where they are not there."""
+        found = self.record(SettingsRecord, SETTINGS)
+        return found.settings if found else None
+
+    def report(self) -> JobReport | None:
+        """`job.json` of a complete job; None where the job has not come to its end.
+
+        One that is damaged counts as none, and is written again from the records.
+        """
+        return self.record(JobReport, REPORT)
+
+    def failures(self) -> Failures:
+        """The frames that were set aside; none where there is no telling."""
+        return self.record(Failures, FAILURES) or Failures()
 
     def identity_hash(self) -> str:
         """Hash of the identity, which workers compare before they commit; "" where it is gone.
@@ -161,12 +204,17 @@ class JobFolder:
 
     # -- the end ------------------------------------------------------------------------------
 
+    def sweep(self) -> None:
+        """Remove what processes that died have left on its way: nobody's now."""
+        with suppress(OutputError):
+            self.own.delete_all(STAGING)
+
     def forget_work(self) -> None:
         """Remove what was only on the way, once every block is committed."""
-        # Of workers and array tasks that died while the job went on without them: nobody's now.
-        for name in ("staging", "attempts"):
-            with suppress(OutputError):
-                self.own.delete_all(f"{PRIVATE}/{name}")
+        self.sweep()
+        # Of workers and array tasks that died while the job went on without them.
+        with suppress(OutputError):
+            self.own.delete_all(f"{PRIVATE}/attempts")
         self.own.delete_all(f"{PRIVATE}/work")
 
 

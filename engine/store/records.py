@@ -7,7 +7,7 @@ sentence; one that is damaged counts as absent, so that what it stood for is don
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -28,6 +28,7 @@ class Record(Part):
     """An object on its own."""
 
     version: Literal[1] = 1
+    keeps_none: ClassVar[bool] = False  # write fields without a value as null, not leave them out
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -39,29 +40,30 @@ class RecordVersionError(OutputError):
 
 def encode(record: Record) -> bytes:
     """A record as it is put."""
-    return (record.model_dump_json(indent=1, exclude_none=True) + "\n").encode()
+    content = record.model_dump(mode="json", exclude_none=not record.keeps_none)
+    return (json.dumps(content, indent=1) + "\n").encode()  # paths may hold what is not UTF-8
 
 
 def decode(kind: type[AnyRecord], data: bytes, where: str) -> AnyRecord | None:
     """The record in `data`; None where it is damaged, RecordVersionError where it is of another
     version."""
     try:
-        return kind.model_validate_json(data)
+        content = json.loads(data)
+        return kind.model_validate(content)
     except ValidationError:
-        check_version(data, where)
+        check_version(content, where)
+        return None
+    except (ValueError, RecursionError):
         return None
 
 
-def check_version(data: bytes, where: str) -> None:
-    """RecordVersionError where `data` is a record of another version."""
-    try:
-        found = json.loads(data).get("version", "none")
-    except (ValueError, AttributeError, RecursionError):
-        return
+def check_version(content: object, where: str) -> None:
+    """RecordVersionError where `content` is of a record of another version."""
+    found = content.get("version", "none") if isinstance(content, dict) else VERSION
     if found != VERSION:
         raise RecordVersionError(
             f"{where}: was written by another version of stackseg (record version {found}; this "
-            f"one reads {VERSION}); finish the job with that version, or start over with --fresh"
+            f"one reads {VERSION}); use that version for this job, or start over with --fresh"
         )
 
 
@@ -145,6 +147,23 @@ class SurveyRecord(Record):
 
     frame: FrameRecord
     statistics: tuple[tuple[float, ...], ...] = ()  # (C, 2): low and high of each channel
+
+
+class Death(Part):
+    """How a process, or a thread, ended or hung before its task was done."""
+
+    frame: tuple[int, int] | None  # (t, z) that it was at, if at any
+    how: str  # "SIGSEGV", "exit status 3", or what it did not do in time
+    kind: Literal["died", "hang", "unopened"] = "died"  # at a frame; or the input did not open
+
+
+class AttemptRecord(Record):
+    """There while a task is being done, with the deaths and hangs it has had.
+
+    Written and read by `engine.job.attempts`.
+    """
+
+    deaths: tuple[Death, ...] = ()
 
 
 class TimingRecord(Record):
