@@ -1,9 +1,9 @@
-"""Reads a job's output again and holds it against its records and checksums.
+"""Reads a job's output again and compares it with its records and checksums; writes nothing.
 
-    run.py      the order of things           pieces.py    what labels say by themselves
-    shards.py   a block's record and shard    frames.py    labels against rows and objects
-    final.py    the tables at the end         reports.py   job.json, failures.json, checksums
-    strays.py   what nobody owns              metadata.py  zarr.json
+    run.py       the order of things          metadata.py  zarr.json
+    blocks.py    records, shards, levels      report.py    job.json, tables, changed records
+    groups.py    labels, objects, counts      strays.py    what nobody owns
+    areas.py     labels counted again         problems.py  what was found
 
-Nothing is written, and nothing grows with the number of frames but the time it takes.
+docs/verify.md lists which check finds which fault.
 """

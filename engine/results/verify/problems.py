@@ -1,4 +1,4 @@
-"""What `verify` finds: a line for each thing that is not as it was recorded."""
+"""What `verify` finds: a line for each object that is not as it was recorded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Problem:
         return ": ".join(part for part in (self.path, self.where, self.what) if part)
 
     def below(self, folder: str) -> Problem:
-        """The same, with its path as seen from where the job's folder is called `folder`."""
+        """The same, with its path relative to a folder in which the job's is called `folder`."""
         if not folder or not self.path:
             return self
         return replace(self, path=posixpath.normpath(posixpath.join(folder, self.path)))
@@ -41,40 +41,31 @@ class Problems:
     def __init__(self) -> None:
         self._kept: dict[str, list[Problem]] = {}
         self._counts: Counter[str] = Counter()
-        self._paths: set[str] = set()
 
-    def add(self, *problems: Problem) -> None:
+    def extend(self, problems: Iterable[Problem]) -> None:
         """Add problems."""
         for one in problems:
             self._counts[one.kind] += 1
             if self._counts[one.kind] <= KEPT:
                 self._kept.setdefault(one.kind, []).append(one)
-                self._paths.add(one.path)
-
-    def extend(self, problems: Iterable[Problem]) -> None:
-        """Add problems."""
-        self.add(*problems)
 
     def __len__(self) -> int:
         return self._counts.total()
 
-    def names(self, path: str) -> bool:
-        """Whether a problem with this file is known."""
-        return path in self._paths
+    def of_kind(self, kind: str) -> int:
+        """How many there are of a kind."""
+        return self._counts[kind]
 
     def lines(self, below: str = "") -> Iterator[str]:
         """One line for each problem, capped for each kind; the job's folder lies at `below`."""
-        for kind, kept in self._kept.items():
-            yield from (one.below(below).text for one in kept[:SHOWN])
-            if more := self._counts[kind] - len(kept[:SHOWN]):
-                yield f"and {more:,} more of the kind {kind!r}"
+        return (one.text for one in self._first(SHOWN, below))
 
     def to_list(self, below: str = "") -> list[dict[str, Any]]:
         """Problems as plain data; where there are too many, the last of a kind says how many."""
-        found = []
+        return [{**asdict(one), "text": one.text} for one in self._first(KEPT, below)]
+
+    def _first(self, most: int, below: str) -> Iterator[Problem]:
         for kind, kept in self._kept.items():
-            found += [{**asdict(one), "text": one.text} for one in (p.below(below) for p in kept)]
-            if more := self._counts[kind] - len(kept):
-                rest = Problem(kind, "", f"and {more:,} more of the kind {kind!r}")
-                found.append({**asdict(rest), "text": rest.text})
-        return found
+            yield from (one.below(below) for one in kept[:most])
+            if (more := self._counts[kind] - most) > 0:
+                yield Problem(kind, "", f"and {more:,} more of the kind {kind!r}")

@@ -1,84 +1,80 @@
-"""Files that nobody owns: shards outside of the array, records of no block, leftovers."""
+"""Objects that nobody owns: shards outside of the array, records of no block, leftovers."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
 
 from engine.geometry.arrays import ResultArray, level_layout
 from engine.geometry.layout import LabelLayout
 from engine.results.verify.problems import Problem
-from engine.results.verify.view import StackView
-from engine.store.folder import JobFolder
+from engine.results.verify.stack import JobStack
+from engine.store.committed import store_of
+from engine.store.folder import PRIVATE, JobFolder, key_of
+
+STRAY = "belongs to no block"
+_NUMBERED = re.compile(r"(?P<kind>levels/\d+|\w+)/(?P<stack>.+)/(?P<number>\d+)(\.\w+)")
 
 
-def check_strays(view: StackView) -> Iterator[Problem]:
-    """Files in the label array's folder, and among the records, that no block owns."""
-    for array in view.arrays:
-        for level in range(array.levels):
-            yield from _stray_shards(view, array, level)
-    layout = view.layout
-    stitch_groups = layout.n_stitch_groups if layout.is_stitched else 0
-    levels = max(array.levels for array in view.arrays)
-    for kind, suffix, count in (
-        ("records", ".json", layout.n_blocks),
-        ("stitched", ".json", stitch_groups),
-        ("objects", ".parquet", stitch_groups or layout.n_blocks),
-        *((f"levels/{k}", ".json", level_layout(layout, k).n_blocks) for k in range(1, levels)),
-    ):
-        folder = view.folder.private / kind / view.name
-        for entry in os.scandir(folder) if folder.is_dir() else ():
-            # A stack in a folder of this name has its own below this one.
-            name, path = Path(entry.name), Path(entry.path)
-            if entry.is_dir():
+def check_strays(folder: JobFolder, stacks: Sequence[JobStack]) -> Iterator[Problem]:
+    """Objects among the shards and among the records that no block owns."""
+    for stack in stacks:
+        for array in stack.arrays:
+            for level in range(array.levels):
+                yield from _stray_shards(stack, array, level)
+    yield from _stray_records(folder, {stack.name: stack for stack in stacks})
+
+
+def _stray_shards(stack: JobStack, array: ResultArray, level: int) -> Iterator[Problem]:
+    layout, store = level_layout(stack.layout, level), store_of(stack.name)
+    for key in stack.folder.results.list(f"{store}/{array.path(level)}"):
+        own = key.removeprefix(f"{store}/")
+        if own != f"{array.path(level)}/zarr.json" and not _is_shard(array, layout, level, own):
+            yield stack.problem("stray", stack.folder.name_of(key), STRAY)
+
+
+def _is_shard(array: ResultArray, layout: LabelLayout, level: int, key: str) -> bool:
+    axes = array.shape(layout).axes
+    try:
+        at = dict(zip(axes, map(int, key.split("/")[-len(axes) :]), strict=True))
+    except ValueError:
+        return False
+    position = (at.get("T", 0), at.get("Z", 0), at["Y"], at["X"])
+    if not all(0 <= place < size for place, size in zip(position, layout.grid, strict=True)):
+        return False
+    # What is spelt otherwise, as "00", is nobody's.
+    return key == array.key(layout, layout.block(layout.number(position)), level)
+
+
+def _stray_records(folder: JobFolder, stacks: dict[str, JobStack]) -> Iterator[Problem]:
+    for kind in ("records", "stitched", "objects", "levels"):
+        for key in folder.own.list(f"{PRIVATE}/{kind}"):
+            parts = _NUMBERED.fullmatch(key.removeprefix(f"{PRIVATE}/"))
+            if parts is None:
+                yield Problem("stray", key, STRAY)
                 continue
-            number = int(name.stem) if name.stem.isdecimal() and name.stem.isascii() else -1
-            if not 0 <= number < count or path != view.folder.place(
-                kind, view.name, number, suffix
-            ):
-                what = "belongs to no block"
-                yield Problem("stray", view.relative(path), what, f"stack {view.name}", view.name)
+            filed, name, number, suffix = parts["kind"], parts["stack"], parts["number"], parts[4]
+            count = _count(stacks[name], filed) if name in stacks else 0
+            if int(number) >= count or key != key_of(filed, name, int(number), suffix):
+                yield Problem("stray", key, STRAY, f"stack {name}", name)
 
 
-def _stray_shards(view: StackView, array: ResultArray, level: int) -> Iterator[Problem]:
-    folder = view.store / array.path(level)
-    layout = level_layout(view.layout, level)
-    for path in _files(folder):
-        key = path.relative_to(folder).as_posix()
-        if key != "zarr.json" and not _is_shard(array, layout, key):
-            yield Problem(
-                "stray", view.relative(path), "belongs to no block", f"stack {view.name}", view.name
-            )
+def _count(stack: JobStack, kind: str) -> int:
+    """How many objects of a kind a stack has."""
+    layout = stack.layout
+    groups = layout.n_stitch_groups if layout.is_stitched else 0
+    levels = range(1, stack.n_levels)
+    return {
+        "records": layout.n_blocks,
+        "stitched": groups,
+        "objects": groups or layout.n_blocks,
+        **{f"levels/{level}": level_layout(layout, level).n_blocks for level in levels},
+    }.get(kind, 0)
 
 
 def leftovers(folder: JobFolder) -> Iterator[str]:
     """What a complete job no longer needs, in words; harmless."""
     for name in ("staging", "work", "attempts"):
-        count = sum(1 for _ in _files(folder.private / name))
-        if count:
-            path = (folder.private / name).relative_to(folder.root).as_posix()
-            yield f"{path}: {count} files are left over; they are harmless and can be removed"
-
-
-def _is_shard(array: ResultArray, layout: LabelLayout, key: str) -> bool:
-    first, *places = key.split("/")
-    grid = dict(zip("TZYX", layout.grid, strict=True)) | {"C": 1}
-    sizes = [grid[axis] for axis in array.shape(layout).axes]
-    if first != "c" or len(places) != len(sizes):
-        return False
-    return all(
-        place.isascii() and place.isdecimal() and place == str(int(place)) and int(place) < size
-        for place, size in zip(places, sizes, strict=True)
-    )
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder; memory does not grow with how many there are in all."""
-    if not folder.is_dir():
-        return
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path))
-        else:
-            yield Path(entry.path)
+        key = f"{PRIVATE}/{name}"
+        if count := sum(1 for _ in folder.own.list(key)):
+            yield f"{key}: {count} files are left over; they are harmless and can be removed"

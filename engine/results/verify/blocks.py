@@ -1,0 +1,173 @@
+"""A block read again: its record, its shards against their checksums, its labels counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import first_line
+from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ArrayShape, level_layout
+from engine.geometry.layout import Block
+from engine.results.verify.areas import Areas, count_areas
+from engine.results.verify.problems import Problem
+from engine.results.verify.stack import JobStack
+from engine.store.committed import parents_hash, record_key, shard_keys
+from engine.store.folder import JobFolder, key_of
+from engine.store.objects import digest_of
+from engine.store.ome_zarr import decode_shard
+from engine.store.records import (
+    BlockRecord,
+    LevelRecord,
+    PartRecord,
+    RecordVersionError,
+    StitchRecord,
+    decode,
+)
+
+CONTENT = {LABELS: "labels", PROBABILITY: "probabilities", IMAGE: "pixels"}
+GONE = "the record is gone"
+Committed = TypeVar("Committed", BlockRecord, StitchRecord, LevelRecord)
+_LOST = 2**64 - 1  # in a shard's index: there is no such chunk
+
+
+@dataclass
+class BlockCheck:
+    """What was found of a block of level 0."""
+
+    block: Block
+    is_committed: bool = True  # whether there is a record, damaged or not
+    areas: Areas | None = None  # None where labels are not those of the record
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check_block(stack: JobStack, index: int) -> BlockCheck:
+    """Read a block of level 0. Any thread may do it."""
+    check = BlockCheck(stack.layout.block(index))
+    key = record_key(stack.name, index)
+    where = stack.place_of(check.block)
+    record, damage = read_record(stack.folder, BlockRecord, key, index)
+    if record is None:
+        check.is_committed = damage != GONE
+        check.problems.append(stack.problem("record", key, damage, where, index))
+        return check
+    data = _check_shards(stack, check.block, 0, record.shards, check.problems)
+    if data is None:
+        return check
+    path = stack.folder.name_of(shard_keys(stack, check.block)[LABELS])
+    try:
+        labels = decode_shard(stack.labels.shape(stack.layout), data)
+    except ValueError as error:
+        damage = f"the labels cannot be decoded ({first_line(error)})"
+        check.problems.append(stack.problem("shard", path, damage, where, index))
+        return check
+    if beyond := _labels_beyond(labels, check.block):
+        damage = f"{beyond} labels lie outside of the stack"
+        check.problems.append(stack.problem("labels", path, damage, where, index))
+    check.areas = count_areas(labels, check.block, stack.layout)
+    return check
+
+
+def check_level_block(
+    stack: JobStack, level: int, index: int, *, is_complete: bool
+) -> list[Problem]:
+    """Problems of a block of a level above 0. Any thread may do it."""
+    block = level_layout(stack.layout, level).block(index)
+    key, where = record_key(stack.name, index, level), stack.place_of(block, level)
+    record, damage = read_record(stack.folder, LevelRecord, key, index)
+    if record is None:
+        found = is_complete or damage != GONE
+        return [stack.problem("record", key, damage, where, index)] if found else []
+    problems: list[Problem] = []
+    _check_shards(stack, block, level, record.shards, problems)
+    if is_complete:  # else the level may be done again after blocks below it
+        parents = parents_hash(stack.folder, stack, block, level)
+        if parents and record.parents != parents:
+            damage = "the level was made of other labels than those below it"
+            problems.append(stack.problem("record", key, damage, where, index))
+    return problems
+
+
+def check_parts(stack: JobStack) -> Iterator[Problem]:
+    """What a job that is not complete keeps until it is stitched, where it is not as recorded."""
+    for block in stack.layout.blocks() if stack.layout.is_stitched else ():
+        folder, name, index = stack.folder, stack.name, block.index
+        record = folder.record(PartRecord, key_of("work/parts", name, index))
+        if record is None or folder.own.exists(record_key(name, index)):
+            continue
+        for key, known in (
+            (key_of("work/labels", name, index, ".shard"), record.labels_sha256),
+            (key_of("work/parts", name, index, ".npz"), record.part_sha256),
+        ):
+            try:
+                damage = "" if digest_of(folder.own, key) == known else "is not that of its record"
+            except OSError as error:
+                damage = f"cannot be read ({error.strerror or error})"
+            if damage:
+                yield stack.problem("shard", key, damage, stack.place_of(block), index)
+
+
+def read_record(
+    folder: JobFolder, kind: type[Committed], key: str, number: int
+) -> tuple[Committed | None, str]:
+    """A record, or None and what is wrong with it. `number` is that of what it commits."""
+    try:
+        record = decode(kind, folder.own.get(key), key)
+    except FileNotFoundError:
+        return None, GONE
+    except RecordVersionError as error:
+        return None, str(error).removeprefix(f"{key}: ")
+    except OSError as error:
+        return None, f"the record cannot be read ({error.strerror or error})"
+    if record is None:
+        return None, "the record cannot be read"
+    found = record.block if isinstance(record, BlockRecord | LevelRecord) else record.stitch_group
+    if found != number:
+        return None, f"the record is that of number {found}"
+    return record, ""
+
+
+def _check_shards(
+    stack: JobStack, block: Block, level: int, checksums: dict[str, str], problems: list[Problem]
+) -> bytes | None:
+    """Compare a block's shards with their checksums; the labels' bytes where they are right."""
+    labels = None
+    layout = level_layout(stack.layout, level)
+    shapes = {array.kind: array.shape(layout) for array in stack.arrays}
+    for kind, key in shard_keys(stack, block, level).items():
+        content, damage = CONTENT[kind], ""
+        try:
+            data = stack.folder.results.get(key)
+            if hashlib.sha256(data).hexdigest() != checksums.get(kind):
+                damage = f"the {content} are not those of the record: their SHA-256 differs"
+            elif lost := _lost_chunks(shapes[kind], data):
+                damage = f"{lost} chunks of the {content} are not there"
+            elif kind == LABELS:
+                labels = data
+        except FileNotFoundError:
+            damage = f"the {content} are gone"
+        except OSError as error:
+            damage = f"the {content} cannot be read ({error.strerror or error})"
+        if damage:
+            path, where = stack.folder.name_of(key), stack.place_of(block, level)
+            problems.append(stack.problem("shard", path, damage, where, block.index))
+    return labels
+
+
+def _lost_chunks(shape: ArrayShape, data: bytes) -> int:
+    """Chunks that a shard lacks, and that would be read as zeros; every one is written."""
+    count = int(np.prod(shape.shard)) // int(np.prod(shape.chunk))
+    index = np.frombuffer(data[-(16 * count + 4) : -4], dtype="<u8")  # CRC-32C behind it
+    return int((index.reshape(-1, 2) == _LOST).any(axis=1).sum())
+
+
+def _labels_beyond(labels: NDArray[Any], block: Block) -> int:
+    """Labels (T, Z, Y, X) in the part of a shard that is outside of the array."""
+    inside = labels[
+        : block.t[1] - block.t[0], : block.z[1] - block.z[0], : block.y.size, : block.x.size
+    ]
+    return int(np.count_nonzero(labels)) - int(np.count_nonzero(inside))
