@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from engine.model.file import ModelFile
 from engine.model.spec import ModelSpec, label_path
 from engine.plan.inputs import Input, Inputs, few, names_of
 from engine.plan.memory import MemoryEstimate, allowed_bytes, choose_tiling
-from engine.plan.phases import with_levels
 from engine.plan.settings import JobSettings
 from engine.stacks.base import StackInfo
 from engine.stacks.names import given_path, places_of
@@ -119,11 +117,6 @@ class Plan:
     disk_bytes: int  # predicted size of the labels, see `predicted_disk`
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()  # all sentences on the inputs, of which warnings hold the first
-
-    @cached_property
-    def steps(self) -> tuple[str, ...]:
-        """Names of all steps, in order. Asked for at each of many thousands of stacks."""
-        return with_levels(max(a.levels for stack in self.stacks for a in stack.arrays))
 
     @property
     def n_frames(self) -> int:
