@@ -38,7 +38,8 @@ from engine.model.statistics import frame_statistics
 from engine.plan.resources import cores
 from engine.plan.settings import JobSettings
 from engine.runtimes.onnxruntime import OnnxRuntime, resolve_device
-from engine.steps.frame import Stopwatch, finish_frame
+from engine.steps.frame import label_whole
+from engine.steps.task import Stopwatch
 from engine.steps.worker import release
 from engine.synthetic import TimeLapse
 from tests import networks
@@ -199,9 +200,7 @@ def plain_loop(stack: Path, device: str) -> int:
             statistics = frame_statistics(frame, model.spec.normalisation)
             probability = predict(frame, statistics, tiling, runtime)
             watch = Stopwatch()
-            kept.append(
-                finish_frame(frame, 0, probability, model.spec, postprocessing, None, watch)
-            )
+            kept.append(label_whole(frame, 0, probability, model.spec, postprocessing, None, watch))
     with tempfile.NamedTemporaryFile(suffix=".tif") as file:
         tifffile.imwrite(file, np.stack([k.labels for k in kept]), compression="zstd")
     return len(kept)

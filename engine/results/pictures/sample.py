@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from engine.geometry.layout import Block, LabelLayout
 from engine.job.job import job_context
 from engine.job.prepare import Prepared, check_device, prepare_job
 from engine.job.report.overlay import contrast
-from engine.model.statistics import windowed_statistics
 from engine.plan.plan import StackPlan, check_apart
 from engine.plan.settings import JobSettings
 from engine.results.pictures import files as pictures
@@ -39,11 +38,10 @@ from engine.results.pictures.sampling import mean_of, nearest
 from engine.results.pictures.scene import GAMMA
 from engine.results.planes import Number
 from engine.results.result import LabelClass, rgb_of
-from engine.stacks.windows import windows_of
-from engine.steps.frame import SegmentedFrame, finish_frame
+from engine.steps.frame import Network, SegmentedFrame, label_whole
 from engine.steps.hangs import ADVICE, PLANNING, Hung, limit_of, watched
-from engine.steps.missing import check_frame
-from engine.steps.work import Task, Work
+from engine.steps.survey import survey_frame
+from engine.steps.task import Task, TaskRun
 from engine.steps.worker import JobContext, forget_stack, keep_model, release, warm_up
 from engine.store.claim import check_writable
 from engine.store.files import picture_name, whole_folder
@@ -159,10 +157,10 @@ def _drawn(
 ) -> Iterator[Picture]:
     """A small picture of each frame; the full one is written, what was found goes to `found`."""
     for n, (stack, number) in enumerate(chosen):
-        work = Work(Task(context, stack, "segment", 0), JobFolder(job.settings.output), job.model)
+        run = TaskRun(Task(context, stack, "segment", 0), JobFolder(job.settings.output), job.model)
         name = picture_name(stack.name, stack.layout.axes, *number)
         try:
-            look = _look_within(work, number, name)
+            look = _look_within(run, number, name)
         except FrameError as error:
             found.append(Sample(name, None, None, 0.0, str(error)))
             small = draw_strip(CELL, f"{name} · cannot be segmented", None)
@@ -199,46 +197,51 @@ class _Look:
         return np.concatenate([panel, draw_strip(width, self.caption, bar)])
 
 
-def _look_within(work: Work, number: Number, name: str) -> _Look:
+def _look_within(run: TaskRun, number: Number, name: str) -> _Look:
     """See `_look`; FrameError also where it gives no sign of life within the limit."""
-    limit = limit_of(work.task.context.timeout)
+    limit = limit_of(run.task.context.timeout)
     try:
-        return watched(partial(_look, work, number, name), work.pulse, limit, PLANNING)
+        return watched(partial(_look, run, number, name), run.pulse, limit, PLANNING)
     except Hung as hung:
-        forget_stack(work.plan)  # it may hold what closing it would wait for
+        forget_stack(run.plan)  # it may hold what closing it would wait for
         raise FrameError(f"did not end within {hung.seconds:g} s; {ADVICE}") from hung
 
 
-def _look(work: Work, number: Number, name: str) -> _Look:
-    plan, spec = work.plan, work.model.spec
+def _look(run: TaskRun, number: Number, name: str) -> _Look:
+    plan, spec = run.plan, run.model.spec
     block = _block(plan, number)
-    statistics = _statistics(work, number) if plan.layout.is_cut else None
-    seen = work.see(*number, block, statistics)
+    survey = lru_cache(partial(survey_frame, run)) if plan.layout.is_cut else None
+    source = Network(run, block, survey)
+    frame = run.tried(*number, lambda: source.predict(*number))
     channel = plan.channels[0]
     # The edge of a region is no border of the frame.
     postprocessing = replace(
         plan.postprocessing,
         clear_border=plan.postprocessing.clear_border and not plan.layout.is_cut,
     )
-    done = finish_frame(
-        seen.pixels,
+    done = label_whole(
+        frame.pixels,
         channel,
-        seen.probability,
+        frame.probability,
         spec,
         postprocessing,
         plan.pixel_area_um2,
-        work.watch,
+        run.watch,
     )
-    row = done.row
+    row = done.measures
+    objects, fraction = row.get("objects"), row["foreground_fraction"]
     told = Sample(
-        name, row.get("objects"), row.get("area_median_px"), float(row["foreground_fraction"])
+        name,
+        None if objects is None else int(objects),
+        row.get("area_median_px"),
+        float(fraction or 0.0),
     )
     classes = () if postprocessing.gives_instances else tuple(
         LabelClass(n, c.name, rgb_of(c.color)) for n, c in enumerate(spec.classes)
     )  # fmt: skip
     pixel = plan.info.pixel_size_um.get("X")
     return _Look(
-        seen.pixels[channel], done, told, classes, _caption(plan, number, block, told), pixel
+        frame.pixels[channel], done, told, classes, _caption(plan, number, block, told), pixel
     )
 
 
@@ -250,20 +253,6 @@ def _block(plan: StackPlan, number: Number) -> Block:
     at = (t // layout.block_size[0], z // layout.block_size[1], down // 2, across // 2)
     block = layout.block(layout.number(at))
     return replace(block, t=(number[0], number[0] + 1), z=(number[1], number[1] + 1))
-
-
-def _statistics(work: Work, number: Number) -> NDArray[np.float32]:
-    """Those of the whole frame, though a region is looked at."""
-    plan, stack = work.plan, work.stack
-
-    def windows() -> Iterator[NDArray[Any]]:
-        for rows, columns in windows_of(plan.info):
-            work.pulse.beat()
-            pixels = stack.read_window(*number, plan.all_channels, rows, columns)
-            yield plan.seen_by_model(pixels)
-
-    check_frame(stack, plan, *number)
-    return windowed_statistics(windows, work.model.spec.normalisation)
 
 
 def _caption(plan: StackPlan, number: Number, block: Block, told: Sample) -> str:
