@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from engine.errors import JobStopped, UsageError
 from engine.job.attempts import run_task
 from engine.plan.resources import Site, local_site
-from engine.steps.work import Outcome, Task
+from engine.steps.task import Outcome, Task
 
 WINDOW = 2  # tasks on their way for each block in flight: the next one is always there
 CONNECT_SECONDS = 10

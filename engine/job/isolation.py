@@ -1,7 +1,7 @@
-"""A task in a process of its own: if that dies, this one sees it and lives.
+"""A task in a process of its own: if that dies, this one learns how, and lives.
 
 Parent and child speak through the child's own pipes: the task goes in, then signs of life, which
-tell where it is, and at last the outcome come out. Nothing is unpickled but what these two send
+say where it is, and at last the outcome come out. Nothing is unpickled but what these two send
 each other.
 """
 
@@ -15,30 +15,20 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from engine.errors import JobStopped, StacksegError, first_line
-from engine.steps.hangs import Frame, Hung, Place, Pulse
-from engine.steps.work import Outcome, Task
+from engine.steps.hangs import Hung, Place, Pulse
+from engine.steps.task import Outcome, Task
+from engine.store.records import Death
 
 STARTING = 300.0  # s that a child has at least until it is at its task: it loads the model
 GOING = 5.0  # s that a killed child has to be gone; one that a broken disk holds stays
-
-Kind = Literal["died", "hang", "unopened"]
-
-
-@dataclass(frozen=True)
-class Died:
-    """How a child ended before its task did."""
-
-    frame: Frame | None  # that it was at, if at any
-    how: str  # "SIGSEGV", "exit status 3", or what it did not do in time
-    kind: Kind = "died"  # or it was ended, at a frame that hangs or an input that does not open
+Messages = queue.SimpleQueue[tuple[str, Any]]
 
 
-def run_isolated(task: Task, deaths: int, limit: float | None) -> Outcome | Died:
+def run_isolated(task: Task, deaths: int, limit: float | None) -> Outcome | Death:
     """Do a task in a child. What the task raises is raised here.
 
     `deaths`: it has had before. Raises Hung where the child gives no sign of life for `limit`
@@ -50,13 +40,13 @@ def run_isolated(task: Task, deaths: int, limit: float | None) -> Outcome | Died
         _command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group
     )
     assert child.stdin is not None and child.stdout is not None
-    heard: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(child.stdout, heard), daemon=True).start()
+    messages: Messages = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(child.stdout, messages), daemon=True).start()
     try:
         with suppress(BrokenPipeError):
             pickle.dump((task, deaths), child.stdin)
             child.stdin.flush()
-        return _await(child, heard, limit)
+        return _await(child, messages, limit)
     finally:
         with suppress(BrokenPipeError):
             child.stdin.close()  # which ends it
@@ -64,22 +54,24 @@ def run_isolated(task: Task, deaths: int, limit: float | None) -> Outcome | Died
             child.wait(GOING)
 
 
-def _listen(source: BinaryIO, heard: queue.SimpleQueue[tuple[str, Any]]) -> None:
+def _listen(source: BinaryIO, messages: Messages) -> None:
     # What is cut off in the middle raises almost anything; it has ended either way.
     with suppress(Exception), source:
         while True:
-            heard.put(pickle.load(source))
-    heard.put(("end", None))
+            messages.put(pickle.load(source))
+    messages.put(("end", None))
 
 
 def _await(
-    child: subprocess.Popen[bytes], heard: queue.SimpleQueue[tuple[str, Any]], limit: float | None
-) -> Outcome | Died:
+    child: subprocess.Popen[bytes],
+    messages: Messages,
+    limit: float | None,
+) -> Outcome | Death:
     place = Place()
     patience = None if limit is None else max(limit, STARTING)
     while True:
         try:
-            kind, value = heard.get(timeout=patience)
+            kind, value = messages.get(timeout=patience)
         except queue.Empty:
             child.kill()
             raise Hung(place, patience or 0.0) from None
@@ -90,7 +82,7 @@ def _await(
         elif kind == "error":
             raise value
         elif kind == "end":
-            return Died(place.frame, _how(child.wait()))
+            return Death(frame=place.frame, how=_how(child.wait()))
         else:
             outcome: Outcome = value
             return outcome
@@ -124,27 +116,27 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints must not get between the messages
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # whoever started this decides when it ends
-    from engine.steps.carry_out import carry_out
+    from engine.steps.registry import carry_out
     from engine.steps.worker import runtime_for
 
     task, deaths = pickle.load(source)
     threading.Thread(target=_end_with_parent, args=(source,), daemon=True).start()
     lock = threading.Lock()
 
-    def tell(kind: str, value: Any = None) -> None:
+    def send(kind: str, value: Any = None) -> None:
         with lock:
             pickle.dump((kind, value), sink)
             sink.flush()
 
-    pulse = Pulse(lambda place: tell("place", place), lambda: tell("commits"))
+    pulse = Pulse(lambda place: send("place", place), lambda: send("commits"))
     try:
         if task.step == "segment" and not task.stack.source:
             runtime_for(task.context, task.stack.info.dtype)  # takes seconds, of none of its frames
         outcome = carry_out(task, pulse, deaths)
     except Exception as error:  # all of them are the parent's to judge
-        tell("error", sendable(error, task))
+        send("error", sendable(error, task))
     else:
-        tell("done", outcome)
+        send("done", outcome)
     sink.flush()
     os._exit(0)  # a thread still waits for the parent: the interpreter would trip over it
 

@@ -17,18 +17,20 @@ from engine.job.executors import Executor, dask_cluster, dask_in_process
 from engine.job.preflight import measured_halo_error
 from engine.job.prepare import Prepared, check_device, identity, prepare_job, prepare_merge
 from engine.job.progress import Progress, SilentProgress
-from engine.job.report import files as report
 from engine.job.run import JobSummary, Run, summarise
 from engine.job.signals import INTERRUPTED
 from engine.plan.plan import check_apart
 from engine.plan.settings import JobSettings
-from engine.steps.todo import todo
+from engine.steps.registry import STEPS, steps_of
+from engine.steps.segment import Segment
 from engine.steps.worker import JobContext, keep_model, release, runtime_for, warm_up
-from engine.store.claim import TABLES, check, check_writable, claim, completing, lock
-from engine.store.folder import STOP, JobFolder
+from engine.store.claim import check, check_writable, claim, completing, lock
+from engine.store.committed import store_of
+from engine.store.folder import REPORT, STOP, TABLES, JobFolder
 from engine.store.ome_zarr import metadata_keys
 
-SEGMENTING = ("survey", "segment")  # what shards share; one run does the other steps
+# What shards share: one run does the other steps.
+SEGMENTING = tuple(step for step in STEPS if step.reads_input)
 log = logging.getLogger("stackseg")
 
 
@@ -68,15 +70,15 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
         stack.enter_context(lock(folder))
         claim(folder, identity(job), fresh=False, alone=True)
         folder.forget_stop(STOP)
-        if (ended := report.read(folder)) is not None:
-            return summarise(job, ended, already_complete=True)
+        if (report := folder.report()) is not None:
+            return summarise(job, report, already_complete=True)
         if missing := _missing(job, folder):
             raise OutputError(
                 f"{folder.root}: not all shards are done ({missing}); run those shards first"
             )
         executor = stack.enter_context(dask_in_process(job.plan.workers))
         run = Run(job, folder, job_context(job, folder.identity_hash()), executor, progress)
-        return run.carry_out(job.plan.steps, complete=True)
+        return run.carry_out(steps_of(job.plan), complete=True)
 
 
 def run_prepared(
@@ -106,23 +108,23 @@ def _claim_and_run(
         stack.enter_context(lock(folder, shard))
     claim(folder, wanted, fresh=settings.fresh, alone=not shard)
     if job.stores:  # what is begun anew is no longer named
-        list_labels(JobFolder(job.stores), wanted["stacks"], folder)
-    folder.keep_settings(settings.model_dump(mode="json"))
+        list_labels(JobFolder(job.stores), wanted.stacks, folder)
+    folder.keep_settings(settings)
     context = job_context(job, folder.identity_hash())
     folder.forget_stop(context.stop)
-    if (ended := report.read(folder)) is not None:
-        again = settings.retry_failed and ended["counts"]["failed"]
+    if (report := folder.report()) is not None:
+        again = settings.retry_failed and report.counts.failed
         if not again and not (lost := _lost(job, folder)):
-            return summarise(job, ended, already_complete=True)
+            return summarise(job, report, already_complete=True)
         if not again:
-            log.warning("%s: was complete, and is not any more: %s", folder.root, lost)
-        folder.remove(folder.root / "job.json")  # no longer complete
+            log.warning("%s: was complete, and is no longer: %s", folder.root, lost)
+        folder.own.delete(REPORT)
     if executor is None:
         executor = stack.enter_context(dask_in_process(job.plan.workers))
-    _tell_of_disk(job)
+    _warn_of_disk(job)
     run = Run(job, folder, context, executor, progress)
     if not shard:
-        return run.carry_out(job.plan.steps, complete=True)
+        return run.carry_out(steps_of(job.plan), complete=True)
     return _carry_out_shard(run)
 
 
@@ -134,26 +136,27 @@ def _carry_out_shard(run: Run) -> JobSummary:
     with completing(run.folder) as mine:
         if not mine:
             return summary
-        if (ended := report.read(run.folder)) is not None:
-            return summarise(run.job, ended, run.told)
+        if (report := run.folder.report()) is not None:
+            return summarise(run.job, report, run.totals)
         whole = run.job.settings.model_copy(update={"shard": None})
         job = replace(run.job, settings=whole)
-        rest = Run(job, run.folder, run.context, run.executor, run.progress, run.told)
-        return rest.carry_out(job.plan.steps, complete=True)
+        rest = Run(job, run.folder, run.context, run.executor, run.progress, run.totals)
+        return rest.carry_out(steps_of(job.plan), complete=True)
 
 
 def _lost(job: Prepared, folder: JobFolder) -> str:
     """What a complete job lacks, in words: it is made again. Contents are for `verify`."""
-    for name in TABLES:
-        if not (folder.root / name).is_file():
-            return f"{name} is gone"
+    for key in TABLES:
+        if not folder.own.exists(key):
+            return f"{key} is gone"
+    steps = steps_of(job.plan)
     for stack in job.plan.stacks:
-        for key in metadata_keys(stack.arrays, added=bool(stack.source)):
-            if not (folder.store(stack.name) / key).is_file():
-                return f"{stack.name}.zarr/{key} is gone"
-        for step in job.plan.steps:
-            for index in todo(step, stack, folder):
-                return f"{stack.name} lacks what the step {step} made of number {index}"
+        for key in metadata_keys(stack.arrays, added=folder.is_added):
+            if not folder.results.exists(place := f"{store_of(stack.name)}/{key}"):
+                return f"{place} is gone"
+        for step in steps:
+            for index in step.pending(stack, folder):
+                return f"{stack.name} lacks what the step {step.name} made of number {index}"
     return ""
 
 
@@ -161,7 +164,7 @@ def _missing(job: Prepared, folder: JobFolder) -> str:
     """Blocks that no shard has segmented yet, in words; empty where there are none."""
     parts = []
     for stack in job.plan.stacks:
-        blocks = list(todo("segment", stack, folder))
+        blocks = list(Segment().pending(stack, folder))
         if blocks:
             more = f" and {len(blocks) - 5} more" if len(blocks) > 5 else ""
             listed = ", ".join(map(str, blocks[:5]))
@@ -169,7 +172,7 @@ def _missing(job: Prepared, folder: JobFolder) -> str:
     return "; ".join(parts[:5])
 
 
-def _tell_of_disk(job: Prepared) -> None:
+def _warn_of_disk(job: Prepared) -> None:
     """A night's work should not find out at the end that the disk is too small."""
     place = job.settings.output.resolve()
     while not place.exists():
@@ -178,7 +181,7 @@ def _tell_of_disk(job: Prepared) -> None:
     if free < job.plan.disk_bytes:
         log.warning(
             "%s has %.1f GB free, and the labels may take %.1f GB; a full disk stops the job, and "
-            "the same command goes on once there is room",
+            "the same command resumes it once there is room",
             place, free / 2**30, job.plan.disk_bytes / 2**30,
         )  # fmt: skip
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine import __version__
 from engine.errors import OutputError, UsageError
-from engine.geometry.arrays import as_json
-from engine.geometry.layout import LabelLayout
 from engine.job.inputs import open_inputs
 from engine.job.preflight import first_tile, inexact
 from engine.model.file import ModelFile, open_model
-from engine.plan.plan import Plan, make_plan
+from engine.plan.plan import Plan, StackPlan, make_plan
 from engine.plan.postprocessing import check_postprocessing
 from engine.plan.resources import Site, local_site
-from engine.plan.settings import JobSettings, job_settings
-from engine.store.folder import JobFolder
+from engine.plan.settings import JobSettings
+from engine.store.folder import SETTINGS, JobFolder
+from engine.store.identity import JobIdentity, Selection, StackIdentity
 
 if TYPE_CHECKING:
     from engine.job.executors import DaskExecutor
 
 NO_LIMIT = 2**50  # bytes
-MISSING = "missing_chunks"  # in a job's identity
 log = logging.getLogger("stackseg")
 
 
@@ -57,23 +55,24 @@ def plan_job(settings: JobSettings, model: ModelFile, *, cores: int, memory_byte
 
 def prepare_merge(folder: JobFolder) -> Prepared:
     """A job as it was begun in a folder, to be completed without the network."""
-    known, settings = folder.identity(), folder.read_json(folder.settings_path)
+    known, settings = folder.identity(), folder.settings()
     if known is None or settings is None:
         raise OutputError(f"{folder.root}: holds no job that could be completed")
-    if not isinstance(known.get("runtime"), str):
-        raise OutputError(f"{folder.identity_path}: is damaged; give another --output")
-    settings |= {"output": folder.root, "shard": None, "device": "cpu", "scheduler": None}
-    settings |= {"retry_failed": False, "fresh": False, "workers": None, "memory": None}
+    here = {
+        "output": folder.root, "shard": None, "device": "cpu", "scheduler": None,
+        "retry_failed": False, "fresh": False, "workers": None, "memory": None,
+    }  # fmt: skip
     # A tile is part of what a job is only where it is not exact.
-    tiles = [stack["tile"] for stack in known["stacks"].values() if stack.get("tile")]
-    settings |= {"tile": tiles[0]} if tiles else {}
+    tiles = [stack.tile for stack in known.stacks.values() if stack.tile]
+    settings = settings.model_copy(update=here | ({"tile": tiles[0]} if tiles else {}))
     # No network runs here: what the shards ran it on is what the job's labels were made by, and
     # what it needed of memory is no matter.
-    site = replace(local_site("cpu"), runtime=known["runtime"], memory_bytes=NO_LIMIT)
+    site = replace(local_site("cpu"), runtime=known.runtime, memory_bytes=NO_LIMIT)
     try:
-        return prepare_job(job_settings(**settings), site)
+        return prepare_job(settings, site)
     except UsageError as error:
-        raise OutputError(f"{folder.settings_path}: cannot be gone on with ({error})") from error
+        where = folder.own.where(SETTINGS)
+        raise OutputError(f"{where}: its job cannot be resumed ({error})") from error
 
 
 def check_device(job: Prepared, cluster: DaskExecutor | None) -> Prepared:
@@ -106,40 +105,36 @@ def check_device(job: Prepared, cluster: DaskExecutor | None) -> Prepared:
     return replace(job, site=replace(job.site, caution=caution, runtime=runtime))
 
 
-def _selection(layout: LabelLayout) -> dict[str, list[int]]:
+def identity(job: Prepared) -> JobIdentity:
+    """What must be the same for a second run to resume the first: all that decides bytes."""
+    return JobIdentity(
+        stackseg=__version__,
+        model=job.model.sha256,
+        runtime=job.site.runtime,
+        connect=job.settings.connect,
+        labels=job.plan.stacks[0].labels.group,
+        missing_chunks=job.settings.missing_chunks,
+        relabels=job.relabels or None,
+        stacks={stack.name: _identity(job.model, stack) for stack in job.plan.stacks},
+    )
+
+
+def _identity(model: ModelFile, stack: StackPlan) -> StackIdentity:
+    info, layout = stack.info, stack.layout
     t, z, _, _ = layout.sizes
-    return {"t": [layout.t0, layout.t0 + t], "z": [layout.z0, layout.z0 + z]}
-
-
-def identity(job: Prepared) -> dict[str, Any]:
-    """What must be the same for a second run to go on with the first: all that decides bytes."""
-    return {
-        "stackseg": __version__,
-        "model": job.model.sha256,
-        "runtime": job.site.runtime,
-        "connect": job.settings.connect,
-        "labels": job.plan.stacks[0].labels.group,
-        # Only where it is so: jobs begun before it could be chosen go on.
-        **({MISSING: "background"} if job.settings.missing_chunks == "background" else {}),
-        **({"relabels": job.relabels} if job.relabels else {}),
-        "stacks": {
-            stack.name: {
-                "path": stack.path,
-                "content": stack.info.identity,
-                "axes": stack.info.axes,
-                **({"series": stack.info.series} if stack.info.series else {}),
-                "pixel_size_um": stack.info.pixel_size_um,
-                "time_step_s": stack.info.time_step_s,
-                "channel": list(stack.channels),
-                "measured_channels": len(stack.all_channels),
-                "postprocessing": asdict(stack.postprocessing),
-                "frames": _selection(stack.layout),
-                "layout": asdict(stack.layout),
-                "arrays": as_json(stack.arrays),
-                "halo": stack.tiling.halo,
-                # An exact tiling changes no byte, and a job may go on with another.
-                **({"tile": stack.tiling.tile} if inexact(job.model, stack.tiling) else {}),
-            }
-            for stack in job.plan.stacks
-        },
-    }
+    return StackIdentity(
+        path=stack.path,
+        content=info.identity,
+        axes=info.axes,
+        series=info.series,
+        pixel_size_um=info.pixel_size_um,
+        time_step_s=info.time_step_s,
+        channel=stack.channels,
+        measured_channels=len(stack.all_channels),
+        postprocessing=stack.postprocessing,
+        frames=Selection(t=(layout.t0, layout.t0 + t), z=(layout.z0, layout.z0 + z)),
+        layout=layout,
+        arrays=stack.arrays,
+        halo=stack.tiling.halo,
+        tile=stack.tiling.tile if inexact(model, stack.tiling) else None,
+    )

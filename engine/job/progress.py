@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from engine.errors import UsageError
-from engine.steps.work import Outcome
+from engine.steps.task import Outcome
 
 LOG_SECONDS = 30.0
 log = logging.getLogger("stackseg")

@@ -1,6 +1,6 @@
-"""Labels made anew from the probabilities that a job kept: other rules, without the network.
+"""Labels from the probabilities that a job kept, by other post-processing, without the network.
 
-    RESULT/NAME.zarr/labels/relabelled/0, 1, ...    a new label image beside the first
+    RESULT/NAME.zarr/labels/relabelled/0, 1, ...    a further label image
     RESULT/relabelled/relabelled/                   a job's folder: its tables, records, job.json
 
 It is a job like any other, with the same steps, records and promises; where that one sends pixels
@@ -12,19 +12,17 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError, StackError, UsageError
-from engine.geometry.arrays import IMAGE, PROBABILITY, ResultArray, arrays_from, arrays_of
-from engine.geometry.layout import layout_from
+from engine.geometry.arrays import IMAGE, PROBABILITY, arrays_of
 from engine.geometry.tiling import FrameTiling
 from engine.job.added import list_labels
 from engine.job.job import run_prepared
 from engine.job.prepare import Prepared
 from engine.job.progress import Progress, SilentProgress
-from engine.job.report import files as report
 from engine.job.run import JobSummary
 from engine.labels.postprocessing import CONNECTS
 from engine.model.file import model_without_graph
@@ -43,13 +41,16 @@ from engine.plan.settings import JobSettings, job_settings
 from engine.stacks.base import StackInfo
 from engine.stacks.open import open_stack
 from engine.store.claim import reading
-from engine.store.folder import RELABELLED, JobFolder
+from engine.store.committed import store_of
+from engine.store.folder import FAILURES, IDENTITY, RELABELLED, JobFolder
+from engine.store.identity import StackIdentity
+from engine.store.reports import JobReport, ReportedInput
 
 
 def relabel(
     result: Path, name: str, progress: Progress | None = None, **options: Any
 ) -> JobSummary:
-    """Label a job's result anew, or go on with it.
+    """Label a job's result again, or resume that.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ def relabel(
     name
         Of the new label image, and of the folder of its tables.
     options
-        Fields of JobSettings: rules that differ from the job's, `workers`, `memory`, `fresh`.
+        Fields of JobSettings: other post-processing, `workers`, `memory`, `fresh`.
 
     Raises OutputError where there is no such job, or it kept no probabilities.
     """
@@ -66,16 +67,17 @@ def relabel(
         raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores")
     if not result.is_dir():
         raise OutputError(f"{result}: is no folder; give the --output of a job")
-    if not JobFolder(result).identity_path.exists():
+    if not JobFolder(result).own.exists(IDENTITY):
         raise OutputError(f"{result}: holds no job; give the --output of one")
     with ExitStack() as opened:
         opened.enter_context(reading(JobFolder(result)))
         job = _prepare(result, name, options)
         folder = JobFolder(job.settings.output, result)
         for stack in job.plan.stacks:
-            group = folder.store(stack.name) / stack.labels.group
-            if group.exists() and folder.identity() is None:
-                raise OutputError(f"{group}: is there already; give another --name")
+            group = f"{store_of(stack.name)}/{stack.labels.group}"
+            if folder.identity() is None and any(True for _ in folder.results.list(group)):
+                where = folder.results.where(group)
+                raise OutputError(f"{where}: is there already; give another --name")
         summary = run_prepared(job, folder, progress or SilentProgress(), opened)
         # The last thing: what is not whole is not named.
         list_labels(JobFolder(result), (stack.name for stack in job.plan.stacks), folder)
@@ -84,14 +86,15 @@ def relabel(
 
 def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
     source = JobFolder(result)
-    known, ended = source.identity(), report.read(source)
-    begun = source.read_json(source.settings_path)
-    if known is None or ended is None or begun is None:
-        raise OutputError(f"{result}: its job is not complete; the same command goes on with it")
-    spec = ModelSpec.model_validate(ended["model"]["spec"])
+    known, report, begun = source.identity(), source.report(), source.settings()
+    if known is None or report is None or begun is None:
+        raise OutputError(f"{result}: its job is not complete; the same command resumes it")
+    spec = report.model.spec
     if not spec.is_binary:
-        raise OutputError(f"{result}: is a class map of several classes; no rule could change it")
-    if begun.get("connect", "none") != "none" and options.get("instances") not in (None, CONNECTS):
+        raise OutputError(
+            f"{result}: is a class map of several classes, which no option could change"
+        )
+    if begun.connect != "none" and options.get("instances") not in (None, CONNECTS):
         raise OutputError(
             f"{result}: its objects go on from plane to plane, which --instances "
             f"{options['instances']} cannot have; run stackseg segment without --connect z"
@@ -99,7 +102,8 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
     settings = _settings(result, name, begun, options, spec)
     check_postprocessing(settings, spec)
     stacks = tuple(
-        _plan_stack(source, known, told, settings, spec, name) for told in ended["inputs"]
+        _plan_stack(source, known.stacks[one.name], one, settings, spec, name)
+        for one in report.inputs
     )
     site = local_site("cpu")
     stored = [
@@ -117,24 +121,23 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
         disk_bytes=sum(predicted_disk(one) for one in stacks),
         warnings=(),
     )
-    model = model_without_graph(ended["model"]["path"], ended["model"]["sha256"], spec)
+    model = model_without_graph(report.model.path, report.model.sha256, spec)
     # What the probabilities were made by is what these labels are made by.
-    site = replace(site, runtime=known["runtime"])
-    made_from = _made_from(source, ended)
-    return Prepared(settings, model, site, plan, relabels=made_from, stores=result)
+    site = replace(site, runtime=known.runtime)
+    return Prepared(settings, model, site, plan, relabels=_kept_hash(source, report), stores=result)
 
 
-def _made_from(source: JobFolder, ended: dict[str, Any]) -> str:
+def _kept_hash(source: JobFolder, report: JobReport) -> str:
     """Hash over what decides the kept bytes: the job's identity, and the frames that it lacks.
 
     Frames that had failed may have been mended since, without another input.
     """
-    failures = ended.get("files_sha256", {}).get("failures.json", "")
+    failures = report.files_sha256.get(FAILURES, "")
     return hashlib.sha256(f"{source.identity_hash()} {failures}".encode()).hexdigest()
 
 
 def _settings(
-    result: Path, name: str, begun: dict[str, Any], options: dict[str, Any], spec: ModelSpec
+    result: Path, name: str, begun: JobSettings, options: dict[str, Any], spec: ModelSpec
 ) -> JobSettings:
     """The settings of the job that kept the probabilities, but for what is given now."""
     own = {
@@ -143,39 +146,38 @@ def _settings(
         "memory": None, "fresh": False,
     }  # fmt: skip
     given = {key: value for key, value in options.items() if value is not None}
-    method = method_of(job_settings(**{**begun, **own, **given}), spec)
-    # Rules that the job had and this method knows nothing of were not asked for now.
-    left = {key: value for key, value in begun.items() if key not in rules_foreign_to(method)}
+    known = begun.model_dump()
+    method = method_of(job_settings(**{**known, **own, **given}), spec)
+    # Options that the job had and this method knows nothing of were not asked for now.
+    left = {key: value for key, value in known.items() if key not in rules_foreign_to(method)}
     return job_settings(**{**left, **own, **given})
 
 
 def _plan_stack(
     source: JobFolder,
-    known: dict[str, Any],
-    told: dict[str, Any],
+    identity: StackIdentity,
+    recorded: ReportedInput,
     settings: JobSettings,
     spec: ModelSpec,
     name: str,
 ) -> StackPlan:
-    identity = known["stacks"][told["name"]]
-    kept = arrays_from(identity["arrays"])
+    kept = identity.arrays
     if not any(array.kind == PROBABILITY for array in kept):
         raise OutputError(
             f"{source.root}: kept no probabilities; run stackseg segment with --keep probability"
         )
-    info = _info(identity, told, kept, settings.axes)
-    layout = layout_from(identity["layout"])
+    info = _info(identity, recorded, settings.axes)
     postprocessing = resolve_postprocessing(settings, spec, info)
-    if layout.is_cut:
+    if identity.layout.is_cut:
         check_uncut(postprocessing, info)
-    layout = layout.of_kind(instances=postprocessing.gives_instances)
+    layout = identity.layout.of_kind(instances=postprocessing.gives_instances)
     height, width = layout.sizes[2:]
     return StackPlan(
-        name=told["name"],
+        name=recorded.name,
         info=info,
-        path=identity["path"],
+        path=identity.path,
         axes=settings.axes,
-        channels=tuple(identity["channel"]),
+        channels=identity.channel,
         layout=layout,
         arrays=arrays_of(layout, f"labels/{name}"),
         tiling=FrameTiling(height, width, 1, 0, max(layout.block_size[2:])),
@@ -186,29 +188,20 @@ def _plan_stack(
     )
 
 
-def _info(
-    identity: dict[str, Any], told: dict[str, Any], kept: tuple[ResultArray, ...], axes: str | None
-) -> StackInfo:
+def _info(identity: StackIdentity, recorded: ReportedInput, axes: str | None) -> StackInfo:
     """What the stack is: as recorded where its pixels were kept, else of the input, unchanged."""
-    if any(array.kind == IMAGE for array in kept):
-        return StackInfo(
-            path=told["path"], format=told["format"], axes=told["axes"],
-            shape=tuple(told["shape"]), dtype=told["dtype"],
-            channel_names=tuple(told.get("channel_names", ())),
-            pixel_size_um=told["pixel_size_um"], time_step_s=told["time_step_s"],
-            identity=identity["content"], series=told.get("series", ""),
-            series_name=told.get("series_name", ""), unused=tuple(told.get("unused", ())),
-            min_is_white=told.get("min_is_white", False),
-        )  # fmt: skip
+    if any(array.kind == IMAGE for array in identity.arrays):
+        known = recorded.model_dump(include={field.name for field in fields(StackInfo)})
+        return StackInfo(**known, identity=identity.content)
     try:
-        with open_stack(identity["path"], axes, told.get("series") or None) as stack:
+        with open_stack(identity.path, axes, recorded.series or None) as stack:
             info = stack.info
     except StackError as error:
         raise OutputError(
             f"{error}; the objects' intensities are measured in it, unless it was kept by "
             "--with-image"
         ) from error
-    if info.identity != identity["content"]:
+    if info.identity != identity.content:
         raise OutputError(
             f"{info.path}: has changed since it was segmented; its intensities would be another's"
         )

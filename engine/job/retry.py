@@ -2,66 +2,69 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from engine.errors import FrameError, OutputError
-from engine.job.prepare import MISSING, Prepared
+from engine.job.prepare import Prepared
 from engine.plan.plan import StackPlan
 from engine.stacks.base import Stack
 from engine.stacks.windows import windows_of
 from engine.steps.hangs import Frame, Hung
+from engine.steps.parts import PartStore
+from engine.steps.survey import KIND as SURVEYS
 from engine.steps.worker import open_within
 from engine.store.claim import check, differences
-from engine.store.committed import block_record
-from engine.store.folder import JobFolder
+from engine.store.committed import block_record, stitch_key, stitch_record
+from engine.store.folder import IDENTITY, REPORT, SETTINGS, JobFolder, key_of
+from engine.store.identity import JobIdentity
+from engine.store.records import FrameRecord
 
-AT_ONCE = 256  # rows on their way to be compared
+AT_ONCE = 256  # frames on their way to be compared
 
 
-def check_begun(folder: JobFolder) -> dict[str, Any]:
-    """The identity of the folder's job; OutputError where there is none to go on with."""
+def check_begun(folder: JobFolder) -> JobIdentity:
+    """The identity of the folder's job; OutputError where there is none to resume."""
     known = folder.identity()
     if known is None:
         raise OutputError(f"{folder.root}: holds no job whose frames could be tried again")
     return known
 
 
-def readmit(folder: JobFolder, job: Prepared, wanted: dict[str, Any]) -> None:
-    """Let a job go on whose input was mended since: every frame that was done is the same still.
+def readmit(folder: JobFolder, job: Prepared, wanted: JobIdentity) -> None:
+    """Let a job resume whose input was mended since: every frame that was done is unchanged.
 
     The hash of each such frame is on record; all are read again where the input's files are not
     those of the beginning. Raises OutputError where there is no job, or anything else differs.
-    Canvases that hold failed frames are taken back.
+    Stitch groups that hold failed frames are to be done again.
     """
     known = check_begun(folder)
-    mended = copy.deepcopy(wanted)
     # Frames that lack every chunk had failed, and may be read as background now: no other frame
     # changes by that.
-    allowed = MISSING in wanted and MISSING not in known
-    if allowed:
-        del mended[MISSING]
-    changed = []
+    allowed = (known.missing_chunks, wanted.missing_chunks) == ("fail", "background")
+    changed, stacks = [], dict(wanted.stacks)
     for stack in job.plan.stacks:
-        before = known["stacks"].get(stack.name, {}).get("content")
-        if before != stack.info.identity:
+        before = known.stacks.get(stack.name)
+        if before and before.content != stack.info.identity:
             changed.append(stack)
-            mended["stacks"][stack.name]["content"] = before
+            update = {"content": before.content}
+            stacks[stack.name] = stacks[stack.name].model_copy(update=update)
+    mended = wanted.model_copy(update={"stacks": stacks})
+    if allowed:
+        mended = mended.model_copy(update={"missing_chunks": known.missing_chunks})
     if differences(known, mended):
-        check(folder, wanted, fresh=False)  # says what
+        check(folder, wanted, fresh=False)  # raises, and names them
     for stack in changed:
         _compare(folder, job, stack)
     if allowed:
-        folder.remove(folder.settings_path)  # written again: a merge reads them
+        folder.own.delete(SETTINGS)  # written again: a merge reads them
     if changed or allowed:
-        folder.put_json(folder.identity_path, wanted)
+        folder.put_record(IDENTITY, wanted)
     for stack in job.plan.stacks:
         if stack.layout.is_stitched:
-            _take_back(folder, stack)
+            _reopen_groups(folder, stack)
 
 
 def failed_frames(
@@ -73,46 +76,44 @@ def failed_frames(
     found = {}
     for block in stack.layout.blocks():
         record = block_record(folder, stack, block)
-        failed = [(r["t"], r["z"]) for r in _rows(record) if r["status"] == "failed"]
+        failed = [(f.t, f.z) for f in (record and record.frames) or () if f.failed]
         if failed:
             found[block.index] = tuple(failed)
     return found
 
 
-def _rows(record: dict[str, Any] | None) -> list[dict[str, Any]]:
-    return list((record or {}).get("frames", ()))
-
-
-def _take_back(folder: JobFolder, stack: StackPlan) -> None:
-    """A stitch group with a failed frame is stitched anew, from new parts.
+def _reopen_groups(folder: JobFolder, stack: StackPlan) -> None:
+    """A stitch group with a failed frame is stitched again, from new parts.
 
     So is one that is not stitched yet: its parts may hold failed frames, or another input's.
 
-    Its record goes last: after an end in the middle, the group still tells what failed. Records of
-    its blocks are taken back when it is stitched.
+    Its record goes last: after an end in the middle, the group still says what failed. Records of
+    its blocks go when it is stitched.
     """
-    for stitch_group in stack.layout.stitch_groups():
-        record = folder.stitch_record(stack.name, stitch_group)
-        has_failed = any(row["status"] == "failed" for row in _rows(record))
-        if has_failed or record is None:
-            folder.remove(folder.root / "job.json")
-            for block in stitch_group.blocks:
-                folder.remove(folder.place("work/parts", stack.name, block))
-            for t, z in stitch_group.frames:
-                frame = stack.layout.frame_index(t, z)
-                folder.remove(folder.place("work/survey", stack.name, frame))
-            folder.remove(folder.place("stitched", stack.name, stitch_group.index))
+    parts = PartStore(folder, stack)
+    for group in stack.layout.stitch_groups():
+        record = stitch_record(folder, stack.name, group)
+        if record is None or any(frame.failed for frame in record.frames):
+            frames = (stack.layout.frame_index(t, z) for t, z in group.frames)
+            for key in (
+                REPORT,
+                *map(parts.record_key, group.blocks),
+                *(key_of(SURVEYS, stack.name, frame) for frame in frames),
+                stitch_key(stack.name, group.index),
+            ):
+                folder.own.delete(key)
 
 
-def _done(folder: JobFolder, job: Prepared, stack: StackPlan) -> Iterator[dict[str, Any]]:
-    """Rows of all frames that were done, of committed blocks and stitch groups."""
+def _done(folder: JobFolder, stack: StackPlan) -> Iterator[FrameRecord]:
+    """All frames that were done, of committed blocks and stitch groups."""
     layout = stack.layout
     if layout.is_stitched:
-        records = (folder.stitch_record(stack.name, c) for c in layout.stitch_groups())
+        groups = (stitch_record(folder, stack.name, g) for g in layout.stitch_groups())
+        frames = (record.frames for record in groups if record)
     else:
-        records = (block_record(folder, stack, block) for block in layout.blocks())
-    for record in records:
-        yield from (row for row in _rows(record) if row["status"] == "ok")
+        blocks = (block_record(folder, stack, block) for block in layout.blocks())
+        frames = (record.frames or () for record in blocks if record)
+    return (frame for some in frames for frame in some if not frame.failed)
 
 
 def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
@@ -126,10 +127,10 @@ def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
         ) from error
     with limited, ThreadPoolExecutor(job.plan.workers) as pool:
 
-        def compare(row: dict[str, Any]) -> None:
-            where = f"{plan.info.path}: frame t={row['t']} z={row['z']}"
+        def compare(frame: FrameRecord) -> None:
+            where = f"{plan.info.path}: frame t={frame.t} z={frame.z}"
             try:
-                digest = limited.within(lambda stack: _digest(stack, plan, row["t"], row["z"]))
+                digest = limited.within(lambda stack: _digest(stack, plan, frame.t, frame.z))
             except Hung as error:
                 raise OutputError(
                     f"{where} was done, and reading it again did not end within {error.seconds:g} s"
@@ -138,14 +139,14 @@ def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
                 raise OutputError(
                     f"{where} was done, and cannot be read any more: {error}"
                 ) from error
-            if digest != row["sha256"]:
+            if digest != frame.sha256:
                 raise OutputError(
                     f"{where} has changed since it was done; start over with --fresh, or give "
                     "another --output"
                 )
 
-        rows = _done(folder, job, plan)
-        while some := list(itertools.islice(rows, AT_ONCE)):
+        frames = _done(folder, plan)
+        while some := list(itertools.islice(frames, AT_ONCE)):
             for _ in pool.map(compare, some):
                 pass
 

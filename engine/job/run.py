@@ -6,11 +6,10 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from engine import __version__
 from engine.errors import JobStopped, OutputError
@@ -19,16 +18,18 @@ from engine.job.added import label_names
 from engine.job.executors import Executor
 from engine.job.prepare import Prepared
 from engine.job.progress import Progress
-from engine.job.report import files as report
+from engine.job.report.files import RunTotals, write_report
 from engine.job.signals import INTERRUPTED, graceful_stop
 from engine.plan.plan import StackPlan
+from engine.steps.base import IsMine, Step
 from engine.steps.hangs import MAX_HUNG_INPUTS, Frame, Hung, within
-from engine.steps.todo import todo
-from engine.steps.work import Task
+from engine.steps.parts import PartStore
+from engine.steps.task import Task
 from engine.steps.worker import JobContext, check_unchanged
-from engine.store.committed import block_record
+from engine.store.committed import block_record, store_of
 from engine.store.folder import JobFolder
 from engine.store.ome_zarr import LABEL_LIST, label_list, metadata_files, metadata_keys
+from engine.store.reports import JobReport
 
 log = logging.getLogger("stackseg")
 
@@ -61,11 +62,11 @@ class Run:
         context: JobContext,
         executor: Executor,
         progress: Progress,
-        told: report.Run | None = None,
+        totals: RunTotals | None = None,
     ) -> None:
         self.job, self.folder, self.context = job, folder, context
         self.executor, self.progress = executor, progress
-        self.told = told or report.Run(started=time.time())
+        self.totals = totals or RunTotals(started=time.time())
         # Failed frames of committed blocks that are to be done again, by stack and block.
         self._again = {
             (stack.name, block): frames
@@ -74,7 +75,7 @@ class Run:
         }
         self._hung: set[str] = set()  # stacks with frames that this run set aside since they hang
 
-    def carry_out(self, steps: tuple[str, ...], *, complete: bool) -> JobSummary:
+    def carry_out(self, steps: tuple[Step, ...], *, complete: bool) -> JobSummary:
         """Do what is left of `steps`; with `complete`, write the tables where nothing is."""
         job, folder = self.job, self.folder
         begin = time.perf_counter()
@@ -87,13 +88,13 @@ class Run:
                     tasks = self._tasks(step)
                     if (first := next(tasks, None)) is None:
                         continue
-                    self.progress.begin(step)
+                    self.progress.begin(step.name)
                     for outcome in self.executor.run(itertools.chain([first], tasks)):
-                        self.told.frames += outcome.frames
-                        self.told.failed += len(outcome.failed)
+                        self.totals.frames += outcome.frames
+                        self.totals.failed += len(outcome.failed)
                         if outcome.hangs:
                             self._hung.add(outcome.stack)
-                        if step == "segment":
+                        if step.name == "segment":
                             self._again.pop((outcome.stack, outcome.index), None)
                         self.progress.advance(outcome)
                     if folder.stopping(self.context.stop):
@@ -102,16 +103,16 @@ class Run:
                 folder.forget_stop(self.context.stop)
             if not stopped:
                 self._check_inputs()
-            self.told.seconds += time.perf_counter() - begin
-            ended = report.write(folder, job, self.told) if complete and not stopped else None
+            self.totals.seconds += time.perf_counter() - begin
+            report = write_report(folder, job, self.totals) if complete and not stopped else None
         except OutputError as error:
             raise JobStopped(str(error)) from error
         except MemoryError as error:
             raise JobStopped(
                 f"{folder.root}: the memory is used up; run the same command again with fewer "
-                "--workers or a smaller --tile to go on"
+                "--workers or a smaller --tile"
             ) from error
-        return summarise(job, ended, self.told, waiting=not complete and not stopped)
+        return summarise(job, report, self.totals, waiting=not complete and not stopped)
 
     def _check_inputs(self) -> None:
         """JobStopped where an input has changed: pixels written over raise no error when read."""
@@ -136,24 +137,24 @@ class Run:
                 )
                 if stack.name not in self._hung:
                     raise JobStopped(
-                        f"{late}; once it can be read again, the same command goes on"
+                        f"{late}; run the same command again once it can be read"
                     ) from error
                 log.warning("%s, to see whether it is still what it was", late)
 
-    def _tasks(self, step: str) -> Iterator[Task]:
+    def _tasks(self, step: Step) -> Iterator[Task]:
         by_stack: dict[str, dict[int, tuple[Frame, ...]]] = {}
-        for (name, block), frames in self._again.items() if step == "segment" else ():
+        for (name, block), frames in self._again.items() if step.name == "segment" else ():
             by_stack.setdefault(name, {})[block] = frames
         for stack, is_mine in self._shares():
             again = by_stack.get(stack.name, {})
             for block, frames in again.items():
-                yield Task(self.context, stack, step, block, only=frames)
-            for index in todo(step, stack, self.folder, is_mine):
+                yield Task(self.context, stack, step.name, block, only=frames)
+            for index in step.pending(stack, self.folder, is_mine):
                 if index not in again:
-                    yield Task(self.context, stack, step, index)
+                    yield Task(self.context, stack, step.name, index)
 
-    def _shares(self) -> Iterator[tuple[StackPlan, Callable[[int], bool]]]:
-        """Each stack, with what tells whether a block of it is this run's."""
+    def _shares(self) -> Iterator[tuple[StackPlan, IsMine]]:
+        """Each stack, and which of its blocks are this run's."""
         number, count = self.job.settings.shard_of
 
         def is_mine(first: int, block: int) -> bool:
@@ -164,9 +165,9 @@ class Run:
             yield stack, partial(is_mine, first)
             first += stack.layout.n_blocks
 
-    def _is_left(self, steps: tuple[str, ...]) -> bool:
+    def _is_left(self, steps: tuple[Step, ...]) -> bool:
         return bool(self._again) or any(
-            any(True for _ in todo(step, stack, self.folder, is_mine))
+            any(True for _ in step.pending(stack, self.folder, is_mine))
             for step in steps
             for stack, is_mine in self._shares()
         )
@@ -176,7 +177,7 @@ class Run:
         # A list of label images that was lost named what relabellings had added as well.
         names = {} if job.stores else label_names(self.folder)
         for stack in job.plan.stacks:
-            made_with = {
+            provenance = {
                 "version": __version__,
                 "model": job.model.spec.name,
                 "model_sha256": job.model.sha256,
@@ -184,16 +185,15 @@ class Run:
                 **asdict(stack.postprocessing),
                 "channels": list(stack.channels),
             }
-            store = self.folder.store(stack.name)
-            name = stack.name.rpartition("/")[2]
+            results, name = self.folder.results, stack.name.rpartition("/")[2]
             files = metadata_files(
-                name, stack.info, stack.layout, stack.arrays, job.model.spec, made_with
+                name, stack.info, stack.layout, stack.arrays, job.model.spec, provenance
             )
-            for key in metadata_keys(stack.arrays, added=bool(stack.source)):
-                if not (store / key).exists():
+            for key in metadata_keys(stack.arrays, added=self.folder.is_added):
+                if not results.exists(place := f"{store_of(stack.name)}/{key}"):
                     listed = key == LABEL_LIST
                     content = label_list(names[stack.name]) if listed else files[key]
-                    self.folder.put(store / key, content)
+                    results.put(place, content)
 
 
 @dataclass(frozen=True)
@@ -208,51 +208,53 @@ def _before(job: Prepared, folder: JobFolder, again: Container[tuple[str, int]])
     frames, objects = 0.0, 0
     for stack in job.plan.stacks:
         layout = stack.layout
-        pixels = layout.sizes[2] * layout.sizes[3]
+        pixels, parts = layout.sizes[2] * layout.sizes[3], PartStore(folder, stack)
         for block in layout.blocks():
             if (stack.name, block.index) in again:
                 continue
             record = block_record(folder, stack, block)
-            part = folder.place("work/parts", stack.name, block.index)
-            if record is not None or part.exists():
+            if record is not None or folder.own.exists(parts.record_key(block.index)):
                 frames += block.n_frames * block.y.size * block.x.size / pixels
-            objects += sum(row.get("objects") or 0 for row in (record or {}).get("frames", ()))
+            objects += record.n_objects if record else 0
     return _Before(frames, objects)
 
 
 def summarise(
     job: Prepared,
-    ended: dict[str, Any] | None,
-    run: report.Run | None = None,
+    report: JobReport | None,
+    run: RunTotals | None = None,
     *,
     already_complete: bool = False,
     waiting: bool = False,
 ) -> JobSummary:
-    """The summary of a job that `ended` tells of (job.json), or of a run that did not end it."""
-    # A shard that waits for others speaks of its own frames.
-    here = {"frames": round(run.frames), "failed": run.failed} if run and waiting else {}
-    counts = ended["counts"] if ended else {"frames": 0, "failed": 0, "objects": 0, **here}
+    """The summary of a complete job, or of a run that did not complete it (`report` is None)."""
+    frames = failed = objects = missing_chunks = 0
+    if report is not None:
+        counts = report.counts
+        frames, failed, objects = counts.frames, counts.failed, counts.objects
+        missing_chunks = counts.missing_chunks
+    elif run and waiting:  # a shard that waits for others counts its own frames
+        frames, failed = round(run.frames), run.failed
     refused = tuple(reason for _, reason in job.plan.refused)
-    failed = bool(counts["failed"] or refused)
     seconds = run.seconds if run else 0.0
+    folder = JobFolder(job.settings.output, job.stores)
     return JobSummary(
-        exit_status=int(failed) if ended or waiting else INTERRUPTED,
+        exit_status=int(bool(failed or refused)) if report or waiting else INTERRUPTED,
         already_complete=already_complete,
         waiting=waiting,
-        frames_done=counts["frames"],
-        frames_failed=counts["failed"],
-        objects=counts["objects"],
+        frames_done=frames,
+        frames_failed=failed,
+        objects=objects,
         frames_in_this_run=round(run.frames) if run else 0,
         seconds=seconds,
         frames_per_second=run.frames / seconds if run and seconds else 0.0,
-        missing_chunks=counts.get("missing_chunks", 0),
-        stacks=tuple(_result(job, stack) for stack in job.plan.stacks),
+        missing_chunks=missing_chunks,
+        stacks=tuple(_result(folder, stack) for stack in job.plan.stacks),
         refused=refused,
     )
 
 
-def _result(job: Prepared, stack: StackPlan) -> str:
+def _result(folder: JobFolder, stack: StackPlan) -> str:
     """Where a stack's labels are: its store, or the label image that was added to one."""
-    if job.stores:
-        return str(job.stores / f"{stack.name}.zarr" / stack.labels.group)
-    return str(job.settings.output / f"{stack.name}.zarr")
+    store = store_of(stack.name)
+    return folder.results.where(f"{store}/{stack.labels.group}" if folder.is_added else store)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from engine.errors import OutputError
 from engine.job.attempts import forget_attempts
 from engine.store.folder import JobFolder
 
@@ -29,7 +30,7 @@ def graceful_stop(folder: JobFolder, stop: str, grace: float) -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         if folder.stopping(stop):
             _end_now("stopped at once; the same command goes on")
-        with suppress(OSError):  # a folder that is gone stops the job by itself
+        with suppress(OutputError):  # a folder that is gone stops the job by itself
             folder.ask_to_stop(stop)
         if number == signal.SIGTERM:
             late = "stopped, with blocks unfinished at the end of --grace; the same command goes on"

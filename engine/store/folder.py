@@ -83,9 +83,9 @@ class JobFolder:
 
     # -- records ------------------------------------------------------------------------------
 
-    def put_record(self, key: str, record: Record) -> None:
+    def put_record(self, key: str, record: Record, *, durable: bool = True) -> None:
         """Put a record."""
-        self.own.put(key, encode(record))
+        self.own.put(key, encode(record), durable=durable)
 
     def record(self, kind: type[AnyRecord], key: str) -> AnyRecord | None:
         """The record at `key`; None where there is none, or none that can be read."""
@@ -94,6 +94,15 @@ class JobFolder:
         except OSError:
             return None
         return decode(kind, data, self.own.where(key))
+
+    def numbers(self, kind: str, stack: str) -> list[int]:
+        """Numbers of the records of a kind, see `key_of`, in order."""
+        found = []
+        for key in self.own.list(f"{PRIVATE}/{kind}/{stack}"):
+            number = key.rpartition("/")[2].removesuffix(".json")
+            if number.isdecimal() and key == key_of(kind, stack, int(number)):
+                found.append(int(number))  # of this stack, and not of one named "stack/..."
+        return sorted(found)
 
     def discard(self, keys: Iterable[str], why: object) -> NoReturn:
         """What was needed is damaged: it goes, so that it is made again; JobStopped."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -39,20 +39,15 @@ class LocalStore:
 
     def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
         """See `ObjectStore`."""
-        if durable:
-            with self.writing(key) as staged:
-                staged.write_bytes(data)
-            return
-        path = self._path(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        except OSError as error:
-            raise write_error(error, path) from error
+        with self._staged(key, durable=durable) as staged:
+            staged.write_bytes(data)
+
+    def writing(self, key: str) -> AbstractContextManager[Path]:
+        """See `ObjectStore`."""
+        return self._staged(key)
 
     @contextmanager
-    def writing(self, key: str) -> Iterator[Path]:
-        """See `ObjectStore`."""
+    def _staged(self, key: str, *, durable: bool = True) -> Iterator[Path]:
         path = self._path(key)
         staged = self.staging / uuid.uuid4().hex
         try:
@@ -60,20 +55,23 @@ class LocalStore:
             staged.parent.mkdir(exist_ok=True)
             _make_folder(path.parent)
             yield staged
-            _flush_file(staged)
+            if durable:
+                _flush_file(staged)
             staged.replace(path)
-            _flush_folder(path.parent)
+            if durable:
+                _flush_folder(path.parent)
         except OSError as error:
             with suppress(OSError):  # a disk that is lost takes its staging with it
                 staged.unlink(missing_ok=True)
             raise write_error(error, path) from error
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, durable: bool = True) -> None:
         """See `ObjectStore`."""
         path = self._path(key)
         try:
             path.unlink()
-            _flush_folder(path.parent)
+            if durable:
+                _flush_folder(path.parent)
         except FileNotFoundError:
             return  # nor need its folder be there: work/ is gone once a job is complete
         except OSError as error:

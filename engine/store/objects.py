@@ -24,7 +24,7 @@ class ObjectStore(Protocol):
     def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
         """Write an object: all of it or nothing, and durable when this returns.
 
-        What need not outlive the machine is not `durable`, and cheaper.
+        What need not outlive the machine need not be `durable`, and is cheaper.
         """
 
     def writing(self, key: str) -> AbstractContextManager[Path]:
@@ -42,8 +42,8 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Keys of all objects below `prefix`, in no order; bounded memory however many."""
 
-    def delete(self, key: str) -> None:
-        """Remove an object, if it is there; durable when this returns."""
+    def delete(self, key: str, *, durable: bool = True) -> None:
+        """Remove an object, if it is there; durable when this returns, see `put`."""
 
     def delete_all(self, prefix: str) -> None:
         """Remove every object below `prefix`."""

@@ -7,7 +7,7 @@ sentence; one that is damaged counts as absent, so that what it stood for is don
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,6 +15,7 @@ from engine.errors import OutputError
 
 Sha256 = str
 Number = int | float | None
+Row = dict[str, str | int | float | None]  # of a table, by column
 VERSION = 1
 
 
@@ -89,11 +90,9 @@ class FrameRecord(Part):
         """How many objects it has; 0 of a class map."""
         return int(self.measures.get("objects") or 0)
 
-    def row(self, stack: str) -> dict[str, Any]:
+    def row(self, stack: str) -> Row:
         """The row of the frames table."""
-        fixed = {name: getattr(self, name) for name in type(self).model_fields}
-        del fixed["measures"]
-        return {"stack": stack, **fixed, **self.measures}
+        return {"stack": stack, **self.model_dump(exclude={"measures"}), **self.measures}
 
 
 class BlockRecord(Record):
@@ -106,6 +105,11 @@ class BlockRecord(Record):
     shards: dict[str, Sha256]  # by kind of array: labels, image, probability
     objects_sha256: Sha256 | None = None  # of its part of the objects table
     frames: tuple[FrameRecord, ...] | None = None  # None: its stitch group has them
+
+    @property
+    def n_objects(self) -> int:
+        """How many objects its frames have."""
+        return sum(frame.objects for frame in self.frames or ())
 
 
 class PartRecord(Record):
@@ -132,6 +136,11 @@ class StitchRecord(Record):
     objects: int
     objects_sha256: Sha256
     frames: tuple[FrameRecord, ...]
+
+    @property
+    def n_objects(self) -> int:
+        """How many objects it has; one that goes on from plane to plane counts once."""
+        return self.objects
 
 
 class LevelRecord(Record):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from engine.measure.objects import ObjectColumns, ObjectsOf, n_channels_of, object_dtypes
 from engine.store.columns import frames_schema, objects_schema, timings_schema
+from engine.store.records import Row
 
 ROWS = 8192  # rows gathered before they are written as one row group: a megabyte or so
 
@@ -108,28 +110,26 @@ class ObjectsWriter:
         _give_back()
 
 
-def write_frames(
-    parquet: Path, text: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema
-) -> None:
+def write_frames(parquet: Path, text: Path, rows: Iterator[Row], schema: pa.Schema) -> None:
     """Write the frames table as Parquet and as CSV, from the rows of all records."""
     with text.open("w", newline="", encoding="utf-8") as file:
         lines = csv.DictWriter(file, schema.names, extrasaction="ignore", lineterminator="\n")
         lines.writeheader()
 
-        def told() -> Iterator[pa.Table]:
+        def batches() -> Iterator[pa.Table]:
             for batch in _batches(rows):
                 lines.writerows(batch)
                 yield _table(batch, schema)
 
-        _write(parquet, told(), schema)
+        _write(parquet, batches(), schema)
 
 
-def write_objects(path: Path, parts: Iterator[Path], schema: pa.Schema) -> None:
+def write_objects(path: Path, parts: Iterator[BinaryIO], schema: pa.Schema) -> None:
     """Join the blocks' parts, in their order, into one table of the columns `schema`."""
 
     def batches() -> Iterator[pa.Table]:
         for part in parts:
-            with pq.ParquetFile(part) as file:
+            with part, pq.ParquetFile(part) as file:
                 for batch in file.iter_batches(batch_size=ROWS):
                     yield widened(pa.Table.from_batches([batch]), schema)
 
@@ -144,7 +144,7 @@ def widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names).cast(schema)
 
 
-def write_timings(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def write_timings(path: Path, rows: Iterator[Row]) -> None:
     """Write the timings table."""
     schema = timings_schema()
     _write(path, (_table(batch, schema) for batch in _batches(rows)), schema)
@@ -172,17 +172,11 @@ def _give_back() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
     return pa.table(columns, schema=schema)
 
 
-def _batches(rows: Iterator[dict[str, Any]], size: int = 256) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+def _batches(rows: Iterator[Row], size: int = 256) -> Iterator[list[Row]]:
+    while batch := list(itertools.islice(rows, size)):
         yield batch
