@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import ClassVar, Literal
 
 from engine.labels.postprocessing import Postprocessing
 from engine.model.spec import ModelSpec
 from engine.plan.settings import JobSettings
-from engine.store.records import Part, Record, Sha256
+from engine.store.records import Part, Record, Sha256, encode
 
 
 class Refused(Part):
@@ -139,5 +140,10 @@ class JobReport(Record):
     frames_per_second: float
     seconds_by_stage: dict[str, float]
     attempts: dict[str, int]  # of tasks that took more than one, by "stack step index"
-    files_sha256: dict[str, Sha256]  # of what has no record of its own, by path
+    files_sha256: dict[str, Sha256]  # of what is no record: tables, metadata, identity; by path
     records_sha256: Sha256  # over all records, see `engine.store.committed.records_hash`
+    sha256: Sha256 = ""  # over all else in job.json
+
+    def checksum(self) -> Sha256:
+        """SHA-256 over all but `sha256`, which shows whether job.json has changed since."""
+        return hashlib.sha256(encode(self.model_copy(update={"sha256": ""}))).hexdigest()

@@ -30,7 +30,7 @@ from engine.store.committed import (
     stitch_record,
     store_of,
 )
-from engine.store.folder import FAILURES, PRIVATE, REPORT, TABLES, JobFolder, key_of
+from engine.store.folder import FAILURES, IDENTITY, PRIVATE, REPORT, TABLES, JobFolder, key_of
 from engine.store.objects import digest_of
 from engine.store.ome_zarr import LABEL_LIST, metadata_keys
 from engine.store.records import BlockRecord, FrameRecord, Row, StitchRecord, TimingRecord
@@ -80,6 +80,7 @@ def write_report(folder: JobFolder, job: Prepared, run: RunTotals) -> JobReport:
         folder.put_record(FAILURES, failures)
         folder.forget_work()
         report = _report(folder, job, run, totals, failures)
+        report = report.model_copy(update={"sha256": report.checksum()})
         folder.put_record(REPORT, report)
     except OSError as error:
         raise JobStopped(
@@ -206,8 +207,8 @@ def _gone(folder: JobFolder, key: str) -> JobStopped:
 
 
 def _checksums(folder: JobFolder, job: Prepared) -> Iterator[tuple[str, str]]:
-    """Of every object that has no record of its own: tables, failures, metadata; by its name."""
-    for key in TABLES:
+    """Of every object that is no record: tables, failures, metadata, identity; by its name."""
+    for key in (*TABLES, IDENTITY):
         yield key, digest_of(folder.own, key)
     for stack in job.plan.stacks:
         for key in metadata_keys(stack.arrays, added=folder.is_added):

@@ -50,8 +50,7 @@ def check_group(
         add("record", key, "the record's frames are not those of its blocks")
         return check
     check.frames = record.frames or ()
-    counted = sum(frame.objects for frame in check.frames)
-    check.objects = record.objects if isinstance(record, StitchRecord) else counted
+    check.objects = record.n_objects
     objects = _objects(stack, group, record)
     if isinstance(objects, str):
         add("objects", objects_key(stack.name, group.index), objects)

@@ -14,7 +14,7 @@ from engine.results.verify.stack import JobStack
 from engine.store.folder import FAILURES, REPORT, TABLES, JobFolder
 from engine.store.objects import digest_of
 from engine.store.records import decode
-from engine.store.reports import JobReport, is_sealed
+from engine.store.reports import JobReport
 from engine.store.tables import ROWS
 
 CHANGED = "has changed since the end of the job: its SHA-256 is not that in job.json"
@@ -33,7 +33,7 @@ def read_report(folder: JobFolder) -> tuple[JobReport | None, str]:
     if report is None:
         return None, "is not what a job writes at its end"
     damage = "has changed since the end of the job: its SHA-256 is not the one that it states"
-    return report, "" if is_sealed(data) else damage
+    return report, "" if report.checksum() == report.sha256 else damage
 
 
 def check_file(folder: JobFolder, key: str, report: JobReport, kind: str) -> Iterator[Problem]:

@@ -17,6 +17,9 @@ import pytest
 from engine.geometry import layout
 from engine.job.job import run_job
 from engine.results.verify.run import verify_job
+from engine.results.verify.stack import job_stack
+from engine.store.committed import records_hash
+from engine.store.folder import REPORT, JobFolder
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -88,10 +91,19 @@ def write_json(path: Path, change: Callable[[Any], None]) -> None:
     path.write_text(json.dumps(content))
 
 
-def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], Any]) -> dict[str, Any]:
-    """Change the rows of a Parquet table; the row that the change returns."""
+def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
+    """Change the rows of a Parquet table."""
     table = pq.read_table(path)
     rows = table.to_pylist()
-    row: dict[str, Any] = change(rows)
+    change(rows)
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
-    return row
+
+
+def reseal(output: Path) -> None:
+    """Have job.json fit the records as they are now: as if a job had written them so."""
+    folder = JobFolder(output)
+    identity, report = folder.identity(), folder.report()
+    assert identity is not None and report is not None
+    stacks = [job_stack(folder, name, stack) for name, stack in identity.stacks.items()]
+    report = report.model_copy(update={"records_sha256": records_hash(folder, stacks)})
+    folder.put_record(REPORT, report.model_copy(update={"sha256": report.checksum()}))

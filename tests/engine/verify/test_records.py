@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import struct
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from engine.geometry.arrays import ArrayShape, arrays_of
 from engine.geometry.layout import LabelLayout, layout_from
@@ -18,7 +22,7 @@ from engine.job.job import run_job
 from engine.results.verify.run import verify_job
 from engine.store.ome_zarr import decode_shard, encode_shard
 from tests.engine import jobs
-from tests.engine.verify.damage import damaged, name, shards, text_of, write_json
+from tests.engine.verify.damage import damaged, name, reseal, shards, text_of, write_json
 
 # -- as a job left it -------------------------------------------------------------------------
 
@@ -104,7 +108,7 @@ def test_a_record(job: Path, tmp_path: Path, how: str) -> None:
     elif how == "swapped":
         shutil.copy(path.with_name("000000.json"), path)
     else:
-        write_json(path, lambda record: record.update(labels_sha256="0" * 64))
+        write_json(path, lambda record: record["shards"].update(labels="0" * 64))
         named = shards(output)[1]
     text = text_of(output)
     assert f"{name(output, named)}: stack stack, block 1" in text
@@ -129,10 +133,10 @@ def test_the_record_of_frames(job: Path, tmp_path: Path, how: str) -> None:
     elif how == "row lost":
         write_json(path, lambda record: record["frames"].pop())
     else:
-        write_json(path, lambda record: record["frames"][0].update(foreground_fraction=0.123))
+        change = {"foreground_fraction": 0.123}
+        write_json(path, lambda record: record["frames"][0]["measures"].update(change))
         assert "stack stack, t=0" in text_of(output)
-        assert "0.123" in text_of(output)
-        return
+        assert "foreground_fraction is 0.123, and" in text_of(output)
     assert f"{name(output, path)}: stack stack" in text_of(output)
 
 
@@ -158,6 +162,17 @@ def shape_of(plan: LabelLayout) -> ArrayShape:
     return arrays_of(plan, "labels/threshold")[0].shape(plan)
 
 
+def commit(output: Path, plan: LabelLayout, index: int, labels: NDArray[Any]) -> None:
+    """Put a block's labels as a job that was wrong about them would have: all checksums fit."""
+    encoded = encode_shard(shape_of(plan), labels)
+    key = arrays_of(plan, "labels/threshold")[0].key(plan, plan.block(index))
+    (output / "stack.zarr" / key).write_bytes(encoded)
+    record = output / f".stackseg/records/stack/{index:06d}.json"
+    digest = hashlib.sha256(encoded).hexdigest()
+    write_json(record, lambda one: one["shards"].update(labels=digest))
+    reseal(output)
+
+
 @settings(max_examples=12)
 @given(data=st.data())
 def test_labels_that_are_wrong_though_their_checksum_is_right(
@@ -173,23 +188,17 @@ def test_labels_that_are_wrong_though_their_checksum_is_right(
     known = int(labels[at])
     top = np.iinfo(labels.dtype).max
     wrong = data.draw(st.integers(0, 9) | st.integers(0, top))
-    how = data.draw(st.sampled_from(["pixel", "shift", "zeros"]))
+    how = data.draw(st.sampled_from(["pixel", "frames", "zeros"]))
     before = labels.copy()
     if how == "pixel":
         labels[at] = wrong if wrong != known else known + 1
-    elif how == "shift":
-        labels = np.roll(labels, 1, axis=data.draw(st.sampled_from([-1, -2])))
+    elif how == "frames":
+        labels = labels[::-1, ::-1]
     else:
         labels[at[:2]] = 0
-    if np.array_equal(labels, before) or (
-        # Which pixel has which class is on record in the checksum alone: here are the counts.
-        plan.dtype == "uint8" and how == "shift"
-    ):
+    if np.array_equal(labels, before):
         return
-    encoded = encode_shard(shape_of(plan), labels)
-    path.write_bytes(encoded)
-    record = output / f".stackseg/records/stack/{block.index:06d}.json"
-    write_json(record, lambda r: r.update(labels_sha256=hashlib.sha256(encoded).hexdigest()))
+    commit(output, plan, block.index, labels)
     text = text_of(output)
     assert "SHA-256" not in text
     assert f"stack stack, t={block.t[0]}" in text or any(
@@ -197,17 +206,62 @@ def test_labels_that_are_wrong_though_their_checksum_is_right(
     ) or name(output, path) in text  # fmt: skip
 
 
-def test_ids_that_do_not_count_up(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [3, 2**32 - 1])
+def test_an_id_that_no_object_has(whole: Path, tmp_path: Path, other: int) -> None:
     output = damaged(whole, tmp_path)
     identity = json.loads((output / ".stackseg/identity.json").read_bytes())
     plan = layout_from(identity["stacks"]["stack"]["layout"])
     path = shards(output)[0]
     labels = decode_shard(shape_of(plan), path.read_bytes())
-    one, two = labels[0] == 1, labels[0] == 2
-    labels[0][one], labels[0][two] = 2, 1
-    path.write_bytes(encode_shard(shape_of(plan), labels))
-    text = text_of(output)
-    assert f"{name(output, path)}: stack stack, t=0: its ids do not count up" in text
-    labels[0][labels[0] == 2] = 2**32 - 1
-    path.write_bytes(encode_shard(shape_of(plan), labels))
-    assert f"{name(output, path)}: stack stack, t=0: " in text_of(output)
+    labels[0][labels[0] == 2] = other
+    commit(output, plan, 0, labels)
+    assert f"{name(output, path)}: stack stack, t=0: labels 2 are on record" in text_of(output)
+
+
+def test_a_chunk_that_a_shard_lacks(whole: Path, tmp_path: Path) -> None:
+    output = damaged(whole, tmp_path)
+    path = shards(output)[0]
+    content = bytearray(path.read_bytes())
+    count = 3  # chunks, a frame each, with 16 bytes in the index before its own checksum
+    content[-4 - 16 * count : -4 - 16 * (count - 1)] = b"\xff" * 16
+    content[-4:] = struct.pack("<I", google_crc32c.value(bytes(content[-4 - 16 * count : -4])))
+    path.write_bytes(content)
+    record = output / ".stackseg/records/stack/000000.json"
+    digest = hashlib.sha256(content).hexdigest()
+    write_json(record, lambda one: one["shards"].update(labels=digest))
+    assert f"{name(output, path)}: stack stack, block 0" in text_of(output)
+    assert "1 chunks of the labels are not there" in text_of(output)
+
+
+# -- records that are right by all that they are compared with --------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "where"), [("mean_probability_objects", "t=0"), ("sha256", ""), ("reason", "")]
+)
+def test_any_record_that_has_changed(job: Path, tmp_path: Path, field: str, where: str) -> None:
+    """One is named where a table shows which it is."""
+    output = damaged(job, tmp_path)
+    kind = "stitched" if (output / ".stackseg/stitched").is_dir() else "records"
+    path = output / f".stackseg/{kind}/stack/000000.json"
+
+    def change(record: Any) -> None:
+        frame = record["frames"][0]
+        (frame["measures"] if field in frame["measures"] else frame)[field] = 0.5 if where else "x"
+
+    write_json(path, change)
+    (line,) = text_of(output).splitlines()
+    if where:
+        assert line.startswith(f"{name(output, path)}: stack stack, {where}") and field in line
+    else:
+        assert line.startswith(".stackseg/records: a record has changed since the end of the job")
+
+
+def test_a_space_in_a_record(whole: Path, tmp_path: Path) -> None:
+    output = damaged(whole, tmp_path)
+    path = output / ".stackseg/records/stack/000002.json"
+    path.write_bytes(path.read_bytes().replace(b": ", b":", 1))
+    assert "a record has changed since the end of the job" in text_of(output)
+    (output / "job.json").unlink()
+    (line,) = text_of(output).splitlines()  # nothing has a checksum of it yet
+    assert "all blocks are done" in line

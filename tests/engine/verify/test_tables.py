@@ -13,14 +13,11 @@ from hypothesis import strategies as st
 from tests.engine.verify.damage import TABLES, damaged, rewrite, text_of, write_json
 
 
-def changed(rows: list[dict[str, Any]], at: int, column: str, value: Any) -> dict[str, Any]:
-    rows[at][column] = value
-    return rows[at]
+def changed(table: str) -> str:
+    return f"{table}: has changed since the end of the job: its SHA-256 is not that in job.json"
 
 
-@pytest.mark.parametrize(
-    "column", ["area_px", "max_intensity_0", "solidity", "class", "bbox_x0", "touches_border"]
-)
+@pytest.mark.parametrize("column", ["area_px", "max_intensity_0", "class", "touches_border"])
 @pytest.mark.parametrize("at", [0, 7, -1])
 def test_a_value_of_an_object(whole: Path, tmp_path: Path, at: int, column: str) -> None:
     output = damaged(whole, tmp_path)
@@ -28,47 +25,26 @@ def test_a_value_of_an_object(whole: Path, tmp_path: Path, at: int, column: str)
     known = pq.read_table(path).to_pylist()[at][column]
     value: Any = "another" if isinstance(known, str) else known + 1
     value = not known if isinstance(known, bool) else value
-    row = rewrite(path, lambda rows: changed(rows, at, column, value))
-    assert (
-        f"objects.parquet: stack stack, t={row['t']}: the row of object {row['label']} is not as "
-        f"recorded: {column} is {value} instead of {known}"
-    ) in text_of(output)
+    rewrite(path, lambda rows: rows[at].update({column: value}))
+    assert text_of(output) == changed("objects.parquet")
 
 
-@pytest.mark.parametrize("at", [0, 7, -1])
-def test_a_row_of_objects_that_is_lost_or_twice_there(job: Path, tmp_path: Path, at: int) -> None:
-    if not pq.read_table(job / "objects.parquet").num_rows:
+@pytest.mark.parametrize("table", ["objects.parquet", "frames.parquet"])
+@pytest.mark.parametrize("at", [0, 2, -1])
+def test_a_row_that_is_lost_or_twice_there(job: Path, tmp_path: Path, table: str, at: int) -> None:
+    if not pq.read_table(job / table).num_rows:
         pytest.skip("a class map has no objects")
     output = damaged(job, tmp_path)
-    row = rewrite(output / "objects.parquet", lambda rows: rows.pop(at))
-    where = f"objects.parquet: stack stack, t={row['t']}"
-    lost = [line for line in text_of(output).splitlines() if line.startswith(where)]
-    assert len(lost) == 1 and f"the row of object {row['label']} is not there" in lost[0]
+    rewrite(output / table, lambda rows: rows.pop(at))
+    assert text_of(output) == changed(table)
     output = damaged(job, tmp_path)
-    row = rewrite(output / "objects.parquet", lambda rows: rows.insert(at, rows[at]) or rows[at])
-    assert f"the row of object {row['label']} is there, and nothing recorded" in text_of(output)
-
-
-@pytest.mark.parametrize("at", [0, 2, -1])
-def test_a_row_of_frames(job: Path, tmp_path: Path, at: int) -> None:
-    output = damaged(job, tmp_path)
-    row = rewrite(output / "frames.parquet", lambda rows: rows.pop(at))
-    assert f"frames.parquet: stack stack, t={row['t']}" in text_of(output)
-    assert "the row is not there" in text_of(output)
-    output = damaged(job, tmp_path)
-    row = rewrite(output / "frames.parquet", lambda r: changed(r, at, "mean_intensity_objects", 7))
-    text = text_of(output)
-    assert f"frames.parquet: stack stack, t={row['t']}" in text and "is 7.0 instead of" in text
-    output = damaged(job, tmp_path)
-    rewrite(output / "frames.parquet", lambda rows: changed(rows, at, "stack", "other"))
-    text = text_of(output)
-    assert "frames.parquet: the row of stack=other" in text and "the row is not there" in text
+    rewrite(output / table, lambda rows: rows.insert(at, rows[at]))
+    assert text_of(output) == changed(table)
 
 
 @pytest.mark.parametrize("at", [1, 3, -1])
 def test_a_line_of_frames_csv(job: Path, tmp_path: Path, at: int) -> None:
     lines = (job / "frames.csv").read_text().splitlines(keepends=True)
-    t = lines[at].split(",")[1]
     for line in ("", lines[at].replace("0.", "1."), lines[at].rstrip() + ",1\n", "x" + lines[at]):
         if line == lines[at]:
             continue  # a frame that was set aside has no figures
@@ -76,7 +52,7 @@ def test_a_line_of_frames_csv(job: Path, tmp_path: Path, at: int) -> None:
         rest = lines[:]
         rest[at] = line
         (output / "frames.csv").write_text("".join(rest))
-        assert f"frames.csv: stack stack, t={t}" in text_of(output)
+        assert text_of(output) == changed("frames.csv")
 
 
 @pytest.mark.parametrize("table", [*TABLES, "job.json"])
