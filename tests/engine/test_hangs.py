@@ -29,7 +29,7 @@ from engine.plan.plan import check_apart
 from engine.steps import hangs
 from engine.steps.hangs import Abandoned, Hung, Place, Pulse, limit_of, watched
 from engine.steps.limited import LimitedStack
-from engine.steps.work import Outcome, Task
+from engine.steps.task import Outcome, Task
 from engine.steps.worker import _Kept
 from engine.store.folder import JobFolder
 from tests.engine import jobs

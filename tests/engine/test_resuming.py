@@ -16,7 +16,7 @@ from engine.geometry import layout
 from engine.job.attempts import run_task
 from engine.job.executors import SerialExecutor
 from engine.job.job import JobSummary, run_job
-from engine.steps.work import Outcome, Task
+from engine.steps.task import Outcome, Task
 from engine.store import claim
 from engine.store.claim import lock
 from engine.store.folder import JobFolder
