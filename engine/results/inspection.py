@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StackError
-from engine.geometry.layout import layout_from
-from engine.job.report import files as report
 from engine.model.file import bundled_models, open_model
 from engine.stacks.base import Stack
-from engine.store.folder import PRIVATE, JobFolder
+from engine.store.folder import IDENTITY, JobFolder
 
 
 def describe(target: str, axes: str | None = None, series: str | None = None) -> dict[str, Any]:
@@ -20,7 +18,7 @@ def describe(target: str, axes: str | None = None, series: str | None = None) ->
     if not target:
         raise StackError("nothing to inspect; give a model, a stack or a result")
     path = Path(target)
-    if (path / PRIVATE / "identity.json").is_file():
+    if JobFolder(path).own.exists(IDENTITY):
         return {"result": str(path), **_result(path)}
     if path.suffix.lower() == ".onnx" or (target in bundled_models() and not path.exists()):
         return {"model": target, **_model(target)}
@@ -73,30 +71,31 @@ def _model(reference: str) -> dict[str, Any]:
 
 def _result(path: Path) -> dict[str, Any]:
     folder = JobFolder(path)
-    identity = folder.identity() or {"stacks": {}}
-    done = {
-        name: f"{len(folder.committed(name))} of {layout_from(s['layout']).n_blocks}"
-        for name, s in identity["stacks"].items()
-    }
-    told = report.read(folder)
-    if told is None:
+    identity, report = folder.identity(), folder.report()
+    if identity is None:
+        raise StackError(f"{path}: its job is gone")
+    if report is None:
+        layouts = {name: stack.layout for name, stack in identity.stacks.items()}
         return {
-            "status": "not complete: the same command goes on with it",
-            "blocks_committed": done,
-            "frames": {n: layout_from(s["layout"]).n_frames for n, s in identity["stacks"].items()},
-            "settings": {k: v for k, v in identity.items() if k != "stacks"},
+            "status": "not complete: the same command resumes it",
+            "blocks_committed": {
+                name: f"{len(folder.numbers('records', name))} of {layout.n_blocks}"
+                for name, layout in layouts.items()
+            },
+            "frames": {name: layout.n_frames for name, layout in layouts.items()},
+            "settings": identity.model_dump(exclude={"version", "stacks"}, exclude_none=True),
         }
     return {
-        "status": told["status"],
-        "counts": told["counts"] | {"inputs refused": len(told.get("refused", ()))},
-        "model": told["model"]["spec"]["name"],
-        **told["settings"]["resolved"],
-        "frames_per_second": round(told["frames_per_second"], 2),
-        "seconds_by_stage": {k: round(v, 2) for k, v in told["seconds_by_stage"].items()},
-        "machine": told["machine"],
+        "status": report.status,
+        "counts": report.counts.model_dump() | {"inputs refused": len(report.refused)},
+        "model": report.model.spec.name,
+        **report.settings.resolved.model_dump(exclude_none=True),
+        "frames_per_second": round(report.frames_per_second, 2),
+        "seconds_by_stage": {k: round(v, 2) for k, v in report.seconds_by_stage.items()},
+        "machine": report.machine.model_dump(),
         "stacks": [
-            {"name": s["name"], "axes": s["axes"], "shape": s["shape"], "path": s["path"]}
-            for s in told["inputs"]
+            one.model_dump(mode="json", include={"name", "axes", "shape", "path"})
+            for one in report.inputs
         ],
     }
 

@@ -1,15 +1,17 @@
 """A result as those who draw it or carry it elsewhere read it: stacks, labels, classes.
 
 A result is a job's folder, one NAME.zarr in it, or a label image NAME.zarr/labels/MODEL. A
-NAME.zarr that was moved away from its job still tells its labels, classes and pixel sizes; what
-the job's records know (where the pixels came from, tables, frames set aside) it has lost.
+NAME.zarr that was moved away from its job, or is of a job of another version of stackseg, still
+holds its labels, classes and pixel sizes; what the job's records know (where the pixels came from,
+tables, frames set aside) is lost.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,14 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StackError, UsageError
-from engine.job.report import files as report
 from engine.results.planes import Number, Planes, ome_attributes, open_planes
 from engine.stacks.zarr import ngff
-from engine.store.folder import PRIVATE, RELABELLED, JobFolder
+from engine.store.folder import IDENTITY, RELABELLED, REPORT, JobFolder
+from engine.store.identity import JobIdentity, StackIdentity
+from engine.store.records import RecordVersionError
+from engine.store.reports import JobReport
+
+log = logging.getLogger("stackseg")
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,16 @@ OBJECT = LabelClass(1, "object", (255, 255, 0))  # of a model that is not known
 
 @dataclass(frozen=True)
 class Job:
-    """A complete job, as its folder tells it."""
+    """A complete job, as its folder has it."""
 
     folder: Path  # as the user wrote it, where that is possible
-    identity: Mapping[str, Any]
-    report: Mapping[str, Any]  # its job.json
+    identity: JobIdentity
+    report: JobReport
 
     @property
     def labels(self) -> str:
         """Name of the label image that it made, in the store of each of its stacks."""
-        return str(self.identity.get("labels", "")).removeprefix("labels/")
+        return self.identity.label_image
 
     def maker_of(self, labels: str) -> Job | None:
         """The job that made a label image of this job's stores; None where none did.
@@ -59,24 +65,23 @@ class Job:
         added = self.folder / RELABELLED / labels
         if not added.is_dir():
             return None
-        return _complete(added, "its relabelling is not complete; run the same command to go on")
+        return _complete(added, "its relabelling is not complete; run the same command again")
 
     @cached_property
     def failed(self) -> Mapping[str, frozenset[Number]]:
         """Frames that were set aside, by stack: their labels are 0."""
-        told = JobFolder(self.folder).read_json(self.folder / "failures.json") or {}
         found: dict[str, set[Number]] = {}
-        for frame in told.get("frames", []):
-            found.setdefault(frame["stack"], set()).add((frame["t"], frame["z"]))
+        for frame in JobFolder(self.folder).failures().frames:
+            found.setdefault(frame.stack, set()).add((frame.t, frame.z))
         return {stack: frozenset(numbers) for stack, numbers in found.items()}
 
     @property
     def objects(self) -> LabelClass:
         """The class that a binary model finds."""
-        told = self.report["model"].get("spec", {}).get("classes", [])
-        if len(told) != 2:
+        spec = self.report.model.spec
+        if not spec.is_binary:
             return OBJECT
-        return LabelClass(1, str(told[1]["name"]), rgb_of(told[1]["color"]))
+        return LabelClass(1, spec.classes[1].name, rgb_of(spec.classes[1].color))
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,7 @@ class ResultStack:
     objects: LabelClass = OBJECT  # what instances are
     folder: Path | None = None  # of the job that made these labels, None where none is there
     failed: frozenset[Number] = frozenset()  # frames that it set aside: their labels are 0
-    # What the job's identity says of the stack; empty where the store was moved away from it.
-    origin: Mapping[str, Any] = field(default_factory=dict)
+    origin: StackIdentity | None = None  # None: the store was moved away from its job
     axes: str | None = None  # given by the user for opening the original, None: as its metadata say
 
     @cached_property
@@ -139,14 +143,14 @@ def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack
     wanted = labels or job.labels
     maker = job.maker_of(wanted)
     found = []
-    for name, origin in job.identity["stacks"].items():
-        store = job.folder / f"{name}.zarr"
+    for name, origin in job.identity.stacks.items():
+        store = JobFolder(job.folder).zarr(name)
         if where.resolve() in (job.folder.resolve(), store.resolve()):
             known = replace(
                 _stack(name, store, wanted),
                 objects=job.objects,
                 origin=origin,
-                axes=job.report["settings"].get("axes"),
+                axes=job.report.settings.axes,
             )
             if maker is not None:
                 failed = maker.failed.get(name, frozenset())
@@ -169,16 +173,29 @@ def choose_stack(stacks: list[ResultStack], name: str | None, path: Path | str) 
 
 
 def job_of(where: Path) -> Job | None:
-    """The job that a result is, or lies in; None where there is none.
+    """The job that a result is, or lies in; None where there is none that can be read.
 
     Raises UsageError where it is not complete: frames that are still to be segmented would pass
-    for empty ones.
+    for empty ones; and where all that is given is the folder of a job of another version.
     """
     full = where.resolve()
     for folder in (full, *full.parents):
-        if (folder / PRIVATE / "identity.json").is_file():
-            shown = where if folder == full else folder
+        own = JobFolder(folder).own
+        if not own.exists(IDENTITY):
+            continue
+        shown = where if folder == full else folder
+        try:
             return _complete(shown, "its job is not complete; run it to its end first")
+        except RecordVersionError:
+            if not own.exists(REPORT):
+                raise
+            if folder == full:
+                raise UsageError(
+                    f"{where}: its job is of another version of stackseg, whose records cannot be "
+                    "read; give a NAME.zarr in it"
+                ) from None
+            log.warning("%s: is read without its job, which is of another version", where)
+            return None
     return None
 
 
@@ -232,10 +249,11 @@ def _rgb(values: Sequence[int]) -> tuple[int, int, int]:
 
 def _complete(folder: Path, otherwise: str) -> Job:
     job = JobFolder(folder)
-    ended = report.read(job)
-    if ended is None:
+    identity = job.identity()
+    report = job.report()
+    if identity is None or report is None:
         raise UsageError(f"{folder}: {otherwise}")
-    return Job(folder, job.identity() or {"stacks": {}}, ended)
+    return Job(folder, identity, report)
 
 
 def _root_image(store: Path) -> Path:

@@ -53,7 +53,7 @@ class Measures:
 
     def of(self, number: Number) -> Mapping[int, Mapping[str, float]]:
         """Measures of each object of a frame, by label."""
-        if self._path is None:
+        if self._path is None or self._stack.origin is None:
             return {}
         t, z = number
         where = [("stack", "==", self._stack.name), ("t", "==", t), ("z", "==", z)]
@@ -65,7 +65,7 @@ class Measures:
                 "again, which makes it anew"
             ) from error
         # The table has columns for the stack with the most channels.
-        n_channels = self._stack.origin["measured_channels"]
+        n_channels = self._stack.origin.measured_channels
         names = MEASURES | _intensities(table.schema, n_channels)
         return {
             row["label"]: {n: row[c] for c, n in names.items() if _is_number(row[c])}

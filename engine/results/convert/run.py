@@ -102,12 +102,12 @@ def _check_connected(stack: ResultStack) -> None:
     """UsageError where ids begin anew in each plane: a mask has one object for each id."""
     if len(stack.labels.zs) == 1:
         return
-    if not stack.origin:
+    if stack.origin is None:
         log.warning(
             "%s: was moved away from its job, which knows whether objects go on from plane to "
             "plane; if they do not, masks make one object of those with the same id", stack.store
         )  # fmt: skip
-    elif not stack.origin["layout"]["connect_z"]:
+    elif not stack.origin.layout.connect_z:
         raise UsageError(
             f"{stack.store}: has ids that begin anew in each of its {len(stack.labels.zs)} planes, "
             "and the challenge's masks have one object for each id; segment with --connect z, or "

@@ -72,19 +72,20 @@ def _kept(result: ResultStack, files: ExitStack) -> tuple[list[Stack], Number]:
 
 
 def _original(result: ResultStack) -> Stack:
-    path = result.origin.get("path")
+    origin = result.origin
     ways = "give --image PATH, or --style fill, which needs no image"
-    if path is None:
+    if origin is None:
         raise UsageError(
             f"{result.store}: keeps no image, and lies in no job's folder that could tell where "
             f"it came from; {ways}"
         )
+    path = origin.path
     try:
-        stack = open_stack(path, result.axes, result.origin.get("series"))
+        stack = open_stack(path, result.axes, origin.series or None)
     except StackError as error:
         gone = f"{path}: is gone" if not Path(path).exists() else str(error)
         raise UsageError(f"{gone}, and {result.store} keeps no image; {ways}") from error
-    if stack.info.identity != result.origin.get("content"):
+    if stack.info.identity != origin.content:
         log.warning("%s: has changed since it was segmented; it is drawn as it is now", path)
     return stack
 
@@ -106,8 +107,8 @@ def _check_fits(stack: Stack, result: ResultStack, first: Number) -> None:
 def _channel(stack: Stack, given: str | None, result: ResultStack) -> int:
     info = stack.info
     if given is None:
-        known = result.origin.get("channel") or [0]
-        return int(known[0]) if known[0] < info.size("C") else 0
+        known = result.origin.channel[0] if result.origin else 0
+        return known if known < info.size("C") else 0
     try:
         channels = parse_channels(given)
     except ValueError as error:

@@ -14,7 +14,7 @@ from engine.results.score.zarrs import is_zarr
 def stores_in(folder: Path, job: Job | None) -> dict[str, Path]:
     """The results in a folder, that of `job` or any other, by the name of their stack."""
     if job is not None and job.folder == folder:
-        names = [str(told["name"]) for told in job.report["inputs"]]
+        names = [one.name for one in job.report.inputs]
     else:
         found = sorted(folder.glob("*.zarr")) or sorted(folder.glob("*/*.zarr"))
         names = [p.relative_to(folder).as_posix().removesuffix(".zarr") for p in found]
@@ -29,20 +29,19 @@ def recorded_input(image: Path, job: Job | None) -> RecordedInput | None:
     if job is None:
         return None
     where, root = image.resolve(), job.folder.resolve()
-    for told in job.report["inputs"]:
-        store = root / f"{told['name']}.zarr"
+    for one in job.report.inputs:
+        store = root / f"{one.name}.zarr"
         if where.is_relative_to(store):
             group, name = (*where.relative_to(store).parts, "", "")[:2]
             maker = job.maker_of(name) if group == "labels" else None
-            settings = (maker or job).report["settings"]
-            channels = told.get("channels") or [0]
-            sizes: dict[str, int] = dict(zip(told["axes"], told["shape"], strict=True))
+            settings = (maker or job).report.settings
+            sizes = dict(zip(one.axes, one.shape, strict=True))
             return RecordedInput(
-                path=str(told["path"]),
-                axes=settings.get("axes"),
-                channel=int(channels[0]),
-                series=told.get("series") or None,
-                connects_z=settings.get("connect") == "z",
+                path=one.path,
+                axes=settings.axes,
+                channel=one.channels[0],
+                series=one.series or None,
+                connects_z=settings.connect == "z",
                 n_images=sizes.get("T", sizes.get("Z", 1)),
             )
     return None
