@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--workers", default="2")
     options = parser.parse_args()
     found = machine()
-    print(f"{found['processor']}, {found['cores']} cores, {found['system']}\n")
+    print(f"{found.processor}, {found.cores} cores, {found.system}\n")
     print(
         "| inputs | plan s | segment s | again s | plan / 1,000 | segment / 1,000 | again / 1,000 |"
     )

@@ -65,7 +65,7 @@ def table(
     yield "# Kills"
     yield ""
     yield (
-        f"{here['processor']}, {here['cores']} cores; "
+        f"{here.processor}, {here.cores} cores; "
         f"{time.strftime('%Y-%m-%d')}; SIGKILL to the coordinator, or to one of two workers"
     )
     yield ""

@@ -11,7 +11,6 @@ of the records, seconds until the first new block is done.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -49,7 +48,7 @@ def main() -> None:
     frames.add_argument("--counts", type=int, nargs="+", default=[2_000, 20_000])
     options = parser.parse_args()
     here = machine()
-    print(f"{here['processor']}, {here['cores']} cores; {time.strftime('%Y-%m-%d')}\n")
+    print(f"{here.processor}, {here.cores} cores; {time.strftime('%Y-%m-%d')}\n")
     with tempfile.TemporaryDirectory() as folder:
         if options.kind == "frame":
             one_frame(Path(folder), options.side, options.model, options.memory)
@@ -124,8 +123,9 @@ def run(arguments: list[str]) -> tuple[int, int]:
     if done.returncode:
         raise SystemExit(done.stderr)
     output = Path(arguments[arguments.index("--output") + 1])
-    told = json.loads((output / "job.json").read_bytes())
-    return int(done.stderr.split()[-2]) * 1024, told["predicted"]["memory_bytes"]
+    report = JobFolder(output).report()
+    assert report is not None
+    return int(done.stderr.split()[-2]) * 1024, report.predicted.memory_bytes
 
 
 def many_frames(folder: Path, counts: list[int]) -> None:
@@ -137,13 +137,14 @@ def many_frames(folder: Path, counts: list[int]) -> None:
         stack = link_frames(folder / f"frames{count}", count)
         arguments = [str(stack), "--model", str(model), "--workers", "2", "--output"]
         peak, planned = run([*arguments, str(folder / f"whole{count}")])
-        told = json.loads((folder / f"whole{count}/job.json").read_bytes())
+        report = JobFolder(folder / f"whole{count}").report()
+        assert report is not None
         resume = seconds_to_resume([*arguments, str(folder / f"killed{count}")])
         private = folder / f"whole{count}/.stackseg"
         records = sum(p.stat().st_size for p in (private / "records").rglob("*") if p.is_file())
         print(
             f"| {count:,} | {peak / MB:,.0f} | {planned / MB:,.0f} | {records / MB:.1f} | "
-            f"{resume:.1f} | {told['frames_per_second']:.0f} |",
+            f"{resume:.1f} | {report.frames_per_second:.0f} |",
             flush=True,
         )
 
@@ -169,17 +170,16 @@ def seconds_to_resume(arguments: list[str]) -> float:
     while not total:
         time.sleep(0.05)
         if (identity := job.identity()) is not None:
-            layout = next(iter(identity["stacks"].values()))["layout"]
-            total = -(-layout["shape"][0] // layout["block_size"][0])
-    while len(job.committed("frames" + str(layout["shape"][0]))) < total // 2:
+            ((name, stack),) = identity.stacks.items()
+            total = stack.layout.n_blocks
+    while len(job.numbers("records", name)) < total // 2:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    name = "frames" + str(layout["shape"][0])
-    before = len(job.committed(name))
+    before = len(job.numbers("records", name))
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while len(job.committed(name)) == before:
+    while len(job.numbers("records", name)) == before:
         time.sleep(0.01)
     seconds = time.perf_counter() - begin
     process.wait()

@@ -81,7 +81,7 @@ def header(title: str, command: str, device: str, repeats: int) -> list[str]:
     return [
         f"# {title}",
         "",
-        f"{here['processor']}, {cores()} cores{gpu}; onnxruntime {onnxruntime.__version__}, "
+        f"{here.processor}, {cores()} cores{gpu}; onnxruntime {onnxruntime.__version__}, "
         f"float32; medians of {repeats}; {time.strftime('%Y-%m-%d')}; "
         f"`python -m {command}`",
         "",

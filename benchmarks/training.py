@@ -46,7 +46,7 @@ def main() -> None:
     ]
     text = "\n".join([
         "# A step of training", "",
-        f"{machine()['processor']} ({torch.backends.cpu.get_cpu_capability()}), {cores()} cores; "
+        f"{machine().processor} ({torch.backends.cpu.get_cpu_capability()}), {cores()} cores; "
         f"torch {torch.__version__}; medians of {options.repeats}; {time.strftime('%Y-%m-%d')}; "
         "`python -m benchmarks.training`", "",
         f"| | {' | '.join(LAYOUTS)} |", "| --- | --- | --- |", *rows,

@@ -75,7 +75,7 @@ def relabel(
         folder = JobFolder(job.settings.output, result)
         for stack in job.plan.stacks:
             group = f"{store_of(stack.name)}/{stack.labels.group}"
-            if folder.identity() is None and any(True for _ in folder.results.list(group)):
+            if folder.identity() is None and folder.results.holds(group):
                 where = folder.results.where(group)
                 raise OutputError(f"{where}: is there already; give another --name")
         summary = run_prepared(job, folder, progress or SilentProgress(), opened)

@@ -40,7 +40,7 @@ def check(folder: JobFolder, identity: JobIdentity, *, fresh: bool) -> Holdings 
     known = folder.holdings()
     if known is None:
         own = [*TABLES, REPORT, *map(store_of, identity.stacks)]
-        found = next((key for key in own if folder.holds(key)), None)
+        found = next((key for key in own if folder.own.holds(key)), None)
         # Another array task of this job may have claimed the folder a moment ago.
         known = folder.holdings() if found else None
         if found and known is None:

@@ -69,10 +69,6 @@ class JobFolder:
         self._results = results or root
         self.own, self.results = stores_of(root, self._results)
 
-    def holds(self, prefix: str) -> bool:
-        """Whether there is an object of the job's own at a key, or any below it."""
-        return self.own.exists(prefix) or any(True for _ in self.own.list(prefix))
-
     def zarr(self, stack: str) -> Path:
         """A stack's result, for those that open it by its path."""
         return self._results / f"{stack}.zarr"
@@ -205,7 +201,7 @@ class JobFolder:
     def forget_stop(self, stop: str) -> None:
         """A run begins or has ended: what it was asked is no longer asked."""
         for name in {stop, STOP}:
-            self.own.delete(f"{PRIVATE}/{name}")
+            self.own.delete(f"{PRIVATE}/{name}", durable=False)
 
     def stopping(self, stop: str) -> bool:
         """Whether a run has been asked to stop."""

@@ -100,6 +100,10 @@ class LocalStore:
         """See `ObjectStore`."""
         return self._path(key).is_file()
 
+    def holds(self, prefix: str) -> bool:
+        """See `ObjectStore`. Also a folder in which nothing is."""
+        return self._path(prefix).exists()
+
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore`."""
         for path in _files(self._path(prefix)):

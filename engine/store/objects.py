@@ -39,6 +39,9 @@ class ObjectStore(Protocol):
     def exists(self, key: str) -> bool:
         """Whether there is an object at `key`."""
 
+    def holds(self, prefix: str) -> bool:
+        """Whether there is anything at a key, or below it."""
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys of all objects below `prefix`, in no order; bounded memory however many."""
 

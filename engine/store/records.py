@@ -29,6 +29,9 @@ class Record(Part):
     """An object on its own."""
 
     version: Literal[1] = 1
+    comes_first: ClassVar[bool] = (
+        False  # read before all others: without a version it is an old one
+    )
     keeps_none: ClassVar[bool] = False  # write fields without a value as null, not leave them out
 
 
@@ -52,7 +55,8 @@ def decode(kind: type[AnyRecord], data: bytes, where: str) -> AnyRecord | None:
         content = json.loads(data)
         return kind.model_validate(content)
     except ValidationError:
-        check_version(content, where)
+        if kind.comes_first or (isinstance(content, dict) and "version" in content):
+            check_version(content, where)
         return None
     except (ValueError, RecursionError):
         return None

@@ -14,7 +14,7 @@ from scipy import ndimage
 from engine.errors import OutputError
 from engine.job.attempts import run_task
 from engine.plan.settings import JobSettings
-from engine.steps.work import Outcome, Task
+from engine.steps.task import Outcome, Task
 
 TIMED = {"job.json", "timings.parquet"}  # files that tell times: they differ between runs
 

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from engine.errors import JobStopped, OutputError
 from engine.job import attempts as tasks
 from engine.job import inputs, isolation, run
-from engine.job.isolation import Died
 from engine.job.job import job_context
 from engine.job.prepare import identity, prepare_job
 from engine.model.file import open_model
@@ -29,9 +28,11 @@ from engine.plan.plan import check_apart
 from engine.steps import hangs
 from engine.steps.hangs import Abandoned, Hung, Place, Pulse, limit_of, watched
 from engine.steps.limited import LimitedStack
-from engine.steps.work import Outcome, Task
+from engine.steps.task import Outcome, Task
 from engine.steps.worker import _Kept
-from engine.store.folder import JobFolder
+from engine.store.folder import IDENTITY, JobFolder, key_of
+from engine.store.local import LocalStore
+from engine.store.records import AttemptRecord, Death
 from tests.engine import jobs
 
 
@@ -115,8 +116,8 @@ def task_of(folder: Path, model: Path) -> Task:
     stack = jobs.write_stack(folder / "stack.tif", jobs.blobs((3, 30, 32)))
     job = prepare_job(jobs.settings(stack, model, folder / "out", workers=1))
     output = JobFolder(folder / "out")
-    output.private.mkdir(parents=True)
-    output.put_json(output.identity_path, identity(job))
+    (output.root / ".stackseg").mkdir(parents=True)
+    output.put_record(IDENTITY, identity(job))
     return Task(job_context(job, output.identity_hash()), job.plan.stacks[0], "segment", 0)
 
 
@@ -174,17 +175,25 @@ def test_what_a_child_raises_arrives(tmp_path: Path, threshold_model: Path) -> N
         isolation.run_isolated(replace(task, skip=broken), 0, 60.0)
 
 
-def test_attempts_are_read_as_they_are_written_and_as_they_used_to_be(tmp_path: Path) -> None:
-    path = tmp_path / "attempts/one.json"
-    deaths = [Died((1, 2), "SIGSEGV"), Died(None, "late", "unopened"), Died((1, 2), "x", "hang")]
-    tasks._note(path, deaths)
-    assert tasks._deaths(path) == deaths
-    path.write_text(json.dumps([[1, 2, "SIGSEGV", "SIGBUS"], ["exit status 3"], 7, {"frame": []}]))
-    old = [Died((1, 2), "SIGSEGV"), Died((1, 2), "SIGBUS"), Died(None, "exit status 3")]
-    assert tasks._deaths(path) == old
-    for other in ("{}", "", "3", "[null]"):
-        path.write_text(other)
-        assert tasks._deaths(path) == []
+def test_attempts_are_read_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / ".stackseg").mkdir()
+    attempt = tasks.Attempt(JobFolder(tmp_path), key_of("attempts/stack", "segment", 1))
+    assert attempt.deaths() == []
+    deaths = [
+        Death(frame=(1, 2), how="SIGSEGV"),
+        Death(frame=None, how="late", kind="unopened"),
+        Death(frame=(1, 2), how="x", kind="hang"),
+    ]
+    attempt.put(deaths)
+    assert attempt.deaths() == deaths
+    whole = json.loads((tmp_path / attempt.key).read_bytes())
+    for damaged in ("", "3", "[null]", '{"deaths"', json.dumps(whole | {"deaths": [7]})):
+        (tmp_path / attempt.key).write_text(damaged)
+        assert attempt.deaths() == []  # what cannot be read counts as none
+    attempt.begin()
+    assert attempt.folder.record(AttemptRecord, attempt.key) == AttemptRecord()
+    attempt.end()
+    assert not (tmp_path / attempt.key).exists()
 
 
 def test_threads_of_the_planning_do_not_count_as_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,23 +300,25 @@ def test_a_value_that_is_never_made_holds_up_nobody_else() -> None:
 def test_an_identity_is_read_once_and_another_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.store import folder as records
+    read: list[str] = []
+    get = LocalStore.get
 
-    read: list[Any] = []
-    digest = records.hashlib.file_digest
-    monkeypatch.setattr(
-        records.hashlib, "file_digest", lambda *a: read.append(a) or digest(*a)
-    )  # fmt: skip
+    def counted(self: LocalStore, key: str) -> bytes:
+        data = get(self, key)
+        read.append(key)
+        return data
+
+    monkeypatch.setattr(LocalStore, "get", counted)
     folder = JobFolder(tmp_path)
-    folder.private.mkdir()
+    (tmp_path / ".stackseg").mkdir()
     assert folder.identity_hash() == ""
     found = []
-    for content in ("a", "b", "a"):  # of one size
-        folder.put_json(folder.identity_path, content)
+    for content in (b"a", b"b", b"a"):  # of one size
+        folder.own.put(IDENTITY, content)
         found += [JobFolder(tmp_path).identity_hash() for _ in range(5)]
-    assert len(read) == 3
+    assert read == [IDENTITY] * 3
     assert found[0] != found[5] and found == [found[0]] * 5 + [found[5]] * 5 + [found[0]] * 5
-    folder.identity_path.unlink()
+    folder.own.delete(IDENTITY)
     assert folder.identity_hash() == ""
 
 

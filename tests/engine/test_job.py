@@ -28,7 +28,7 @@ from engine.labels.components import label_frame
 from engine.model.spec import Normalisation
 from engine.runtimes.onnxruntime import OnnxRuntime
 from engine.steps import worker
-from engine.steps.work import Outcome
+from engine.steps.task import Outcome
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs

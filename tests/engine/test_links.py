@@ -17,7 +17,7 @@ from engine.job.job import merge_job, run_job
 from engine.job.prepare import prepare_job
 from engine.job.relabel import relabel
 from engine.stacks.names import given_path
-from engine.store.folder import JobFolder
+from engine.store.folder import IDENTITY, JobFolder
 from tests.engine import jobs
 from tests.engine.jobs import Shuffled, labels_of
 
@@ -148,9 +148,11 @@ def test_a_job_that_recorded_what_a_path_leads_to_goes_on(
     run_job(job)
     identity = JobFolder(output).identity()
     assert identity is not None
-    assert identity["stacks"]["x"]["path"] == str(tmp_path / "link/x.tif")
-    identity["stacks"]["x"]["path"] = str(tmp_path / "data/x.tif")
-    JobFolder(output).put_json(JobFolder(output).identity_path, identity)
+    stack = identity.stacks["x"]
+    assert stack.path == str(tmp_path / "link/x.tif")
+    stack = stack.model_copy(update={"path": str(tmp_path / "data/x.tif")})
+    identity = identity.model_copy(update={"stacks": {"x": stack}})
+    JobFolder(output).put_record(IDENTITY, identity)
     assert run_job(job).already_complete
 
 

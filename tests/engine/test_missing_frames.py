@@ -153,7 +153,7 @@ def test_what_missing_chunks_are_is_part_of_the_job(tmp_path: Path, model: Path)
     failing = jobs.settings(store, model, tmp_path / "out", axes="TYX")
     run_job(failing)
     known = JobFolder(failing.output).identity()
-    assert known is not None and "missing_chunks" not in known  # earlier jobs go on
+    assert known is not None and known.missing_chunks == "fail"
     blank = jobs.settings(store, model, tmp_path / "out", axes="TYX", missing_chunks="background")
     with pytest.raises(OutputError, match=r"missing_chunks .*; give --retry-failed to do"):
         run_job(blank)

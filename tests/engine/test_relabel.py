@@ -28,7 +28,7 @@ from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
 from engine.results.score.compare import compare
 from engine.results.verify.run import verify_job
-from engine.steps.work import Work
+from engine.steps.frame import Network
 from engine.store import claim
 from engine.store.claim import listing, lock, reading
 from engine.store.folder import JobFolder
@@ -154,17 +154,17 @@ def test_frames_mended_since_are_not_left_out(
     threshold_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A frame may fail for a reason of the moment: the input, and its identity, stay the same."""
-    see = Work._see
+    predict = Network.predict
 
-    def fails(self: Work, t: int, *rest: Any) -> Any:
+    def fails(self: Network, t: int, z: int) -> Any:
         if t == 2:
             raise FrameError("cannot be read just now")
-        return see(self, t, *rest)
+        return predict(self, t, z)
 
     stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((5, 30, 32)))
     settings = jobs.settings(stack, threshold_model, tmp_path / "out", keep="probability")
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "_see", fails)
+        patch.setattr(Network, "predict", fails)
         assert run_job(settings).exit_status == 1
     assert relabel(tmp_path / "out", "again").frames_failed == 1
     assert run_job(settings.model_copy(update={"retry_failed": True})).exit_status == 0

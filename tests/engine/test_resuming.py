@@ -16,10 +16,10 @@ from engine.geometry import layout
 from engine.job.attempts import run_task
 from engine.job.executors import SerialExecutor
 from engine.job.job import JobSummary, run_job
-from engine.steps.work import Outcome, Task
-from engine.store import claim
+from engine.steps.task import Outcome, Task
 from engine.store.claim import lock
-from engine.store.folder import JobFolder
+from engine.store.folder import IDENTITY, JobFolder
+from engine.store.local import LocalStore
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -127,7 +127,7 @@ def test_a_stop_finishes_what_is_in_flight_and_resumes(
     job = jobs.settings(stack, threshold_model, tmp_path / "out", workers=1)
     first: JobSummary = run_job(job, Interrupts())
     assert first.exit_status == 130
-    committed = JobFolder(job.output).committed("stack")
+    committed = JobFolder(job.output).numbers("records", "stack")
     assert 0 < len(committed) < 5
     again = Interrupts()
     assert run_job(job, again).exit_status == 0
@@ -179,18 +179,18 @@ def test_an_end_while_starting_over_leaves_a_job_to_be_done(
     job = jobs.settings(stack, threshold_model, output)
     run_job(job)
     whole = jobs.contents(output)
-    removed, remove = 0, claim.remove_folder
+    removed, remove = 0, LocalStore.delete_all
 
-    def dies(path: Path) -> None:
+    def dies(self: LocalStore, prefix: str) -> None:
         nonlocal removed
         removed += 1
         if removed == stop:
             raise KeyboardInterrupt
-        remove(path)
+        remove(self, prefix)
 
     for stop in (1, 2, 3, 4, 5, 6, 7):  # noqa: B007 - read by `dies`
         removed = 0
-        monkeypatch.setattr(claim, "remove_folder", dies)
+        monkeypatch.setattr(LocalStore, "delete_all", dies)
         with pytest.raises(KeyboardInterrupt):
             run_job(jobs.settings(stack, threshold_model, output, fresh=True))
         monkeypatch.undo()
@@ -237,7 +237,7 @@ def test_an_input_that_changes_stops_the_job(
     job = jobs.settings(stack, threshold_model, output)
     with pytest.raises(JobStopped, match=r"stack.tif.*same command goes on"):
         run_job(job, executor=Changes(0))
-    assert not JobFolder(output).committed("stack")
+    assert not JobFolder(output).numbers("records", "stack")
 
 
 def test_resuming_with_inexact_tiles_is_refused(
@@ -258,7 +258,7 @@ def test_a_damaged_identity_is_one_sentence(
 ) -> None:
     output = tmp_path / "out"
     run_job(jobs.settings(stack, threshold_model, output))
-    JobFolder(output).identity_path.write_text("{")
+    (output / IDENTITY).write_text("{")
     for fresh in (False, True):
         with pytest.raises(OutputError, match="is damaged"):
             run_job(jobs.settings(stack, threshold_model, output, fresh=fresh))
@@ -275,7 +275,7 @@ def test_starting_over_removes_no_input_and_nothing_outside(
     assert labels_of(output, "stack").any()
     victim = tmp_path / "victim.zarr"
     victim.mkdir()
-    path = JobFolder(output).identity_path
+    path = output / IDENTITY
     path.write_text(path.read_text().replace('"stack": {', '"../victim": {'))
     with pytest.raises(OutputError, match="outside of"):
         run_job(jobs.settings(stack, threshold_model, output, fresh=True))
@@ -350,7 +350,7 @@ def test_an_input_that_goes_away_sets_no_frame_aside(
     job = jobs.settings(place, threshold_model, tmp_path / "out", axes="TYX")
     with pytest.raises(JobStopped, match="same command goes on"):
         run_job(job, executor=Loses(0))
-    assert JobFolder(job.output).committed("stack") == {0}
+    assert JobFolder(job.output).numbers("records", "stack") == [0]
     (tmp_path / "away").rename(place)
     assert run_job(job).exit_status == 0
 

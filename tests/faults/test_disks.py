@@ -12,7 +12,7 @@ import pytest
 from engine.errors import JobStopped, OutputError
 from engine.job.attempts import run_task
 from engine.job.job import run_job
-from engine.steps.work import Outcome, Task
+from engine.steps.task import Outcome, Task
 from tests.engine import jobs
 from tests.faults.campaigns import Undisturbed
 from tests.faults.harness import Campaign, assert_same, slow

@@ -14,7 +14,7 @@ import pytest
 
 from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
-from engine.store.folder import JobFolder
+from engine.store.local import LocalStore
 from tests.engine import jobs
 from tests.faults.harness import LAYOUT, three_kinds
 
@@ -51,26 +51,32 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
 def watched(patch: pytest.MonkeyPatch) -> list[Event]:
     """What is asked of the disk from now on."""
     events: list[Event] = []
-    fsync, replace, staged = os.fsync, os.replace, JobFolder.staged
+    fsync, replace, staged = os.fsync, os.replace, LocalStore._staged
+    is_durable = True  # else what is put need not outlive the machine
 
     def told_fsync(handle: int) -> None:
         events.append(("flush", Path(f"/proc/self/fd/{handle}").readlink()))
         fsync(handle)
 
     def told_replace(source: Any, target: Any, **more: Any) -> None:
-        events.append(("staged", Path(source)))
-        events.append(("rename", Path(target)))
+        if is_durable:
+            events.append(("staged", Path(source)))
+            events.append(("rename", Path(target)))
         replace(source, target, **more)
 
     @contextlib.contextmanager
-    def told_staged(self: JobFolder, path: Path) -> Iterator[Path]:
-        events.append(("put", path))
-        with staged(self, path) as place:
+    def told_staged(self: LocalStore, key: str, *, durable: bool = True) -> Iterator[Path]:
+        nonlocal is_durable
+        if durable:
+            events.append(("put", self.root / key))
+        is_durable = durable
+        with staged(self, key, durable=durable) as place:
             yield place
+        is_durable = True
 
     patch.setattr(os, "fsync", told_fsync)
     patch.setattr(os, "replace", told_replace)
-    patch.setattr(JobFolder, "staged", told_staged)
+    patch.setattr(LocalStore, "_staged", told_staged)
     return events
 
 

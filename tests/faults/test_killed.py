@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.job.job import run_job
+from engine.store.committed import record_key
 from engine.store.folder import JobFolder
 from tests import networks
 from tests.engine import jobs
@@ -36,7 +37,7 @@ def start(stack: Path, model: Path, output: Path, *options: str) -> subprocess.P
 
 def wait_for_blocks(output: Path, count: int, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + 120
-    while len(JobFolder(output).committed("stack")) < count:
+    while len(JobFolder(output).numbers("records", "stack")) < count:
         assert process.poll() is None and time.monotonic() < until, "the job ended or hung"
         time.sleep(0.02)
 
@@ -49,8 +50,8 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     wait_for_blocks(output, 1, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    committed = JobFolder(output).committed("stack")
-    records = [JobFolder(output).place("records", "stack", i) for i in sorted(committed)]
+    committed = JobFolder(output).numbers("records", "stack")
+    records = [output / record_key("stack", i) for i in committed]
     before = [record.stat().st_mtime_ns for record in records]
     assert not (output / "job.json").exists()
     whole = tmp_path / "whole"

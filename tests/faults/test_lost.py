@@ -15,7 +15,7 @@ from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
 from engine.results.verify.run import verify_job
 from engine.stacks.units import UnitStack
-from engine.steps.work import Outcome, Task
+from engine.steps.task import Outcome, Task
 from tests.engine import jobs
 from tests.faults.harness import LAYOUT, Job, three_kinds
 

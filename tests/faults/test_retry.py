@@ -11,7 +11,7 @@ import pytest
 
 from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
-from engine.store.folder import JobFolder
+from engine.store.local import LocalStore
 from tests.engine import jobs
 from tests.faults.harness import LAYOUT
 
@@ -48,23 +48,23 @@ def test_a_retry_that_is_ended_in_the_middle(
     jobs.write_stack(stack, data, axes)
     assert job(tmp_path / "whole") == 0
     whole = jobs.contents(tmp_path / "whole")
-    remove = JobFolder.remove
+    delete = LocalStore.delete
     stop, ended = 0, False
     while not ended:  # after each removal in turn, until there is none left to end at
         stop += 1
         output, count = tmp_path / f"out-{stop}", 0
         shutil.copytree(tmp_path / "failed", output)
 
-        def dies(self: JobFolder, path: Path) -> None:
+        def dies(self: LocalStore, key: str, *, durable: bool = True) -> None:
             nonlocal count
-            was_there = path.exists()
-            remove(self, path)
+            was_there = durable and self.exists(key)  # attempts and stops are not
+            delete(self, key, durable=durable)
             count += was_there
             if was_there and count == stop:  # noqa: B023 - called in this turn alone
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(JobFolder, "remove", dies)
+            patch.setattr(LocalStore, "delete", dies)
             with contextlib.suppress(KeyboardInterrupt):
                 ended = job(output, retry=True) == 0
         # The command without the option: complete either way, with what is on record.

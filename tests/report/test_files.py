@@ -25,4 +25,4 @@ def test_a_damaged_part_is_told_in_one_sentence(
     monkeypatch.setattr(files, "_write_tables", damaged)
     job: Any = None  # is not looked at before the tables
     with pytest.raises(JobStopped, match=rf"holds a damaged part \({told}\); remove it"):
-        files.write(JobFolder(tmp_path), job, files.Run(0.0))
+        files.write_report(JobFolder(tmp_path), job, files.RunTotals(0.0))

@@ -132,7 +132,7 @@ def patch_tasks(module: Any) -> None:
         def at_task(task: Any, *rest: Any, **named: Any) -> Any:
             note("begin", task.step, task.stack.name, task.index)
             set_limit()
-            _here.task, _here.level = True, module.level_of(task.step) is not None
+            _here.task, _here.level = True, task.step.startswith(module.PREFIX)
             try:
                 return carry_out(task, *rest, **named)
             finally:
@@ -237,38 +237,40 @@ def patch_stitch(module: Any) -> None:
     wrap(module, "_write_row", after("stitch-2"))
 
 
-def patch_records(module: Any) -> None:
-    folder = module.JobFolder
+def patch_store(module: Any) -> None:
+    store = module.LocalStore
 
     def make_put(put: Any) -> Any:
-        def at_put(self: Any, path: Path, data: bytes) -> None:
-            kind = kind_of(path)
-            half = {"data": "write", "record": "record-half", "start": "start"}.get(kind)
+        def at_put(self: Any, key: str, data: bytes, *, durable: bool = True) -> None:
+            path = self._path(key)
+            kind = kind_of(path) if durable else None
+            half = {"data": "write", "record": "record-half", "start": "start"}.get(kind or "")
             if half is not None and due(half):
-                with folder.staged(self, path) as staged:
+                with self._staged(key) as staged:
                     staged.write_bytes(data[: len(data) // 2])
                     os.kill(os.getpid(), signal.SIGKILL)
                     time.sleep(60)
-            put(self, path, data)
+            put(self, key, data, durable=durable)
             if is_map(path):
                 reached("stitch-2")
             if kind == "data" and _here.level:
                 reached("level")
-            note("put", kind, os.path.relpath(path, self.root))
+            if kind is not None:
+                note("put", kind, key)
 
         return at_put
 
     def make_staged(staged: Any) -> Any:
         @contextlib.contextmanager
-        def at_staged(self: Any, path: Path) -> Any:
-            kind = kind_of(path)
+        def at_staged(self: Any, key: str, *, durable: bool = True) -> Any:
+            kind = kind_of(self._path(key)) if durable else None
             if kind == "record":
                 reached("record")
             if kind == "end":
                 reached("tables")
             _here.kind = kind
             try:
-                with staged(self, path) as place:
+                with staged(self, key, durable=durable) as place:
                     yield place
             finally:
                 _here.kind = None
@@ -298,23 +300,26 @@ def patch_records(module: Any) -> None:
 
         return at_flush
 
+    wrap(store, "put", make_put)
+    wrap(store, "_staged", make_staged)
+    wrap(module, "_flush_file", make_flush_file)
+    wrap(module, "_flush_folder", make_flush_folder)
+
+
+def patch_folder(module: Any) -> None:
     def make_forget_work(forget: Any) -> Any:
         def at_forget(self: Any) -> None:
-            files = sorted(p for p in (self.private / "work").rglob("*") if p.is_file())
-            if files and due("work"):
-                for path in files[: len(files) // 2]:
-                    path.unlink()
+            keys = sorted(self.own.list(f"{module.PRIVATE}/work"))
+            if keys and due("work"):
+                for key in keys[: len(keys) // 2]:
+                    self.own.delete(key)
                 os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(60)
             forget(self)
 
         return at_forget
 
-    wrap(folder, "put", make_put)
-    wrap(folder, "staged", make_staged)
-    wrap(folder, "forget_work", make_forget_work)
-    wrap(module, "_flush_file", make_flush_file)
-    wrap(module, "_flush_folder", make_flush_folder)
+    wrap(module.JobFolder, "forget_work", make_forget_work)
 
 
 PATCHES: dict[str, Callable[[Any], None]] = {
@@ -323,7 +328,8 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "engine.geometry.arrays": patch_constants,
     "engine.model.file": patch_model_file,
     "engine.steps.registry": patch_tasks,
-    "engine.store.folder": patch_records,
+    "engine.store.folder": patch_folder,
+    "engine.store.local": patch_store,
     "engine.steps.stitch": patch_stitch,
     "engine.stacks.open": patch_open,
     "engine.stacks.units": patch_reader("UnitStack"),
