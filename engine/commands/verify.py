@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def verify(output: Path, as_json: bool) -> int:
     """Read a job's output again, and name whatever is lost or changed.
 
-    Every block is held against its record and checksum; ids, counts and areas are counted again
-    and held against the tables. Inputs and model need not be there. Paths are told below DIR.
-    Changes nothing.
+    Every shard is compared with its checksum, all tables, metadata and records with those in
+    job.json, and labels with the objects that were measured. Inputs and model are not needed.
+    Paths are relative to DIR. Nothing is written.
 
     \b
     Exit status: 0 all is as recorded
@@ -31,20 +31,20 @@ def verify(output: Path, as_json: bool) -> int:
     from engine.results.verify.run import verify_job
     from engine.store.folder import added_jobs
 
-    roots = [output, *added_jobs(output)]  # labels that were added are held against their own
+    roots = [output, *added_jobs(output)]  # labels that were added have their own
     status, problems = 0, []
     for root in roots:
         verdict = verify_job(root)
         below = "" if root == output else root.relative_to(output).as_posix()
         problems += verdict.problems.to_list(below)
-        _tell(root, verdict, below, lines=not as_json, several=len(roots) > 1)
+        _print(root, verdict, below, lines=not as_json, several=len(roots) > 1)
         status = max(status, verdict.exit_status)
     if as_json:
         click.echo(json.dumps(problems, indent=2))
     return status
 
 
-def _tell(root: Path, verdict: Verdict, below: str, *, lines: bool, several: bool) -> None:
+def _print(root: Path, verdict: Verdict, below: str, *, lines: bool, several: bool) -> None:
     for line in verdict.problems.lines(below) if lines else ():
         click.echo(line)
     for line in verdict.leftovers:

@@ -55,7 +55,7 @@ def count_areas(labels: NDArray[Any], block: Block, layout: LabelLayout) -> Area
     """Areas of the labels (T, Z, Y, X) of a block."""
     counted = []
     for t, z in block.frames:
-        plane = labels[t - block.t[0], z - block.z[0], : block.y.size, : block.x.size]
+        plane = labels[t - block.t[0], z - block.z[0]]
         for label, area in _count(plane, background=not layout.gives_instances):
             frame = np.full(len(label), layout.frame_index(t, z))
             counted.append(Areas(frame, label, area))

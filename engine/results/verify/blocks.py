@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.errors import first_line
 from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ArrayShape, level_layout
@@ -31,7 +31,7 @@ from engine.store.records import (
 
 CONTENT = {LABELS: "labels", PROBABILITY: "probabilities", IMAGE: "pixels"}
 GONE = "the record is gone"
-Committed = TypeVar("Committed", BlockRecord, StitchRecord, LevelRecord)
+Committed = TypeVar("Committed", BlockRecord, StitchRecord, LevelRecord, PartRecord)
 _LOST = 2**64 - 1  # in a shard's index: there is no such chunk
 
 
@@ -48,33 +48,34 @@ class BlockCheck:
 def check_block(stack: JobStack, index: int) -> BlockCheck:
     """Read a block of level 0. Any thread may do it."""
     check = BlockCheck(stack.layout.block(index))
-    key = record_key(stack.name, index)
-    where = stack.place_of(check.block)
+    block, key = check.block, record_key(stack.name, index)
+
+    def add(kind: str, path: str, damage: str) -> BlockCheck:
+        check.problems.append(stack.problem(kind, path, damage, stack.place_of(block), index))
+        return check
+
     record, damage = read_record(stack.folder, BlockRecord, key, index)
     if record is None:
         check.is_committed = damage != GONE
-        check.problems.append(stack.problem("record", key, damage, where, index))
-        return check
-    data = _check_shards(stack, check.block, 0, record.shards, check.problems)
+        return add("record", key, damage)
+    data = _check_shards(stack, block, 0, record.shards, check.problems)
     if data is None:
         return check
-    path = stack.folder.name_of(shard_keys(stack, check.block)[LABELS])
+    path = stack.folder.name_of(shard_keys(stack, block)[LABELS])
     try:
         labels = decode_shard(stack.labels.shape(stack.layout), data)
     except ValueError as error:
-        damage = f"the labels cannot be decoded ({first_line(error)})"
-        check.problems.append(stack.problem("shard", path, damage, where, index))
-        return check
-    if beyond := _labels_beyond(labels, check.block):
-        damage = f"{beyond} labels lie outside of the stack"
-        check.problems.append(stack.problem("labels", path, damage, where, index))
-    check.areas = count_areas(labels, check.block, stack.layout)
+        return add("shard", path, f"the labels cannot be decoded ({first_line(error)})")
+    inside = labels[
+        : block.t[1] - block.t[0], : block.z[1] - block.z[0], : block.y.size, : block.x.size
+    ]
+    if beyond := np.count_nonzero(labels) - np.count_nonzero(inside):
+        add("labels", path, f"{beyond} labels lie outside of the stack")
+    check.areas = count_areas(inside, block, stack.layout)
     return check
 
 
-def check_level_block(
-    stack: JobStack, level: int, index: int, *, is_complete: bool
-) -> list[Problem]:
+def check_level(stack: JobStack, level: int, index: int, *, is_complete: bool) -> list[Problem]:
     """Problems of a block of a level above 0. Any thread may do it."""
     block = level_layout(stack.layout, level).block(index)
     key, where = record_key(stack.name, index, level), stack.place_of(block, level)
@@ -84,9 +85,10 @@ def check_level_block(
         return [stack.problem("record", key, damage, where, index)] if found else []
     problems: list[Problem] = []
     _check_shards(stack, block, level, record.shards, problems)
-    if is_complete:  # else the level may be done again after blocks below it
+    with suppress(RecordVersionError):  # of a record below, which is named by itself
         parents = parents_hash(stack.folder, stack, block, level)
-        if parents and record.parents != parents:
+        # In a job that is not complete the level may be done again after blocks below it.
+        if is_complete and parents and record.parents != parents:
             damage = "the level was made of other labels than those below it"
             problems.append(stack.problem("record", key, damage, where, index))
     return problems
@@ -96,7 +98,7 @@ def check_parts(stack: JobStack) -> Iterator[Problem]:
     """What a job that is not complete keeps until it is stitched, where it is not as recorded."""
     for block in stack.layout.blocks() if stack.layout.is_stitched else ():
         folder, name, index = stack.folder, stack.name, block.index
-        record = folder.record(PartRecord, key_of("work/parts", name, index))
+        record, _ = read_record(folder, PartRecord, key_of("work/parts", name, index), index)
         if record is None or folder.own.exists(record_key(name, index)):
             continue
         for key, known in (
@@ -119,13 +121,11 @@ def read_record(
         record = decode(kind, folder.own.get(key), key)
     except FileNotFoundError:
         return None, GONE
-    except RecordVersionError as error:
-        return None, str(error).removeprefix(f"{key}: ")
-    except OSError as error:
-        return None, f"the record cannot be read ({error.strerror or error})"
+    except (OSError, RecordVersionError) as error:
+        return None, f"the record cannot be read ({first_line(error)})"
     if record is None:
         return None, "the record cannot be read"
-    found = record.block if isinstance(record, BlockRecord | LevelRecord) else record.stitch_group
+    found = record.stitch_group if isinstance(record, StitchRecord) else record.block
     if found != number:
         return None, f"the record is that of number {found}"
     return record, ""
@@ -150,8 +150,8 @@ def _check_shards(
                 labels = data
         except FileNotFoundError:
             damage = f"the {content} are gone"
-        except OSError as error:
-            damage = f"the {content} cannot be read ({error.strerror or error})"
+        except (OSError, ValueError) as error:
+            damage = f"the {content} cannot be read ({first_line(error)})"
         if damage:
             path, where = stack.folder.name_of(key), stack.place_of(block, level)
             problems.append(stack.problem("shard", path, damage, where, block.index))
@@ -163,11 +163,3 @@ def _lost_chunks(shape: ArrayShape, data: bytes) -> int:
     count = int(np.prod(shape.shard)) // int(np.prod(shape.chunk))
     index = np.frombuffer(data[-(16 * count + 4) : -4], dtype="<u8")  # CRC-32C behind it
     return int((index.reshape(-1, 2) == _LOST).any(axis=1).sum())
-
-
-def _labels_beyond(labels: NDArray[Any], block: Block) -> int:
-    """Labels (T, Z, Y, X) in the part of a shard that is outside of the array."""
-    inside = labels[
-        : block.t[1] - block.t[0], : block.z[1] - block.z[0], : block.y.size, : block.x.size
-    ]
-    return int(np.count_nonzero(labels)) - int(np.count_nonzero(inside))

@@ -20,6 +20,8 @@ from engine.results.verify.stack import Group, JobStack
 from engine.store.committed import objects_key, record_key, shard_keys, stitch_key, store_of
 from engine.store.records import BlockRecord, FrameRecord, StitchRecord
 
+GroupRecord = BlockRecord | StitchRecord
+
 
 @dataclass
 class GroupCheck:
@@ -35,16 +37,15 @@ def check_group(
 ) -> GroupCheck:
     """Hold a group's labels against its objects and its record. `blocks` are all of its blocks."""
     check = GroupCheck()
-    where, key = stack.place_of(group), group_key(stack, group)
+    where = stack.place_of(group)
+    key, record, damage = group_record(stack, group)
 
     def add(kind: str, path: str, damage: str, place: str = where) -> None:
         check.problems.append(stack.problem(kind, path, damage, place, group.index))
 
-    record, damage = group_record(stack, group)
     if record is None:
-        is_new = not isinstance(group, Block)  # a block's record has been read with its shards
-        if is_new and (is_complete or damage != GONE):
-            add("record", key, damage)
+        if not isinstance(group, Block) and (is_complete or damage != GONE):
+            add("record", key, damage)  # that of a block has been read with its shards
         return check
     if [(one.t, one.z) for one in record.frames or ()] != list(group.frames):
         add("record", key, "the record's frames are not those of its blocks")
@@ -63,7 +64,7 @@ def check_group(
     if isinstance(record, StitchRecord):
         counts[where] = (record.objects, len(np.unique(found.label)))
     for frame in check.frames:
-        place = stack.frame_place(frame.t, frame.z)
+        place = stack.span((frame.t, frame.t + 1), (frame.z, frame.z + 1))
         labels = found.of(stack.layout.frame_index(frame.t, frame.z))
         counts[place] = (frame.objects, len(labels[0]))
         for damage in _difference(labels, _recorded(stack, frame, objects)):
@@ -74,21 +75,16 @@ def check_group(
     return check
 
 
-def group_key(stack: JobStack, group: Group) -> str:
-    """Key of the record that has a group's frames."""
-    key = record_key if isinstance(group, Block) else stitch_key
-    return key(stack.name, group.index)
-
-
-def group_record(stack: JobStack, group: Group) -> tuple[BlockRecord | StitchRecord | None, str]:
-    """That record, or None and what is wrong with it."""
-    key = group_key(stack, group)
+def group_record(stack: JobStack, group: Group) -> tuple[str, GroupRecord | None, str]:
+    """Key of the record with a group's frames; that record, or None and what is wrong with it."""
     if isinstance(group, Block):
-        return read_record(stack.folder, BlockRecord, key, group.index)
-    return read_record(stack.folder, StitchRecord, key, group.index)
+        key = record_key(stack.name, group.index)
+        return key, *read_record(stack.folder, BlockRecord, key, group.index)
+    key = stitch_key(stack.name, group.index)
+    return key, *read_record(stack.folder, StitchRecord, key, group.index)
 
 
-def _objects(stack: JobStack, group: Group, record: BlockRecord | StitchRecord) -> Areas | str:
+def _objects(stack: JobStack, group: Group, record: GroupRecord) -> Areas | str:
     """A group's part of the objects table, or what is wrong with it."""
     key = objects_key(stack.name, group.index)
     try:

@@ -81,14 +81,18 @@ def _group_damage(stack: JobStack, key: str, content: Any, label_names: Sequence
         axes = [axis["name"].upper() for axis in image["axes"]]
     except (LookupError, TypeError, AttributeError):
         return "the metadata are not those of an NGFF image"
-    if key == "zarr.json":
-        array = next((one for one in stack.arrays if one.kind == IMAGE), stack.labels)
-        wanted = [array.path(level) for level in range(array.levels)]
-    else:
-        array = next(one for one in stack.arrays if f"{one.group}/zarr.json" == key)
-        wanted = [str(level) for level in range(array.levels)]
+    of_root = key == "zarr.json"  # the raw stack where it is kept, else the labels
+    array = next(
+        (
+            a
+            for a in stack.arrays
+            if (a.kind == IMAGE if of_root else key == f"{a.group}/zarr.json")
+        ),
+        stack.labels,
+    )
+    wanted = [array.path(level) if of_root else str(level) for level in range(array.levels)]
     if paths != wanted or "".join(axes) != array.shape(stack.layout).axes:
         return f"the metadata point at {paths} with axes {axes}, and the arrays are {wanted}"
-    if array is stack.labels and key != "zarr.json" and "image-label" not in ome:
+    if array is stack.labels and not of_root and "image-label" not in ome:
         return "the metadata do not say that these are labels"
     return ""

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from engine.results.verify.groups import group_key, group_record
+from engine.results.verify.groups import group_record
 from engine.results.verify.problems import Problem
 from engine.results.verify.stack import JobStack
-from engine.store.folder import FAILURES, REPORT, TABLES, JobFolder
+from engine.store.folder import FAILURES, IDENTITY, REPORT, JobFolder
 from engine.store.objects import digest_of
 from engine.store.records import decode
 from engine.store.reports import JobReport
@@ -36,19 +36,14 @@ def read_report(folder: JobFolder) -> tuple[JobReport | None, str]:
     return report, "" if report.checksum() == report.sha256 else damage
 
 
-def check_file(folder: JobFolder, key: str, report: JobReport, kind: str) -> Iterator[Problem]:
+def check_file(folder: JobFolder, key: str, report: JobReport) -> Iterator[Problem]:
     """The problem of an object of the job's own, if there is one."""
+    kind = {FAILURES: "report", IDENTITY: "record"}.get(key, "table")
     try:
         if digest_of(folder.own, key) != report.files_sha256.get(key):
             yield Problem(kind, key, CHANGED)
     except OSError as error:
         yield Problem(kind, key, f"cannot be read ({error.strerror or error})")
-
-
-def check_tables(folder: JobFolder, report: JobReport) -> Iterator[Problem]:
-    """Problems of the tables and of `failures.json`."""
-    for key in TABLES:
-        yield from check_file(folder, key, report, "report" if key == FAILURES else "table")
 
 
 def changed_frames(folder: JobFolder, stacks: Sequence[JobStack]) -> Iterator[Problem]:
@@ -59,14 +54,14 @@ def changed_frames(folder: JobFolder, stacks: Sequence[JobStack]) -> Iterator[Pr
     rows = _rows(folder)
     for stack in stacks:
         for group in stack.groups():
-            key, known = group_key(stack, group), list(islice(rows, len(list(group.frames))))
-            record, _ = group_record(stack, group)
+            known = list(islice(rows, len(list(group.frames))))
+            key, record, _ = group_record(stack, group)
             for frame, row in zip((record and record.frames) or (), known, strict=False):
                 values = frame.row(stack.name)
                 for name in row:
                     if values.get(name) != row[name]:
                         damage = f"{name} is {values.get(name)}, and {row[name]} in {FRAMES}"
-                        place = stack.frame_place(frame.t, frame.z)
+                        place = stack.span((frame.t, frame.t + 1), (frame.z, frame.z + 1))
                         yield stack.problem("record", key, damage, place, group.index)
                         break
 

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -18,7 +18,7 @@ from engine.geometry.arrays import level_layout
 from engine.job.added import label_names
 from engine.plan.resources import cores
 from engine.results.verify import report as ended
-from engine.results.verify.blocks import check_block, check_level_block, check_parts
+from engine.results.verify.blocks import check_block, check_level, check_parts
 from engine.results.verify.groups import check_group
 from engine.results.verify.metadata import check_metadata
 from engine.results.verify.problems import Problem, Problems
@@ -26,7 +26,7 @@ from engine.results.verify.stack import JobStack, blocks_of, job_stack
 from engine.results.verify.strays import check_strays, leftovers
 from engine.store.claim import lock
 from engine.store.committed import records_hash
-from engine.store.folder import IDENTITY, PRIVATE, RELABELLED, REPORT, JobFolder
+from engine.store.folder import IDENTITY, PRIVATE, RELABELLED, REPORT, TABLES, JobFolder
 from engine.store.records import RecordVersionError
 from engine.store.reports import JobReport
 
@@ -70,9 +70,8 @@ def verify_job(root: Path) -> Verdict:
         raise OutputError(
             f"{root}: holds no job (there is no {IDENTITY}); give the --output of one"
         )
-    with ExitStack() as stack:
-        if os.access(root / PRIVATE, os.W_OK):  # else nobody writes here, and a lease is a file
-            stack.enter_context(lock(folder))
+    can_write = os.access(root / PRIVATE, os.W_OK)  # else nobody does, and a lease is a file
+    with lock(folder) if can_write else nullcontext():
         return _Verification(folder).run()
 
 
@@ -132,12 +131,9 @@ class _Verification:
             damage = "is damaged, so that nobody can tell what the labels should be"
             self._add("record", IDENTITY, damage)
             return None
-        if report is not None:
-            changed = list(ended.check_file(self.folder, IDENTITY, report, "record"))
-            self.problems.extend(changed)
-            if changed:
-                return None
-        return found
+        changed = list(ended.check_file(self.folder, IDENTITY, report)) if report else []
+        self.problems.extend(changed)
+        return None if changed else found
 
     def _label_names(self) -> dict[str, list[str]]:
         """What the lists of label images have to name."""
@@ -168,7 +164,7 @@ class _Verification:
 
     def _check_levels(self, stack: JobStack, pool: ThreadPoolExecutor) -> None:
         for level in range(1, stack.n_levels):
-            check = partial(check_level_block, stack, level, is_complete=self.is_complete)
+            check = partial(check_level, stack, level, is_complete=self.is_complete)
             blocks = range(level_layout(stack.layout, level).n_blocks)
             for problems in _ahead(pool, check, blocks):
                 self.problems.extend(problems)
@@ -177,7 +173,7 @@ class _Verification:
 
     def _check_end(self, report: JobReport, stacks: list[JobStack]) -> None:
         """What job.json has checksums of."""
-        tables = list(ended.check_tables(self.folder, report))
+        tables = [one for key in TABLES for one in ended.check_file(self.folder, key, report)]
         self.problems.extend(tables)
         if records_hash(self.folder, stacks) == report.records_sha256:
             return
@@ -196,8 +192,7 @@ class _Verification:
             f"{missing} of {total} blocks are not done" if missing
             else "all blocks are done, and the tables are not written"
         )  # fmt: skip
-        damage = f"is not there: {damage}; the same command resumes the job"
-        self._add("unfinished", REPORT, damage)
+        self._add("unfinished", REPORT, f"is not there: {damage}; the same command resumes the job")
 
     def _add(self, kind: str, path: str, damage: str) -> None:
         self.problems.extend([Problem(kind, path, damage)])

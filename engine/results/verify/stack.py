@@ -47,7 +47,7 @@ class JobStack:
 
     def place_of(self, group: Group, level: int = 0) -> str:
         """A block or stitch group in words."""
-        frames = self._span(group.t, group.z)
+        frames = self.span(group.t, group.z)
         if isinstance(group, StitchGroup):
             return f"stitch group {group.index}, {frames}"
         text = f"block {group.index}{f' of level {level}' if level else ''}, {frames}"
@@ -55,11 +55,8 @@ class JobStack:
             text += f", y={group.y.start}:{group.y.stop}, x={group.x.start}:{group.x.stop}"
         return text
 
-    def frame_place(self, t: int, z: int) -> str:
-        """A frame in words."""
-        return self._span((t, t + 1), (z, z + 1))
-
-    def _span(self, t: tuple[int, int], z: tuple[int, int]) -> str:
+    def span(self, t: tuple[int, int], z: tuple[int, int]) -> str:
+        """Frames in words; ranges are half-open."""
         spans = [("t", t)] + ([("z", z)] if "Z" in self.layout.axes else [])
         return ", ".join(
             f"{name}={first}" if stop - first == 1 else f"{name}={first}..{stop - 1}"

@@ -13,7 +13,7 @@ from engine.store.committed import store_of
 from engine.store.folder import PRIVATE, JobFolder, key_of
 
 STRAY = "belongs to no block"
-_NUMBERED = re.compile(r"(?P<kind>levels/\d+|\w+)/(?P<stack>.+)/(?P<number>\d+)(\.\w+)")
+_NUMBERED = re.compile(r"(levels/\d+|\w+)/(.+)/(\d+)\.\w+")  # kind, stack, number
 
 
 def check_strays(folder: JobFolder, stacks: Sequence[JobStack]) -> Iterator[Problem]:
@@ -22,7 +22,7 @@ def check_strays(folder: JobFolder, stacks: Sequence[JobStack]) -> Iterator[Prob
         for array in stack.arrays:
             for level in range(array.levels):
                 yield from _stray_shards(stack, array, level)
-    yield from _stray_records(folder, {stack.name: stack for stack in stacks})
+    yield from _stray_records(folder, stacks)
 
 
 def _stray_shards(stack: JobStack, array: ResultArray, level: int) -> Iterator[Problem]:
@@ -46,30 +46,26 @@ def _is_shard(array: ResultArray, layout: LabelLayout, level: int, key: str) -> 
     return key == array.key(layout, layout.block(layout.number(position)), level)
 
 
-def _stray_records(folder: JobFolder, stacks: dict[str, JobStack]) -> Iterator[Problem]:
+def _stray_records(folder: JobFolder, stacks: Sequence[JobStack]) -> Iterator[Problem]:
+    counts = {stack.name: _counts(stack) for stack in stacks}
     for kind in ("records", "stitched", "objects", "levels"):
+        suffix = ".parquet" if kind == "objects" else ".json"
         for key in folder.own.list(f"{PRIVATE}/{kind}"):
             parts = _NUMBERED.fullmatch(key.removeprefix(f"{PRIVATE}/"))
-            if parts is None:
-                yield Problem("stray", key, STRAY)
-                continue
-            filed, name, number, suffix = parts["kind"], parts["stack"], parts["number"], parts[4]
-            count = _count(stacks[name], filed) if name in stacks else 0
+            filed, name, number = parts.groups() if parts else (kind, "", "0")
+            count = counts.get(name, {}).get(filed, 0)
             if int(number) >= count or key != key_of(filed, name, int(number), suffix):
-                yield Problem("stray", key, STRAY, f"stack {name}", name)
+                yield Problem("stray", key, STRAY, f"stack {name}" if name else "", name)
 
 
-def _count(stack: JobStack, kind: str) -> int:
-    """How many objects of a kind a stack has."""
+def _counts(stack: JobStack) -> dict[str, int]:
+    """How many objects of each kind a stack has."""
     layout = stack.layout
     groups = layout.n_stitch_groups if layout.is_stitched else 0
-    levels = range(1, stack.n_levels)
-    return {
-        "records": layout.n_blocks,
-        "stitched": groups,
-        "objects": groups or layout.n_blocks,
-        **{f"levels/{level}": level_layout(layout, level).n_blocks for level in levels},
-    }.get(kind, 0)
+    counts = {"records": layout.n_blocks, "stitched": groups, "objects": groups or layout.n_blocks}
+    for level in range(1, stack.n_levels):
+        counts[f"levels/{level}"] = level_layout(layout, level).n_blocks
+    return counts
 
 
 def leftovers(folder: JobFolder) -> Iterator[str]:
