@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
@@ -45,6 +45,8 @@ class JobIdentity(Record):
     Written when a job claims its folder; read by every run, by every worker (as a hash), by
     `verify` and by all who read results.
     """
+
+    unversioned: ClassVar[str | None] = "none"  # as releases before the first version wrote it
 
     stackseg: str  # its version
     model: Sha256
