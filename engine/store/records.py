@@ -30,7 +30,7 @@ class Record(Part):
 
     version: Literal[1] = 1
     comes_first: ClassVar[bool] = (
-        False  # read before all others: without a version it is an old one
+        False  # without a version it is an old one, not a damaged one
     )
     keeps_none: ClassVar[bool] = False  # write fields without a value as null, not leave them out
 
