@@ -65,10 +65,10 @@ def relabel(
     """
     if not re.fullmatch(NAME, name):
         raise UsageError(f"--name {name!r}: use letters, digits, dots, dashes and underscores")
-    if not result.is_dir():
-        raise OutputError(f"{result}: is no folder; give the --output of a job")
     if not JobFolder(result).own.exists(IDENTITY):
-        raise OutputError(f"{result}: holds no job; give the --output of one")
+        what = "holds no job; give the --output of one"
+        what = what if result.is_dir() else "is no folder; give the --output of a job"
+        raise OutputError(f"{result}: {what}")
     with ExitStack() as opened:
         opened.enter_context(reading(JobFolder(result)))
         job = _prepare(result, name, options)

@@ -93,12 +93,9 @@ class JobFolder:
 
     def numbers(self, kind: str, stack: str) -> list[int]:
         """Numbers of the records of a kind, see `key_of`, in order."""
-        found = []
-        for key in self.own.list(f"{PRIVATE}/{kind}/{stack}"):
-            number = key.rpartition("/")[2].removesuffix(".json")
-            if number.isdecimal() and key == key_of(kind, stack, int(number)):
-                found.append(int(number))  # of this stack, and not of one named "stack/..."
-        return sorted(found)
+        names = self.own.children(f"{PRIVATE}/{kind}/{stack}")
+        stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def discard(self, keys: Iterable[str], why: object) -> NoReturn:
         """What was needed is damaged: it goes, so that it is made again; JobStopped."""
@@ -117,7 +114,7 @@ class JobFolder:
 
         OutputError where it is damaged, RecordVersionError where another version began.
         """
-        if (data := self._identity()) is None:
+        if (data := self._identity()) is None or self.holdings() is None:
             return None
         found = decode(JobIdentity, data, self.own.where(IDENTITY))
         if found is None:
@@ -224,9 +221,10 @@ class JobFolder:
 
 
 def added_jobs(root: Path) -> list[Path]:
-    """Folders of the jobs that labelled a result anew."""
-    found = (root / RELABELLED).glob(f"*/{IDENTITY}")
-    return sorted(path.parents[1] for path in found)
+    """Folders of the jobs that labelled a result again."""
+    own = JobFolder(root).own
+    names = sorted(own.children(RELABELLED))
+    return [root / RELABELLED / n for n in names if own.exists(f"{RELABELLED}/{n}/{IDENTITY}")]
 
 
 def _absolute(text: str) -> str:

@@ -46,7 +46,7 @@ class JobIdentity(Record):
     `verify` and by all who read results.
     """
 
-    comes_first: ClassVar[bool] = True
+    unversioned: ClassVar[str | None] = "none"  # as releases before the first version wrote it
 
     stackseg: str  # its version
     model: Sha256

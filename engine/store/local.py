@@ -109,6 +109,11 @@ class LocalStore:
         for path in _files(self._path(prefix)):
             yield path.relative_to(self.root).as_posix()
 
+    def children(self, prefix: str) -> Iterator[str]:
+        """See `ObjectStore`."""
+        folder = self._path(prefix)
+        return (path.name for path in folder.iterdir()) if folder.is_dir() else iter(())
+
     def stamp(self, key: str) -> tuple[int, ...]:
         """See `ObjectStore`. Device and number of the file, its size and times."""
         with self.open(key) as file:  # which asks a file server what is there

@@ -45,6 +45,9 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Keys of all objects below `prefix`, in no order; bounded memory however many."""
 
+    def children(self, prefix: str) -> Iterator[str]:
+        """Names right below `prefix`, of objects and of what holds some, in no order."""
+
     def delete(self, key: str, *, durable: bool = True) -> None:
         """Remove an object, if it is there; durable when this returns, see `put`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from engine.errors import OutputError
 
@@ -29,10 +29,8 @@ class Record(Part):
     """An object on its own."""
 
     version: Literal[1] = 1
-    comes_first: ClassVar[bool] = (
-        False  # read before all others: without a version it is an old one
-    )
     keeps_none: ClassVar[bool] = False  # write fields without a value as null, not leave them out
+    unversioned: ClassVar[str | None] = None  # version of one that has none; None: it is damaged
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -49,27 +47,23 @@ def encode(record: Record) -> bytes:
 
 
 def decode(kind: type[AnyRecord], data: bytes, where: str) -> AnyRecord | None:
-    """The record in `data`; None where it is damaged, RecordVersionError where it is of another
-    version."""
+    """The record in `data`; None where it is damaged.
+
+    RecordVersionError where another version wrote it.
+    """
     try:
         content = json.loads(data)
-        return kind.model_validate(content)
-    except ValidationError:
-        if kind.comes_first or (isinstance(content, dict) and "version" in content):
-            check_version(content, where)
+        found = content.get("version", kind.unversioned)
+        if found == VERSION:
+            return kind.model_validate(content)
+    except (ValueError, AttributeError, RecursionError):  # a ValidationError is a ValueError
         return None
-    except (ValueError, RecursionError):
+    if found is None:
         return None
-
-
-def check_version(content: object, where: str) -> None:
-    """RecordVersionError where `content` is of a record of another version."""
-    found = content.get("version", "none") if isinstance(content, dict) else VERSION
-    if found != VERSION:
-        raise RecordVersionError(
-            f"{where}: was written by another version of stackseg (record version {found}; this "
-            f"one reads {VERSION}); use that version for this job, or start over with --fresh"
-        )
+    raise RecordVersionError(
+        f"{where}: was written by another version of stackseg (record version {found}; this one "
+        f"reads {VERSION}); use that version for this job, or start over with --fresh"
+    )
 
 
 class FrameRecord(Part):
@@ -165,7 +159,7 @@ class SurveyRecord(Record):
 class Death(Part):
     """How a process, or a thread, ended or hung before its task was done."""
 
-    frame: tuple[int, int] | None  # (t, z) that it was at, if at any
+    frame: tuple[int, int] | None = None  # (t, z) that it was at, if at any
     how: str  # "SIGSEGV", "exit status 3", or what it did not do in time
     kind: Literal["died", "hang", "unopened"] = "died"  # at a frame; or the input did not open
 
