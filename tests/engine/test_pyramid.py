@@ -207,7 +207,7 @@ def test_a_level_of_other_labels_is_made_again(threshold_model: Path, tmp_path: 
     before = jobs.contents(output)
     record = output / ".stackseg/levels/1/stack/000000.json"
     told = json.loads(record.read_bytes())
-    record.write_text(json.dumps({**told, "made_of": "0" * 64}))
+    record.write_text(json.dumps({**told, "parents": "0" * 64}))
     text = " ".join(one["text"] for one in verify_job(output).problems.to_list())
     assert "made of other labels" in text
     _job(tmp_path, threshold_model, cut=False)
