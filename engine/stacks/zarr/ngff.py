@@ -148,7 +148,8 @@ def _largest(where: Path, datasets: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _pixels(where: Path, dataset: dict[str, Any]) -> int:
     """How many pixels a level has; 0 where its metadata cannot be read."""
     try:
-        return math.prod(read_node(_inside(where, str(dataset["path"]))).document["shape"])
+        shape = read_node(_inside(where, str(dataset["path"]))).document["shape"]
+        return math.prod(shape) if all(type(n) is int for n in shape) else 0
     except (StackError, KeyError, TypeError, ValueError, AttributeError, OSError):
         return 0
 
