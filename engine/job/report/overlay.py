@@ -9,12 +9,15 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.store.files import whole_file
+
 GOLDEN = (5**0.5 - 1) / 2  # turns of the colour wheel; consecutive ids lie far apart on it
 
 
 def overlay_png(path: Path | str, frame: NDArray[Any], labels: NDArray[Any]) -> None:
     """Write `overlay(frame, labels)` as a PNG."""
-    Path(path).write_bytes(imagecodecs.png_encode(overlay(frame, labels)))
+    with whole_file(Path(path)) as partial:
+        partial.write_bytes(imagecodecs.png_encode(overlay(frame, labels)))
 
 
 def overlay(frame: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:

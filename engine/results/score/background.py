@@ -11,9 +11,9 @@ from engine.errors import StackError
 from engine.results.score.compare import FrameScore
 from engine.results.score.files import numbered
 from engine.results.score.frames import Number
-from engine.results.score.zarrs import is_zarr
 from engine.stacks.images.files import list_images
 from engine.stacks.open import open_stack
+from engine.stacks.zarr.metadata import is_zarr
 
 
 def background(frame: FrameScore, plane: int = 0, image: str | None = None) -> NDArray[Any]:

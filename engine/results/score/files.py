@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.errors import StackError, UsageError
 from engine.results.score.frames import LabelFrames, Number
+from engine.stacks.images.files import natural_key
 from engine.truth.image import LabelFile, LabelImage, count_label_images, read_label_images
 
 TIFF, PNG, JPEG = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
@@ -49,10 +50,8 @@ def open_markers(path: Path) -> LabelFrames | None:
 
 def label_files(folder: Path) -> list[Path]:
     """TIFF and PNG files of a folder in natural order."""
-    return sorted(
-        (f for f in folder.iterdir() if f.suffix.lower() in TIFF + PNG and not _hidden(f)),
-        key=_natural,
-    )
+    files = (f for f in folder.iterdir() if f.suffix.lower() in TIFF + PNG and not _hidden(f))
+    return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def challenge_folder(path: Path) -> Path | None:
@@ -107,12 +106,6 @@ def _files(path: Path, files: Sequence[Path]) -> LabelFrames:
 def _trailing_number(file: Path) -> int | None:
     digits = re.search(r"(\d+)$", file.stem)
     return int(digits[1]) if digits else None
-
-
-def _natural(file: Path) -> list[tuple[int, str]]:
-    """Sort key that puts t2 before t10."""
-    parts = re.split(r"(\d+)", file.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _hidden(file: Path) -> bool:

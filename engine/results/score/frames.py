@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from engine.errors import StackError, first_line
 from engine.results.result import LabelClass
-from engine.stacks.zarr.chunks import chunk_grid, lost_file
+from engine.stacks.zarr.chunks import StoredArray
 from engine.truth.ids import mask, object_ids
 from engine.truth.image import LabelImage
 
@@ -76,18 +74,18 @@ class LabelFrames:
 
 def array_frames(
     path: Path,
-    array: zarr.Array[Any],
+    stored: StoredArray,
     axes: str,
-    first: Mapping[str, int] | None = None,
-    written: Path | None = None,
+    first: Number = (0, 0),
+    *,
+    all_written: bool,
 ) -> LabelFrames:
     """Frames of an array, by T and Z; an axis of unknown meaning counts as T.
 
-    `written` is the folder of an array of which every file is written, be it empty or not: one
-    that is not there is lost, and is no background.
+    Where every file of the array was written, be it empty or not, one that is not there is lost,
+    and is no background.
     """
-    grid = written and chunk_grid(written, json.loads((written / "zarr.json").read_bytes()))
-    axes = axes.upper()
+    array = stored.array
     if len(axes) != array.ndim or axes[-2:] != "YX":
         raise StackError(f"{path}: labels need axes that end in YX, not {axes} of {array.shape}")
     meaning = [
@@ -98,7 +96,7 @@ def array_frames(
         raise StackError(
             f"{path}: labels have the axes T, Z, Y and X, not {axes} of the shape {array.shape}"
         )
-    t0, z0 = ((first or {}).get(a, 0) for a in "TZ")
+    t0, z0 = first
     planes = t_axis is None and z_axis is not None
     if planes:  # numbered like frames
         t_axis, z_axis, t0, z0 = z_axis, None, z0, 0
@@ -109,10 +107,8 @@ def array_frames(
         for axis, at in ((t_axis, number[0] - t0), (z_axis, number[1] - z0)):
             if axis is not None:
                 index[axis] = at
-        if grid:
-            lost = lost_file(grid, index, array.shape)
-            if lost is not None:
-                raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
+        if all_written and (lost := stored.lost_file(index)):
+            raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
         try:
             return LabelImage(np.asarray(array[tuple(index)]))
         except Exception as error:

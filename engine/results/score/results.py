@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.errors import StackError
 from engine.results.result import Job
 from engine.results.score.frames import Number, RecordedInput
-from engine.results.score.zarrs import is_zarr
+from engine.stacks.zarr.metadata import is_zarr
 
 
 def stores_in(folder: Path, job: Job | None) -> dict[str, Path]:

@@ -22,8 +22,9 @@ from engine.results.score.files import (
 )
 from engine.results.score.frames import LabelFrames
 from engine.results.score.results import frame_names, recorded_input, stores_in
-from engine.results.score.zarrs import is_zarr, open_zarr
+from engine.results.score.zarrs import open_zarr
 from engine.stacks.names import SUFFIXES
+from engine.stacks.zarr.metadata import is_zarr
 
 T = TypeVar("T")
 CHALLENGE = ("_ST", "_GT")  # the complete truth first
