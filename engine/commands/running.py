@@ -41,6 +41,7 @@ def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int
 
 def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
     """Segment a few frames, print what was found in each on stdout; the exit status."""
+    from engine.commands.columns import print_columns
     from engine.results.pictures.sample import FIELDS, FOLDER, sample
 
     _hush(quiet)
@@ -48,11 +49,7 @@ def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
         samples, refused = sample(settings, count, progress)
     for reason in refused:
         click.echo(f"stackseg: {reason}", err=True)
-    rows = [FIELDS, *(one.fields for one in samples)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(FIELDS))]
-    for name, *values in rows:
-        cells = (f"{v:>{w}}" for v, w in zip(values, widths[1:], strict=True))
-        click.echo("  ".join([f"{name:<{widths[0]}}", *cells]))
+    print_columns(FIELDS, [one.fields for one in samples], left=1)
     for one in samples:
         if one.reason:
             click.echo(f"stackseg: {one.name}: {one.reason}", err=True)
