@@ -151,7 +151,7 @@ def in_pieces(ids: NDArray[Any]) -> InPieces | None:
         equal = np.count_nonzero(side_by_side & (ids[..., 1:] == ids[..., :-1]))
         if equal >= _EQUAL_NEIGHBOURS * np.count_nonzero(side_by_side):
             return None
-        many = min(many, np.count_nonzero(foreground) // 2)  # pieces of less than 2 px each
+        many = min(many, int(np.count_nonzero(foreground)) // 2)  # pieces of less than 2 px each
     from skimage.measure import label
 
     count = int(label(ids, background=0, connectivity=ids.ndim).max())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import groupby
 from operator import add
 from pathlib import Path
@@ -60,7 +60,17 @@ class Comparison:
     group: str | None = None  # pattern on the frames' names
     masks: bool = False  # the objects of the truth are the pieces of masks
 
-    @property
+    @cached_property
+    def n_stacks(self) -> int:
+        """Stacks that have a frame."""
+        return len({f.stack for f in self.frames})
+
+    @cached_property
+    def is_deep(self) -> bool:
+        """Whether frames are of several planes."""
+        return any(f.number[1] for f in self.frames)
+
+    @cached_property
     def pooled(self) -> Scored:
         """All frames as one."""
         return _pooled(f.score for f in self.frames)
@@ -71,7 +81,7 @@ class Comparison:
 
         Empty where there is one stack and no pattern.
         """
-        if self.group is None and len({f.stack for f in self.frames}) == 1:
+        if self.group is None and self.n_stacks == 1:
             return {}
         found: dict[str, list[Scored]] = {}
         for frame in self.frames:
@@ -97,6 +107,16 @@ class Comparison:
             if defined := sorted((value, n) for value, n in values if value == value):
                 return [self.frames[n] for _, n in defined[:count]]
         return []
+
+    def title(self, frame: FrameScore) -> str:
+        """What to call a frame: its number, with stack, plane or file where these differ."""
+        t, z = frame.number
+        title = f"{t}/{z}" if self.is_deep else str(t)
+        if "name" in self.matched_by and frame.name:
+            title = Path(frame.name).stem
+        if self.n_stacks == 1:
+            return title
+        return frame.stack if self.n_stacks == len(self.frames) else f"{frame.stack} {title}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; None where a score is not defined."""

@@ -162,7 +162,7 @@ def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> 
         ),
         result_objects=len(overlaps.result_areas),
         truth_objects=len(overlaps.truth_areas),
-        jaccard_sum=math.fsum(overlaps.iou[_found(overlaps)]),  # the same in any order of objects
+        jaccard_sum=math.fsum(overlaps.iou[overlaps.covering]),  # the same in any order of objects
         matched=tuple(_matched(overlaps, at) for at in THRESHOLDS),
         detection=_detection(overlaps),
     )
@@ -181,14 +181,8 @@ def _overlaps(result: NDArray[Any], truth: NDArray[Any], border: int) -> Overlap
     return count_overlaps(crop(result, border), crop(truth, border))
 
 
-def _found(overlaps: Overlaps) -> NDArray[np.bool_]:
-    """Which overlaps cover more than half of their object of the truth."""
-    covering: NDArray[np.bool_] = 2 * overlaps.area > overlaps.truth_areas[overlaps.truth]
-    return covering
-
-
 def _detection(overlaps: Overlaps) -> Detection:
-    finders = overlaps.result[_found(overlaps)]
+    finders = overlaps.result[overlaps.covering]
     objects, markers = len(overlaps.result_areas), len(overlaps.truth_areas)
     finding = len(np.unique(finders))
     return Detection(

@@ -64,6 +64,12 @@ class Overlaps:
     area: NDArray[np.int64]  # (overlaps,)
 
     @property
+    def covering(self) -> NDArray[np.bool_]:
+        """Which of them cover more than half of their object of the truth, shape (overlaps,)."""
+        covering: NDArray[np.bool_] = 2 * self.area > self.truth_areas[self.truth]
+        return covering
+
+    @property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of every overlapping pair, shape (overlaps,)."""
         union = self.result_areas[self.result] + self.truth_areas[self.truth] - self.area

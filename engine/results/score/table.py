@@ -22,8 +22,8 @@ def table(comparison: Comparison) -> list[list[Row]]:
     columns = _columns(comparison)
     counts = ["objects", "truth"] if comparison.classes is None else []
     frames = [
-        (name, *_cells(comparison, frame.score, columns))
-        for name, frame in zip(frame_names(comparison), comparison.frames, strict=True)
+        (comparison.title(frame), *_cells(comparison, frame.score, columns))
+        for frame in comparison.frames
     ]
     groups, found = [], comparison.groups
     if len(found) < len(comparison.frames):
@@ -40,8 +40,7 @@ def table(comparison: Comparison) -> list[list[Row]]:
 def hints(comparison: Comparison) -> list[str]:
     """What casts doubt on the scores, to be read before them."""
     lines = []
-    named = zip(frame_names(comparison), comparison.frames, strict=True)
-    if aside := [name for name, frame in named if frame.set_aside]:
+    if aside := [comparison.title(frame) for frame in comparison.frames if frame.set_aside]:
         first = ", ".join(aside[:10]) + (", ..." if len(aside) > 10 else "")
         lines.append(
             f"the job set {plural(len(aside), 'frame')} aside ({first}): they have no labels, and "
@@ -62,8 +61,7 @@ def hints(comparison: Comparison) -> list[str]:
 
 def notes(comparison: Comparison) -> list[str]:
     """What a reader of the table has to know: what was compared, and what was omitted."""
-    stacks = len({f.stack for f in comparison.frames})
-    parts = [plural(len(comparison.frames), "frame")]
+    stacks, parts = comparison.n_stacks, [plural(len(comparison.frames), "frame")]
     parts[0] += f" of {stacks} stacks compared" if stacks > 1 else " compared"
     if comparison.matched_by != ("number",):
         parts[0] += f", matched by {' and '.join(comparison.matched_by)}"
@@ -79,10 +77,8 @@ def notes(comparison: Comparison) -> list[str]:
             lines[-1] += f"; the other scores are of the {annotated} with a truth of objects"
     if comparison.masks:
         lines.append("the objects of the truth are the connected pieces of its masks")
-    if len(comparison.frames) > 1:
-        names = dict(zip(map(id, comparison.frames), frame_names(comparison), strict=True))
-        worst = ", ".join(names[id(f)] for f in comparison.worst())
-        lines += [f"worst: {worst}"] if worst else []
+    if len(comparison.frames) > 1 and (worst := comparison.worst()):
+        lines.append(f"worst: {', '.join(map(comparison.title, worst))}")
     return lines
 
 
@@ -96,24 +92,6 @@ def write_csv(comparison: Comparison, path: Path) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def frame_names(comparison: Comparison) -> list[str]:
-    """What to call each frame: its number, with stack, plane or file where these tell it apart."""
-    stacks = len({f.stack for f in comparison.frames})
-    deep = any(f.number[1] for f in comparison.frames)
-    names = []
-    for frame in comparison.frames:
-        t, z = frame.number
-        name = f"{t}/{z}" if deep else str(t)
-        if "name" in comparison.matched_by and frame.name:
-            name = Path(frame.name).stem
-        if stacks == len(comparison.frames) > 1:
-            name = frame.stack
-        elif stacks > 1:
-            name = f"{frame.stack} {name}"
-        names.append(name)
-    return names
 
 
 def _columns(comparison: Comparison) -> dict[str, str]:
