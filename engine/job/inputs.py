@@ -107,7 +107,7 @@ class _Opening:
             return
         if files:
             self._sets.setdefault(images, path)
-        if stack.said_beside():
+        if stack.companions():
             self._of_sets.append((len(self.opened) - 1, stack))
         self.notes += [f"{path}: {note}" for note in info.unused]
         if info.lacking:
@@ -121,7 +121,7 @@ class _Opening:
         """Name the images of sets in files that are no inputs, once all inputs are known."""
         given = set(self._real.values())
         for number, stack in self._of_sets:
-            said = stack.said_beside(given)
+            said = stack.companions(given)
             one = self.opened[number]
             info = replace(one.info, unused=(*one.info.unused, *said))
             self.opened[number] = replace(one, info=info)

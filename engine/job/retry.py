@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from engine.errors import FrameError, OutputError
 from engine.job.prepare import Prepared
 from engine.plan.plan import StackPlan
-from engine.stacks.base import Stack
-from engine.stacks.windows import windows_of
+from engine.stacks.base import Stack, windows_of
 from engine.steps.hangs import Frame, Hung
 from engine.steps.parts import PartStore
 from engine.steps.survey import KIND as SURVEYS

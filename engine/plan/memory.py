@@ -28,8 +28,7 @@ from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile
 from engine.model.graph.memory import activation_bytes
 from engine.plan.resources import parse_memory
-from engine.stacks.base import StackInfo
-from engine.stacks.windows import window_shape
+from engine.stacks.base import StackInfo, window_shape
 
 MB = 2**20
 # Interpreter, NumPy, Dask, Zarr, Arrow, ONNX Runtime, and what allocators keep beyond what is

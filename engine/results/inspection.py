@@ -34,7 +34,7 @@ def describe(target: str, axes: str | None = None, series: str | None = None) ->
 def _stack(stack: Stack) -> dict[str, Any]:
     with stack:
         info = asdict(stack.info)
-        info["unused"] = [*stack.info.unused, *stack.said_beside()]
+        info["unused"] = [*stack.info.unused, *stack.companions()]
     del info["identity"]
     shape = dict(zip(info["axes"], info.pop("shape"), strict=True))
     return {"stack": info.pop("path"), **info, "shape": shape}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.errors import FrameError, StackError, StacksegError, first_line
 from engine.stacks.axes import UNKNOWN
-from engine.stacks.windows import PIXELS
+from engine.stacks.base import WINDOW_PIXELS
 from engine.stacks.zarr import ngff
 from engine.stacks.zarr.chunks import StoredArray
 from engine.stacks.zarr.metadata import read_node
@@ -89,7 +89,7 @@ class Planes:
         """Rows to be read together, whole chunks of about 4 million pixels."""
         array = self.levels[level].array
         height, chunk = self.size("Y", level), array.chunks[self.axes.index("Y")]
-        step = max(PIXELS // max(self.size("X", level) * chunk, 1), 1) * chunk
+        step = max(WINDOW_PIXELS // max(self.size("X", level) * chunk, 1), 1) * chunk
         return (slice(y, min(y + step, height)) for y in range(0, height, step))
 
 

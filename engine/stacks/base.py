@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StackError
+from engine.geometry.tiling import round_up
 
 CANONICAL = "TCZYX"
 SKIP = 1024  # bytes; where pixels lie unpacked in a file, gaps up to this are read through
+WINDOW_SIDE = 2048  # px; least width of a window where pieces are narrower than the frame
+WINDOW_PIXELS = 4 * 2**20  # px of a window, or a little more: whole strips, tiles or chunks
 
 READ_AS = {
     # Integers stay what they are, so that their measures are exact; what the network sees of
@@ -164,7 +167,8 @@ class Stack(ABC):
                 self._last = None  # freed before the next is decoded
                 self._last = (key, self.read(t, z, channels))
             frame = self._last[1]
-        return frame[:, unit_step(rows), unit_step(columns)].copy()
+        height, width = frame.shape[1:]
+        return frame[:, bounds(rows, height), bounds(columns, width)].copy()
 
     def missing_chunks(
         self,
@@ -198,11 +202,8 @@ class Stack(ABC):
         """Real paths of the files that hold the pixels, where they are several; else empty."""
         return frozenset()
 
-    def said_beside(self, given: Container[str] = ()) -> tuple[str, ...]:
-        """Sentences on images of the same set in other files, but for the files in `given`.
-
-        `given` are real paths.
-        """
+    def companions(self, given: Container[str] = ()) -> tuple[str, ...]:
+        """A sentence on images of the same set in other files than those in `given`, real paths."""
         return ()
 
     def close(self) -> None:
@@ -217,17 +218,29 @@ class Stack(ABC):
         self.close()
 
 
-def unit_step(window: slice) -> slice:
-    """The same slice; ValueError where it skips pixels or runs backwards."""
+def bounds(window: slice, size: int) -> slice:
+    """The slice with both ends given and inside 0..size; ValueError for a step other than 1."""
     if window.step not in (None, 1):
         raise ValueError(f"{window}: a window has no step but 1")
-    return window
-
-
-def bounds(window: slice, size: int) -> slice:
-    """The slice with both ends given and inside 0..size, as indexing takes it."""
-    start, stop, _ = unit_step(window).indices(size)
+    start, stop, _ = window.indices(size)
     return slice(start, max(start, stop))
+
+
+def windows_of(info: StackInfo) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of windows that together are a frame, in raster order, in whole pieces."""
+    height, width = info.size("Y"), info.size("X")
+    down, across = window_shape(info)
+    for y in range(0, height, down):
+        for x in range(0, width, across):
+            yield slice(y, min(y + down, height)), slice(x, min(x + across, width))
+
+
+def window_shape(info: StackInfo) -> tuple[int, int]:
+    """Height and width of every window of `windows_of` but the last ones."""
+    height, width = info.size("Y"), info.size("X")
+    piece_height, piece_width = info.piece or (1, width)
+    across = width if piece_width >= width else min(round_up(WINDOW_SIDE, piece_width), width)
+    return min(round_up(max(WINDOW_PIXELS // across, 1), piece_height), height), across
 
 
 @dataclass(frozen=True)

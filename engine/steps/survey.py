@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.errors import FrameError
 from engine.model.statistics import windowed_statistics
 from engine.plan.plan import StackPlan
-from engine.stacks.windows import windows_of
+from engine.stacks.base import windows_of
 from engine.steps.base import IsMine, all_mine
 from engine.steps.missing import check_frame
 from engine.steps.part import pending_parts

@@ -22,7 +22,7 @@ from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
 from engine.results.pictures.sample import sample, spread
 from engine.results.result import open_result
-from engine.stacks.tiff.stack import ContiguousTiff
+from engine.stacks.tiff.stack import TiffStack
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
 
@@ -184,14 +184,14 @@ def test_a_frame_that_hangs_is_told_in_time(tmp_path, threshold_model, monkeypat
     """And what the plan has to say of the inputs is said too."""
     stack = tmp_path / "s.tif"
     tifffile.imwrite(stack, jobs.blobs((3, 64, 96)), photometric="miniswhite", metadata=None)
-    read, gate = ContiguousTiff._read, threading.Event()
+    read, gate = TiffStack._read, threading.Event()
 
     def hanging(self, t, *rest):
         if t == 1:
             gate.wait()
         return read(self, t, *rest)
 
-    monkeypatch.setattr(ContiguousTiff, "_read", hanging)
+    monkeypatch.setattr(TiffStack, "_read", hanging)
     job = jobs.settings(stack, threshold_model, tmp_path / "out", workers=1, timeout=1)
     found, _ = sample(job, 3)
     gate.set()

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.results.planes import Planes
-from engine.stacks.base import Stack
-from engine.stacks.windows import windows_of
+from engine.stacks.base import Stack, windows_of
 
 Shape = tuple[int, int]  # height, width
 

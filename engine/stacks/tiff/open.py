@@ -35,17 +35,8 @@ from engine.stacks.tiff.ome import (
     refuse_files_elsewhere,
     xml_of_renamed,
 )
-from engine.stacks.tiff.page import JPEG, check_page
-from engine.stacks.tiff.stack import (
-    Contiguous,
-    ContiguousTiff,
-    PagedTiff,
-    Pages,
-    TiffStack,
-    says_white,
-    white_of,
-)
-from engine.stacks.tiff.window import storage
+from engine.stacks.tiff.page import JPEG, check_page, storage
+from engine.stacks.tiff.stack import PageFormat, Pages, TiffStack, says_white, white_of
 from engine.stacks.units import split_lead
 
 if TYPE_CHECKING:
@@ -179,7 +170,7 @@ def _stacks(
             unused=(*stack.info.unused, *said),
             lacking=absent(image, path),
         )
-        stack.beside = others
+        stack.others = others
         stacks.append(stack)
     return stacks
 
@@ -210,28 +201,46 @@ def _stack(
         unused=() if exact else (*_floats_that_are_white(key), *_inks(key)),
     )
     _refuse_colours(key, path)
-    stack = _contiguous(image, info, source) or _paged(image, info, source, exact)
+    page_format = PageFormat(
+        shape=key.shape,
+        dtype=dtype.newbyteorder(key.parent.byteorder),
+        white=white_of(key) if info.min_is_white else None,
+        exact=exact,
+        transform=image.series.transform,
+    )
+    place = _unpacked if _is_unpacked(image) else _paged
+    stack = TiffStack(*place(image, info, source), page_format, key)
     if _has_alpha(key) and info.size("C") > 1 and _is_opaque(stack):
         stack.info = stack.info.without_alpha()
     return stack
 
 
-def _contiguous(image: TiffImage, info: StackInfo, source: str) -> TiffStack | None:
-    """A stack whose pixels lie one after the other; None where they do not."""
-    series, key, shape = image.series, image.key, image.shape
-    whole = image.n_pixels == math.prod(series.shape) and POSITION not in series.axes
-    offset = series.dataoffset if whole and len(image.layouts) == 1 else None
-    if offset is None or not key.is_final or series.transform is not None:
-        return None
-    if not image.is_whole or image.kind == "ndtiff":
-        return None
-    files = image.files
-    if len(files) != 1:
-        return None
+def _is_unpacked(image: TiffImage) -> bool:
+    """Whether all pixels lie in one file, one after the other, as they are."""
+    series = image.series
+    return bool(
+        image.n_pixels == math.prod(series.shape)
+        and POSITION not in series.axes
+        and len(image.layouts) == 1
+        and series.dataoffset is not None
+        and image.key.is_final
+        and series.transform is None
+        and image.is_whole
+        and image.kind != "ndtiff"
+        and len(image.files) == 1
+    )
+
+
+_Placed = tuple[StackInfo, str, tuple[int, ...], int, Pages]  # the first arguments of a TiffStack
+
+
+def _unpacked(image: TiffImage, info: StackInfo, source: str) -> _Placed:
+    """Pages found by their place in the file alone."""
+    shape, offset, itemsize = image.shape, image.series.dataoffset, image.dtype.itemsize
     file = next(place.file for place in image.places if place is not None)
-    dtype = image.dtype.newbyteorder(key.parent.byteorder)
     n_lead = min(source.index("Y"), source.index("X"))
-    if offset + math.prod(shape[n_lead:]) * dtype.itemsize > Path(file).stat().st_size:
+    n_bytes = math.prod(shape[n_lead:]) * itemsize
+    if offset is None or offset + n_bytes > Path(file).stat().st_size:
         raise StackError(
             f"{info.path}: is truncated, its first frame ends beyond the end of the file; "
             "copy it again"
@@ -239,41 +248,31 @@ def _contiguous(image: TiffImage, info: StackInfo, source: str) -> TiffStack | N
     info = replace(
         info,
         piece=(1, info.size("X")),
-        stored_bytes=dtype.itemsize,
+        stored_bytes=itemsize,
         unit_channels=info.size("C") if "C" in source[n_lead:] else 1,
     )
-    place = Contiguous(file, offset, dtype, white_of(key) if info.min_is_white else None)
-    return ContiguousTiff(info, source, shape, n_lead, place, key)
+    pages = Pages.unpacked(file, offset, n_bytes, math.prod(shape[:n_lead]))
+    return info, source, shape, n_lead, pages
 
 
-def _paged(image: TiffImage, info: StackInfo, source: str, exact: bool) -> TiffStack:
-    key, series, shape = image.key, image.series, image.shape
+def _paged(image: TiffImage, info: StackInfo, source: str) -> _Placed:
+    """Pages found by their directories."""
+    key, shape = image.key, image.shape
     n_lead = split_lead(shape, math.prod(key.shape))
     if n_lead is None:
         raise StackError(f"{info.path}: its pages do not add up to shape {shape}; convert it")
-    n_units = math.prod(shape[:n_lead])
     first = image.places[0] if image.places else None
     if first is not None and first.directory == key.offset:
         _refuse_undecodable(key, info.path)
-    unit = tuple(shape[n_lead:])
-    dtype = image.dtype.newbyteorder(key.parent.byteorder)
-    place = Pages.of(
-        image.places,
-        n_units,
-        unit_shape=unit,
-        page_shape=key.shape,
-        dtype=dtype,
-        white=white_of(key) if info.min_is_white else None,
-        exact=exact,
-    )
+    whole = image.series.transform is not None
     kept = [
-        storage(info, source[n_lead:], unit, page, whole=series.transform is not None)
-        for page in image.layouts
+        storage(info, source[n_lead:], shape[n_lead:], page, whole=whole) for page in image.layouts
     ]
     most = max(kept, key=lambda one: one.read_bytes(info.size("Y"), info.size("X")))
     if any(one.piece is None for one in kept):
         most = replace(most, piece=None)
-    return PagedTiff(most, source, shape, n_lead, place, key, series.transform)
+    pages = Pages.of(image.places, math.prod(shape[:n_lead]))
+    return most, source, shape, n_lead, pages
 
 
 def _refuse_undecodable(page: TiffPage, name: str) -> None:

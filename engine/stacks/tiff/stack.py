@@ -1,13 +1,13 @@
-"""Stacks whose pixels lie in TIFF files: one after the other, or page by page."""
+"""A stack whose pixels lie in TIFF files, page by page."""
 
 from __future__ import annotations
 
-import io
-import math
 import os
 import threading
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from engine.errors import FrameError
 from engine.stacks.base import StackInfo
 from engine.stacks.guard import some, tifffile_messages
-from engine.stacks.runs import read_part
 from engine.stacks.tiff.images import Place
-from engine.stacks.tiff.page import check_page, check_pictures
-from engine.stacks.tiff.window import page_part
+from engine.stacks.tiff.page import check_page, check_pictures, page_part, read_part
 from engine.stacks.units import UnitStack
 
 if TYPE_CHECKING:
@@ -32,13 +30,14 @@ MIN_IS_WHITE = 0  # PhotometricInterpretation
 
 
 @dataclass(frozen=True)
-class Contiguous:
-    """All pixels lie in the file one after the other, unpacked."""
+class PageFormat:
+    """What all pages of a stack have in common."""
 
-    file: str
-    offset: int  # of the first pixel
+    shape: tuple[int, ...]  # as tifffile has it
     dtype: np.dtype[Any]  # as in the file, with its byte order
-    white: int | None  # the value that is shown as white where that is 0; None: 0 is black
+    white: int | None  # of pages without a directory, see `white_of`
+    exact: bool  # pages are read as they are written, also where 0 is white
+    transform: Callable[[NDArray[Any]], NDArray[Any]] | None  # of the pixels of a page
 
 
 @dataclass(frozen=True)
@@ -48,27 +47,25 @@ class Pages:
     files: tuple[str, ...]
     file: NDArray[np.int32]  # index into `files`, by page
     directory: NDArray[np.int64]  # offset of the page's directory, by page; 0: it is not needed
-    pixels: NDArray[np.int64]  # offset of the page's pixels, by page; 0: its directory says
-    unit_shape: tuple[int, ...]  # of a page, as the source array has it
-    page_shape: tuple[int, ...]  # of a page, as tifffile has it
-    dtype: np.dtype[Any]  # as in the file, with its byte order
-    white: int | None  # of pages without a directory, see `Contiguous`
-    exact: bool  # pages are read as they are written, also where 0 is white
+    pixels: NDArray[np.int64]  # offset of unpacked pixels, by page; 0: the directory says where
 
     @classmethod
-    def of(cls, places: Sequence[Place | None], n_units: int, **like: Any) -> Pages:
-        """The same as arrays, for `n_units` pages: those without a place are absent.
-
-        `like` are the other fields.
-        """
+    def of(cls, places: Sequence[Place | None], n_pages: int) -> Pages:
+        """The same as arrays, for `n_pages` pages; those without a place are absent."""
         files: dict[str, int] = {}
-        which, directory = np.zeros(n_units, np.int32), np.zeros(n_units, np.int64)
-        pixels = np.zeros(n_units, np.int64)
-        for i, place in enumerate(places[:n_units]):
+        which, directory = np.zeros(n_pages, np.int32), np.zeros(n_pages, np.int64)
+        pixels = np.zeros(n_pages, np.int64)
+        for i, place in enumerate(places[:n_pages]):
             if place is not None:
                 which[i] = files.setdefault(place.file, len(files))
                 directory[i], pixels[i] = place.directory, place.pixels
-        return cls(files=tuple(files), file=which, directory=directory, pixels=pixels, **like)
+        return cls(tuple(files), which, directory, pixels)
+
+    @classmethod
+    def unpacked(cls, file: str, offset: int, n_bytes: int, n_pages: int) -> Pages:
+        """Pages of `n_bytes` each that lie in `file` one after the other, from `offset` on."""
+        pixels = offset + n_bytes * np.arange(n_pages, dtype=np.int64)
+        return cls((file,), np.zeros(n_pages, np.int32), np.zeros_like(pixels), pixels)
 
     @property
     def absent(self) -> NDArray[np.bool_]:
@@ -95,103 +92,39 @@ def says_white(page: TiffPage) -> bool:
     return page.photometric == MIN_IS_WHITE and "PhotometricInterpretation" in page.tags
 
 
-def turned_round(pixels: NDArray[Any], white: int | None) -> NDArray[Any]:
+def inverted(pixels: NDArray[Any], white: int | None) -> NDArray[Any]:
     """Pixels that grow with brightness: white minus the value, as ImageJ and Pillow do."""
     if white is None:
         return pixels
-    if pixels.dtype.kind == "b":
+    if white == -1 or pixels.dtype.kind == "b":
         return ~pixels
-    if white == -1:
-        turned: NDArray[Any] = ~pixels
-    else:
-        turned = np.subtract(pixels.dtype.type(white), pixels, dtype=pixels.dtype)
-    return turned
+    out: NDArray[Any] = np.subtract(pixels.dtype.type(white), pixels, dtype=pixels.dtype)
+    return out
 
 
 class TiffStack(UnitStack):
-    """What both kinds share: the page that others are like, the file's place in a set of files."""
+    """Reads page by page: unpacked pixels by their place in the file, others by their directory."""
 
-    beside: Mapping[str, str] = MappingProxyType({})  # images of the set in other files, by file
+    others: Mapping[str, str] = MappingProxyType({})  # images of the set in other files, by file
 
     def __init__(
-        self, info: StackInfo, source: str, shape: tuple[int, ...], n_lead: int, key: TiffPage
+        self,
+        info: StackInfo,
+        source: str,
+        shape: tuple[int, ...],
+        n_lead: int,
+        pages: Pages,
+        page_format: PageFormat,
+        key: TiffPage,
     ) -> None:
+        """`key` is the page that the others are like."""
         super().__init__(info, source, shape, n_lead)
         self.key = key
-
-    def _truncated(self, n: int) -> FrameError:
-        return FrameError(
-            f"{self.info.path}: is truncated, page {n} ends beyond the end of the file"
-        )
-
-    def said_beside(self, given: Container[str] = ()) -> tuple[str, ...]:
-        """See `Stack.said_beside`."""
-        left = {file: what for file, what in self.beside.items() if file not in given}
-        if not left:
-            return ()
-        names = some(sorted(Path(file).name for file in left))
-        what = some(list(dict.fromkeys(left.values())), "; ")
-        return (f"its metadata also describe {what}, in {names}; give these as well",)
-
-
-class ContiguousTiff(TiffStack):
-    """Reads raw pixels by their place in the file; no directory is looked at."""
-
-    def __init__(
-        self,
-        info: StackInfo,
-        source: str,
-        shape: tuple[int, ...],
-        n_lead: int,
-        place: Contiguous,
-        key: TiffPage,
-    ) -> None:
-        super().__init__(info, source, shape, n_lead, key)
-        self._place = place
-        self._lock = threading.Lock()
-        self._file: io.FileIO | None = None
-
-    def _unit(self, n: int) -> NDArray[Any]:
-        return self._part(n, tuple(slice(0, size) for size in self._unit_shape))
-
-    def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
-        place = self._place
-        start = place.offset + n * math.prod(self._unit_shape) * place.dtype.itemsize
-        with self._lock:
-            if self._file is None:  # unbuffered: only the pixels are read
-                self._file = Path(place.file).open("rb", buffering=0)  # noqa: SIM115 - kept open
-            pixels = read_part(self._file, start, self._unit_shape, place.dtype, part)
-        if pixels is None:
-            raise self._truncated(n)
-        return turned_round(pixels, place.white)
-
-    def close(self) -> None:
-        """Close the file; a later read opens it again."""
-        super().close()
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-            self._file = None
-
-
-class PagedTiff(TiffStack):
-    """Reads and decodes page by page."""
-
-    def __init__(
-        self,
-        info: StackInfo,
-        source: str,
-        shape: tuple[int, ...],
-        n_lead: int,
-        place: Pages,
-        key: TiffPage,
-        transform: Any,
-    ) -> None:
-        super().__init__(info, source, shape, n_lead, key)
-        self._place = place
-        self._transform = transform
-        self._lock = threading.Lock()
-        self._open: dict[int, TiffFile] = {}
+        self._pages, self._format = pages, page_format
+        self._lock = threading.Lock()  # of open files and of their positions
+        self._open_files = ExitStack()
+        self._parsed: dict[int, TiffFile] = {}
+        self._raw_files: dict[int, FileIO] = {}
         self._window_lock = threading.Lock()
         self._last_page: tuple[int, TiffPage] | None = None
 
@@ -199,30 +132,46 @@ class PagedTiff(TiffStack):
         """See `Stack.lacks`."""
         wanted = {"T": slice(ts.start, ts.stop), "Z": slice(zs.start, zs.stop)}
         at = tuple(wanted.get(axis, slice(None)) for axis in self._map.source[: len(self._lead)])
-        return bool(self._place.absent.reshape(self._lead)[at].any())
+        return bool(self._pages.absent.reshape(self._lead)[at].any())
 
     @property
     def files(self) -> frozenset[str]:
         """See `Stack.files`."""
-        files = frozenset(os.path.realpath(file) for file in self._place.files)
+        files = frozenset(os.path.realpath(file) for file in self._pages.files)
         return files if len(files) > 1 else frozenset()
 
+    def companions(self, given: Container[str] = ()) -> tuple[str, ...]:
+        """See `Stack.companions`."""
+        left = {file: what for file, what in self.others.items() if file not in given}
+        if not left:
+            return ()
+        names = some(sorted(Path(file).name for file in left))
+        what = some(list(dict.fromkeys(left.values())), "; ")
+        return (f"its metadata also describe {what}, in {names}; give these as well",)
+
     def _unit(self, n: int) -> NDArray[Any]:
-        if self._place.pixels[n]:
-            return self._raw(n, tuple(slice(0, size) for size in self._place.unit_shape))
+        if self._pages.pixels[n]:
+            return self._part(n, tuple(slice(0, size) for size in self._unit_shape))
         with tifffile_messages():
             page = self._page(n)
             check_page(page, page.parent.filehandle.size)
             check_pictures(page)
             pixels = page.asarray(maxworkers=1, buffersize=_READ_AT_ONCE)
-        if self._transform is not None:
-            pixels = self._transform(pixels)
-        pixels = self._bright(page, self._checked(n, pixels))
-        return pixels.reshape(self._place.unit_shape)
+        if self._format.transform is not None:
+            pixels = self._format.transform(pixels)
+        return self._bright(n, page, pixels).reshape(self._unit_shape)
 
     def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
-        if self._place.pixels[n]:
-            return self._raw(n, part)
+        pages = self._pages
+        if start := int(pages.pixels[n]):
+            with self._lock:
+                file = self._raw_file(int(pages.file[n]))
+                raw = read_part(file, start, self._unit_shape, self._format.dtype, part)
+            if raw is None:
+                raise FrameError(
+                    f"{self.info.path}: is truncated, page {n} ends beyond the end of the file"
+                )
+            return inverted(raw, self._format.white)
         with self._window_lock:  # a page of many tiles takes long to parse: the last one is kept
             if self._last_page is None or self._last_page[0] != n:
                 self._last_page = None
@@ -230,63 +179,53 @@ class PagedTiff(TiffStack):
                     self._last_page = (n, self._page(n))
             page = self._last_page[1]
         with tifffile_messages():
-            pixels = self._checked(n, page_part(page, self._place.unit_shape, part))
-        return self._bright(page, pixels)
+            return self._bright(n, page, page_part(page, self._unit_shape, part))
 
-    def _raw(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
-        """Unpacked pixels by their place in the file."""
-        place = self._place
-        with self._lock:
-            file = self._opened(int(place.file[n])).filehandle
-            with file.lock:
-                start = int(place.pixels[n])
-                pixels = read_part(file, start, place.unit_shape, place.dtype, part)
-        if pixels is None:
-            raise self._truncated(n)
-        return turned_round(pixels, place.white)
+    def _bright(self, n: int, page: TiffPage, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Pixels that grow with brightness, page by page: 0 may be white in some and not in others.
 
-    def _bright(self, page: TiffPage, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Pixels turned round where 0 is white, page by page: some may say so and others not."""
-        return pixels if self._place.exact else turned_round(pixels, white_of(page))
-
-    def _checked(self, n: int, pixels: NDArray[Any]) -> NDArray[Any]:
-        expected = self._place.dtype.newbyteorder("=")
+        FrameError where they are of another type than those of the other pages.
+        """
+        expected = self._format.dtype.newbyteorder("=")
         if pixels.dtype.newbyteorder("=") != expected:
             raise FrameError(
                 f"{self.info.path}: page {n} has pixels of type {pixels.dtype}, "
                 f"the others of {expected}"
             )
-        return pixels
+        return pixels if self._format.exact else inverted(pixels, white_of(page))
 
     def _page(self, n: int) -> TiffPage:
-        """Parse the directory of page `n`; the lock guards the position of the file."""
-        from tifffile import TiffPage
+        """Parse the directory of page `n`."""
+        from tifffile import TiffFile, TiffPage
 
-        if not self._place.directory[n]:
+        pages = self._pages
+        if not pages.directory[n]:
             raise FrameError(
                 f"{self.info.path}: page {n} is missing from the file, which may be truncated"
             )
+        which = int(pages.file[n])
         with self._lock:
-            tif = self._opened(int(self._place.file[n]))
+            if which not in self._parsed:
+                self._parsed[which] = self._open_files.enter_context(TiffFile(pages.files[which]))
+                self._parsed[which].filehandle.set_lock(True)
+            tif = self._parsed[which]
             with tif.filehandle.lock:
-                tif.filehandle.seek(int(self._place.directory[n]))
+                tif.filehandle.seek(int(pages.directory[n]))
                 page = TiffPage(tif, index=n)
-        if page.shape != self._place.page_shape:
+        if page.shape != self._format.shape:
             raise FrameError(
                 f"{self.info.path}: page {n} has shape {page.shape}, "
-                f"the others have {self._place.page_shape}"
+                f"the others have {self._format.shape}"
             )
         return page
 
-    def _opened(self, which: int) -> TiffFile:
-        """A file of the stack, by its number in `Pages.files`; called under the lock."""
-        from tifffile import TiffFile
-
-        if which not in self._open:
-            tif = TiffFile(self._place.files[which])
-            tif.filehandle.set_lock(True)
-            self._open[which] = tif
-        return self._open[which]
+    def _raw_file(self, which: int) -> FileIO:
+        """One of the files, unbuffered, so that only the pixels are read; called under the lock."""
+        if which not in self._raw_files:
+            path = Path(self._pages.files[which])
+            file = path.open("rb", buffering=0)
+            self._raw_files[which] = self._open_files.enter_context(file)
+        return self._raw_files[which]
 
     def close(self) -> None:
         """Close the files; a later read opens them again."""
@@ -294,6 +233,6 @@ class PagedTiff(TiffStack):
         with self._window_lock:
             self._last_page = None
         with self._lock:
-            for tif in self._open.values():
-                tif.close()
-            self._open.clear()
+            self._open_files.close()
+            self._parsed.clear()
+            self._raw_files.clear()
