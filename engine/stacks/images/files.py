@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,21 +76,22 @@ def _stack(
     identity: str,
 ) -> Stack:
     canonical, sizes = AxesMap(source).canonical(shape)
+    dtype = np.dtype(first.info.dtype)
     info = StackInfo(
         path=path,
         format="images",
         axes=canonical,
         shape=sizes,
-        dtype=read_dtype(first.dtype, path),
+        dtype=read_dtype(dtype, path),
+        unused=first.info.unused,
+        min_is_white=first.info.min_is_white,
         identity=identity,
-        piece=first.piece,
-        piece_bytes=first.piece_bytes,
-        stored_bytes=first.stored_bytes,
+        piece=first.info.piece,
+        piece_bytes=first.info.piece_bytes,
+        stored_bytes=first.info.stored_bytes,
         unit_channels=sizes[canonical.index("C")] if "C" in source[n_lead:] else 1,
-        unused=first.unused,
-        min_is_white=first.min_is_white,
     )
-    stack = _Images(info, source, shape, n_lead, files, first.dtype)
+    stack = _Images(info, source, shape, n_lead, files, dtype)
     if first.has_opaque_alpha:
         stack.info = info.without_alpha()
     return stack
@@ -124,31 +123,20 @@ def open_image(path: str, axes: str | None = None) -> Stack:
         return _stack(path, source, first.shape, 0, [Path(path)], first, identity)
 
 
-@dataclass(frozen=True)
-class _First:
-    """The first image of a folder: the others must be like it. Fields as in StackInfo."""
+class _First(NamedTuple):
+    """The first image of a folder: the others must be like it."""
 
-    shape: tuple[int, ...]
-    letters: str
-    dtype: np.dtype[Any]  # as read
-    piece: tuple[int, int] | None
-    piece_bytes: int
-    stored_bytes: int
+    letters: str  # axes of the file, in its own order
+    shape: tuple[int, ...]  # along `letters`
+    info: StackInfo  # its dtype, how it is stored, what is to be known of it
     has_opaque_alpha: bool = False  # as its last channel
-    unused: tuple[str, ...] = ()
-    min_is_white: bool = False
 
 
 def _probe(file: Path) -> _First:
     """What the first image is; StackError where it cannot be read."""
     try:
-        if _kind(file) != "TIFF":
-            pixels, letters = read_image(file)
-            alpha = letters == "YXC" and pixels.shape[-1] in (2, 4) and is_opaque(pixels[..., -1])
-            size, said = file.stat().st_size, _said(file, pixels)
-            return _First(
-                pixels.shape, letters, pixels.dtype, None, size, pixels.itemsize, alpha, said
-            )
+        if (kind := _kind(file)) != "TIFF":
+            return _coded(file, kind)
         with _single(file) as stack:
             info = stack.info
             channels = range(info.size("C"))
@@ -160,37 +148,40 @@ def _probe(file: Path) -> _First:
     except FrameError as error:
         raise StackError(str(error)) from error
     letters = "CYX" if "C" in info.axes else "YX"
-    return _First(
-        tuple(info.size(a) for a in letters),
-        letters,
-        np.dtype(info.dtype),
-        info.piece,
-        info.piece_bytes,
-        info.stored_bytes,
-        unused=info.unused,
-        min_is_white=info.min_is_white,
-    )
+    return _First(letters, tuple(info.size(a) for a in letters), info)
 
 
-def _said(file: Path, pixels: NDArray[Any]) -> tuple[str, ...]:
-    """What is to be known of a PNG or JPEG."""
-    said = []
+def _coded(file: Path, kind: str) -> _First:
+    """What a PNG or JPEG is."""
+    pixels, letters = read_coded(file, kind)
+    unused = []
     if more := further_frames(file):
-        said.append(
+        unused.append(
             f"{file.name} is an animation, of which the first frame is read and {more} "
             f"{'is' if more == 1 else 'are'} not; write each frame into a file of its own"
         )
-    if _kind(file) == "JPEG" and pixels.shape[2:] == (4,):
-        said.append(INKS)
-    return tuple(said)
+    if kind == "JPEG" and pixels.shape[2:] == (4,):
+        unused.append(INKS)
+    info = StackInfo(
+        path=str(file),
+        format=kind,
+        axes=letters,
+        shape=pixels.shape,
+        dtype=pixels.dtype.name,
+        unused=tuple(unused),
+        piece_bytes=file.stat().st_size,
+        stored_bytes=pixels.itemsize,
+    )
+    alpha = letters == "YXC" and pixels.shape[-1] in (2, 4) and is_opaque(pixels[..., -1])
+    return _First(letters, pixels.shape, info, alpha)
 
 
 def _folder_identity(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         stat = file.stat() if file.exists() else file.lstat()
-        told = f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-        digest.update(told.encode("utf-8", "backslashreplace"))  # a name need not be UTF-8
+        line = f"{file.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+        digest.update(line.encode("utf-8", "backslashreplace"))  # a name need not be UTF-8
     return digest.hexdigest()[:32]
 
 
@@ -291,22 +282,14 @@ def _single(file: Path) -> Stack:
     """A TIFF file of one frame, open; FrameError where it has several."""
     from engine.stacks.tiff.open import open_tiff
 
-    stack = _first_of(file, open_tiff(str(file), multifile=False))
-    if stack.info.n_frames != 1:
-        raise FrameError(
-            f"{file}: holds {stack.info.n_frames} frames, but a folder has one frame per file; "
-            "give such files one by one"
-        )
-    return stack
-
-
-def _first_of(file: Path, stacks: Sequence[Stack]) -> Stack:
-    """The only stack of a file; FrameError where it holds several."""
-    if len(stacks) == 1:
-        return stacks[0]
+    stacks = open_tiff(str(file), multifile=False)
+    n, what = len(stacks), "images"
+    if n == 1:
+        n, what = stacks[0].info.n_frames, "frames"
+        if n == 1:
+            return stacks[0]
     for stack in stacks:
         stack.close()
     raise FrameError(
-        f"{file}: holds {len(stacks)} images, but a folder has one frame per file; "
-        "give such files one by one"
+        f"{file}: holds {n} {what}, but a folder has one frame per file; give such files one by one"
     )

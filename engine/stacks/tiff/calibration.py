@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 from engine.stacks.lengths import micrometres, seconds
 from engine.stacks.tiff.images import TiffImage
+from engine.stacks.tiff.ome import pixels_of
 
 if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
     from tifffile import TiffFile
 
 Calibration = tuple[tuple[str, ...], dict[str, float], float | None]
@@ -54,25 +56,18 @@ def _ome(xml: str, images: Sequence[TiffImage], image: TiffImage) -> Found:
     if len(images) == len(every):  # one image for each element, in order
         return every[image.number][1]
     named = [found for name, found in every if image.name and name == image.name]
-    if len(named) == 1:
-        return named[0]
-    found = [found for _, found in every]
-    return found[0] if found and all(one == found[0] for one in found) else ((), {}, None)
+    candidates = named if len(named) == 1 else [found for _, found in every]
+    alike = candidates and all(one == candidates[0] for one in candidates)
+    return candidates[0] if alike else ((), {}, None)
 
 
 @lru_cache(maxsize=1)  # asked for each of the images of a file, of which there may be thousands
 def _described(xml: str) -> tuple[tuple[str, Found], ...]:
     """Name and calibration of every image in OME-XML."""
-    return tuple(
-        (element.get("Name", ""), _of_pixels(pixels))
-        for element in ElementTree.fromstring(xml)
-        if _tag(element) == "Image"
-        for pixels in element
-        if _tag(pixels) == "Pixels"
-    )
+    return tuple((name, _of_pixels(pixels)) for name, pixels in pixels_of(xml))
 
 
-def _of_pixels(pixels: ElementTree.Element) -> Found:
+def _of_pixels(pixels: Element) -> Found:
     sizes = {
         axis: micrometres(
             pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
@@ -80,7 +75,7 @@ def _of_pixels(pixels: ElementTree.Element) -> Found:
         for axis in "ZYX"
     }
     step = seconds(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"))
-    return tuple(c.get("Name", "") for c in pixels if _tag(c) == "Channel"), sizes, step
+    return tuple(c.get("Name", "") for c in pixels.findall("{*}Channel")), sizes, step
 
 
 def _micromanager(tif: TiffFile) -> Found:
@@ -90,10 +85,6 @@ def _micromanager(tif: TiffFile) -> Found:
     sizes = {"Z": micrometres(summary.get("z-step_um"), "um"), "Y": side, "X": side}
     step = seconds(summary.get("Interval_ms"), "ms")
     return tuple(str(name) for name in names) if isinstance(names, list) else (), sizes, step
-
-
-def _tag(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
 
 
 def _imagej(tif: TiffFile, image: TiffImage) -> Found:

@@ -2,7 +2,7 @@
 
 tifffile stops at a broken link with a log message, and may follow a circle for very long. A
 stack that has silently lost its tail is worse than one that is refused, so the chain is walked
-here first: every link must lie inside the file and lead to a directory not seen before.
+here first: every link must lie inside the file and lead to a new directory.
 """
 
 from __future__ import annotations
@@ -61,22 +61,22 @@ def check_chain(path: str) -> Chain:
 
 
 def _walk(file: int, path: str, offset: int, size: int, layout: _Layout) -> Chain:
-    seen: dict[int, bool] = {}  # whether it is a mask, by offset
+    is_mask: dict[int, bool] = {}  # by offset of the directory
     while offset:
-        if offset in seen:
+        if offset in is_mask:
             raise StackError(
-                f"{path}: its list of frames runs in a circle after page {len(seen)}; "
+                f"{path}: its list of frames runs in a circle after page {len(is_mask)}; "
                 "the file is damaged: write it again"
             )
         found = _following(file, offset, size, layout)
         if found is None:
             raise StackError(
                 f"{path}: is truncated or damaged, its list of frames breaks off after "
-                f"page {len(seen)}; copy it again"
+                f"page {len(is_mask)}; copy it again"
             )
-        following, seen[offset] = found
+        following, is_mask[offset] = found
         offset = following
-    return Chain(tuple(seen), frozenset(at for at, is_mask in seen.items() if is_mask))
+    return Chain(tuple(is_mask), frozenset(at for at, mask in is_mask.items() if mask))
 
 
 def _following(file: int, offset: int, size: int, layout: _Layout) -> tuple[int, bool] | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from engine.errors import StackError
 from engine.stacks.guard import brief, some
 from engine.stacks.tiff.images import MASK, WAY_OUT, TiffImage
-from engine.stacks.tiff.ome import named_files, told_sizes
+from engine.stacks.tiff.ome import file_names, image_sizes
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -41,7 +41,7 @@ def chosen(images: Sequence[TiffImage], path: str, choice: str | None) -> list[T
     if choice in (None, PAGES):
         here = os.path.realpath(path)
         own = [image for image in images if here in image.files] or list(images)
-        main = max(own, key=lambda image: (not _is_beside(image), image.n_pixels))
+        main = max(own, key=lambda image: (not _is_secondary(image), image.n_pixels))
         if main.kind not in SEVERAL:
             return [main]
         return [image for image in own if image.alike == main.alike]
@@ -59,37 +59,32 @@ def chosen(images: Sequence[TiffImage], path: str, choice: str | None) -> list[T
     raise StackError(f"{path}: has no image {choice}; it has {listed}")
 
 
-def unused(
+def unread(
     images: Sequence[TiffImage],
     taken: Sequence[TiffImage],
     path: str,
     extra: Sequence[tuple[int, ...]],
-) -> tuple[str, ...]:
-    """What the file holds and none of the stacks `taken` does: a sentence each.
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What none of the stacks `taken` holds: sentences on the file, images of other files.
 
-    `extra` are the shapes of pages that no image has, see `extra_pages`.
+    `extra` are the shapes of pages that no image has, see `extra_pages`. Of other files that the
+    metadata describe, a description of one image each, by real path.
     """
     here = os.path.realpath(path)
     numbers = {image.number for image in taken}
-    own = [i for i in images if i.number not in numbers and here in i.files]
-    said = []
+    left = [image for image in images if image.number not in numbers]
+    own = [image for image in left if here in image.files]
+    sentences = []
     if own:
-        said.append(
-            f"{_count(len(own), 'image')} of the file {_is(own)} not read: {_listed(own)}; "
-            "--series N or --series all reads more"
+        sentences.append(
+            f"{_count(len(own), 'image')} of the file {'is' if len(own) == 1 else 'are'} not read: "
+            f"{_listed(own)}; --series N or --series all reads more"
         )
     if extra:
         shapes = sorted({" x ".join(map(str, shape)) for shape in extra})
-        said.append(f"{_count(len(extra), 'page')} of {some(shapes)} px belong to no image")
-    return tuple(said)
-
-
-def beside(images: Sequence[TiffImage], taken: Sequence[TiffImage], path: str) -> dict[str, str]:
-    """Images that the metadata describe and other files hold: a description of one, by file."""
-    here = os.path.realpath(path)
-    numbers = {image.number for image in taken}
-    left = [i for i in images if i.number not in numbers and here not in i.files]
-    return {file: image.described() for image in left for file in image.files}
+        sentences.append(f"{_count(len(extra), 'page')} of {some(shapes)} px belong to no image")
+    others = [image for image in left if here not in image.files]
+    return tuple(sentences), {file: image.described() for image in others for file in image.files}
 
 
 def check_pages(
@@ -112,17 +107,17 @@ def check_pages(
 
 def refuse_promises(tif: TiffFile, chain: Sequence[int], path: str) -> NoReturn:
     """StackError about metadata with which tifffile could do nothing; with numbers, if any."""
-    told = _promised(tif)
-    if told and told[1] != len(chain) > 1:
-        raise _disagree(told[0], told[1], len(chain), path)
+    kind, planes = _promised(tif)
+    if planes not in (None, len(chain)) and len(chain) > 1:
+        raise _disagree(kind, planes, len(chain), path)
     raise StackError(
         f"{path}: its headers promise more frames than can be found; "
         "the file is truncated or damaged: copy or write it again"
     )
 
 
-def _promised(tif: TiffFile) -> tuple[str, int] | None:
-    """Who wrote the metadata of a file, and how many planes they count."""
+def _promised(tif: TiffFile) -> tuple[str, int | None]:
+    """Who wrote the metadata of a file, and how many planes they count, if that can be read."""
     try:
         if tif.is_imagej:
             meta = tif.imagej_metadata or {}
@@ -131,15 +126,15 @@ def _promised(tif: TiffFile) -> tuple[str, int] | None:
         shape = json.loads(tif.pages.first.shaped_description or "")["shape"]
         return "shaped", math.prod(shape) // math.prod(tif.pages.first.shape)
     except (ValueError, LookupError, TypeError):
-        return None
+        return "", None
 
 
-def _disagree(kind: str, told: int, found: int, path: str, left: int = 0) -> StackError:
-    """`left` pages belong to no plane; said where the numbers do not show it."""
-    beside = f", and {left} of these is none of them" if left and found <= told else ""
+def _disagree(kind: str, planes: int, found: int, path: str, more: int = 0) -> StackError:
+    """`more` pages belong to no plane; they are named where the numbers do not show it."""
+    extra = f", and {more} of these is none of them" if more and found <= planes else ""
     return StackError(
-        f"{path}: its {_SAYS.get(kind, 'own')} metadata count {_count(told, 'plane')}, and the "
-        f"file has {_count(found, 'page')} of their shape{beside}; {WAY_OUT}"
+        f"{path}: its {_SAYS.get(kind, 'own')} metadata count {_count(planes, 'plane')}, and the "
+        f"file has {_count(found, 'page')} of their shape{extra}; {WAY_OUT}"
     )
 
 
@@ -153,7 +148,7 @@ def check_order(tif: TiffFile, images: Sequence[TiffImage], path: str) -> None:
         return
     pages = max(images, key=lambda image: image.n_pixels)
     try:
-        told = told_sizes(tif.ome_metadata or "")
+        sizes = image_sizes(tif.ome_metadata or "")
     except ValueError as error:
         if pages.n_found == 1:
             return
@@ -161,36 +156,33 @@ def check_order(tif: TiffFile, images: Sequence[TiffImage], path: str) -> None:
             f"{path}: its OME metadata cannot be read ({brief(error)}), which tell the order of "
             f"its {pages.n_found} pages; {WAY_OUT}"
         ) from error
-    if not told:
-        return
     samples = math.prod(pages.key.shape) // (pages.key.imagelength * pages.key.imagewidth)
-    if len(told) == 1 and told[0] in [{"T": pages.n_found, "Z": 1, "C": c} for c in (1, samples)]:
+    if not sizes or sizes in [[{"T": pages.n_found, "Z": 1, "C": c}] for c in (1, samples)]:
         return
-    planes = sum(math.prod(sizes.values()) for sizes in told)
+    planes = sum(math.prod(one.values()) for one in sizes)
     if planes != pages.n_found:
         raise _disagree("ome", planes, pages.n_found, path)
     raise StackError(
         f"{path}: its OME metadata count {_count(planes, 'plane')} in "
-        f"{_count(len(told), 'image')}, and do not say which of its pages each is; {WAY_OUT}"
+        f"{_count(len(sizes), 'image')}, and do not say which of its pages each is; {WAY_OUT}"
     )
 
 
-def absent(image: TiffImage, path: str) -> str:
+def missing_planes(image: TiffImage, path: str) -> str:
     """The sentence about planes that the metadata count and no file has; "" where none lacks."""
-    expected, found = image.n_planes, image.n_found
     if image.is_whole:
         return ""
     says = _SAYS.get(image.kind, "own")
     lost = _lost_files(image)
     where = f" ({some(lost)} not found beside it)" if lost else ""
     return (
-        f"{path}: its {says} metadata count {expected} planes, and {found} of them are there"
-        f"{where}; complete it, choose frames that are whole with --frames, or give --series pages "
-        "to read every page as a frame"
+        f"{path}: its {says} metadata count {image.n_planes} planes, and {image.n_found} of them "
+        f"are there{where}; complete it, choose frames that are whole with --frames, or give "
+        "--series pages to read every page as a frame"
     )
 
 
-def _is_beside(image: TiffImage) -> bool:
+def _is_secondary(image: TiffImage) -> bool:
     """Whether an image says of itself that it is a mask, or a smaller copy of another."""
     return image.kind == MASK or image.key.is_reduced
 
@@ -199,7 +191,7 @@ def _lost_files(image: TiffImage) -> list[str]:
     """Files that OME metadata name and that are not there."""
     tif = image.key.parent
     folder = Path(tif.filehandle.dirname)
-    names = named_files(tif.ome_metadata or "") if image.kind == "ome" else []
+    names = file_names(tif.ome_metadata or "") if image.kind == "ome" else []
     return sorted(n for n in names if not (folder / n).exists())
 
 
@@ -236,7 +228,3 @@ def _listed(images: Sequence[TiffImage]) -> str:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' if n != 1 else ''}"
-
-
-def _is(things: Sequence[object]) -> str:
-    return "is" if len(things) == 1 else "are"

@@ -17,9 +17,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,7 @@ import numpy as np
 
 from engine.errors import StackError
 from engine.stacks.tiff.chain import Chain
+from engine.stacks.units import split_lead
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
@@ -50,22 +51,6 @@ class Place(NamedTuple):
     file: str
     directory: int  # offset in bytes; 0: only the pixels are known
     pixels: int  # offset in bytes; 0: the directory says where
-
-
-@dataclass(frozen=True)
-class _Directories:
-    """Those of a file."""
-
-    file: str  # real path
-    at: Mapping[int, int]  # number of a directory by its offset
-    _known: dict[str, bool] = field(default_factory=dict)  # paths that were asked for before
-
-    def holds(self, page: Page) -> bool:
-        """Whether a page is of this file; asked for each of perhaps a million pages."""
-        path = _file_of(page)
-        if path not in self._known:  # kept no longer than the opening: links may be moved
-            self._known[path] = os.path.realpath(path) == self.file
-        return self._known[path]
 
 
 @dataclass(frozen=True)
@@ -102,7 +87,7 @@ class TiffImage:
     @property
     def n_planes(self) -> int:
         """Pages that it should have."""
-        return max(math.prod(self.shape) // math.prod(self.key.shape), 1)
+        return _n_planes(self.shape, self.key)
 
     @property
     def n_found(self) -> int:
@@ -132,7 +117,13 @@ def images_of(tif: TiffFile, path: str, chain: Chain) -> list[TiffImage]:
 
     `tif` is the file at `path`, or that with its metadata; `chain` is that of the file at `path`.
     """
-    here = _Directories(os.path.realpath(path), {at: i for i, at in enumerate(chain.offsets)})
+    numbers = {at: i for i, at in enumerate(chain.offsets)}
+    here, real = os.path.realpath(path), cache(os.path.realpath)  # of perhaps a million pages
+
+    def number_of(page: Page) -> int | None:
+        number = numbers.get(page.offset)
+        return number if number is not None and real(_file_of(page)) == here else None
+
     usable = [s for s in tif.series if s.dtype is not None and _is_shape(s.shape)]
     if not usable:
         return []
@@ -140,7 +131,7 @@ def images_of(tif: TiffFile, path: str, chain: Chain) -> list[TiffImage]:
     if kind in ("generic", "uniform"):
         images = list(_by_pages(usable, chain.masks))
     else:
-        images = [image for series in usable for image in _of_series(tif, series, here)]
+        images = [image for series in usable for image in _of_series(tif, series, number_of)]
     if kind == "shaped":
         images = _appended(images)
     return [replace(image, number=i) for i, image in enumerate(images)]
@@ -174,10 +165,10 @@ def _says_shape(tif: TiffFile) -> bool:
     if not description or description[0] != "{":
         return True
     try:
-        told = json.loads(description).get("shape")
+        shape = json.loads(description).get("shape")
     except (ValueError, AttributeError):  # it is damaged, and may be tifffile's: refused later
         return True
-    return isinstance(told, list) and all(type(n) is int for n in told)
+    return isinstance(shape, list) and all(type(n) is int for n in shape)
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
@@ -188,8 +179,13 @@ def _is_shape(shape: tuple[int, ...]) -> bool:
 # -- series that say their own order ---------------------------------------------------------
 
 
-def _of_series(tif: TiffFile, series: TiffPageSeries, here: _Directories) -> Iterator[TiffImage]:
-    """The image of a series, or one for each of its positions."""
+def _of_series(
+    tif: TiffFile, series: TiffPageSeries, number_of: Callable[[Page], int | None]
+) -> Iterator[TiffImage]:
+    """The image of a series, or one for each of its positions.
+
+    `number_of` gives the number of a page in the file's chain of directories, if it is there.
+    """
     letters, shape = series_axes(tif, series)
     key = series.keyframe
     if series.kind == "scanimage" and letters[0] == "I":
@@ -204,13 +200,13 @@ def _of_series(tif: TiffFile, series: TiffPageSeries, here: _Directories) -> Ite
         key=key,
         places=tuple(_places(tif, series, pages, shape)),
         series=series,
-        indices=_indices(pages, shape, key, here),
+        indices=_indices(pages, _n_planes(shape, key), number_of),
         layouts=(key,),
     )
     if POSITION not in letters:
         yield whole
         return
-    n_lead = _n_lead(shape, key)
+    n_lead = split_lead(shape, math.prod(key.shape)) or 0
     axis = letters.index(POSITION)
     if len(whole.places) != math.prod(shape[:n_lead]):
         return
@@ -235,10 +231,10 @@ def _channels_in_turn(
     Channels follow one another within a frame. StackError where they do not add up to frames.
     """
     page = tif.pages.first
-    told = _SAVED_CHANNELS.search(f"{page.software}\n{page.description}")
-    if told is None:
+    match = _SAVED_CHANNELS.search(f"{page.software}\n{page.description}")
+    if match is None:
         return letters, shape
-    count = int(told["count"]) if told["count"] else len(re.findall(r"\d+", told["list"]))
+    count = int(match["count"]) if match["count"] else len(re.findall(r"\d+", match["list"]))
     if count < 2:
         return letters, shape
     if shape[0] % count:
@@ -247,12 +243,6 @@ def _channels_in_turn(
             f"the file has {shape[0]} pages; {WAY_OUT}"
         )
     return "TC" + letters[1:], (shape[0] // count, count, *shape[1:])
-
-
-def _n_lead(shape: Sequence[int], key: TiffPage) -> int:
-    size = math.prod(key.shape)
-    fitting = [n for n in range(len(shape) + 1) if math.prod(shape[n:]) == size]
-    return fitting[0] if fitting else 0
 
 
 def _position_name(tif: TiffFile, number: int) -> str:
@@ -272,14 +262,14 @@ def _places(
     A series whose pixels lie one after the other may list its first page alone.
     """
     key = series.keyframe
-    expected = max(math.prod(shape) // math.prod(key.shape), 1)
+    expected = _n_planes(shape, key)
     if len(pages) == 1 < expected and pages[0] is not None and series.dataoffset is not None:
         file, start = _file_of(pages[0]), series.dataoffset
         whole = max(key.parent.filehandle.size - start, 0) // key.nbytes  # the rest is cut off
         for i in range(min(expected, whole)):
             yield Place(file, 0, start + i * key.nbytes)
         return
-    virtual = series.kind == "ndtiff"  # its index tells where pixels lie, not directories
+    virtual = series.kind == "ndtiff"  # its index says where pixels lie, not directories
     for page in pages[:expected]:
         if page is None:
             yield None
@@ -292,18 +282,19 @@ def _places(
 
 
 def _indices(
-    pages: Sequence[Page | None], shape: Sequence[int], key: TiffPage, here: _Directories
+    pages: Sequence[Page | None], count: int, number_of: Callable[[Page], int | None]
 ) -> frozenset[int]:
-    """Which directories of the file's chain are those of the pages."""
-    count = max(math.prod(shape) // math.prod(key.shape), 1)
-    found = [
-        here.at[page.offset]
-        for page in pages[:count]
-        if page is not None and page.offset in here.at and here.holds(page)
-    ]
+    """Which directories of the file's chain are those of `count` pages."""
+    numbers = [number_of(page) for page in pages[:count] if page is not None]
+    found = [number for number in numbers if number is not None]
     if len(pages) == 1 and found:  # it stands for those that follow
         return frozenset(range(found[0], found[0] + count))
     return frozenset(found)
+
+
+def _n_planes(shape: Sequence[int], key: TiffPage) -> int:
+    """Pages of an image of `shape` whose pages are like `key`."""
+    return max(math.prod(shape) // math.prod(key.shape), 1)
 
 
 def _pages_of(series: TiffPageSeries) -> list[Page | None]:
@@ -356,7 +347,7 @@ def _by_pages(series: Sequence[TiffPageSeries], masks: Container[int]) -> Iterat
     for one in series:
         key = one.keyframe
         apart = id(one) if not isinstance(key.index, int) or key.is_reduced else 0
-        listed = _listed(one)
+        listed = [page for page in _pages_of(one) if page is not None]
         for is_mask in (False, True):
             pages = [page for page in listed if (page.offset in masks) == is_mask]
             alike = _Alike(is_mask, key.shape, key.axes, np.dtype(one.dtype), apart)
@@ -364,15 +355,15 @@ def _by_pages(series: Sequence[TiffPageSeries], masks: Container[int]) -> Iterat
                 groups.setdefault(alike, []).append(one)
                 pages_of.setdefault(alike, []).extend(pages)
     for pages in pages_of.values():
-        pages.sort(key=lambda page: _order(page.index))
-    main = max(pages_of, key=lambda a: (not a.is_mask, len(pages_of[a]) * _size(pages_of[a][0])))
+        pages.sort(key=_order)
+    main = max(pages_of, key=lambda a: (not a.is_mask, len(pages_of[a]) * math.prod(a.shape)))
     others = [p for a, pages in pages_of.items() if a != main and not a.is_mask for p in pages]
     odd = _bad_frames(pages_of[main], others)
     taken = {id(page) for page in odd}
     for alike, group in groups.items():
         pages = [page for page in pages_of[alike] if id(page) not in taken]
         if alike == main:
-            pages = sorted([*pages, *odd], key=lambda page: _order(page.index))
+            pages = sorted([*pages, *odd], key=_order)
         if not pages:
             continue
         key = group[0].keyframe
@@ -382,11 +373,9 @@ def _by_pages(series: Sequence[TiffPageSeries], masks: Container[int]) -> Iterat
         letters, shape = _one_sample_axis(letters, shape)
         yield TiffImage(
             number=0,
-            name="mask" if alike.is_mask else _name(group[0]) if len(series) > 1 else "",
+            name="mask" if alike.is_mask else (group[0].name or "") if len(series) > 1 else "",
             kind=MASK if alike.is_mask else "generic",
-            letters="".join(
-                a if n > 1 or a in "YX" else "?" for a, n in zip(letters, shape, strict=True)
-            ),
+            letters=_without_singles(letters, shape),
             shape=shape,
             key=key,
             places=tuple(Place(_file_of(page), page.offset, 0) for page in pages),
@@ -406,20 +395,9 @@ class _Alike(NamedTuple):
     apart: int  # not 0: the series that is an image by itself
 
 
-def _name(series: TiffPageSeries) -> str:
-    return series.name or ""
-
-
-def _listed(series: TiffPageSeries) -> list[Page]:
-    return [page for page in _pages_of(series) if page is not None]
-
-
-def _order(index: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (index,) if isinstance(index, int) else tuple(index)
-
-
-def _size(page: Page) -> int:
-    return math.prod(page.shape)
+def _order(page: Page) -> tuple[int, ...]:
+    """Place of a page among those of its file, those of its sub-directories included."""
+    return (page.index,) if isinstance(page.index, int) else tuple(page.index)
 
 
 def _bad_frames(main: Sequence[Page], others: Sequence[Page]) -> list[Page]:
@@ -440,10 +418,13 @@ def series_axes(tif: TiffFile, series: TiffPageSeries) -> tuple[str, tuple[int, 
     """Letters and shape of all dimensions; "?" for those of length 1 that may be no axes."""
     letters, shape = _unsqueezed(tif, series)
     if series.kind != "shaped":  # every other format lists all its axes, used or not
-        letters = "".join(
-            a if n > 1 or a in "YXS" else "?" for a, n in zip(letters, shape, strict=True)
-        )
+        letters = _without_singles(letters, shape)
     return _one_sample_axis(letters, shape)
+
+
+def _without_singles(letters: str, shape: Sequence[int]) -> str:
+    """Letters of dimensions, "?" for those of length 1 but Y, X and samples."""
+    return "".join(a if n > 1 or a in "YXS" else "?" for a, n in zip(letters, shape, strict=True))
 
 
 def _unsqueezed(tif: TiffFile, series: TiffPageSeries) -> tuple[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""OME-XML in TIFF files: which other files it names, and where it is if it is elsewhere."""
+"""OME-XML in TIFF files: its images, the files that it names, where it is if it is elsewhere."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ _FILE_NAME = re.compile(r"""FileName\s*=\s*("[^"]*"|'[^']*')""")
 _MAX_XML = 256 << 20  # bytes of a companion file
 
 
-def named_files(xml: str) -> list[str]:
+def file_names(xml: str) -> list[str]:
     """Every file name that planes are said to be in, each once."""
-    found = {unescape(quoted[1:-1]) for quoted in _FILE_NAME.findall(xml)}
-    return sorted(found)
+    return sorted({unescape(quoted[1:-1]) for quoted in _FILE_NAME.findall(xml)})
 
 
-def told_sizes(xml: str) -> list[dict[str, int]]:
+def pixels_of(xml: str) -> list[tuple[str, ElementTree.Element]]:
+    """Name and Pixels element of every image; ParseError for damaged XML."""
+    return [
+        (image.get("Name", ""), pixels)
+        for image in ElementTree.fromstring(xml).findall("{*}Image")
+        for pixels in image.findall("{*}Pixels")
+    ]
+
+
+def image_sizes(xml: str) -> list[dict[str, int]]:
     """Lengths of T, Z and C of every image, samples counted in C; ValueError for damaged XML."""
     try:
-        root = ElementTree.fromstring(xml)
+        elements = pixels_of(xml)
     except ElementTree.ParseError as error:
         raise ValueError(str(error)) from error
-    return [
-        {axis: int(pixels.get(f"Size{axis}", "1")) for axis in "TZC"}
-        for image in root
-        if image.tag.rpartition("}")[2] == "Image"
-        for pixels in image
-        if pixels.tag.rpartition("}")[2] == "Pixels"
-    ]
+    return [{axis: int(pixels.get(f"Size{axis}", "1")) for axis in "TZC"} for _, pixels in elements]
 
 
 def refuse_files_elsewhere(tif: TiffFile, name: str) -> None:
     """StackError where OME metadata speaks of files outside the folder, or of what is no file."""
     folder = Path(tif.filehandle.dirname)
-    for other in named_files(tif.ome_metadata or ""):
+    for other in file_names(tif.ome_metadata or ""):
         if not _is_plain_file(folder, other):
             raise StackError(
                 f"{name}: speaks of frames in {brief(ValueError(other))}, which is no file "
@@ -54,26 +56,25 @@ def refuse_files_elsewhere(tif: TiffFile, name: str) -> None:
 def metadata_file(tif: TiffFile, name: str) -> Path | None:
     """The file with the metadata of a set whose other files hold pixels alone (BinaryOnly).
 
-    None where the file has its own. Raises StackError where that file is not beside it.
+    None where the file has its own. Raises StackError where that file is not in the same folder.
     """
     xml = tif.ome_metadata or ""
     if "BinaryOnly" not in xml:
         return None
     try:
-        root = ElementTree.fromstring(xml)
+        element = ElementTree.fromstring(xml).find("{*}BinaryOnly")
     except ElementTree.ParseError:
         return None
-    only = next((e for e in root if e.tag.rpartition("}")[2] == "BinaryOnly"), None)
-    if only is None:
+    if element is None:
         return None
-    told = only.get("MetadataFile", "")
+    other = element.get("MetadataFile", "")
     folder = Path(tif.filehandle.dirname)
-    if not told or not _is_plain_file(folder, told) or not (folder / told).is_file():
+    if not other or not _is_plain_file(folder, other) or not (folder / other).is_file():
         raise StackError(
-            f"{name}: its metadata are in {brief(ValueError(told or 'another file'))}, which is "
+            f"{name}: its metadata are in {brief(ValueError(other or 'another file'))}, which is "
             "not beside it; copy it there, or give --series pages to read every page as a frame"
         )
-    return folder / told
+    return folder / other
 
 
 def xml_of_renamed(tif: TiffFile) -> str:
@@ -84,18 +85,18 @@ def xml_of_renamed(tif: TiffFile) -> str:
     many as the planes.
     """
     xml = tif.ome_metadata or ""
-    names = named_files(xml)
+    names = file_names(xml)
     if len(names) != 1 or (Path(tif.filehandle.dirname) / names[0]).exists():
         return ""
     try:
-        root = ElementTree.fromstring(xml)
-        planes = sum(math.prod(sizes.values()) for sizes in told_sizes(xml))
-    except (ElementTree.ParseError, ValueError):
+        planes = sum(math.prod(sizes.values()) for sizes in image_sizes(xml))
+    except ValueError:
         return ""
+    root = ElementTree.fromstring(xml)
     if root.get("UUID") or planes != len(tif.pages):
         return ""
     for data in root.iter():
-        for uuid in [one for one in data if one.tag.rpartition("}")[2] == "UUID"]:
+        for uuid in data.findall("{*}UUID"):
             data.remove(uuid)
     return _as_text(root)
 

@@ -19,14 +19,13 @@ from engine.stacks.tiff.calibration import calibration
 from engine.stacks.tiff.chain import Chain, check_chain, is_tiff
 from engine.stacks.tiff.choice import (
     PAGES,
-    absent,
-    beside,
     check_order,
     check_pages,
     chosen,
     extra_pages,
+    missing_planes,
     refuse_promises,
-    unused,
+    unread,
 )
 from engine.stacks.tiff.images import POSITION, WAY_OUT, TiffImage, are_pages, images_of
 from engine.stacks.tiff.ome import (
@@ -101,7 +100,7 @@ def _opened(path: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
     """The file, or the one that holds the metadata of the set that it is of."""
     from tifffile import TiffFile
 
-    where, told = path, dict(flags)
+    where, options = path, dict(flags)
     with _placed(TiffFile(path, **flags), path) as tif:
         if tif.is_ome:
             refuse_files_elsewhere(tif, path)
@@ -109,15 +108,15 @@ def _opened(path: str, flags: dict[str, Any]) -> Iterator[TiffFile]:
             if master is not None and _is_tiff(master):
                 where = str(master)
             elif xml := companion_xml(master, tif) if master is not None else xml_of_renamed(tif):
-                told["omexml"] = xml
-        if where == path and told == flags:
+                options["omexml"] = xml
+        if where == path and options == flags:
             if not are_pages(tif):
                 yield tif
                 return
-            told["is_shaped"] = False
+            options["is_shaped"] = False
     if where != path:
         check_chain(where)
-    with _placed(TiffFile(where, **told), where) as tif:
+    with _placed(TiffFile(where, **options), where) as tif:
         if tif.is_ome:
             refuse_files_elsewhere(tif, path)
         yield tif
@@ -156,8 +155,8 @@ def _stacks(
     if tif.is_ome:
         check_order(tif, images, path)
     taken = chosen(images, path, series)
-    extra, others = extra_pages(images, path, chain.offsets), beside(images, taken, path)
-    said = unused(images, taken, path, extra)
+    extra = extra_pages(images, path, chain.offsets)
+    sentences, others = unread(images, taken, path, extra)
     stacks: list[TiffStack] = []
     for image in taken:
         check_pages(image, extra, path, chain.offsets)
@@ -167,8 +166,8 @@ def _stacks(
             stack.info,
             series=PAGES if series == PAGES else number,
             series_name=image.name if len(images) > 1 else "",
-            unused=(*stack.info.unused, *said),
-            lacking=absent(image, path),
+            unused=(*stack.info.unused, *sentences),
+            lacking=missing_planes(image, path),
         )
         stack.others = others
         stacks.append(stack)
