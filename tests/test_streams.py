@@ -22,7 +22,7 @@ import tifffile
 from engine import cli
 from engine.errors import UsageError
 from engine.job.job import run_job
-from engine.stacks.open import expand_inputs
+from engine.stacks.inputs import expand_inputs
 from engine.streams import reader_has_gone
 from tests.conftest import make_threshold_model
 from tests.engine import jobs

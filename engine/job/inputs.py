@@ -19,8 +19,8 @@ from engine.plan.postprocessing import check_uncut, resolve_postprocessing
 from engine.plan.settings import JobSettings
 from engine.stacks.base import Stack, StackInfo
 from engine.stacks.guard import some
-from engine.stacks.names import NAME_MAX, given_path, without_suffix
-from engine.stacks.open import expand_inputs, open_stacks
+from engine.stacks.inputs import NAME_MAX, expand_inputs, given_path, without_suffix
+from engine.stacks.open import open_stacks
 from engine.steps.hangs import ADVICE, MAX_HUNG_INPUTS, Hung, within
 from engine.steps.limited import LimitedStack
 from engine.steps.missing import check_stack

@@ -10,7 +10,7 @@ from engine.errors import UsageError, printable
 from engine.geometry.layout import LabelLayout
 from engine.labels.postprocessing import Postprocessing
 from engine.stacks.base import StackInfo
-from engine.stacks.names import distinct_names
+from engine.stacks.inputs import distinct_names
 
 SAID = 20  # sentences on what inputs hold and the job does not use
 

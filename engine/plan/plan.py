@@ -27,7 +27,7 @@ from engine.plan.inputs import Input, Inputs, few, names_of
 from engine.plan.memory import MemoryEstimate, allowed_bytes, choose_tiling
 from engine.plan.settings import JobSettings
 from engine.stacks.base import StackInfo
-from engine.stacks.names import given_path, places_of
+from engine.stacks.inputs import given_path, places_of
 
 MUCH_WASTE = 0.75  # share of the network's work from which a tiling is worth a warning
 

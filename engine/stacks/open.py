@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from engine.errors import StackError, UsageError
+from engine.errors import StackError
 from engine.stacks.base import Stack
-from engine.stacks.guard import brief, opening, some
+from engine.stacks.guard import opening, some
 from engine.stacks.zarr.metadata import is_zarr
 
 
@@ -85,38 +82,3 @@ def _open_file(path: str, where: Path, axes: str | None, series: str | None) -> 
     if kind is not None:
         return [_only(images.open_image(path, axes), series)]
     raise StackError(f"{path}: {images.not_an_image(where, head)}")
-
-
-def expand_inputs(inputs: Sequence[str]) -> list[str]:
-    """Inputs as the user gave them, with every `@list.txt` replaced by what the list names.
-
-    A list has one input per line, in UTF-8, or in UTF-16 with a byte order mark; blank lines and
-    lines that start with # are skipped, and relative paths start from the folder of the list.
-    Raises UsageError for a list that cannot be read or that is empty.
-    """
-    out: list[str] = []
-    for item in inputs:
-        out += _listed(item[1:]) if item.startswith("@") and len(item) > 1 else [item]
-    return out
-
-
-def _listed(name: str) -> list[str]:
-    try:
-        data = Path(name).read_bytes()
-        # Windows' own programs write UTF-16, whose decoder reads the mark and takes it away.
-        is_16_bit = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = data.decode("utf-16" if is_16_bit else "utf-8-sig")
-    except FileNotFoundError as error:
-        raise UsageError(f"{name}: the list of inputs does not exist; check the path") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{name}: the list of inputs is not text in UTF-8 or UTF-16; save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"{name}: the list of inputs cannot be read ({brief(error)})") from error
-    lines = [line.strip() for line in text.splitlines()]
-    paths = [line for line in lines if line and not line.startswith("#")]
-    if not paths:
-        raise UsageError(f"{name}: the list of inputs names none; write one input per line")
-    # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
-    return [str(Path(name).parent / os.path.expanduser(p)) for p in paths]  # noqa: PTH111

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError, printable
-from engine.stacks.names import places_of
+from engine.stacks.inputs import places_of
 from engine.store.committed import store_of
 from engine.store.folder import IDENTITY, PRIVATE, RELABELLED, REPORT, SETTINGS, TABLES, JobFolder
 from engine.store.identity import Holdings, JobIdentity

@@ -28,7 +28,7 @@ from typing import NoReturn
 
 from engine.errors import JobStopped, OutputError
 from engine.plan.settings import JobSettings
-from engine.stacks.names import given_path
+from engine.stacks.inputs import given_path
 from engine.store.identity import Holdings, JobIdentity, SettingsRecord
 from engine.store.local import LocalStore
 from engine.store.objects import ObjectStore

@@ -16,7 +16,7 @@ from engine.errors import OutputError
 from engine.job.job import merge_job, run_job
 from engine.job.prepare import prepare_job
 from engine.job.relabel import relabel
-from engine.stacks.names import given_path
+from engine.stacks.inputs import given_path
 from engine.store.folder import IDENTITY, JobFolder
 from tests.engine import jobs
 from tests.engine.jobs import Shuffled, labels_of

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.job.inputs import open_inputs
 from engine.model.file import open_model
-from engine.stacks.names import distinct_names
+from engine.stacks.inputs import distinct_names
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
 

@@ -9,7 +9,8 @@ import pytest
 import zarr
 
 from engine.errors import StackError, UsageError
-from engine.stacks.open import expand_inputs, open_stack
+from engine.stacks.inputs import expand_inputs
+from engine.stacks.open import open_stack
 
 
 def text(path: Path) -> None:

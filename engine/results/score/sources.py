@@ -23,7 +23,7 @@ from engine.results.score.files import (
 from engine.results.score.frames import LabelFrames
 from engine.results.score.results import frame_names, recorded_input, stores_in
 from engine.results.score.zarrs import open_zarr
-from engine.stacks.names import SUFFIXES
+from engine.stacks.inputs import SUFFIXES
 from engine.stacks.zarr.metadata import is_zarr
 
 CHALLENGE = ("_ST", "_GT")  # the complete truth first

@@ -1,15 +1,20 @@
-"""Names of results: the stack's own, made longer only where two stacks share it.
+"""What the user names: lists of inputs, where they lie, and what their results are called.
 
-An input is called what the user calls it: a link keeps its name, whatever it leads to. Stores of
-data (git-annex, DVC, Galaxy) give files names that say nothing, and links to them that do.
+A result has the stack's own name, made longer only where two stacks share it. An input is called
+what the user calls it: a link keeps its name, whatever it leads to. Stores of data (git-annex, DVC,
+Galaxy) give files names that say nothing, and links to them that do.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+
+from engine.errors import UsageError
+from engine.stacks.guard import brief
 
 SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".ome.tf2", ".ome.tf8", ".ome.btf", ".ome.zarr",
@@ -17,6 +22,41 @@ SUFFIXES = (
 )  # fmt: skip
 
 NAME_MAX = 255  # bytes of a name in a folder, on nearly all file systems
+
+
+def expand_inputs(inputs: Sequence[str]) -> list[str]:
+    """Inputs as the user gave them, with every `@list.txt` replaced by what the list names.
+
+    A list has one input per line, in UTF-8, or in UTF-16 with a byte order mark; blank lines and
+    lines that start with # are skipped, and relative paths start from the folder of the list.
+    Raises UsageError for a list that cannot be read or that is empty.
+    """
+    out: list[str] = []
+    for item in inputs:
+        out += _listed(item[1:]) if item.startswith("@") and len(item) > 1 else [item]
+    return out
+
+
+def _listed(name: str) -> list[str]:
+    try:
+        data = Path(name).read_bytes()
+        # Windows' own programs write UTF-16, whose decoder reads the mark and takes it away.
+        is_16_bit = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if is_16_bit else "utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError(f"{name}: the list of inputs does not exist; check the path") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{name}: the list of inputs is not text in UTF-8 or UTF-16; save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"{name}: the list of inputs cannot be read ({brief(error)})") from error
+    lines = [line.strip() for line in text.splitlines()]
+    paths = [line for line in lines if line and not line.startswith("#")]
+    if not paths:
+        raise UsageError(f"{name}: the list of inputs names none; write one input per line")
+    # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
+    return [str(Path(name).parent / os.path.expanduser(p)) for p in paths]  # noqa: PTH111
 
 
 def given_path(path: str) -> str:
