@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from engine.errors import FrameError
 from engine.model.spec import Normalisation
 
+PIECE = 2**18  # pixels counted at once: NumPy counts them as 64-bit indices
+
 
 def frame_statistics(frame: NDArray[Any], normalisation: Normalisation) -> NDArray[np.float32]:
     """Low and high value of each channel, float32 of shape (C, 2).
@@ -25,11 +27,43 @@ def frame_statistics(frame: NDArray[Any], normalisation: Normalisation) -> NDArr
     policy "range" they do so only where all channels are (`is_blank`). Raises FrameError where a
     channel holds values that are not finite, or too far apart for float32.
     """
+    return windowed_statistics(lambda: iter([frame]), normalisation)
+
+
+def windowed_statistics(
+    windows: Callable[[], Iterator[NDArray[Any]]], normalisation: Normalisation
+) -> NDArray[np.float32]:
+    """`frame_statistics` of a frame that need not be in memory as a whole: the same values.
+
+    `windows` begins again at each call and gives parts (C, y, x) that together are the frame. It
+    is called once for 8- and 16-bit pixels, twice for others.
+    """
     levels = (normalisation.low, normalisation.high)
-    _require_finite(frame)
-    if normalisation.policy == "range":
-        return _fixed(levels, [(channel.min(), channel.max()) for channel in frame])
-    return np.stack([_channel_statistics(channel, levels) for channel in frame])
+    fixed = normalisation.policy == "range"
+    channels: list[Histogram] = []
+    for window in windows():
+        _require_finite(window)
+        channels = channels or [Histogram(window.dtype) for _ in window]
+        for values, channel in zip(channels, window, strict=True):
+            if fixed or values.is_wide:
+                values.extend(channel)
+            if not fixed:
+                values.count(channel)
+    if fixed:
+        extremes = np.array([values.extremes for values in channels], dtype=np.float32)
+        # The same levels for every channel, unless each is constant by its least and greatest.
+        return (
+            extremes
+            if is_blank(extremes)
+            else np.tile(np.array(levels, np.float32), (len(channels), 1))
+        )
+    if channels[0].is_wide:
+        for values in channels:
+            values.refine(levels)
+        for window in windows():
+            for values, channel in zip(channels, window, strict=True):
+                values.count(channel)
+    return np.stack([_with_contrast(values, levels) for values in channels])
 
 
 def is_blank(statistics: NDArray[np.float32]) -> bool:
@@ -49,132 +83,75 @@ def normalisable(statistics: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([low, above], axis=1)
 
 
-def percentiles(values: NDArray[Any], levels: tuple[float, ...]) -> NDArray[np.float32]:
-    """Percentiles by the inverted-CDF rule: the smallest value with at least q % at or below it.
+class Histogram:
+    """How often each value of one channel occurs, from which its percentiles follow.
 
-    Equal to `numpy.percentile(..., method="inverted_cdf")`, several times faster for 8- and
-    16-bit pixels, which are counted instead of sorted.
+    By the inverted-CDF rule: the smallest value with at least q % at or below it, as
+    `numpy.percentile(..., method="inverted_cdf")`. Integers of 8 and 16 bits are counted one by
+    one. All others are taken as float32 and counted by the upper half of their bits; then, in a
+    second pass, by the lower half where the upper one is that of a percentile.
     """
-    flat = values.reshape(-1)
-    ranks = _ranks(flat.size, levels)
-    if _is_narrow(flat.dtype):
-        lowest = np.iinfo(flat.dtype).min
-        # Shifted to start at 0, and widened by bincount alone.
-        counted = flat if lowest == 0 else (flat.astype(np.int32) - lowest)
-        below = np.cumsum(np.bincount(counted))
-        found = np.searchsorted(below, ranks) + lowest
-        return found.astype(np.float32)
-    indices = [rank - 1 for rank in ranks]
-    return np.partition(flat, indices)[indices].astype(np.float32)
-
-
-def _is_narrow(dtype: np.dtype[Any]) -> bool:
-    """Whether pixels are integers of so few bits that each value can be counted."""
-    return dtype.kind in "ui" and dtype.itemsize <= 2
-
-
-def windowed_statistics(
-    windows: Callable[[], Iterator[NDArray[Any]]], normalisation: Normalisation
-) -> NDArray[np.float32]:
-    """`frame_statistics` of a frame that is never in memory as a whole: the same values.
-
-    `windows` begins anew at each call and gives parts (C, y, x) that together are the frame. It
-    is called once for 8- and 16-bit pixels, twice for others.
-    """
-    levels = (normalisation.low, normalisation.high)
-    fixed = normalisation.policy == "range"
-    counts: list[_Counts] = []
-    for window in windows():
-        counts = counts or [_Counts(window.dtype) for _ in window]
-        for count, channel in zip(counts, window, strict=True):
-            _require_finite(channel)
-            count.extend(channel)
-            if not fixed:
-                count.add(channel)
-    if fixed:
-        return _fixed(levels, [(count.lowest, count.highest) for count in counts])
-    if any(count.is_coarse for count in counts):
-        refined = [count.refined(levels) for count in counts]
-        for window in windows():
-            for refinement, channel in zip(refined, window, strict=True):
-                refinement.add(channel)
-        found = [refinement.values(levels) for refinement in refined]
-    else:
-        found = [count.values(levels) for count in counts]
-    pairs = zip(counts, found, strict=True)
-    return np.stack([_with_contrast(low, high, c.lowest, c.highest) for c, (low, high) in pairs])
-
-
-class _Counts:
-    """How often each value of one channel occurs; as float32, each upper half of its bits."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.is_coarse = not _is_narrow(dtype)
-        self._shift = 0 if self.is_coarse or dtype.kind == "u" else int(np.iinfo(dtype).min)
+        self.is_wide = dtype.kind not in "ui" or dtype.itemsize > 2
+        self._shift = 0 if self.is_wide or dtype.kind == "u" else int(np.iinfo(dtype).min)
         self._counts = np.zeros(2**16, dtype=np.int64)
-        self.lowest, self.highest = np.float32(np.inf), np.float32(-np.inf)
+        self._lower: dict[int, NDArray[np.int64]] = {}  # counts of lower halves, by upper half
+        self._lowest, self._highest = np.float32(np.inf), np.float32(-np.inf)
+
+    @property
+    def extremes(self) -> tuple[np.float32, np.float32]:
+        """The least and the greatest value; where they are not known, of those counted."""
+        if self._lowest > self._highest:
+            occurring = np.flatnonzero(self._counts) + self._shift
+            return np.float32(occurring[0]), np.float32(occurring[-1])
+        return self._lowest, self._highest
 
     def extend(self, channel: NDArray[Any]) -> None:
-        """Let the range from `lowest` to `highest` hold the pixels of one window."""
-        self.lowest = min(self.lowest, np.float32(channel.min()))
-        self.highest = max(self.highest, np.float32(channel.max()))
+        """Let the extremes include the pixels of one window."""
+        self._lowest = min(self._lowest, np.float32(channel.min()))
+        self._highest = max(self._highest, np.float32(channel.max()))
 
-    def add(self, channel: NDArray[Any]) -> None:
-        """Count the pixels of one window."""
-        for flat in _pieces(channel):
-            if self.is_coarse:
-                keys = _ordered_keys(flat) >> 16
-            else:
-                keys = flat if self._shift == 0 else flat.astype(np.int32) - self._shift
-            self._counts += np.bincount(keys, minlength=2**16)
+    def count(self, channel: NDArray[Any]) -> None:
+        """Count the pixels of one window, after `refine` the lower halves of their bits."""
+        flat = channel.reshape(-1)
+        for start in range(0, flat.size, PIECE):
+            piece = flat[start : start + PIECE]
+            if not self.is_wide:
+                keys = piece if self._shift == 0 else piece.astype(np.int32) - self._shift
+                self._counts += np.bincount(keys, minlength=2**16)
+                continue
+            keys = _ordered_keys(piece)
+            if not self._lower:
+                self._counts += np.bincount(keys >> 16, minlength=2**16)
+            for upper, counts in self._lower.items():
+                lower = keys[keys >> 16 == upper] & 0xFFFF
+                counts += np.bincount(lower, minlength=2**16)
+
+    def refine(self, levels: tuple[float, ...]) -> None:
+        """From now on, count what tells apart values that share an upper half with a percentile."""
+        self._lower = {at: np.zeros(2**16, dtype=np.int64) for at, _ in self._find(levels)}
+
+    def percentiles(self, levels: tuple[float, ...]) -> NDArray[np.float32]:
+        """The percentiles; of wide values after a second pass."""
+        found = self._find(levels)
+        if not self.is_wide:
+            return np.array([at + self._shift for at, _ in found], dtype=np.float32)
+        keys = [
+            upper << 16 | int(np.searchsorted(np.cumsum(self._lower[upper]), rank))
+            for upper, rank in found
+        ]
+        return _from_keys(np.array(keys, dtype=np.uint32))
 
     def _find(self, levels: tuple[float, ...]) -> list[tuple[int, int]]:
         """For each level the value (or upper half) at its rank, and the rank within that."""
         below = np.cumsum(self._counts)
-        found = []
-        for rank in _ranks(int(below[-1]), levels):
-            at = int(np.searchsorted(below, rank))
-            found.append((at, rank - int(below[at] - self._counts[at])))
-        return found
-
-    def values(self, levels: tuple[float, ...]) -> NDArray[np.float32]:
-        """The percentiles, of 8- and 16-bit pixels."""
-        found = [at + self._shift for at, _ in self._find(levels)]
-        return np.array(found, dtype=np.float32)
-
-    def refined(self, levels: tuple[float, ...]) -> _Refinement:
-        """What counts the lower halves of the bits, where the upper halves are those found."""
-        return _Refinement(self._find(levels))
-
-
-class _Refinement:
-    """Second pass over pixels as float32: the lower half of the bits of a few values."""
-
-    def __init__(self, wanted: list[tuple[int, int]]) -> None:
-        self._wanted = wanted
-        self._counts = {upper: np.zeros(2**16, dtype=np.int64) for upper, _ in wanted}
-
-    def add(self, channel: NDArray[Any]) -> None:
-        """Count the pixels of one window."""
-        for flat in _pieces(channel):
-            keys = _ordered_keys(flat)
-            for upper, counts in self._counts.items():
-                lower = keys[keys >> 16 == upper] & 0xFFFF
-                counts += np.bincount(lower, minlength=2**16)
-
-    def values(self, levels: tuple[float, ...]) -> NDArray[np.float32]:
-        """The percentiles."""
-        keys = [
-            upper << 16 | int(np.searchsorted(np.cumsum(self._counts[upper]), rank))
-            for upper, rank in self._wanted
+        ranks = [max(math.ceil(int(below[-1]) * (q / 100)), 1) for q in levels]
+        places = [int(np.searchsorted(below, rank)) for rank in ranks]
+        return [
+            (at, rank - int(below[at] - self._counts[at]))
+            for at, rank in zip(places, ranks, strict=True)
         ]
-        return _from_keys(np.array(keys, dtype=np.uint32))
-
-
-def _pieces(channel: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """A million pixels at a time: NumPy counts them as 64-bit indices."""
-    flat = channel.reshape(-1)
-    return (flat[start : start + 2**20] for start in range(0, flat.size, 2**20))
 
 
 def _ordered_keys(values: NDArray[Any]) -> NDArray[np.uint32]:
@@ -182,40 +159,21 @@ def _ordered_keys(values: NDArray[Any]) -> NDArray[np.uint32]:
 
     No rounding to float32 changes an order, so that percentiles of wide integers are right too.
     """
-    bits = (values.astype(np.float32, copy=False) + np.float32(0)).view(
-        np.uint32
-    )  # -0 and 0 are one value
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    one_zero = values.astype(np.float32, copy=False) + np.float32(0)  # of 0 and -0
+    bits = one_zero.view(np.uint32)
+    flipped = (one_zero.view(np.int32) >> 31).view(np.uint32) | np.uint32(1 << 31)
+    return bits ^ flipped
 
 
 def _from_keys(keys: NDArray[np.uint32]) -> NDArray[np.float32]:
     return np.where(keys >> 31, keys ^ np.uint32(1 << 31), ~keys).view(np.float32)
 
 
-def _ranks(size: int, levels: tuple[float, ...]) -> list[int]:
-    return [max(math.ceil(size * (q / 100)), 1) for q in levels]
-
-
-def _channel_statistics(channel: NDArray[Any], levels: tuple[float, float]) -> NDArray[np.float32]:
-    low, high = percentiles(channel, levels)
-    lowest, highest = (low, high) if low < high else (channel.min(), channel.max())
-    return _with_contrast(low, high, np.float32(lowest), np.float32(highest))
-
-
-def _fixed(levels: tuple[float, float], extremes: list[tuple[Any, Any]]) -> NDArray[np.float32]:
-    """The same levels for every channel, unless each is constant by its least and greatest."""
-    found = np.array(extremes, dtype=np.float32)
-    if is_blank(found):
-        return found
-    return np.tile(np.array([levels], dtype=np.float32), (len(found), 1))
-
-
-def _with_contrast(
-    low: np.float32, high: np.float32, lowest: np.float32, highest: np.float32
-) -> NDArray[np.float32]:
+def _with_contrast(values: Histogram, levels: tuple[float, float]) -> NDArray[np.float32]:
+    low, high = values.percentiles(levels)
     if low == high:
         # A few bright objects on a flat background: the percentiles coincide, the range does not.
-        low, high = lowest, highest
+        low, high = values.extremes
     with np.errstate(over="ignore"):
         if not np.isfinite(high - low):
             raise FrameError(f"values from {low:g} to {high:g} are too far apart for float32")

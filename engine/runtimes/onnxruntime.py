@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from engine.errors import JobStopped, ModelError, OutOfMemory, UsageError, first_line
 from engine.model.file import ModelFile
-from engine.model.graph.pixels import accept_pixels
+from engine.model.graph.tensors import accept_pixels
 from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
 from engine.model.statistics import normalisable
 

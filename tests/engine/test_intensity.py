@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as hnp
 from engine.errors import FrameError
 from engine.model.spec import Normalisation
 from engine.model.statistics import (
+    Histogram,
     frame_statistics,
     is_blank,
     normalisable,
-    percentiles,
     windowed_statistics,
 )
 
@@ -44,7 +44,12 @@ def of_type(dtype: str) -> st.SearchStrategy[Any]:
 )
 def test_percentiles_equal_numpys(values: np.ndarray, levels: list[float]) -> None:
     expected = np.percentile(values, levels, method="inverted_cdf").astype(np.float32)
-    assert np.array_equal(percentiles(values, tuple(levels)), expected)
+    histogram = Histogram(values.dtype)
+    histogram.count(values)
+    if histogram.is_wide:
+        histogram.refine(tuple(levels))
+        histogram.count(values)
+    assert np.array_equal(histogram.percentiles(tuple(levels)), expected)
 
 
 def test_statistics_are_per_channel() -> None:

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ModelError
 from engine.model.file import BUNDLED, bundled_models, open_model
-from engine.model.graph.pixels import accept_pixels
+from engine.model.graph.tensors import accept_pixels
 from engine.model.spec import METADATA_KEY, ModelSpec, parse_spec
 from tests import networks
 

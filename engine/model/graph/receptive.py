@@ -23,9 +23,8 @@ import onnx
 from onnx import numpy_helper
 
 from engine.errors import ModelError
-from engine.model.graph.operator import POINT, Along, NoReach, Operator
-from engine.model.graph.operators import BROADCASTING, reach
-from engine.model.graph.shapes import Shape, inferred_shapes
+from engine.model.graph.operators import BROADCASTING, POINT, Along, NoReach, Operator, reach
+from engine.model.graph.tensors import Shape, inferred_shapes
 from engine.model.spec import IMAGE, PROBABILITIES
 
 RANDOM = frozenset(
