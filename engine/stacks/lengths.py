@@ -11,29 +11,13 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 
 _PREFIXES = {  # powers of ten
-    ("Y", "yotta"): 24,
-    ("Z", "zetta"): 21,
-    ("E", "exa"): 18,
-    ("P", "peta"): 15,
-    ("T", "tera"): 12,
-    ("G", "giga"): 9,
-    ("M", "mega"): 6,
-    ("k", "kilo"): 3,
-    ("h", "hecto"): 2,
-    ("da", "deca"): 1,
+    ("Y", "yotta"): 24, ("Z", "zetta"): 21, ("E", "exa"): 18, ("P", "peta"): 15, ("T", "tera"): 12,
+    ("G", "giga"): 9, ("M", "mega"): 6, ("k", "kilo"): 3, ("h", "hecto"): 2, ("da", "deca"): 1,
     ("", ""): 0,
-    ("d", "deci"): -1,
-    ("c", "centi"): -2,
-    ("m", "milli"): -3,
-    ("µ", "micro"): -6,
-    ("u", "micro"): -6,
-    ("n", "nano"): -9,
-    ("p", "pico"): -12,
-    ("f", "femto"): -15,
-    ("a", "atto"): -18,
-    ("z", "zepto"): -21,
-    ("y", "yocto"): -24,
-}
+    ("d", "deci"): -1, ("c", "centi"): -2, ("m", "milli"): -3, ("µ", "micro"): -6,
+    ("u", "micro"): -6, ("n", "nano"): -9, ("p", "pico"): -12, ("f", "femto"): -15,
+    ("a", "atto"): -18, ("z", "zepto"): -21, ("y", "yocto"): -24,
+}  # fmt: skip
 _INCH = 25_400.0  # um
 _ASTRONOMICAL = 149_597_870_700e6  # um
 _UM = {
@@ -89,12 +73,8 @@ def seconds(value: object, unit: object) -> float | None:
 def _converted(value: object, unit: object, factors: Mapping[str, float]) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
-    if not isinstance(unit, str):
-        return None
-    name = _plain(unit)
-    factor = factors.get(name, factors.get(name.lower()))
-    if factor is None:
-        return None
+    name = _plain(unit) if isinstance(unit, str) else ""
+    factor = factors.get(name, factors.get(name.lower(), 0.0))  # 0: no such unit
     try:
         size = float(value) * factor
     except (ValueError, OverflowError):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
@@ -51,8 +50,12 @@ def write_tiff(
         def frames() -> Iterator[NDArray[np.uint16]]:
             for t in range(lapse.shape[0]):
                 image, labels = lapse.frame(t)
-                if labels_to is not None:
-                    _append_page(labels_to, labels, lapse.shape if t == 0 else None)
+                if labels_to is not None:  # page by page: the first says the shape of all
+                    shape = json.dumps({"shape": list(lapse.shape), "axes": "TYX"})
+                    labels_to.write(
+                        labels, photometric="minisblack", compression="zlib", metadata=None,
+                        description=None if t else shape,
+                    )  # fmt: skip
                 yield image
                 if progress is not None:
                     progress(t + 1)
@@ -94,13 +97,3 @@ def write_ctc(
         if progress is not None:
             progress(t + 1)
     np.savetxt(tra / "man_track.txt", tracks, fmt="%d")
-
-
-def _append_page(
-    tiff: tifffile.TiffWriter, labels: NDArray[Any], shape: tuple[int, ...] | None
-) -> None:
-    """One more page; the first carries the shape and axes of all, as tifffile writes them."""
-    about = None if shape is None else json.dumps({"shape": list(shape), "axes": "TYX"})
-    tiff.write(
-        labels, photometric="minisblack", compression="zlib", metadata=None, description=about
-    )

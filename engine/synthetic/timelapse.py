@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -140,7 +140,7 @@ class TimeLapse:
 
     def parameters(self) -> dict[str, Any]:
         """Every parameter by name, as JSON can hold it."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return asdict(self)
 
 
 @lru_cache(maxsize=4)

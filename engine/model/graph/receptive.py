@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ RANDOM = frozenset(
 )  # fmt: skip
 SIZES = frozenset(["Shape", "Size"])
 STANDARD = frozenset(["", "ai.onnx"])
-REASONS_TOLD = 3
+REASONS_LISTED = 3
 FAR = 2000  # strides of the frame that is looked at
 
 Interval = tuple[int, int]  # inclusive at both ends
@@ -56,8 +57,8 @@ def receptive_field(model: onnx.ModelProto) -> ReceptiveField:
     """
     walk = _Walk(model)
     if walk.reasons:
-        told = list(dict.fromkeys(walk.reasons))[:REASONS_TOLD]
-        return ReceptiveField(walk.stride, None, ", ".join(told))
+        reasons = list(dict.fromkeys(walk.reasons))[:REASONS_LISTED]
+        return ReceptiveField(walk.stride, None, ", ".join(reasons))
     try:
         radius = max(walk.radius(axis) for axis in (0, 1))
     except NoReach as reason:
@@ -97,13 +98,12 @@ class _Walk:
         self.steps: list[_Step] = []
         # Pixels of the image per pixel of the tensor, along Y and X.
         self.pitch: dict[str, tuple[Fraction, Fraction]] = {IMAGE: (Fraction(1), Fraction(1))}
-        self._suspect: dict[str, str] = {}  # tensors that hold no pixels, but may tell of them
+        self._suspect: dict[str, str] = {}  # of tensors without pixels: why they may depend on them
         self._functions = {(f.domain, f.name) for f in model.functions}
         self._opset = max(
             (o.version for o in model.opset_import if o.domain in STANDARD), default=1
         )
         self._model = model
-        self._inferred: dict[str, Shape] | None = None  # asked for when it is needed
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._constants: dict[str, Any] = {}
         for tensor in model.graph.initializer:
@@ -174,8 +174,8 @@ class _Walk:
             ends = (along.first(min(w[0] for w in wanted)), along.last(max(w[1] for w in wanted)))
             ends = _within((min(ends), max(ends)), sizes[step.reads[0]], along.mirrors)
             for name in step.reads:
-                seen = needed.get(name, ends)
-                needed[name] = (min(seen[0], ends[0]), max(seen[1], ends[1]))
+                first, last = needed.get(name, ends)
+                needed[name] = (min(first, ends[0]), max(last, ends[1]))
         beyond = [Fraction(0)]
         for name, (first, last) in needed.items():
             pitch = self.pitch[name][axis]
@@ -237,11 +237,11 @@ class _Walk:
         return along
 
     def _shape(self, name: str) -> Shape | None:
-        if name in self._shapes:
-            return self._shapes[name]
-        if self._inferred is None:
-            self._inferred = inferred_shapes(self._model)
-        return self._inferred.get(name)
+        return self._shapes[name] if name in self._shapes else self._inferred.get(name)
+
+    @cached_property
+    def _inferred(self) -> dict[str, Shape]:
+        return inferred_shapes(self._model)
 
     def _pass(
         self,
