@@ -73,7 +73,7 @@ def fit(
     best = _nothing_yet(args, settings, data)
     if resume:
         best, history = _take_up(run, best, network, optimiser)
-        note(f"going on after epoch {len(history)}")
+        note(f"resuming after epoch {len(history)}")
     for epoch in range(len(history), settings.epochs):
         lr, loss, iou = _train_epoch(network, optimiser, data, epoch, device, bf16, settings)
         val_loss, scores = validate(network, validation, settings)
@@ -103,7 +103,7 @@ def fit(
     test = load_part(data.split.test, settings).frames
     best = score_test(best, test, device)
     if test and "test_f1" not in best.scores:
-        note("the test part has no object and none was found there: F1 is not defined")
+        note("the test part has no object, and none was found: F1 is not defined")
     save_checkpoint(run / "best.pt", best)
     return best
 
@@ -164,7 +164,7 @@ def _train_epoch(
         both, either = _overlap(logits, target, weight)
         overlap, union = overlap + both, union + either
     if not math.isfinite(losses):
-        raise UsageError(f"the loss is no longer a number in epoch {epoch + 1}; lower --lr")
+        raise UsageError(f"the loss is not a number in epoch {epoch + 1}; lower --lr")
     return lr, losses / settings.steps_per_epoch, overlap / union if union else math.nan
 
 
@@ -188,15 +188,15 @@ def _overlap(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[int, int]:
 
 def _prepare(run: Path, resume: bool) -> None:
     if resume and not (run / "last.pt").exists():
-        raise UsageError(f"{run}: holds no training run to go on with; leave out --resume")
+        raise UsageError(f"{run}: holds no training run to resume; omit --resume")
     if not resume and (run / "last.pt").exists():
         raise OutputError(
-            f"{run}: holds a training run already; give another --output, or --resume to go on"
+            f"{run}: already holds a training run; give another --output, or --resume it"
         )
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{run}: cannot be made ({error.strerror})") from None
+        raise OutputError(f"{run}: cannot be created ({error.strerror})") from None
 
 
 def _nothing_yet(args: NetworkArgs, settings: TrainSettings, data: TrainingData) -> Checkpoint:
@@ -214,7 +214,7 @@ def _take_up(
     last = load_checkpoint(run / "last.pt")
     for what in ("settings", "data"):
         if last.hashes[what] != fresh.hashes[what]:
-            raise UsageError(f"{run}: was begun with other {what}; give another --output")
+            raise UsageError(f"{run}: was started with other {what}; give another --output")
     network.load_state_dict(dict(last.weights))
     optimiser.load_state_dict(dict(last.optimiser))
     if last.rng is not None:

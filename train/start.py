@@ -40,8 +40,8 @@ def start_from(network: UNet, args: NetworkArgs, settings: TrainSettings, patche
     model = open_model(settings.init)
     if model.spec.normalisation != settings.normalisation:
         raise UsageError(
-            f"{settings.init}: was trained on pixels normalised otherwise "
-            f"({model.spec.normalisation}), so that its weights are of no use here"
+            f"{settings.init}: was trained on pixels that were normalised in another way "
+            f"({model.spec.normalisation}), so its weights are of no use here"
         )
     _from_model(network, model.path, patches)
     return f"the weights of the model {model.spec.name}"
@@ -81,7 +81,7 @@ def _from_model(network: UNet, path: Path, patches: Tensor) -> None:
     for name, parameter in learnt.items():
         if name not in weights or weights[name].shape != parameter.shape:
             raise UsageError(
-                f"{path}: its network is another than this run's ({name} differs); give the "
+                f"{path}: its network differs from this run's ({name}); give the "
                 "--arch and --channels that it was trained with"
             )
         parameter.copy_(weights[name])

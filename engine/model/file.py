@@ -136,12 +136,12 @@ def _check_signature(proto: onnx.ModelProto, spec: ModelSpec, path: Path) -> Non
     given = {IMAGE, STATISTICS, *(t.name for t in proto.graph.initializer)}
     if unknown := [name for name in inputs if name not in given]:
         raise ModelError(
-            f"{path}: its graph asks for {unknown[0]!r}, which the engine does not have; "
+            f"{path}: its graph needs an input {unknown[0]!r} that the engine does not give; "
             "export it again"
         )
     for name, values in wanted:
         if values[name].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-            raise ModelError(f"{path}: its {name} is not of float32; export it again")
+            raise ModelError(f"{path}: its {name} is not float32; export it again")
     for name, values, count, what in [
         (IMAGE, inputs, len(spec.channels), "channels"),
         (PROBABILITIES, outputs, spec.n_outputs, "class outputs"),

@@ -99,7 +99,7 @@ def _ambiguous(letters: str, shape: Sequence[int], path: str) -> str:
     options = [f"--axes {o}" for o in _options("".join(a for a, _ in real), sizes)]
     start = f"{path}: has shape {sizes} and "
     if not options:
-        return start + "its metadata names no axes out of T, C, Z, Y, X that fit; give --axes"
+        return start + "its metadata name no axes among T, C, Z, Y, X that fit; give --axes"
     choice = options[0] if len(options) == 1 else f"{', '.join(options[:-1])} or {options[-1]}"
     lacking = "no axes" if set(letters) <= {UNKNOWN, "Y", "X", "_"} else "not all axes"
     return f"{start}{lacking} in its metadata: give {choice}"

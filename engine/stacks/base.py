@@ -86,7 +86,7 @@ class StackInfo:
             axes=self.axes if n > 1 else self.axes.replace("C", ""),
             shape=(*before, n, *after) if n > 1 else (*before, *after),
             channel_names=self.channel_names[:n] if n > 1 else (),
-            unused=(*self.unused, "its alpha channel is opaque, and left out"),
+            unused=(*self.unused, "its opaque alpha channel is left out"),
         )
 
     def read_bytes(self, height: int, width: int, n_channels: int | None = None) -> int:
@@ -294,8 +294,8 @@ def check_axes(axes: str, ndim: int, path: str) -> str:
     axes = axes.upper()
     if len(set(axes)) != len(axes) or set(axes) - set(CANONICAL) or not {"Y", "X"} <= set(axes):
         raise StackError(
-            f"{path}: axes {axes!r} are not understood; "
-            "use each of T, C, Z, Y, X at most once, Y and X always, such as TYX"
+            f"{path}: axes {axes!r} are not valid; "
+            "use each of T, C, Z, Y, X at most once, and always Y and X, as in TYX"
         )
     if len(axes) != ndim:
         raise StackError(

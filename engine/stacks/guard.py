@@ -51,12 +51,12 @@ def opening(path: str) -> Iterator[None]:
     except StacksegError:
         raise
     except PermissionError as error:
-        raise StackError(f"{path}: may not be read; check its permissions") from error
+        raise StackError(f"{path}: cannot be read; check its permissions") from error
     except FileNotFoundError as error:
         raise StackError(f"{path}: does not exist; check the path") from error
     except MemoryError as error:
         raise StackError(
-            f"{path}: asks for more memory than there is; it is damaged or must be cut up"
+            f"{path}: needs more memory than there is; it is damaged, or must be split"
         ) from error
     except _NONSENSE as error:
         raise StackError(
@@ -64,7 +64,7 @@ def opening(path: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise StackError(
-            f"{path}: cannot be opened ({brief(error)}); check that the file is whole"
+            f"{path}: cannot be opened ({brief(error)}); check that the file is complete"
         ) from error
 
 
@@ -78,7 +78,7 @@ def reading(path: str, what: str) -> Iterator[None]:
     except StacksegError as error:
         raise FrameError(str(error)) from error
     except MemoryError as error:
-        raise FrameError(f"{path}: {what} does not fit the memory") from error
+        raise FrameError(f"{path}: {what} does not fit in memory") from error
     except Exception as error:
         raise FrameError(f"{path}: {what} cannot be read ({brief(error)})") from error
 

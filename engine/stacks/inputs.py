@@ -54,7 +54,7 @@ def _listed(name: str) -> list[str]:
     lines = [line.strip() for line in text.splitlines()]
     paths = [line for line in lines if line and not line.startswith("#")]
     if not paths:
-        raise UsageError(f"{name}: the list of inputs names none; write one input per line")
+        raise UsageError(f"{name}: the list of inputs is empty; write one input per line")
     # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
     return [str(Path(name).parent / os.path.expanduser(p)) for p in paths]  # noqa: PTH111
 

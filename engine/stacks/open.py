@@ -22,8 +22,8 @@ def open_stack(path: str, axes: str | None = None, series: str | None = None) ->
         stack.close()
     listed = some([f"{s.info.series} ({s.info.series_name})" for s in stacks])
     raise StackError(
-        f"{path}: holds {len(stacks)} stacks, and one is wanted here: {listed}; choose with "
-        "--series where the command has it, or write them into files of their own"
+        f"{path}: holds {len(stacks)} stacks, but one is needed here: {listed}; choose one with "
+        "--series where the command has it, or save them as separate files"
     )
 
 
@@ -45,7 +45,7 @@ def open_stacks(path: str, axes: str | None = None, series: str | None = None) -
         if not where.exists():
             raise StackError(f"{path}: does not exist; check the path")
         if not where.is_file():
-            raise StackError(f"{path}: is neither a file nor a folder; give one of these")
+            raise StackError(f"{path}: is neither a file nor a folder; give a file or a folder")
         return _open_file(path, where, axes, series)
 
 
@@ -63,7 +63,7 @@ def _open_folder(path: str, where: Path, axes: str | None) -> Stack:
 
         return open_zarr(path, axes)
     if where.suffix.lower() == ".zarr":
-        raise StackError(f"{path}: is named like a Zarr store, but holds no Zarr metadata")
+        raise StackError(f"{path}: is named like a Zarr store but has no Zarr metadata")
     from engine.stacks.images.files import open_folder
 
     return open_folder(path, axes)

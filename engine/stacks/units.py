@@ -36,7 +36,7 @@ def check_frame(info: StackInfo, t: int, z: int, channels: Sequence[int]) -> Non
     for axis, at in wanted:
         if not 0 <= at < info.size(axis):
             raise FrameError(
-                f"{info.path}: has no {axis.lower()}={at}, its size along {axis} is "
+                f"{info.path}: has no {axis.lower()}={at}: its size along {axis} is "
                 f"{info.size(axis)}"
             )
 

@@ -49,7 +49,7 @@ def mask(image: LabelImage) -> NDArray[np.bool_]:
     """
     if image.says_white:
         raise StackError(
-            "its tags say that 0 is white, which leaves open which of its two values is "
+            "its tags say that 0 is white, so it is unclear which of its two values is "
             "foreground; write the mask again with 0 as black"
         )
     if image.pixels.dtype == np.bool_ and not image.is_picture:
@@ -59,7 +59,7 @@ def mask(image: LabelImage) -> NDArray[np.bool_]:
     if foreground.any():
         low, high = ids[foreground].min(), ids[foreground].max()
         if low != high:
-            raise StackError(f"has the values {low} and {high}, so it is no mask; omit --masks")
+            raise StackError(f"has the values {low} and {high}, so it is not a mask; omit --masks")
     return foreground
 
 
@@ -79,7 +79,7 @@ def whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
     """
     if labels.dtype == np.bool_:
         raise StackError(
-            "labels are boolean, so that all objects have one id; if these are masks of "
+            "labels are boolean, so all objects have one id; if these are masks of "
             "foreground, give --masks"
         )
     if labels.dtype.kind == "f":
@@ -123,8 +123,8 @@ class InPieces(NamedTuple):
                 "one object; if these are masks of foreground, give --masks"
             )
         return (
-            f"{where}: the truth has {self.ids} ids and {self.pieces} separate pieces, so that "
-            "its numbers may be classes; truth of objects has a number for each object"
+            f"{where}: the truth has {self.ids} ids and {self.pieces} separate pieces, so "
+            "its numbers may be classes; in a truth of objects each object has its own number"
         )
 
 

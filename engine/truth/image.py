@@ -42,7 +42,7 @@ PACKERS_WITH_LOSS = {  # of a TIFF's compression
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-LOSSY = "is JPEG, which changes ids when it is written; keep labels as PNG or TIFF"
+LOSSY = "is JPEG, whose compression changes ids; save labels as PNG or TIFF"
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _open_tiff(file: Path) -> TiffStack:
 
     stacks = open_tiff(str(file), exact=True)  # which leaves no file open
     if len(stacks) > 1:
-        raise StackError(f"holds {len(stacks)} images, and labels are read from one")
+        raise StackError(f"holds {len(stacks)} images; labels are read from files of one image")
     (stack,) = stacks
     info, key = stack.info, stack.key
     code = int(key.compression)
@@ -156,8 +156,8 @@ def _open_tiff(file: Path) -> TiffStack:
         raise StackError(LOSSY)
     if code in PACKERS_WITH_LOSS and not _is_reversible(key):
         raise StackError(
-            f"is packed as {PACKERS_WITH_LOSS[code]}, which may change ids when it is written; "
-            "pack labels with zlib, LZW or zstd"
+            f"is compressed as {PACKERS_WITH_LOSS[code]}, which may change ids; "
+            "compress labels with zlib, LZW or zstd"
         )
     if info.lacking:
         raise StackError(info.lacking)
@@ -201,7 +201,7 @@ def _kind(file: Path) -> str:
     if kind == "JPEG":
         raise StackError(LOSSY)
     if kind is None:
-        raise StackError("is no label image; labels are read from TIFF, PNG, Zarr and folders")
+        raise StackError("is not a label image; labels are read from TIFF, PNG, Zarr and folders")
     return kind
 
 
@@ -231,6 +231,6 @@ def _picture(pixels: NDArray[Any]) -> NDArray[Any]:
         return pixels
     if pixels.shape[-1] not in (3, 4):
         raise StackError(
-            f"has {pixels.shape[-1]} samples a pixel; labels have one, without an alpha channel"
+            f"has {pixels.shape[-1]} samples per pixel; labels have one, and no alpha channel"
         )
     return pixels

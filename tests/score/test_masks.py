@@ -84,7 +84,9 @@ def test_pieces_of_volumes_go_on_from_plane_to_plane(tmp_path: Path) -> None:
 
 
 def test_ids_and_classes_are_no_masks(result: Path) -> None:
-    with pytest.raises(StackError, match=r"result\.tif: has the values 1 and 3, so it is no mask"):
+    with pytest.raises(
+        StackError, match=r"result\.tif: has the values 1 and 3, so it is not a mask"
+    ):
         compare(result, result, masks=True)
     with pytest.raises(UsageError, match="--masks is about objects"):
         compare(result, result, masks=True, classes=True)

@@ -246,7 +246,7 @@ def test_a_truth_of_several_images_is_refused(tmp_path):
         for frame in FRAMES:
             writer.write(frame.astype(np.uint32), photometric="minisblack", metadata={"axes": "YX"})
     with pytest.raises(
-        StackError, match=f"holds {len(FRAMES)} images, and labels are read from one"
+        StackError, match=f"holds {len(FRAMES)} images; labels are read from files of one image"
     ):
         compare(tmp_path / "out", tmp_path / "truth.ome.tif")
 
@@ -254,7 +254,7 @@ def test_a_truth_of_several_images_is_refused(tmp_path):
 def test_a_truth_whose_metadata_count_more_than_there_is(tmp_path):
     as_result(tmp_path / "out", FRAMES.astype(np.uint32), name="a")
     ome_planes(tmp_path / "truth.tif", numbered(0, 1, 2), 5)
-    with pytest.raises(StackError, match="count 5 planes, and 3 of them are there"):
+    with pytest.raises(StackError, match="count 5 planes, but 3 of them are there"):
         compare(tmp_path / "out", tmp_path / "truth.tif")
 
 

@@ -49,13 +49,13 @@ def far_away(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "make", "says"),
     [
-        ("a.tif", text, "named like a TIFF file, but holds something else"),
-        ("a.png", text, "named like a PNG file, but holds something else"),
-        ("a.txt", text, "none of TIFF, PNG, JPEG and Zarr"),
+        ("a.tif", text, "named like a TIFF file but holds something else"),
+        ("a.png", text, "named like a PNG file but holds something else"),
+        ("a.txt", text, "is not TIFF, PNG, JPEG or Zarr"),
         ("a.tif", empty, "is empty"),
         ("a.tif", nothing, "does not exist"),
         ("a", folder, "folder without TIFF, PNG or JPEG"),
-        ("a.zarr", folder, "holds no Zarr metadata"),
+        ("a.zarr", folder, "has no Zarr metadata"),
         ("a.zarr", empty_group, "without an image"),
         ("a.tif", header_only, "truncated"),
         ("a.tif", no_directory, "without images"),
@@ -92,7 +92,7 @@ def test_lists_of_inputs(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         expand_inputs([f"@{tmp_path / 'gone.txt'}"])
     listing.write_text("# nothing\n")
-    with pytest.raises(UsageError, match="names none"):
+    with pytest.raises(UsageError, match="is empty"):
         expand_inputs([f"@{listing}"])
 
 

@@ -88,7 +88,7 @@ def test_one_time_lapse_needs_no_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("told", [5, 7])
 def test_planes_without_a_page_are_counted(tmp_path: Path, told: int) -> None:
     path = ome_file(tmp_path / "a.ome.tif", 6, [ome.image(0, SIZES | {"T": told}, [])])
-    with pytest.raises(StackError, match=f"count {told} planes, and the file has 6 pages"):
+    with pytest.raises(StackError, match=f"count {told} planes, but the file has 6 pages"):
         open_stack(str(path))
 
 
@@ -102,7 +102,7 @@ def test_samples_that_are_no_channels(tmp_path: Path) -> None:
                 ramp((*SIDES, 3), "uint8"), photometric="rgb", metadata=None, contiguous=False,
                 description=xml if i == 0 else None,
             )  # fmt: skip
-    with pytest.raises(StackError, match="count 10 planes in 1 image, and do not say which"):
+    with pytest.raises(StackError, match="count 10 planes in 1 image, but do not say which"):
         open_stack(str(tmp_path / "a.ome.tif"))
 
 
@@ -111,7 +111,7 @@ def test_channels_of_different_samples_are_refused_with_a_way_out(tmp_path: Path
     xml = ome.document([ome.image(0, SIZES | {"C": 2, "T": 2}, ["<TiffData/>"])])
     xml = xml.replace('SamplesPerPixel="1"', 'SamplesPerPixel="3"', 1)
     ome.write(tmp_path / "a.ome.tif", list(numbered(4)), xml)
-    with pytest.raises(StackError, match=f"cannot be followed .*{PAGES_ARE_FRAMES}"):
+    with pytest.raises(StackError, match=f"make no sense .*{PAGES_ARE_FRAMES}"):
         open_stack(str(tmp_path / "a.ome.tif"))
 
 
@@ -124,7 +124,7 @@ def test_damaged_ome_xml_is_no_time_lapse(tmp_path: Path) -> None:
         if count == 1:  # there is no order to be lost
             check(path, numbered(1), "TYX").close()
             continue
-        with pytest.raises(StackError, match=r"metadata cannot be read .*order of its 6 pages"):
+        with pytest.raises(StackError, match=r"order of its 6 pages, cannot be read"):
             open_stack(str(path))
 
 
@@ -140,7 +140,7 @@ def test_damaged_ome_xml_is_no_time_lapse(tmp_path: Path) -> None:
 def test_pages_are_counted_as_they_are(tmp_path: Path, planes: list[str], found: int) -> None:
     """ome/bioformats#3262 and imports cropped by ImageJ: TiffData that leave pages out."""
     path = ome_file(tmp_path / "a.ome.tif", 3, [ome.image(0, SIZES | {"T": 3}, planes)])
-    with pytest.raises(StackError, match=f"count 3 planes, and the file has {found} pages"):
+    with pytest.raises(StackError, match=f"count 3 planes, but the file has {found} pages"):
         open_stack(str(path))
 
 
@@ -190,7 +190,7 @@ def test_a_file_of_a_set_is_not_taken_for_a_renamed_one(tmp_path: Path) -> None:
         list(numbered(2)),
         ome.document([ome.image(0, SIZES | {"T": 3}, planes)]),
     )
-    with pytest.raises(StackError, match="count 3 planes, and the file has 2 pages"):
+    with pytest.raises(StackError, match="count 3 planes, but the file has 2 pages"):
         open_stack(str(tmp_path / "a.ome.tif"))
 
 
@@ -200,7 +200,7 @@ def test_a_file_of_a_set_is_not_taken_for_a_renamed_one(tmp_path: Path) -> None:
 def test_a_hyperstack_with_fewer_pages_than_told(tmp_path: Path) -> None:
     """DylanMuir/TIFFStack#30: the second file of a recording that was split."""
     path = imagej(tmp_path / "a.tif", numbered(6), images=6, channels=2, slices=2, frames=2)
-    with pytest.raises(StackError, match="count 8 planes, and the file has 6 pages"):
+    with pytest.raises(StackError, match="count 8 planes, but the file has 6 pages"):
         open_stack(str(path))
 
 
@@ -284,8 +284,8 @@ def test_thumbnails_of_an_lsm_are_no_planes(tmp_path: Path) -> None:
     with check(lsm(tmp_path / "a.lsm", 3, 3), numbered(3), "ZYX") as stack:
         assert ["3 x 8 x 8 x 3 uint8" in said for said in stack.info.unused] == [True]
     with open_stack(str(lsm(tmp_path / "b.lsm", 3, 2))) as stack:
-        assert "count 3 planes, and 2 of them are there" in stack.info.lacking
-    with pytest.raises(StackError, match="count 2 planes, and the file has 3 pages"):
+        assert "count 3 planes, but 2 of them are there" in stack.info.lacking
+    with pytest.raises(StackError, match="count 2 planes, but the file has 3 pages"):
         open_stack(str(lsm(tmp_path / "c.lsm", 2, 3)))
 
 
@@ -362,7 +362,7 @@ def test_colours_that_are_no_intensities_are_refused(
         277: (SHORT, 3), 530: (SHORT, [1, 1]),
     }  # fmt: skip
     by_hand.write(tmp_path / "a.tif", [by_hand.Page(SIDES[1], SIDES[0], data, tags=tags)])
-    with pytest.raises(StackError, match="which are no intensities; convert it to red, green"):
+    with pytest.raises(StackError, match="which are not intensities; convert it to red, green"):
         open_stack(str(tmp_path / "a.tif"))
 
 
@@ -395,7 +395,9 @@ def test_frames_of_an_animation_are_said(tmp_path: Path, count: int) -> None:
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     with open_stack(str(tmp_path / "a.png")) as stack:
         said = " ".join(stack.info.unused)
-    assert (f"and {count - 1} " in said) == (count > 1) and ("animation" in said) == (count > 1)
+    assert (f"read, {count - 1} more" in said) == (count > 1) and ("animation" in said) == (
+        count > 1
+    )
 
 
 # -- Zarr ---------------------------------------------------------------------------------------
@@ -496,7 +498,7 @@ def test_ids_packed_with_loss_are_refused(tmp_path: Path, name: str, how: dict[s
              photometric="rgb" if name == "webp" else "minisblack")  # fmt: skip
     except (imagecodecs.DelayedImportError, ValueError, RuntimeError) as error:
         pytest.skip(f"this imagecodecs does not write {name}: {error}")
-    with pytest.raises(StackError, match="which may change ids when it is written"):
+    with pytest.raises(StackError, match="which may change ids;"):
         read_truth(tmp_path / "a.tif")
 
 
@@ -522,7 +524,7 @@ def test_a_mask_in_which_0_is_white_is_refused(
     mask = (IDS == 0) if shown else (IDS > 0)
     pixels = mask if dtype is np.bool_ else np.where(mask, 255, 0).astype(np.uint8)
     tiff(tmp_path / "a.tif", pixels, photometric="miniswhite")
-    with pytest.raises(StackError, match="0 is white, which leaves open which of its two values"):
+    with pytest.raises(StackError, match="0 is white, so it is unclear which of its two values"):
         read_truth(tmp_path / "a.tif", masks=True)
 
 
@@ -538,7 +540,7 @@ def test_classes_in_place_of_objects_are_told(tmp_path: Path) -> None:
     (tmp_path / "truth.png").write_bytes(png(classes, colour=3, palette=palette))
     tiff(tmp_path / "result.tif", IDS)
     told = " ".join(hints(compare(tmp_path / "result.tif", tmp_path / "truth.png")))
-    assert "the truth has 2 ids and 12 separate pieces, so that its numbers may be classes" in told
+    assert "the truth has 2 ids and 12 separate pieces, so its numbers may be classes" in told
     tiff(tmp_path / "truth.tif", IDS)
     told = " ".join(hints(compare(tmp_path / "result.tif", tmp_path / "truth.tif")))
     assert "pieces" not in told

@@ -172,7 +172,7 @@ def test_axes_given_by_the_user_win(tmp_path: Path) -> None:
         check(path, pixels, axes.upper(), axes).close()
     with pytest.raises(StackError, match="names 4 dimensions, but the stack has 3"):
         open_stack(str(path), "TCYX")
-    with pytest.raises(StackError, match="not understood"):
+    with pytest.raises(StackError, match="are not valid"):
         open_stack(str(path), "TQX")
 
 

@@ -95,7 +95,7 @@ def test_a_chain_that_runs_in_a_circle(tmp_path: Path, back_to: int) -> None:
     end = link + 2 + 12 * struct.unpack_from("<H", data, link)[0]
     struct.pack_into("<I", data, end, target)
     path.write_bytes(data)
-    with pytest.raises(StackError, match="circle"):
+    with pytest.raises(StackError, match="loops back"):
         open_stack(str(path))
 
 

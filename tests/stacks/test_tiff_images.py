@@ -135,7 +135,7 @@ def test_equal_images_of_an_ome_tiff_are_stacks(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frames(stack), scene)
     for choice in ("1", "s1"):
         np.testing.assert_array_equal(only(path, choice), scenes[1])
-    with pytest.raises(StackError, match="holds 3 stacks, and one is wanted"):
+    with pytest.raises(StackError, match="holds 3 stacks, but one is needed"):
         open_stack(str(path))
     with pytest.raises(StackError, match="has no image s9; it has 0 \\(s0\\)"):
         open_stacks(str(path), series="s9")
@@ -270,5 +270,5 @@ def test_a_directory_amid_the_pixels_of_a_virtual_stack(tmp_path: Path) -> None:
     imagej(path, numbered(*range(3)), 3)
     data = path.read_bytes().replace(b"images=3\nframes=3", b"images=2\nframes=2")
     path.write_bytes(data)
-    with pytest.raises(StackError, match="count 2 planes, and the file has 3 pages"):
+    with pytest.raises(StackError, match="count 2 planes, but the file has 3 pages"):
         open_stack(str(path))

@@ -86,7 +86,7 @@ def test_pairs_are_grouped_by_what_the_pattern_matches(tmp_path: Path) -> None:
 def test_an_image_without_truth_is_named(tmp_path: Path) -> None:
     write_pairs(tmp_path, ["a.tif", "b.tif"])
     (tmp_path / "labels" / "b.tif").unlink()
-    with pytest.raises(StackError, match=r"1 images have no truth there, the first is b\.tif"):
+    with pytest.raises(StackError, match=r"1 images have no truth there; the first is b\.tif"):
         find_pairs(tmp_path)
 
 

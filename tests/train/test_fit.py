@@ -104,7 +104,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(pairs: Path, tmp_path: Path)
 
 
 def test_a_run_does_not_go_on_with_other_settings(pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no training run to go on with"):
+    with pytest.raises(UsageError, match="no training run to resume"):
         fit(_settings(pairs), tmp_path, note=_silent, resume=True)
     fit(_settings(pairs, epochs=1), tmp_path, note=_silent)
     with pytest.raises(UsageError, match="begun with other settings"):
@@ -156,7 +156,7 @@ def test_one_sequence_is_split_by_time_and_said(tmp_path: Path) -> None:
 def test_a_folder_that_holds_a_run_is_left_alone(pairs: Path, tmp_path: Path) -> None:
     fit(_settings(pairs, epochs=1), tmp_path, note=_silent)
     before = (tmp_path / "best.pt").read_bytes()
-    with pytest.raises(OutputError, match="holds a training run already"):
+    with pytest.raises(OutputError, match="already holds a training run"):
         fit(_settings(pairs), tmp_path, note=_silent)
     assert (tmp_path / "best.pt").read_bytes() == before
 

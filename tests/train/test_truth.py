@@ -88,7 +88,7 @@ def test_a_hint_is_printed_once_and_the_truth_is_used_as_it_is(data: Path) -> No
 def test_ids_are_no_masks(data: Path) -> None:
     done = run(data, "--masks")
     assert isinstance(done.exception, StackError)
-    assert "has the values 1 and 6, so it is no mask; omit --masks" in str(done.exception)
+    assert "has the values 1 and 6, so it is not a mask; omit --masks" in str(done.exception)
 
 
 def test_a_frame_without_an_object_teaches_background(data: Path) -> None:

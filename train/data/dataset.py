@@ -123,8 +123,8 @@ def _check_part(
     if not frames:
         first = next(iter(read.left_out.values()))
         raise StackError(
-            f"{settings.data}: no image of the {name} part can be used ({first}); leave channels "
-            "without contrast out of the images, or give others"
+            f"{settings.data}: no image of the {name} part can be used ({first}); remove channels "
+            "without contrast from the images, or give others"
         )
     if not any(frame.labels[frame.inside].any() for frame in frames):
         margin = (
@@ -132,7 +132,7 @@ def _check_part(
         )
         raise StackError(
             f"{settings.data}: the truth of the {name} part has no object{margin} in any of its "
-            f"{len(frames)} frames, the first of which is {frames[0].name}; give truth with objects"
+            f"{len(frames)} frames (the first is {frames[0].name}); give truth with objects"
         )
 
 

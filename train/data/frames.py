@@ -59,7 +59,7 @@ def load_frame(
     labels = numbered_from_one(read_truth(source.labels, masks=masks))
     if image.shape[1:] != labels.shape:
         raise StackError(
-            f"{source.labels}: the truth is {_by(labels)} px but its image {_by(image[0])} px"
+            f"{source.labels}: the truth is {_by(labels)} px, its image {_by(image[0])} px"
         )
     if 2 * ignore_border >= min(labels.shape):
         raise StackError(

@@ -70,7 +70,7 @@ def find_pairs(root: Path, group: str | None = None) -> list[FrameSource]:
     ]
     if not found:
         raise StackError(
-            f"{root}: no images/ with files of the same name in labels/ or masks/ beside it"
+            f"{root}: no images/ folder with files of the same name in labels/ or masks/ next to it"
         )
     return found
 
@@ -83,7 +83,7 @@ def _pairs_of(top: Path) -> list[tuple[Path, Path]]:
     lost = [p.name for stem, p in images.items() if stem not in truth]
     if lost:
         raise StackError(
-            f"{folders[0]}: {len(lost)} images have no truth there, the first is {lost[0]}"
+            f"{folders[0]}: {len(lost)} images have no truth there; the first is {lost[0]}"
         )
     return [(image, truth[stem]) for stem, image in images.items()]
 
@@ -95,8 +95,8 @@ def _by_stem(folder: Path) -> dict[str, Path]:
         other = found.setdefault(path.stem, path)
         if other is not path:
             raise StackError(
-                f"{folder}: {other.name} and {path.name} differ in their suffix alone, so that an "
-                "image and its truth cannot be told by name; keep one of them there"
+                f"{folder}: {other.name} and {path.name} differ only in their suffix, so "
+                "names do not say which image has which truth; keep one of the two"
             )
     return found
 

@@ -60,7 +60,7 @@ def _split_by_time(sources: list[FrameSource], val_fraction: float, test_fractio
         val=tuple(ordered[n_train : n_train + n_val]),
         test=tuple(ordered[n_train + n_val :]),
         rule=(
-            f"by time, since there is one group only ({ordered[0].group}): of {len(ordered)} "
+            f"by time, since there is only one group ({ordered[0].group}): of {len(ordered)} "
             f"frames the last {n_test} are test, the {n_val} before them validation; validation "
             "frames resemble the training frames before them, so their scores flatter"
         ),

@@ -47,11 +47,13 @@ def list_images(folder: str) -> list[Path]:
             if kind and not entry.name.startswith(".") and not entry.is_dir():
                 kinds.setdefault(kind, []).append(entry)
     if not kinds:
-        raise StackError(f"{folder}: is a folder without TIFF, PNG or JPEG images; give another")
+        raise StackError(
+            f"{folder}: is a folder without TIFF, PNG or JPEG images; give a folder of images"
+        )
     several = [kind for kind, files in kinds.items() if len(files) > 1]
     if len(kinds) > 1 and len(several) != 1:
         counts = " and ".join(f"{len(f)} {kind}" for kind, f in sorted(kinds.items()))
-        raise StackError(f"{folder}: holds {counts} images; put one kind into a folder of its own")
+        raise StackError(f"{folder}: holds {counts} images; put each kind in its own folder")
     chosen = several[0] if several else next(iter(kinds))
     return sorted(kinds[chosen], key=lambda p: natural_key(p.name))
 
@@ -157,8 +159,8 @@ def _coded(file: Path, kind: str) -> _First:
     unused = []
     if more := further_frames(file):
         unused.append(
-            f"{file.name} is an animation, of which the first frame is read and {more} "
-            f"{'is' if more == 1 else 'are'} not; write each frame into a file of its own"
+            f"{file.name} is an animation: its first frame is read, {more} more "
+            f"{'is' if more == 1 else 'are'} not; save each frame as a separate file"
         )
     if kind == "JPEG" and pixels.shape[2:] == (4,):
         unused.append(INKS)
@@ -222,7 +224,7 @@ class _Images(UnitStack):
         if shape != self._unit_shape or dtype != self._dtype:
             raise FrameError(
                 f"{self._files[n]}: is {_describe(shape, dtype)}, "
-                f"the first image is {_describe(self._unit_shape, self._dtype)}"
+                f"but the first image is {_describe(self._unit_shape, self._dtype)}"
             )
 
 
@@ -247,8 +249,8 @@ def read_image(file: Path) -> tuple[NDArray[Any], str]:
 def _kind(file: Path) -> str:
     """ "TIFF", "PNG" or "JPEG", by the first bytes; FrameError for anything else."""
     if not file.is_file():
-        gone = "is a link to nothing" if file.is_symlink() and not file.exists() else "is no file"
-        raise FrameError(f"{file}: {gone}, and cannot be read; put the image in its place")
+        reason = "broken link" if file.is_symlink() and not file.exists() else "pipe or device"
+        raise FrameError(f"{file}: is a {reason}, not a file; put the image in its place")
     with file.open("rb") as stream:
         head = stream.read(8)
     kind = sniff(head)
@@ -274,8 +276,8 @@ def not_an_image(file: Path, head: bytes) -> str:
         return "is empty; copy or write it again"
     kind = KINDS.get(file.suffix.lower())
     if kind:
-        return f"is named like a {kind} file, but holds something else; check where it comes from"
-    return "is none of TIFF, PNG, JPEG and Zarr; convert it to one of them"
+        return f"is named like a {kind} file but holds something else; check where it comes from"
+    return "is not TIFF, PNG, JPEG or Zarr; convert it to one of them"
 
 
 def _single(file: Path) -> Stack:

@@ -65,7 +65,7 @@ def _walk(file: int, path: str, offset: int, size: int, layout: _Layout) -> Chai
     while offset:
         if offset in is_mask:
             raise StackError(
-                f"{path}: its list of frames runs in a circle after page {len(is_mask)}; "
+                f"{path}: its list of frames loops back after page {len(is_mask)}; "
                 "the file is damaged: write it again"
             )
         found = _following(file, offset, size, layout)

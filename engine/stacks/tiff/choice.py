@@ -131,10 +131,10 @@ def _promised(tif: TiffFile) -> tuple[str, int | None]:
 
 def _disagree(kind: str, planes: int, found: int, path: str, more: int = 0) -> StackError:
     """`more` pages belong to no plane; they are named where the numbers do not show it."""
-    extra = f", and {more} of these is none of them" if more and found <= planes else ""
+    extra = f", {more} of which belong to no plane" if more and found <= planes else ""
     return StackError(
-        f"{path}: its {_SAYS.get(kind, 'own')} metadata count {_count(planes, 'plane')}, and the "
-        f"file has {_count(found, 'page')} of their shape{extra}; {WAY_OUT}"
+        f"{path}: its {_SAYS.get(kind, 'own')} metadata count {_count(planes, 'plane')}, but the "
+        f"file has {_count(found, 'page')} of that shape{extra}; {WAY_OUT}"
     )
 
 
@@ -153,8 +153,8 @@ def check_order(tif: TiffFile, images: Sequence[TiffImage], path: str) -> None:
         if pages.n_found == 1:
             return
         raise StackError(
-            f"{path}: its OME metadata cannot be read ({brief(error)}), which tell the order of "
-            f"its {pages.n_found} pages; {WAY_OUT}"
+            f"{path}: its OME metadata, which give the order of its {pages.n_found} pages, cannot "
+            f"be read ({brief(error)}); {WAY_OUT}"
         ) from error
     samples = math.prod(pages.key.shape) // (pages.key.imagelength * pages.key.imagewidth)
     if not sizes or sizes in [[{"T": pages.n_found, "Z": 1, "C": c}] for c in (1, samples)]:
@@ -164,7 +164,7 @@ def check_order(tif: TiffFile, images: Sequence[TiffImage], path: str) -> None:
         raise _disagree("ome", planes, pages.n_found, path)
     raise StackError(
         f"{path}: its OME metadata count {_count(planes, 'plane')} in "
-        f"{_count(len(sizes), 'image')}, and do not say which of its pages each is; {WAY_OUT}"
+        f"{_count(len(sizes), 'image')}, but do not say which page is which plane; {WAY_OUT}"
     )
 
 
@@ -174,10 +174,10 @@ def missing_planes(image: TiffImage, path: str) -> str:
         return ""
     says = _SAYS.get(image.kind, "own")
     lost = _lost_files(image)
-    where = f" ({some(lost)} not found beside it)" if lost else ""
+    where = f" ({some(lost)} not found in its folder)" if lost else ""
     return (
-        f"{path}: its {says} metadata count {image.n_planes} planes, and {image.n_found} of them "
-        f"are there{where}; complete it, choose frames that are whole with --frames, or give "
+        f"{path}: its {says} metadata count {image.n_planes} planes, but {image.n_found} of them "
+        f"are there{where}; complete it, choose complete frames with --frames, or give "
         "--series pages to read every page as a frame"
     )
 

@@ -48,8 +48,8 @@ def refuse_files_elsewhere(tif: TiffFile, name: str) -> None:
     for other in file_names(tif.ome_metadata or ""):
         if not _is_plain_file(folder, other):
             raise StackError(
-                f"{name}: speaks of frames in {brief(ValueError(other))}, which is no file "
-                "beside it; write it again"
+                f"{name}: refers to frames in {brief(ValueError(other))}, which is not a file "
+                "in its folder; write it again"
             )
 
 
@@ -72,7 +72,7 @@ def metadata_file(tif: TiffFile, name: str) -> Path | None:
     if not other or not _is_plain_file(folder, other) or not (folder / other).is_file():
         raise StackError(
             f"{name}: its metadata are in {brief(ValueError(other or 'another file'))}, which is "
-            "not beside it; copy it there, or give --series pages to read every page as a frame"
+            "not in its folder; copy it there, or give --series pages to read every page as a frame"
         )
     return folder / other
 

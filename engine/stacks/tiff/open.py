@@ -148,7 +148,7 @@ def _stacks(
         if not tif.is_ome:
             raise
         raise StackError(
-            f"{path}: its OME metadata cannot be followed ({brief(error)}); {WAY_OUT}"
+            f"{path}: its OME metadata make no sense ({brief(error)}); {WAY_OUT}"
         ) from error
     if any(sign in message for _, message in messages for sign in _LOST_FRAMES):
         refuse_promises(tif, chain.offsets, path)
@@ -301,8 +301,8 @@ def _floats_that_are_white(page: TiffPage) -> tuple[str, ...]:
     if not says_white(page) or white_of(page) is not None:
         return ()
     return (
-        "its tags say that 0 is white, which turns values round only where a type has a white: "
-        "floating-point pixels are read as they are",
+        "its tags say that 0 is white, but floating-point types have no largest value to "
+        "invert from: the pixels are read as they are",
     )
 
 
@@ -311,7 +311,7 @@ def _refuse_colours(page: TiffPage, name: str) -> None:
     space = _NO_INTENSITIES.get(int(page.photometric))
     if space and page.samplesperpixel > 1 and int(page.compression) not in JPEG:
         raise StackError(
-            f"{name}: its colours are stored as {space}, which are no intensities; convert it to "
+            f"{name}: its colours are stored as {space}, which are not intensities; convert it to "
             "red, green and blue"
         )
 

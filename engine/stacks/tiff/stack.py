@@ -190,7 +190,7 @@ class TiffStack(UnitStack):
         if pixels.dtype.newbyteorder("=") != expected:
             raise FrameError(
                 f"{self.info.path}: page {n} has pixels of type {pixels.dtype}, "
-                f"the others of {expected}"
+                f"the others {expected}"
             )
         return pixels if self._format.exact else inverted(pixels, white_of(page))
 
