@@ -18,7 +18,7 @@ from engine.job.added import label_names
 from engine.job.executors import Executor
 from engine.job.prepare import Prepared
 from engine.job.progress import Progress
-from engine.job.report.files import RunTotals, write_report
+from engine.job.report import RunTotals, write_report
 from engine.job.signals import INTERRUPTED, graceful_stop
 from engine.plan.plan import StackPlan
 from engine.steps.base import IsMine, Step
