@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from engine.job.report.files import machine
+from engine.job.report import machine
 from tests.conftest import make_threshold_model
 
 SHAPE = (64, 64)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from engine.job.report.files import machine
+from engine.job.report import machine
 from tests.faults import campaigns
 from tests.faults.campaigns import Tally
 from tests.faults.harness import COMMAND, LAYOUT, environment, three_kinds

@@ -27,7 +27,7 @@ import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engine.job.report.files import machine
+from engine.job.report import machine
 from engine.plan.memory import MB
 from engine.store.folder import JobFolder
 from engine.synthetic import TimeLapse

@@ -30,7 +30,7 @@ import tifffile
 from engine.geometry.tiling import FrameTiling
 from engine.inference.tiles import predict
 from engine.job.job import run_job
-from engine.job.report.files import machine
+from engine.job.report import machine
 from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile, open_model
 from engine.model.spec import Normalisation

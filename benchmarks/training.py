@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `stackseg train` has i
 import torch
 
 from benchmarks.throughput import RESULTS, medians
-from engine.job.report.files import machine
+from engine.job.report import machine
 from engine.plan.resources import cores
 from train.losses import segmentation_loss
 from train.networks import UNet

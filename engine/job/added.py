@@ -1,7 +1,7 @@
 """Which label images a result has: the job's own, and those that relabellings have added.
 
-The list in NAME.zarr/labels/zarr.json follows from the jobs that are complete and can be made again
-from them: a label image is named once it is whole, and no longer once it is begun anew.
+The list in NAME.zarr/labels/zarr.json follows from the jobs that are complete, and can be written
+again from them: a label image is named once it is whole, and no longer once it is begun again.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class DaskExecutor:
             except (KilledWorker, CancelledError) as error:
                 raise JobStopped(
                     "the cluster lost the workers that ran a block; look into their logs, and "
-                    "run the same command again to go on"
+                    "run the same command again"
                 ) from error
             future.release()
             stopped = stopped or outcome is None
@@ -127,7 +127,7 @@ def dask_in_process(workers: int) -> Iterator[DaskExecutor]:
     quiet = {
         "distributed.admin.tick.limit": "1h",  # blocks compute in C; a late tick is no news
         # It asks for all threads' frames a hundred times a second, during which CPython 3.11 may
-        # wait for itself for ever (python/cpython#106883): seen once in a job like any other.
+        # wait for itself for ever (python/cpython#106883), as it once did in a job like any other.
         "distributed.worker.profile.enabled": False,
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,

@@ -31,7 +31,7 @@ def open_inputs(settings: JobSettings, model: ModelFile) -> Inputs:
     opening = _Opening(settings, model)
     for path in expand_inputs(settings.inputs):
         opening.add(path)
-    opening.say_beside()
+    opening.note_companions()
     refused = opening.refused
     if not opening.opened:
         reasons = list(dict.fromkeys(reason for _, reason in refused))
@@ -50,7 +50,7 @@ class _Opening:
         self.refused: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self._settings, self._model = settings, model
-        self._seen: set[str] = set()
+        self._paths: set[str] = set()
         self._real: dict[str, str] = {}  # where each path leads to
         self._sets: dict[object, str] = {}  # images that several files hold: by which file given
         self._of_sets: list[tuple[int, Stack]] = []  # number in `opened`
@@ -78,9 +78,9 @@ class _Opening:
             _check_name(path)
             self._check_folder(path)
             # What lies on a mount that is gone may not even be looked at.
-            if (plain := within(timeout, partial(given_path, path))) in self._seen:
+            if (plain := within(timeout, partial(given_path, path))) in self._paths:
                 return []
-            self._seen.add(plain)
+            self._paths.add(plain)
             self._real[path], stacks = within(timeout, partial(_opened, path, self._settings))
             return stacks
         except (StackError, UsageError) as error:
@@ -117,7 +117,7 @@ class _Opening:
         if info.min_is_white:
             self.notes.append(f"{path}: 0 is white in it; its values are turned round")
 
-    def say_beside(self) -> None:
+    def note_companions(self) -> None:
         """Name the images of sets in files that are no inputs, once all inputs are known."""
         given = set(self._real.values())
         for number, stack in self._of_sets:

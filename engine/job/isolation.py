@@ -147,7 +147,7 @@ def sendable(error: Exception, task: Task) -> Exception:
         return error
     return JobStopped(
         f"{task.stack.name}: {task.step} {task.index} failed ({type(error).__name__}: "
-        f"{first_line(error)}); run the same command again to go on"
+        f"{first_line(error)}); run the same command again"
     )
 
 

@@ -39,7 +39,7 @@ def run_job(
     progress: Progress | None = None,
     executor: Executor | None = None,
 ) -> JobSummary:
-    """Carry out a job, or go on with it. `executor` overrides what the settings choose."""
+    """Carry out a job, or resume it. `executor` overrides what the settings choose."""
     progress = progress or Progress()
     check_writable(settings.output)
     with ExitStack() as stack:
@@ -84,7 +84,7 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
 def run_prepared(
     job: Prepared, folder: JobFolder, progress: Progress, stack: ExitStack
 ) -> JobSummary:
-    """Carry out a job that needs no network, in this process, or go on with it."""
+    """Carry out a job that needs no network, in this process, or resume it."""
     check_writable(folder.root)
     stack.callback(release)
     return _claim_and_run(job, folder, None, progress, stack)
@@ -107,7 +107,7 @@ def _claim_and_run(
         check(folder, wanted, fresh=settings.fresh)
         stack.enter_context(lock(folder, shard))
     claim(folder, wanted, fresh=settings.fresh, alone=not shard)
-    if job.stores:  # what is begun anew is no longer named
+    if job.stores:  # what is begun again is no longer named
         list_labels(JobFolder(job.stores), wanted.stacks, folder)
     folder.keep_settings(settings)
     context = job_context(job, folder.identity_hash())

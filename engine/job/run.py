@@ -18,7 +18,7 @@ from engine.job.added import label_names
 from engine.job.executors import Executor
 from engine.job.prepare import Prepared
 from engine.job.progress import Progress
-from engine.job.report.files import RunTotals, write_report
+from engine.job.report import RunTotals, write_report
 from engine.job.signals import INTERRUPTED, graceful_stop
 from engine.plan.plan import StackPlan
 from engine.steps.base import IsMine, Step
@@ -79,10 +79,10 @@ class Run:
         """Do what is left of `steps`; with `complete`, write the tables where nothing is."""
         job, folder = self.job, self.folder
         begin = time.perf_counter()
-        before = _before(job, folder, self._again)
+        frames, objects = _committed(job, folder, self._again)
         try:
             self._write_metadata()
-            showing = self.progress.showing(job.plan.n_frames, before.frames, before.objects)
+            showing = self.progress.showing(job.plan.n_frames, frames, objects)
             with graceful_stop(folder, self.context.stop, job.settings.grace), showing:
                 for step in steps:
                     tasks = self._tasks(step)
@@ -196,15 +196,10 @@ class Run:
                     results.put(place, content)
 
 
-@dataclass(frozen=True)
-class _Before:
-    """What earlier runs of a job have committed."""
-
-    frames: float
-    objects: int
-
-
-def _before(job: Prepared, folder: JobFolder, again: Container[tuple[str, int]]) -> _Before:
+def _committed(
+    job: Prepared, folder: JobFolder, again: Container[tuple[str, int]]
+) -> tuple[float, int]:
+    """Frames and objects that earlier runs of a job have committed."""
     frames, objects = 0.0, 0
     for stack in job.plan.stacks:
         layout = stack.layout
@@ -216,7 +211,7 @@ def _before(job: Prepared, folder: JobFolder, again: Container[tuple[str, int]])
             if record is not None or folder.own.exists(parts.record_key(block.index)):
                 frames += block.n_frames * block.y.size * block.x.size / pixels
             objects += record.n_objects if record else 0
-    return _Before(frames, objects)
+    return frames, objects
 
 
 def summarise(

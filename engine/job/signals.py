@@ -24,16 +24,16 @@ def graceful_stop(folder: JobFolder, stop: str, grace: float) -> Iterator[None]:
     """Handle Ctrl-C and SIGTERM while a job runs.
 
     SIGTERM is what SLURM and Kubernetes send before they kill: the blocks in flight have `grace`
-    seconds to be committed, then the process ends by itself. Either way the same command goes on.
+    seconds to be committed, then the process ends by itself. Either way the same command resumes.
     """
 
     def handle(number: int, frame: Any) -> None:
         if folder.stopping(stop):
-            _end_now("stopped at once; the same command goes on")
+            _end_now("stopped at once; run the same command again to resume")
         with suppress(OutputError):  # a folder that is gone stops the job by itself
             folder.ask_to_stop(stop)
         if number == signal.SIGTERM:
-            late = "stopped, with blocks unfinished at the end of --grace; the same command goes on"
+            late = "stopped, with blocks unfinished at the end of --grace; the same command resumes"
             timer = threading.Timer(grace, _end_now, (late,))
             timer.daemon = True
             timer.start()

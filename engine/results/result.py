@@ -57,7 +57,7 @@ class Job:
     def maker_of(self, labels: str) -> Job | None:
         """The job that made a label image of this job's stores; None where none did.
 
-        That is this job, or one that labelled its result anew; UsageError where such a one is not
+        That is this job, or one that labelled its result again; UsageError where such a one is not
         complete.
         """
         if labels == self.labels:
@@ -224,11 +224,11 @@ def default_labels(store: Path, names: Sequence[str]) -> str:
 def classes_of(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[LabelClass, ...]:
     """The classes that a class map's OME attributes name and colour, background first; else none.
 
-    Colours and properties alone do not tell: viewers give them to single objects as well.
+    Colours and properties alone are no evidence: viewers give them to single objects as well.
     """
-    told = attributes.get("image-label") or {}
-    names = {p.get("label-value"): p.get("name") for p in told.get("properties") or ()}
-    colors = {c.get("label-value"): c.get("rgba") for c in told.get("colors") or ()}
+    described = attributes.get("image-label") or {}
+    names = {p.get("label-value"): p.get("name") for p in described.get("properties") or ()}
+    colors = {c.get("label-value"): c.get("rgba") for c in described.get("colors") or ()}
     named = 0 in names and all(isinstance(name, str) for name in names.values())
     if not named or not names.keys() <= colors.keys() or dtype != np.uint8:
         return ()

@@ -1,4 +1,4 @@
-"""The columns of a job's tables: name, type, unit and meaning, told once.
+"""The columns of a job's tables: name, type, unit and meaning.
 
 The schemas of the Parquet files are made of these, each field with its unit and meaning as
 metadata; docs/tables.md lists them, and a test holds the two together.
@@ -128,7 +128,7 @@ def frames_schema(class_names: Sequence[str] = ()) -> pa.Schema:
 def objects_schema(n_channels: int, channel_names: Sequence[str] = ()) -> pa.Schema:
     """Columns of the objects table, of stacks with up to `n_channels` channels.
 
-    `channel_names` are told in the metadata of the intensities' fields, as "channel".
+    `channel_names` stand in the metadata of the intensities' fields, as "channel".
     """
     fields = [_field(column) for column in OBJECTS]
     for number in range(n_channels):
@@ -148,6 +148,6 @@ def timings_schema() -> pa.Schema:
 
 
 def _field(column: Column, more: dict[str, str] | None = None) -> pa.Field:
-    told = {"unit": column.unit, "meaning": column.meaning, "null": column.null, **(more or {})}
-    metadata = {name: text for name, text in told.items() if text}
+    texts = {"unit": column.unit, "meaning": column.meaning, "null": column.null, **(more or {})}
+    metadata = {name: text for name, text in texts.items() if text}
     return pa.field(column.name, pa.type_for_alias(column.type), metadata=metadata)

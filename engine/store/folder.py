@@ -36,7 +36,7 @@ from engine.store.records import AnyRecord, Record, decode, encode
 from engine.store.reports import Failures, JobReport
 
 PRIVATE = ".stackseg"
-RELABELLED = "relabelled"  # folder of the jobs that label a result anew
+RELABELLED = "relabelled"  # folder of the jobs that label a result again
 STOP = "stop"  # ends every run of the job; "stop-3-of-8" that array task
 IDENTITY = f"{PRIVATE}/identity.json"
 SETTINGS = f"{PRIVATE}/settings.json"
@@ -98,7 +98,7 @@ class JobFolder:
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def discard(self, keys: Iterable[str], why: object) -> NoReturn:
-        """What was needed is damaged: it goes, so that it is made again; JobStopped."""
+        """Delete what was needed and is damaged, so that it is made again; JobStopped."""
         keys = list(keys)
         for key in keys:
             self.own.delete(key)

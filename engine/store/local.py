@@ -51,7 +51,7 @@ class LocalStore:
         path = self._path(key)
         staged = self.staging / uuid.uuid4().hex
         try:
-            # Without parents: of a job's folder that is gone with its disk nothing is made anew.
+            # Without parents: a job's folder that is gone with its disk is not made again.
             staged.parent.mkdir(exist_ok=True)
             _make_folder(path.parent)
             yield staged

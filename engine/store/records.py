@@ -118,7 +118,7 @@ class PartRecord(Record):
 
     block: int
     labels_sha256: Sha256  # of the provisional labels
-    part_sha256: Sha256  # of the arrays beside them, see `engine.steps.part`
+    part_sha256: Sha256  # of its other arrays, see `engine.steps.part`
     shards: dict[str, Sha256]  # of what is kept besides labels, by kind of array
     count: int  # provisional labels
     frames: tuple[FrameRecord, ...]  # without measures

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from engine.errors import JobStopped
-from engine.job.report import files
+from engine.job import report
 from engine.store.folder import JobFolder
 
 
@@ -22,7 +22,7 @@ def test_a_damaged_part_is_told_in_one_sentence(
     def damaged(folder: JobFolder, job: Any) -> None:
         raise error
 
-    monkeypatch.setattr(files, "_write_tables", damaged)
+    monkeypatch.setattr(report, "_write_tables", damaged)
     job: Any = None  # is not looked at before the tables
     with pytest.raises(JobStopped, match=rf"holds a damaged part \({told}\); remove it"):
-        files.write_report(JobFolder(tmp_path), job, files.RunTotals(0.0))
+        report.write_report(JobFolder(tmp_path), job, report.RunTotals(0.0))
