@@ -13,11 +13,11 @@ from pathlib import Path
 
 from engine.job.job import run_job
 from engine.job.progress import LineProgress
-from engine.job.report.overlay import overlay_png
 from engine.job.run import JobSummary
 from engine.job.signals import INTERRUPTED
 from engine.model.file import open_model
 from engine.plan.settings import job_settings
+from engine.results.pictures.panels import overlay_png
 from engine.results.pictures.render import RenderSettings, render
 from engine.results.score.compare import Comparison, compare
 from engine.results.score.sources import open_labels

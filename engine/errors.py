@@ -63,6 +63,11 @@ class FrameError(StacksegError):
     exit_status = 1
 
 
+def plural(count: int, noun: str) -> str:
+    """A count of something, as a sentence has it: "1 frame", "3,000 frames"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type where it has none: part of a sentence."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import Dim
 
-from engine.errors import ModelError, OutputError, UsageError
+from engine.errors import ModelError, UsageError
 from engine.model.graph import receptive_field
 from engine.model.spec import (
     IMAGE,
@@ -30,6 +30,7 @@ from engine.model.spec import (
     Normalisation,
 )
 from engine.model.statistics import frame_statistics
+from engine.store.files import whole_file
 from engine.synthetic import TimeLapse
 from export.graph import ServedNetwork
 from train.checkpoint import Checkpoint, load_checkpoint
@@ -65,7 +66,8 @@ def export_run(
     embed(model, spec)
     data = model.SerializeToString()
     check_agreement(data, network, spec)
-    _put(output, data)
+    with whole_file(output) as partial:
+        partial.write_bytes(data)
     return spec
 
 
@@ -198,19 +200,6 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     model.producer_name, model.producer_version = "stackseg", _version()
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _put(output: Path, data: bytes) -> None:
-    """Write beside `output`, then put it in place at once."""
-    beside = output.with_name(output.name + ".part")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(data)
-        beside.replace(output)
-    except OSError as error:
-        if beside.is_file():
-            beside.unlink()
-        raise OutputError(f"{output}: cannot be written ({error.strerror})") from None
 
 
 def _channel_names(state: Checkpoint) -> tuple[str, ...]:

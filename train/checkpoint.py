@@ -18,6 +18,7 @@ import engine.model.statistics
 import train
 from engine import synthetic
 from engine.errors import ModelError
+from engine.store.files import whole_file
 from train.networks import NetworkArgs, UNet, build_network
 from train.settings import TrainSettings
 
@@ -50,16 +51,15 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write beside `path`, then put it in place: a kill leaves the old one."""
+    """Put a checkpoint in place of an earlier one, which a kill leaves as it was."""
     values = {name: getattr(checkpoint, name) for name in checkpoint.__dataclass_fields__}
     for name in ("weights", "scores", "hashes", "chosen", "optimiser"):
         values[name] = dict(values[name])
     values["curve"] = [dict(point) for point in checkpoint.curve]
     values["network"] = checkpoint.network.as_json()
     values["settings"] = checkpoint.settings.as_json()
-    beside = path.with_name(path.name + ".part")
-    torch.save({"format": FORMAT} | values, beside)
-    beside.replace(path)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        torch.save({"format": FORMAT} | values, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +82,7 @@ def train(output: Path, layout: str, resume: bool, **options: Any) -> None:
     image, never by patch; one sequence alone is split by time.
     """
     from engine.errors import MissingExtra
+    from engine.job.progress import counter
 
     # Threads that wait must not spin away cores that are shared with anything else. OpenMP
     # reads this when PyTorch loads it.
@@ -98,7 +98,13 @@ def train(output: Path, layout: str, resume: bool, **options: Any) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
     settings = _settings(defaults | given | {"layout": layout})
-    best = fit(settings, output, note=_note, report=_Reporter(settings.epochs), resume=resume)
+    with counter("epoch", every=None) as count:
+
+        def report(row: Epoch) -> None:
+            _note(_epoch_line(row, settings.epochs))
+            count(row.epoch, settings.epochs)
+
+        best = fit(settings, output, note=_note, report=report, resume=resume)
     for name, value in best.scores.items():
         click.echo(f"{name} {value:.4f}")
     _note(
@@ -126,21 +132,12 @@ def _note(words: str) -> None:
     click.echo(words, err=True)
 
 
-class _Reporter:
-    """A line an epoch; on a terminal, the same line with a bar before it."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def __call__(self, row: Epoch) -> None:
-        done = round(20 * row.epoch / self.epochs)
-        bar = f"[{'#' * done}{'.' * (20 - done)}] " if sys.stderr.isatty() else ""
-        _note(
-            f"{bar}epoch {row.epoch}/{self.epochs}  loss {row.train_loss:.3f} "
-            f"(val {row.val_loss:.3f})  IoU {_figure(row.train_iou)} "
-            f"(val {_figure(row.val_iou)})  "
-            f"val F1 {_figure(row.val_f1)}, at 0.5 {_figure(row.val_f1_50)}"
-        )
+def _epoch_line(row: Epoch, epochs: int) -> str:
+    return (
+        f"epoch {row.epoch}/{epochs}  loss {row.train_loss:.3f} (val {row.val_loss:.3f})  "
+        f"IoU {_figure(row.train_iou)} (val {_figure(row.val_iou)})  "
+        f"val F1 {_figure(row.val_f1)}, at 0.5 {_figure(row.val_f1_50)}"
+    )
 
 
 def _figure(score: float) -> str:

@@ -27,10 +27,10 @@ def convert(result: Path, **options: Any) -> None:
     csv      frames.csv and objects.csv
     geojson  NAME/t0000.geojson, ...: a polygon for each object along pixel edges, with measures
     """
-    from engine.commands.telling import counted
+    from engine.job.progress import counter
     from engine.results.convert.run import convert
 
-    with counted("file") as progress:
-        made = convert(result, progress=progress, **options)
-    for path in made:
+    with counter("file") as progress:
+        paths = convert(result, progress=progress, **options)
+    for path in paths:
         click.echo(path)

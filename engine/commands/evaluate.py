@@ -79,25 +79,29 @@ def evaluate(
     before or after the frames of LABELS.
     """
     import json
-    import sys
 
+    from engine.commands.columns import print_columns
+    from engine.errors import plural
     from engine.results.score.compare import compare
-    from engine.results.score.table import notes, print_table, write_csv
+    from engine.results.score.table import hints, notes, table, write_csv
     from engine.store.files import check_free
 
     for path in (output, picture):
         if path:
             check_free(path, overwrite=overwrite)
     comparison = compare(labels, truth, **how)
+    for line in hints(comparison):
+        click.echo(f"stackseg: {line}", err=True)
     if as_json:
         click.echo(json.dumps(comparison.to_dict(), indent=2))
     else:
-        print_table(comparison, sys.stdout)
+        (header,), *parts = table(comparison)
+        print_columns(header, *parts)
     for line in notes(comparison):
         click.echo(line, err=True)
     if output:
         write_csv(comparison, output)
-        click.echo(f"scores of {len(comparison.frames)} frames: {output}", err=True)
+        click.echo(f"scores of {plural(len(comparison.frames), 'frame')}: {output}", err=True)
     if picture:
         from engine.results.score.picture import draw_worst
 

@@ -68,9 +68,9 @@ def render(result: Path, **options: Any) -> None:
     RESULT is a job's folder or a NAME.zarr in it. A .png shows one frame, by default the middle
     one; of several --frames it is a contact sheet.
     """
-    from engine.commands.telling import counted
+    from engine.job.progress import counter
     from engine.results.pictures.render import RenderSettings, render
 
-    with counted("picture") as progress:
+    with counter("picture") as progress:
         render(result, RenderSettings(**options), progress)
     click.echo(options["output"])

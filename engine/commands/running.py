@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from engine.errors import UsageError
 from engine.job.executors import dask_cluster
 from engine.job.job import merge_job, run_job
 from engine.job.prepare import Prepared, prepare_job
-from engine.job.progress import JsonProgress, LineProgress, Progress, SilentProgress
+from engine.job.progress import JsonProgress, LineProgress, Progress, counter
 from engine.job.run import JobSummary
 from engine.plan.memory import MB
 from engine.plan.plan import Plan, check_apart
@@ -42,19 +41,15 @@ def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int
 
 def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
     """Segment a few frames, print what was found in each on stdout; the exit status."""
-    from engine.commands.telling import counted
+    from engine.commands.columns import print_columns
     from engine.results.pictures.sample import FIELDS, FOLDER, sample
 
     _hush(quiet)
-    with counted("sample") as progress:
-        samples, refused = sample(settings, count, None if quiet else progress)
+    with counter("sample") as progress:
+        samples, refused = sample(settings, count, progress)
     for reason in refused:
         click.echo(f"stackseg: {reason}", err=True)
-    rows = [FIELDS, *(one.fields for one in samples)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(FIELDS))]
-    for name, *values in rows:
-        cells = (f"{v:>{w}}" for v, w in zip(values, widths[1:], strict=True))
-        click.echo("  ".join([f"{name:<{widths[0]}}", *cells]))
+    print_columns(FIELDS, [one.fields for one in samples], left=1)
     for one in samples:
         if one.reason:
             click.echo(f"stackseg: {one.name}: {one.reason}", err=True)
@@ -82,7 +77,7 @@ def relabel(result: Path, name: str, *, quiet: bool, json_log: Path | None, **op
 
 def _progress(quiet: bool, json_log: Path | None = None) -> Progress:
     _hush(quiet)
-    progress: Progress = SilentProgress() if quiet else LineProgress(sys.stderr)
+    progress = Progress() if quiet else LineProgress()
     return progress if json_log is None else JsonProgress(json_log, progress)
 
 

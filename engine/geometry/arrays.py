@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,16 +47,11 @@ class ArrayShape:
 class ResultArray:
     """One of a stack's arrays with its levels. Plain data; `arrays_of` decides."""
 
-    kind: str  # LABELS, PROBABILITY or IMAGE: names it in records, as in "labels_sha256"
+    kind: str  # LABELS, PROBABILITY or IMAGE: names it in records
     group: str  # path of its group inside NAME.zarr; "" is the root
     dtype: str
     channels: int  # along C; 0 where there is no such axis
     levels: int  # at least 1: level 0
-
-    @property
-    def checksum(self) -> str:
-        """Key of a shard's SHA-256 in a record."""
-        return f"{self.kind}_sha256"
 
     def path(self, level: int = 0) -> str:
         """Path of a level inside NAME.zarr."""
@@ -145,16 +139,6 @@ def sources(below: LabelLayout, block: Block) -> Iterator[tuple[Block, Window, W
 
 def _halved(source: Window, block: Window) -> Window:
     return Window(source.start // 2 - block.start, -(-source.stop // 2) - block.start)
-
-
-def arrays_from(content: list[dict[str, Any]]) -> tuple[ResultArray, ...]:
-    """The arrays that `as_json` and JSON made `content` of."""
-    return tuple(ResultArray(**one) for one in content)
-
-
-def as_json(arrays: tuple[ResultArray, ...]) -> list[dict[str, Any]]:
-    """Plain values, for a job's identity."""
-    return [asdict(array) for array in arrays]
 
 
 def shard_bytes(array: ResultArray, layout: LabelLayout) -> int:

@@ -27,7 +27,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -269,12 +268,6 @@ def make_layout(
         block = (*frames, height, width)
     layout = LabelLayout(axes, shape, CLASS_TYPE, *first, block, chunk, connect_z)
     return layout.of_kind(instances=instances)
-
-
-def layout_from(content: dict[str, Any]) -> LabelLayout:
-    """The layout that `dataclasses.asdict` and JSON made `content` of."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-    return LabelLayout(**values)
 
 
 def _chunk(side: int) -> int:

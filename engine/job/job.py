@@ -16,7 +16,7 @@ from engine.job.added import list_labels
 from engine.job.executors import Executor, dask_cluster, dask_in_process
 from engine.job.preflight import measured_halo_error
 from engine.job.prepare import Prepared, check_device, identity, prepare_job, prepare_merge
-from engine.job.progress import Progress, SilentProgress
+from engine.job.progress import Progress
 from engine.job.run import JobSummary, Run, summarise
 from engine.job.signals import INTERRUPTED
 from engine.plan.plan import check_apart
@@ -41,7 +41,7 @@ def run_job(
     executor: Executor | None = None,
 ) -> JobSummary:
     """Carry out a job, or go on with it. `executor` overrides what the settings choose."""
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     check_writable(settings.output)
     with ExitStack() as stack:
         cluster = None
@@ -63,7 +63,7 @@ def run_job(
 
 def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary:
     """Complete a job whose blocks were done by shards: stitch, and write the tables."""
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     job = prepare_merge(folder)
     with ExitStack() as stack:
         stack.callback(release)

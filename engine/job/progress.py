@@ -1,4 +1,7 @@
-"""How a running job is told: one live line on a terminal, a log line every 30 s elsewhere."""
+"""Progress of what takes long: a bar and a line on a terminal, a log line every 30 s elsewhere.
+
+Neither is shown where the log is kept to warnings, as --quiet does.
+"""
 
 from __future__ import annotations
 
@@ -8,55 +11,39 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any
 
-from engine.errors import UsageError
-from engine.steps.task import Outcome
+from engine.errors import UsageError, plural
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from engine.steps.task import Outcome
 
 LOG_SECONDS = 30.0
+BAR = 24  # characters
 log = logging.getLogger("stackseg")
 
 
-class Progress(Protocol):
-    """Hears of every block that is done."""
+class Progress:
+    """Progress of a job; this one shows nothing."""
 
-    def showing(self, total: int, done: float, objects: int) -> Any:
+    def showing(self, total: int, done: float, objects: int) -> AbstractContextManager[None]:
         """Context of a job of `total` frames, `done` of them, with `objects`, by an earlier run."""
-        ...
+        return nullcontext()
 
     def begin(self, step: str) -> None:
-        """A step begins: survey, segment, stitch or finish."""
-        ...
+        """A step begins: survey, segment, stitch, finish or a level."""
 
     def advance(self, outcome: Outcome) -> None:
         """A block has been committed."""
-        ...
 
 
-class SilentProgress:
-    """Says nothing."""
-
-    @contextmanager
-    def showing(self, total: int, done: float, objects: int) -> Iterator[None]:
-        """See `Progress`."""
-        yield
-
-    def begin(self, step: str) -> None:
-        """See `Progress`."""
-
-    def advance(self, outcome: Outcome) -> None:
-        """See `Progress`."""
-
-
-class LineProgress:
+class LineProgress(Progress):
     """Frames done, frames a second, time left and objects so far, on stderr."""
-
-    def __init__(self, stream: TextIO = sys.stderr, every: float = LOG_SECONDS) -> None:
-        self._stream = stream
-        self._every = every
 
     @contextmanager
     def showing(self, total: int, done: float, objects: int) -> Iterator[None]:
@@ -64,23 +51,9 @@ class LineProgress:
         self._total, self._before, self._done, self._objects = total, done, done, objects
         self._begin, self._failed = time.monotonic(), 0
         self._step, self._tasks = "segment", 0
-        if not self._stream.isatty():
-            ended = threading.Event()
-            clock = threading.Thread(target=self._tell_until, args=(ended,), daemon=True)
-            clock.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                clock.join()
-            log.info(self._line())
-            return
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(file=self._stream, highlight=False)
-        with Live(console=console, refresh_per_second=4, get_renderable=self._line):
+        with shown(self._line, lambda: self._done / max(total, 1)):
             yield
+        log.info(self._line())
 
     def begin(self, step: str) -> None:
         """See `Progress`."""
@@ -95,23 +68,19 @@ class LineProgress:
         for t, z, reason in outcome.failed:
             log.warning("%s t=%d z=%d set aside: %s", outcome.stack, t, z, reason)
 
-    def _tell_until(self, ended: threading.Event) -> None:
-        while not ended.wait(self._every):
-            log.info(self._line())
-
     def _line(self) -> str:
         seconds = time.monotonic() - self._begin
         speed = (self._done - self._before) / seconds if seconds else 0.0
         left = (self._total - self._done) / speed if speed else float("nan")
         return (
-            f"{_frames(self._done)} of {self._total:,} frames, {speed:.1f} frames/s, "
-            f"{_clock(left)} left, {self._objects:,} objects"
-            + (f", {self._failed:,} frames set aside" if self._failed else "")
+            f"{_frames(self._done)} of {plural(self._total, 'frame')}, {speed:.1f} frames/s, "
+            f"{_clock(left)} left, {plural(self._objects, 'object')}"
+            + (f", {plural(self._failed, 'frame')} set aside" if self._failed else "")
             + (f"; {self._step}: {self._tasks:,} done" if self._step != "segment" else "")
         )
 
 
-class JsonProgress:
+class JsonProgress(Progress):
     """A line of JSON per event, appended to a file, around another progress."""
 
     def __init__(self, path: Path, inner: Progress) -> None:
@@ -159,6 +128,74 @@ class JsonProgress:
                 file.write(line)
         except OSError as error:  # a log is not worth a night's work
             log.warning("%s: cannot be written (%s)", self._path, error.strerror)
+
+
+@contextmanager
+def counter(noun: str, every: float | None = LOG_SECONDS) -> Iterator[Callable[[int, int], None]]:
+    """What is to be called with the numbers of things done and to be done; see `shown`."""
+    done, total = 0, 0
+
+    def count(now: int, all_: int) -> None:
+        nonlocal done, total
+        done, total = now, all_
+
+    def line() -> str:
+        return f"{done:,} of {plural(total, noun)}" if total else ""
+
+    with shown(line, lambda: done / max(total, 1), every):
+        yield count
+
+
+@contextmanager
+def shown(
+    line: Callable[[], str], share: Callable[[], float], every: float | None = LOG_SECONDS
+) -> Iterator[None]:
+    """Show what `line` and `share` (0..1) give, as long as the context lasts.
+
+    On a terminal a bar and the line are live. Elsewhere the line is logged every `every` seconds,
+    or never.
+    """
+    if not log.isEnabledFor(logging.INFO):
+        yield
+    elif sys.stderr is not None and sys.stderr.isatty():
+        with _live(line, share):
+            yield
+    else:
+        ended = threading.Event()
+
+        def repeat() -> None:
+            while not ended.wait(every):
+                log.info(line())
+
+        clock = threading.Thread(target=repeat, daemon=True)
+        if every is not None:
+            clock.start()
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+@contextmanager
+def _live(line: Callable[[], str], share: Callable[[], float]) -> Iterator[None]:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    def row() -> RenderableType:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(ProgressBar(total=1.0, completed=share(), width=BAR), line())
+        return grid
+
+    console = Console(file=sys.stderr, highlight=False, markup=False)
+    live = Live(console=console, get_renderable=row, transient=True, redirect_stdout=False)
+    with ExitStack() as after, live:
+        # What is logged meanwhile goes above the line, through the stderr that Live puts in place.
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is console.file:
+                after.callback(handler.setStream, handler.setStream(sys.stderr))
+        yield
 
 
 def _frames(count: float) -> str:

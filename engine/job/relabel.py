@@ -22,7 +22,7 @@ from engine.geometry.tiling import FrameTiling
 from engine.job.added import list_labels
 from engine.job.job import run_prepared
 from engine.job.prepare import Prepared
-from engine.job.progress import Progress, SilentProgress
+from engine.job.progress import Progress
 from engine.job.run import JobSummary
 from engine.labels.postprocessing import CONNECTS
 from engine.model.file import model_without_graph
@@ -78,7 +78,7 @@ def relabel(
             if folder.identity() is None and folder.results.holds(group):
                 where = folder.results.where(group)
                 raise OutputError(f"{where}: is there already; give another --name")
-        summary = run_prepared(job, folder, progress or SilentProgress(), opened)
+        summary = run_prepared(job, folder, progress or Progress(), opened)
         # The last thing: what is not whole is not named.
         list_labels(JobFolder(result), (stack.name for stack in job.plan.stacks), folder)
     return summary

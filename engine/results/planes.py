@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from engine.errors import FrameError, StackError, first_line
+from engine.errors import FrameError, StackError, StacksegError, first_line
+from engine.stacks.axes import UNKNOWN
 from engine.stacks.windows import PIXELS
 from engine.stacks.zarr import ngff
-from engine.stacks.zarr.chunks import ChunkGrid, chunk_grid, lost_file
+from engine.stacks.zarr.chunks import StoredArray
+from engine.stacks.zarr.metadata import read_node
+from engine.stacks.zarr.stack import open_array
 
 Number = tuple[int, int]  # (t, z) of a frame, in the stack's own numbering
 
@@ -26,21 +27,20 @@ class Planes:
 
     where: Path
     axes: str  # canonical order; C only where the image has channels
-    levels: tuple[zarr.Array[Any], ...]  # the full size first
-    grids: tuple[ChunkGrid | None, ...]  # where the files of each level are
+    levels: tuple[StoredArray, ...]  # the full size first
     first: Number  # (t, z) of the first plane
     pixel_size_um: Mapping[str, float]  # by axis; empty where it is not known
     time_step_s: float | None
 
     def size(self, axis: str, level: int = 0) -> int:
         """Length of an axis, 1 where there is none."""
-        shape = self.levels[level].shape
+        shape = self.levels[level].array.shape
         return int(shape[self.axes.index(axis)]) if axis in self.axes else 1
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values."""
-        return np.dtype(self.levels[0].dtype)
+        return np.dtype(self.levels[0].array.dtype)
 
     @property
     def ts(self) -> range:
@@ -72,22 +72,22 @@ class Planes:
         at: dict[str, int | slice] = {"T": t - self.first[0], "Z": z - self.first[1], "C": c}
         at |= {"Y": rows, "X": slice(None)}
         index = tuple(at[axis] for axis in self.axes)
-        grid, array = self.grids[level], self.levels[level]
-        lost = grid and lost_file(grid, index, array.shape)
+        stored = self.levels[level]
+        lost = stored.lost_file(index)
         if lost is not None:  # a job writes every file, and Zarr would give zeros
             raise FrameError(
                 f"{lost}: is gone, and t={t} z={z} would pass for background there; `stackseg "
                 "verify` names all that is lost"
             )
         try:
-            return np.asarray(array[index])
+            return np.asarray(stored.array[index])
         except Exception as error:  # zarr and its codecs raise what they like
             what = first_line(error)
             raise FrameError(f"{self.where}: t={t} z={z} cannot be read ({what})") from error
 
     def bands(self, level: int = 0) -> Iterator[slice]:
         """Rows to be read together, whole chunks of about 4 million pixels."""
-        array = self.levels[level]
+        array = self.levels[level].array
         height, chunk = self.size("Y", level), array.chunks[self.axes.index("Y")]
         step = max(PIXELS // max(self.size("X", level) * chunk, 1), 1) * chunk
         return (slice(y, min(y + step, height)) for y in range(0, height, step))
@@ -95,32 +95,19 @@ class Planes:
 
 def open_planes(where: Path) -> Planes:
     """The OME-Zarr image at `where`; StackError where it is none."""
-    attributes = ome_attributes(where)
-    image = ngff.image(str(where), where, attributes)
-    scales = attributes["multiscales"][0]
-    folders = [where / str(dataset["path"]) for dataset in scales["datasets"]]
+    image = ngff.image(str(where), read_node(where))
     try:
-        levels = tuple(zarr.open_array(folder, mode="r") for folder in folders)
-        grids = tuple(chunk_grid(f, json.loads((f / "zarr.json").read_bytes())) for f in folders)
+        levels = tuple(open_array(str(folder), folder) for folder in image.levels)
+    except StacksegError:
+        raise
     except Exception as error:
-        raise StackError(f"{where}: its arrays cannot be opened ({error})") from error
-    axes = "".join(name.upper() for name in image.names)
-    if any(level.ndim != len(axes) for level in levels) or not axes.endswith("YX"):
+        raise StackError(f"{where}: its arrays cannot be opened ({first_line(error)})") from error
+    axes = image.letters(len(image.names))
+    if (
+        any(level.array.ndim != len(axes) for level in levels)
+        or not axes.endswith("YX")
+        or UNKNOWN in axes
+    ):
         raise StackError(f"{where}: has the axes {axes}, which do not fit its arrays")
-    first, sizes = first_plane(scales), image.pixel_size_um
-    return Planes(where, axes, levels, grids, first, sizes, image.time_step_s)
-
-
-def first_plane(scales: Mapping[str, Any]) -> Number:
-    """(t, z) of the first plane of an image, from its `multiscales`."""
-    at = ngff.first_indices([axis["name"] for axis in scales["axes"]], scales["datasets"][0])
-    return at.get("t", 0), at.get("z", 0)
-
-
-def ome_attributes(where: Path) -> dict[str, Any]:
-    """OME attributes of a group; StackError where there are none."""
-    try:
-        content = json.loads((where / "zarr.json").read_bytes())
-        return ngff.ome(content["attributes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StackError(f"{where}: is no OME-Zarr image that stackseg made") from error
+    first, sizes = image.first_frame(), image.pixel_size_um
+    return Planes(where, axes, levels, first, sizes, image.time_step_s)

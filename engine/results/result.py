@@ -8,7 +8,6 @@ tables, frames set aside) is lost.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StackError, UsageError
-from engine.results.planes import Number, Planes, ome_attributes, open_planes
+from engine.results.planes import Number, Planes, open_planes
 from engine.stacks.zarr import ngff
+from engine.stacks.zarr.metadata import read_node
 from engine.store.folder import IDENTITY, RELABELLED, REPORT, JobFolder
 from engine.store.identity import JobIdentity, StackIdentity
 from engine.store.records import RecordVersionError
@@ -202,10 +202,8 @@ def job_of(where: Path) -> Job | None:
 def own_labels(store: Path) -> str:
     """Name of the label image that a store was made with; "" of a Zarr that is no result."""
     try:
-        return str(
-            json.loads((store / "zarr.json").read_bytes())["attributes"]["stackseg"]["model"]
-        )
-    except (OSError, ValueError, LookupError, TypeError):
+        return str(read_node(store).attributes["stackseg"]["model"])
+    except (OSError, StackError, LookupError, TypeError):
         return ""
 
 
@@ -257,14 +255,14 @@ def _complete(folder: Path, otherwise: str) -> Job:
 
 
 def _root_image(store: Path) -> Path:
-    return ngff.image(str(store), store, ome_attributes(store)).array
+    return ngff.image(str(store), read_node(store)).array
 
 
 def _listed(store: Path) -> list[str]:
     """Names of the label images of a store; StackError where it holds none."""
     if not (store / "labels" / "zarr.json").is_file():
         raise StackError(f"{store}: holds no labels; give a job's folder or a NAME.zarr in it")
-    return [str(name) for name in ome_attributes(store / "labels").get("labels", [])]
+    return ngff.label_names(store / "labels") or []
 
 
 def _stack(name: str, store: Path, labels: str) -> ResultStack:
@@ -274,4 +272,4 @@ def _stack(name: str, store: Path, labels: str) -> ResultStack:
         raise UsageError(f"--labels {labels}: {store} has {', '.join(names) or 'none'}")
     where = store / "labels" / labels
     planes = open_planes(where)
-    return ResultStack(name, store, labels, planes, classes_of(ome_attributes(where), planes.dtype))
+    return ResultStack(name, store, labels, planes, classes_of(read_node(where).ome, planes.dtype))

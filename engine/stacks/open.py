@@ -10,8 +10,7 @@ from pathlib import Path
 from engine.errors import StackError, UsageError
 from engine.stacks.base import Stack
 from engine.stacks.guard import brief, opening, some
-
-_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+from engine.stacks.zarr.metadata import is_zarr
 
 
 def open_stack(path: str, axes: str | None = None, series: str | None = None) -> Stack:
@@ -62,7 +61,7 @@ def _only(stack: Stack, series: str | None) -> Stack:
 
 
 def _open_folder(path: str, where: Path, axes: str | None) -> Stack:
-    if any((where / name).is_file() for name in _ZARR_FILES):
+    if is_zarr(where) or (where / ".zmetadata").is_file():
         from engine.stacks.zarr.stack import open_zarr
 
         return open_zarr(path, axes)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import OutputError
 from engine.store.claim import check_writable
+from engine.store.local import write_error
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
@@ -25,13 +26,13 @@ def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     check_free(path, overwrite=overwrite)
     if path.exists() and not path.is_file():  # a device would be replaced, too
         raise OutputError(f"{path}: is a folder or a device; give the name of a file")
-    partial = _beside(path)
+    partial = _sibling(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
     except OSError as error:
-        raise _sentence(path, error) from error
+        raise write_error(error, path) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -49,7 +50,7 @@ def whole_folder(path: Path, pattern: str, *, overwrite: bool = False) -> Iterat
         raise OutputError(f"{path}: is a link; give another --output")
     if path.exists() and not _holds_only(path, pattern):
         raise OutputError(f"{path}: holds more than {pattern}; give another --output")
-    partial = _beside(path)
+    partial = _sibling(path)
     try:
         partial.mkdir(parents=True)
         yield partial
@@ -58,14 +59,14 @@ def whole_folder(path: Path, pattern: str, *, overwrite: bool = False) -> Iterat
         else:
             partial.replace(path)
     except OSError as error:
-        raise _sentence(path, error) from error
+        raise write_error(error, path) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _exchange(path: Path, partial: Path) -> None:
     """Put a folder in the place of an earlier one, which is removed last of all."""
-    earlier = _beside(path, "earlier")
+    earlier = _sibling(path, "earlier")
     path.replace(earlier)
     try:
         partial.replace(path)
@@ -75,16 +76,12 @@ def _exchange(path: Path, partial: Path) -> None:
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-def _beside(path: Path, what: str = "partial") -> Path:
+def _sibling(path: Path, what: str = "partial") -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{what}")
 
 
 def _holds_only(folder: Path, pattern: str) -> bool:
     return folder.is_dir() and all(e.is_file() and e.match(pattern) for e in folder.iterdir())
-
-
-def _sentence(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def frame_name(axes: str, t: int, z: int) -> str:

@@ -16,7 +16,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import zarr
@@ -38,9 +38,15 @@ from engine.geometry.layout import LabelLayout
 from engine.model.spec import ModelSpec
 from engine.stacks.base import StackInfo
 
-NGFF_VERSION = "0.5"
+if TYPE_CHECKING:  # imported where metadata are written, which takes 0.1 s less elsewhere
+    from ome_zarr_models.v05.base import BaseOMEAttrs
+    from ome_zarr_models.v05.multiscales import Multiscale
+
 LABEL_LIST = "labels/zarr.json"  # grows with each label image that is added
+_VERSION: Final = "0.5"  # of OME-Zarr
 _KIND = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+# Keys that come first: bytes must not follow the order of fields in ome-zarr-models.
+_FIRST = ("version", "source", "label-value", "name", "axes", "datasets", "multiscales")
 
 
 def metadata_files(
@@ -52,30 +58,29 @@ def metadata_files(
     made_with: dict[str, Any],
 ) -> dict[str, bytes]:
     """Every metadata object of a result: key inside NAME.zarr -> content."""
+    from ome_zarr_models.v05.image import ImageAttrs
+    from ome_zarr_models.v05.image_label import ImageLabelAttrs
+
     by_kind = {array.kind: array for array in arrays}
     labels, image = by_kind[LABELS], by_kind.get(IMAGE)
-    shown = image or labels  # by the root
-    root = {
-        "version": NGFF_VERSION,
-        "multiscales": [_multiscale(name, info, layout, shown, f"{shown.group}/".lstrip("/"))],
-    }
-    label = {
-        "version": NGFF_VERSION,
-        "multiscales": [_multiscale(labels.group.rpartition("/")[2], info, layout, labels)],
-        "image-label": _image_label(spec, layout),
-    }
+    label = labels.group.rpartition("/")[2]
+
+    def group(
+        model: type[BaseOMEAttrs], name: str, array: ResultArray, at: str, **more: Any
+    ) -> bytes:
+        more["multiscales"] = [_multiscale(name, info, layout, array, at)]
+        return _group({"ome": _ome(model, more), "stackseg": made_with})
+
+    about = {"image-label": _image_label(spec, layout)}
     files = {
-        "zarr.json": _group({"ome": root, "stackseg": made_with}),
-        LABEL_LIST: label_list([labels.group.rpartition("/")[2]]),
-        f"{labels.group}/zarr.json": _group({"ome": label, "stackseg": made_with}),
+        "zarr.json": group(ImageAttrs, name, image or labels, ""),  # what the root shows
+        LABEL_LIST: label_list([label]),
+        f"{labels.group}/zarr.json": group(ImageLabelAttrs, label, labels, labels.group, **about),
     }
     if (kept := by_kind.get(PROBABILITY)) is not None:
-        told = {
-            "version": NGFF_VERSION,
-            "multiscales": [_multiscale(f"probability of {spec.name}", info, layout, kept)],
-        }
         files["probability/zarr.json"] = _group({})
-        files[f"{kept.group}/zarr.json"] = _group({"ome": told, "stackseg": made_with})
+        what = f"probability of {spec.name}"
+        files[f"{kept.group}/zarr.json"] = group(ImageAttrs, what, kept, kept.group)
     for array in arrays:
         for level in range(array.levels):
             key = f"{array.path(level)}/zarr.json"
@@ -85,7 +90,9 @@ def metadata_files(
 
 def label_list(names: Sequence[str]) -> bytes:
     """Metadata of the group that lists the label images of a result."""
-    return _group({"ome": {"version": NGFF_VERSION, "labels": list(names)}})
+    from ome_zarr_models.v05.labels import LabelsAttrs
+
+    return _group({"ome": _ome(LabelsAttrs, {"labels": list(names)})})
 
 
 def metadata_keys(arrays: Sequence[ResultArray], *, added: bool = False) -> tuple[str, ...]:
@@ -210,11 +217,30 @@ def _group(attributes: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=2).encode()
 
 
+def _ome(model: type[BaseOMEAttrs], content: dict[str, Any]) -> Any:
+    """OME attributes as ome-zarr-models writes them; ValidationError where they are not valid."""
+    checked = model.model_validate({"version": _VERSION, **content})
+    return _ordered(checked.model_dump(by_alias=True, exclude_none=True))
+
+
+def _ordered(content: Any) -> Any:
+    if isinstance(content, dict):
+        keys = sorted(content, key=lambda k: _FIRST.index(k) if k in _FIRST else len(_FIRST))
+        return {key: _ordered(content[key]) for key in keys}
+    return [_ordered(one) for one in content] if isinstance(content, list | tuple) else content
+
+
 def _multiscale(
-    name: str, info: StackInfo, layout: LabelLayout, array: ResultArray, prefix: str = ""
-) -> dict[str, Any]:
+    name: str, info: StackInfo, layout: LabelLayout, array: ResultArray, group: str
+) -> Multiscale:
+    """The metadata of an array and its levels, with paths from `group`."""
+    from ome_zarr_models.v05.axes import Axis
+    from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+
     axes = array.shape(layout).axes
     first = {"T": layout.t0, "Z": layout.z0}
+    units = dict.fromkeys(info.pixel_size_um, "micrometer")
+    units |= {"T": "second"} if info.time_step_s else {}
     datasets = []
     for level in range(array.levels):
         scale = [_scale(info, a) * (2**level if a in "YX" else 1) for a in axes]
@@ -223,23 +249,15 @@ def _multiscale(
             _scale(info, a) * (first.get(a, 0) + ((2**level - 1) / 2 if a in "YX" else 0))
             for a in axes
         ]
-        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        if any(origin):
-            transforms.append({"type": "translation", "translation": origin})
-        datasets.append({"path": f"{prefix}{level}", "coordinateTransformations": transforms})
-    told = {"name": name, "axes": [_axis(info, a) for a in axes], "datasets": datasets}
-    if array.levels > 1:
-        told["type"] = "mean" if array.kind == IMAGE else "mode"
-    return told
-
-
-def _axis(info: StackInfo, axis: str) -> dict[str, str]:
-    entry = {"name": axis.lower(), "type": _KIND[axis]}
-    if axis == "T" and info.time_step_s:
-        entry["unit"] = "second"
-    if axis in info.pixel_size_um:
-        entry["unit"] = "micrometer"
-    return entry
+        path, shift = array.path(level).removeprefix(f"{group}/"), origin if any(origin) else None
+        datasets.append(Dataset.build(path=path, scale=scale, translation=shift))
+    kind = "mean" if array.kind == IMAGE else "mode"
+    return Multiscale(
+        name=name,
+        axes=[Axis(name=a.lower(), type=_KIND[a], unit=units.get(a)) for a in axes],
+        datasets=tuple(datasets),
+        type=kind if array.levels > 1 else None,
+    )
 
 
 def _scale(info: StackInfo, axis: str) -> float:
@@ -250,7 +268,7 @@ def _scale(info: StackInfo, axis: str) -> float:
 
 def _image_label(spec: ModelSpec, layout: LabelLayout) -> dict[str, Any]:
     """Class maps name and colour their classes; instances take the viewer's own colours."""
-    content: dict[str, Any] = {"version": NGFF_VERSION, "source": {"image": "../../"}}
+    content: dict[str, Any] = {"version": _VERSION, "source": {"image": "../../"}}
     if not layout.gives_instances:
         content["colors"] = [
             {"label-value": value, "rgba": [*bytes.fromhex(c.color[1:]), 255 if value else 0]}

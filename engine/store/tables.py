@@ -12,32 +12,17 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.measure.objects import ObjectColumns, ObjectsOf, n_channels_of, object_dtypes
-from engine.store.columns import frames_schema, objects_schema, timings_schema
+from engine.store.columns import objects_schema, timings_schema
 from engine.store.records import Row
 
 ROWS = 8192  # rows gathered before they are written as one row group: a megabyte or so
-
-__all__ = [
-    "ROWS",
-    "ObjectsOf",
-    "ObjectsWriter",
-    "decode_objects",
-    "encode_objects",
-    "frames_schema",
-    "objects_schema",
-    "timings_schema",
-    "widened",
-    "write_frames",
-    "write_objects",
-    "write_timings",
-]
 
 
 def encode_objects(of: ObjectsOf, parts: Sequence[tuple[int, int, ObjectColumns]]) -> bytes:
@@ -61,14 +46,43 @@ def decode_objects(data: bytes) -> dict[tuple[int, int], ObjectColumns]:
     return found
 
 
-class ObjectsWriter:
+class _RowGroups:
+    """Writes a table as Parquet, in row groups of ROWS rows or a little more."""
+
+    def __init__(self, sink: Any, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._writer = pq.ParquetWriter(sink, schema, compression="zstd")
+        self._gathered: list[pa.Table] = []
+
+    def add_rows(self, table: pa.Table) -> None:
+        """Add rows; they are written once they are enough."""
+        if table.num_rows:
+            self._gathered.append(table)
+        if sum(one.num_rows for one in self._gathered) >= ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._gathered:
+            self._writer.write_table(pa.concat_tables(self._gathered).combine_chunks())
+        self._gathered = []
+        # Have the allocator return what is free: else a job's peak grows with its frames.
+        pa.default_memory_pool().release_unused()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+
+class ObjectsWriter(_RowGroups):
     """Writes a block's or a stitch group's part of the objects table, frame by frame."""
 
     def __init__(self, sink: Any, of: ObjectsOf) -> None:
-        self._of, self._schema = of, objects_schema(of.n_channels)
-        self._writer = pq.ParquetWriter(sink, self._schema, compression="zstd")
-        self._gathered: list[pa.Table] = []
-        self._rows = 0
+        super().__init__(sink, objects_schema(of.n_channels))
+        self._of = of
 
     def add(self, t: int, z: int, columns: ObjectColumns) -> None:
         """Add the objects of a frame, or more of them."""
@@ -78,13 +92,10 @@ class ObjectsWriter:
         names = {"stack": [self._of.stack] * n, "class": [self._of.object_class] * n}
         where = {"t": np.full(n, t), "z": np.full(n, z)}
         values = {**names, **where, **columns, **self._in_um(columns)}
-        self._gathered.append(pa.table(values, schema=self._schema))
-        self._rows += n
-        if self._rows >= ROWS:
-            self._flush()
+        self.add_rows(pa.table(values, schema=self._schema))
 
     def _in_um(self, columns: ObjectColumns) -> dict[str, Any]:
-        """What is told in um as well."""
+        """What is given in um as well."""
         names = {"area_px": "area_um2", "centroid_y_px": "centroid_y_um",
                  "centroid_x_px": "centroid_x_um"}  # fmt: skip
         names |= {name: f"{name}_um" for name in ("bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1")}
@@ -94,20 +105,6 @@ class ObjectsWriter:
         size = {"area_px": height * width}
         size |= {name: height if "_y" in name else width for name in names if name not in size}
         return {names[name]: columns[name] * size[name] for name in names}
-
-    def _flush(self) -> None:
-        if self._gathered:
-            self._writer.write_table(pa.concat_tables(self._gathered).combine_chunks())
-        self._gathered, self._rows = [], 0
-
-    def __enter__(self) -> ObjectsWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        _give_back()
 
 
 def write_frames(parquet: Path, text: Path, rows: Iterator[Row], schema: pa.Schema) -> None:
@@ -151,25 +148,9 @@ def write_timings(path: Path, rows: Iterator[Row]) -> None:
 
 
 def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
-    """Write tables one after the other, in row groups of ROWS rows or a little more."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        gathered: list[pa.Table] = []
-        rows = 0
+    with _RowGroups(path, schema) as rows:
         for table in tables:
-            if table.num_rows:
-                gathered.append(table)
-                rows += table.num_rows
-            if rows >= ROWS:
-                writer.write_table(pa.concat_tables(gathered).combine_chunks())
-                gathered, rows = [], 0
-                _give_back()
-        if gathered:
-            writer.write_table(pa.concat_tables(gathered).combine_chunks())
-
-
-def _give_back() -> None:
-    """Have the allocator return what is free: else a job's peak grows with its frames."""
-    pa.default_memory_pool().release_unused()
+            rows.add_rows(table)
 
 
 def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ import zarr
 from click.testing import CliRunner
 
 from engine.commands.convert import convert as command
-from engine.errors import OutputError, StackError, StacksegError, UsageError
-from engine.results.convert import run, tiff
+from engine.errors import MissingExtra, OutputError, StackError, StacksegError, UsageError
+from engine.results.convert import geojson, run, tiff
 from engine.results.convert.run import convert
 from engine.results.result import open_result
 from engine.results.score.compare import compare
@@ -214,6 +215,16 @@ def test_outlines_are_the_objects(lapse, tmp_path):
     assert len(seen) == len(table), "ids are unique"
 
 
+def test_outlines_without_shapely_name_what_to_install(lapse, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    for name in ("geojson", "polygons"):
+        monkeypatch.delitem(sys.modules, f"engine.results.convert.{name}")
+    with pytest.raises(MissingExtra, match=r"pip install 'stackseg\[qupath\]'$"):
+        convert(lapse, "geojson", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    assert convert(lapse, "tiff", tmp_path / "o")
+
+
 def test_outlines_tell_the_intensity_in_each_channel(tmp_path):
     """Of the table's channels those that the stack has, by their names; what is no number not."""
     pixels = jobs.blobs((2, 40, 48)).astype(np.float32)
@@ -298,8 +309,9 @@ def test_what_is_there_stays_unless_asked(lapse, tmp_path, to, monkeypatch):
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    for name in ("write_stack", "write_mask", "write_csv", "write_frame"):
+    for name in ("write_stack", "write_mask", "write_csv"):
         monkeypatch.setattr(run, name, stop)
+    monkeypatch.setattr(geojson, "write_frame", stop)
     with pytest.raises(KeyboardInterrupt):
         convert(lapse, to, tmp_path, overwrite=True)
     after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

@@ -23,7 +23,7 @@ from engine.geometry import layout
 from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
 from engine.job.prepare import prepare_job
-from engine.job.progress import SilentProgress
+from engine.job.progress import Progress
 from engine.labels.components import label_frame
 from engine.model.spec import Normalisation
 from engine.runtimes.onnxruntime import OnnxRuntime
@@ -332,7 +332,7 @@ def test_nothing_listens_beyond_the_loopback_address(
 ) -> None:
     heard: set[str] = set()
 
-    class Listens(SilentProgress):
+    class Listens(Progress):
         def advance(self, outcome: Outcome) -> None:
             found = psutil.Process().net_connections(kind="inet")
             heard.update(c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN)
@@ -404,7 +404,7 @@ def test_dask_does_not_profile(tmp_path: Path, stack: Path, threshold_model: Pat
     """Its profiler may stop a process of Python 3.11 for ever (python/cpython#106883)."""
     seen: list[bool] = []
 
-    class Looks(SilentProgress):
+    class Looks(Progress):
         def advance(self, outcome: Outcome) -> None:
             seen.append(dask.config.get("distributed.worker.profile.enabled"))
 

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from engine.job.report.overlay import colours
 from engine.results.pictures.files import contact_sheet
 from engine.results.pictures.panels import (
-    beside,
     class_mixture,
+    colours,
     filled,
     heat,
     label_colours,
     outlined,
+    side_by_side,
 )
 from engine.results.result import LabelClass
 
@@ -55,7 +55,7 @@ def test_heat_goes_from_dark_to_bright():
 
 def test_pictures_lie_side_by_side_and_in_rows():
     one, two = np.full((4, 6, 3), 1, np.uint8), np.full((4, 6, 3), 2, np.uint8)
-    both = beside([one, two])
+    both = side_by_side([one, two])
     assert both.shape == (4, 16, 3) and (both[:, -6:] == 2).all()
     pictures = [np.full((10 + n, 20, 3), 100 + n, np.uint8) for n in range(5)]
     sheet = contact_sheet(pictures)

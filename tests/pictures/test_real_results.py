@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from engine.job.report.overlay import grey, outlines
+from engine.results.pictures.panels import grey, outlines
 from engine.results.pictures.render import RenderSettings, render
 from engine.results.result import open_result
 from tests import results

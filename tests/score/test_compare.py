@@ -16,7 +16,7 @@ from engine.errors import OutputError, StackError, StacksegError, UsageError
 from engine.job.job import run_job
 from engine.results.score.compare import compare
 from engine.results.score.sources import open_labels
-from engine.results.score.table import notes, write_csv
+from engine.results.score.table import hints, write_csv
 from tests.engine import jobs
 
 FRAMES = np.zeros((5, 20, 30), np.uint32)
@@ -127,14 +127,18 @@ def test_a_later_part_is_matched_by_number(tmp_path, truth):
     comparison = compare(as_result(tmp_path / "part", FRAMES[2:4], first=2), truth)
     assert [f.number for f in comparison.frames] == [(2, 0), (3, 0)]
     assert comparison.pooled.seg == 1
-    assert (comparison.untrue, comparison.beyond) == (0, 3)
+    assert (comparison.without_truth, comparison.truth_without_result) == (0, 3)
 
 
 def test_frames_without_truth_are_skipped_and_counted(tmp_path):
     (tmp_path / "sparse").mkdir()
     truth = as_folder(tmp_path / "sparse", FRAMES[[1, 4]], "man_seg", numbers=[1, 4])
     comparison = compare(as_tiff(tmp_path), truth)
-    assert (len(comparison.frames), comparison.untrue, comparison.beyond) == (2, 3, 0)
+    assert (len(comparison.frames), comparison.without_truth, comparison.truth_without_result) == (
+        2,
+        3,
+        0,
+    )
 
 
 def test_truth_without_a_result_in_between_is_an_error_that_names_it(tmp_path, truth):
@@ -204,7 +208,7 @@ def test_markers_of_a_challenge_folder_are_what_det_is_against(tmp_path):
     rows = comparison.rows()
     assert [row["seg"] for row in rows] == [None, 1, 1, None]
     assert [row["det"] is None for row in rows] == [False, False, True, False]
-    assert comparison.untrue == 1 and "TRA" in comparison.det_against[0]
+    assert comparison.without_truth == 1 and "TRA" in comparison.det_against[0]
     alone = compare(tmp_path / "01_RES", tmp_path / "01_GT/TRA")
     assert alone.pooled.det == pooled.det and alone.pooled.frames == 0
     objects = compare(tmp_path / "01_RES", tmp_path / "01_GT/SEG")
@@ -243,7 +247,46 @@ def test_a_result_whose_planes_connect_says_how_to_score_it(tmp_path, threshold_
     for volumes in (False, True):
         comparison = compare(tmp_path / "out", tmp_path / "out", volumes=volumes)
         assert comparison.pooled.frames == (1 if volumes else 3)
-        assert any("--volumes" in line for line in notes(comparison)) != volumes
+        assert any("--volumes" in line for line in hints(comparison)) != volumes
+
+
+@pytest.mark.parametrize("axes", ["TYX", "ZYX"])
+def test_frames_that_were_set_aside_are_named(tmp_path, threshold_model, axes):
+    frames = FRAMES.clip(0, 2).astype(np.float32) * 1000
+    frames[[1, 3]] = np.nan
+    jobs.write_stack(tmp_path / "image.tif", frames, axes)
+    run_job(jobs.settings(tmp_path / "image.tif", threshold_model, tmp_path / "out"))
+    tifffile.imwrite(tmp_path / "truth.tif", FRAMES, metadata={"axes": axes})
+    comparison = compare(tmp_path / "out", tmp_path / "truth.tif")
+    assert [f.set_aside for f in comparison.frames] == [False, True, False, True, False]
+    assert hints(comparison)[0].startswith("the job set 2 frames aside (1, 3): they have no labels")
+    assert comparison.to_dict()["set_aside"] == 2
+    assert not hints(compare(tmp_path / "truth.tif", tmp_path / "truth.tif"))
+
+
+def noise(bits: int) -> np.ndarray:
+    """A photograph of FRAMES: bright where objects are, and noisy."""
+    rng = np.random.default_rng(0)
+    dtype, gain, depth = (np.uint8, 60, 4) if bits == 8 else (np.uint16, 900, 40)
+    return (FRAMES.clip(0, 2) * gain + rng.normal(3 * depth, depth, FRAMES.shape)).astype(dtype)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_photograph_is_no_truth_and_no_result(tmp_path, truth, bits):
+    tifffile.imwrite(tmp_path / "raw.tif", noise(bits), metadata={"axes": "TYX"})
+    for sides in ((tmp_path / "raw.tif", truth), (truth, tmp_path / "raw.tif")):
+        with pytest.raises(
+            StackError, match=r"raw\.tif.*: looks like an image and not like labels"
+        ):
+            compare(*sides)
+
+
+def test_small_objects_that_touch_are_labels(tmp_path):
+    """Of 2 by 2 px: every second neighbour is another object."""
+    labels = np.arange(1, 151, dtype=np.uint16).reshape(10, 15).repeat(2, 0).repeat(2, 1)
+    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    comparison = compare(tmp_path / "labels.tif", tmp_path / "labels.tif")
+    assert comparison.pooled.seg == 1 and not hints(comparison)
 
 
 def test_errors_are_one_sentence(tmp_path, truth):
@@ -277,6 +320,9 @@ def test_the_command_prints_a_table(tmp_path, truth):
     assert lines[-1].split()[0] == "pooled" and len(lines) == 7
     assert len({len(line) for line in lines}) == 1, "columns line up"
     assert "5 frames compared" in done.stderr
+    (truth / "man_seg003.tif").unlink()
+    one = CliRunner().invoke(evaluate, [str(truth / "man_seg001.tif")] * 2)
+    assert "1 frame compared" in one.stderr
 
 
 def test_the_command_prints_json(tmp_path, truth):

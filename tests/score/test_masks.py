@@ -16,7 +16,7 @@ from engine.errors import StackError, UsageError
 from engine.results.result import LabelClass
 from engine.results.score.classes import class_pixels
 from engine.results.score.compare import compare
-from engine.results.score.table import notes
+from engine.results.score.table import hints
 from engine.truth.image import LabelImage, read_label_images
 from tests.truth.files import INDEXED, RGB, png, tiff
 
@@ -60,6 +60,7 @@ def test_the_hint_is_given_once_for_many_frames(tmp_path: Path) -> None:
     assert done.stderr.count("one id and") == 1 and "m1.tif" in done.stderr
     one_piece = tiff(tmp_path / "one.tif", IDS // 3 * 9)
     assert "one id" not in run(one_piece, one_piece).stderr
+    assert done.output.index("one id and") < done.output.index("pooled"), "above the scores"
 
 
 def test_boolean_labels_are_taken_apart_as_well(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_pieces_of_volumes_go_on_from_plane_to_plane(tmp_path: Path) -> None:
     assert compare(path, path, masks=True).pooled.truth_objects == 9
     whole = compare(path, path, masks=True, volumes=True)
     assert whole.pooled.truth_objects == 6
-    (hint,) = [line for line in notes(compare(path, path, volumes=True)) if "one id" in line]
+    (hint,) = [line for line in hints(compare(path, path, volumes=True)) if "one id" in line]
     assert "6 separate pieces" in hint
 
 

@@ -53,7 +53,7 @@ def test_stacks_are_matched_by_name(many, truths):
     assert comparison.groups["p1_a"].seg == 1 and comparison.groups["p2_c"].seg == 0.5
     assert comparison.pooled.seg == pytest.approx(5 / 6)
     assert comparison.mean_of_groups()["seg"] == pytest.approx(2.5 / 3)
-    assert (comparison.untrue, comparison.beyond) == (0, 1)
+    assert (comparison.without_truth, comparison.truth_without_result) == (0, 1)
     assert [f.stack for f in comparison.worst()] == ["p2_c", "p1_a", "p1_b"]
     rows = [row for part in table(comparison) for row in part]
     assert [row[0] for row in rows] == ["frame", *NAMES, "mean of 3 stacks", "pooled"]
@@ -63,7 +63,7 @@ def test_stacks_are_matched_by_name(many, truths):
 def test_a_stack_without_a_truth_is_counted(many, truths):
     (truths / "p1_b.png").unlink()
     comparison = compare(many, truths)
-    assert len(comparison.frames) == 2 and comparison.untrue == 1
+    assert len(comparison.frames) == 2 and comparison.without_truth == 1
 
 
 def as_class_map(store: Path, *names: str) -> None:
@@ -136,7 +136,7 @@ def test_files_without_numbers_are_matched_by_name_not_by_order(tmp_path, truths
     comparison = compare(tmp_path / "some", truths)
     assert comparison.matched_by == ("name",)
     assert [f.name for f in comparison.frames] == ["p1_b.png", "p2_c.png"]
-    assert comparison.pooled.seg == 1 and comparison.beyond == 2
+    assert comparison.pooled.seg == 1 and comparison.truth_without_result == 2
 
 
 def test_a_result_knows_the_files_that_it_was_made_from(tmp_path, truths, threshold_model):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError
 from engine.results.score.compare import compare
-from engine.results.score.table import notes
+from engine.results.score.table import hints
 from engine.stacks.open import open_stack, open_stacks
 from engine.truth.ids import read_truth
 from tests.stacks import by_hand, ome
@@ -537,10 +537,10 @@ def test_classes_in_place_of_objects_are_told(tmp_path: Path) -> None:
     palette = bytes([0, 0, 0, 128, 0, 0, 0, 128, 0])
     (tmp_path / "truth.png").write_bytes(png(classes, colour=3, palette=palette))
     tiff(tmp_path / "result.tif", IDS)
-    told = " ".join(notes(compare(tmp_path / "result.tif", tmp_path / "truth.png")))
+    told = " ".join(hints(compare(tmp_path / "result.tif", tmp_path / "truth.png")))
     assert "the truth has 2 ids and 12 separate pieces, so that its numbers may be classes" in told
     tiff(tmp_path / "truth.tif", IDS)
-    told = " ".join(notes(compare(tmp_path / "result.tif", tmp_path / "truth.tif")))
+    told = " ".join(hints(compare(tmp_path / "result.tif", tmp_path / "truth.tif")))
     assert "pieces" not in told
 
 

@@ -8,7 +8,7 @@ import platform
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,7 @@ from engine.job.prepare import Prepared
 from engine.plan.plan import StackPlan
 from engine.steps.registry import steps_of
 from engine.store import tables
-from engine.store.columns import STAGES
+from engine.store.columns import STAGES, frames_schema, objects_schema
 from engine.store.committed import (
     block_record,
     objects_key,
@@ -164,7 +164,7 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
         folder.own.writing("frames.parquet") as parquet,
         folder.own.writing("frames.csv") as text,
     ):
-        tables.write_frames(parquet, text, frames(), tables.frames_schema(classes))
+        tables.write_frames(parquet, text, frames(), frames_schema(classes))
     with folder.own.writing("objects.parquet") as path:
         tables.write_objects(path, parts(), _objects_schema(stacks))
     with folder.own.writing("timings.parquet") as path:
@@ -181,7 +181,7 @@ def _objects_schema(stacks: Sequence[StackPlan]) -> pa.Schema:
         )
         for c in range(most)
     ]
-    return tables.objects_schema(most, names)
+    return objects_schema(most, names)
 
 
 def _records(folder: JobFolder, stack: StackPlan) -> Iterator[BlockRecord | StitchRecord]:
@@ -247,28 +247,18 @@ def _report(
 
 
 def _input(stack: StackPlan, totals: _Totals) -> ReportedInput:
-    info = stack.info
-    return ReportedInput(
-        name=stack.name,
-        path=stack.path,
-        format=info.format,
-        series=info.series,
-        series_name=info.series_name,
-        unused=info.unused,
-        min_is_white=info.min_is_white,
-        axes=info.axes,
-        shape=info.shape,
-        dtype=info.dtype,
-        channels=stack.channels,
-        channel_names=info.channel_names,
-        pixel_size_um=info.pixel_size_um,
-        time_step_s=info.time_step_s,
-        labels_shape=stack.layout.shape,
-        tile=stack.tiling.tile_shape,
-        halo=stack.tiling.halo,
-        postprocessing=stack.postprocessing,
-        pixels_sha256=totals.pixels[stack.name].hexdigest(),
-    )
+    described = {f.name for f in fields(stack.info)} & ReportedInput.model_fields.keys()
+    values = {name: getattr(stack.info, name) for name in described} | {
+        "name": stack.name,
+        "path": stack.path,
+        "channels": stack.channels,
+        "labels_shape": stack.layout.shape,
+        "tile": stack.tiling.tile_shape,
+        "halo": stack.tiling.halo,
+        "postprocessing": stack.postprocessing,
+        "pixels_sha256": totals.pixels[stack.name].hexdigest(),
+    }
+    return ReportedInput.model_validate(values)
 
 
 def _resolved(job: Prepared) -> Resolved:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import UsageError
-from engine.results.convert.geojson import Measures, write_frame
+from engine.errors import UsageError, plural
 from engine.results.convert.tables import write_csv
 from engine.results.convert.tiff import CTC_MOST, highest_label, write_mask, write_stack
-from engine.results.result import ResultStack, open_result
+from engine.results.result import ResultStack, choose_stack, open_result
 from engine.store.files import check_free, frame_name, whole_file, whole_folder
 from engine.store.folder import PRIVATE
 
@@ -20,6 +21,15 @@ log = logging.getLogger("stackseg")
 
 Format = Literal["tiff", "ctc", "csv", "geojson"]
 Progress = Callable[[int, int], None]  # how many files are done, and how many there are
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file to be written, or a folder of files."""
+
+    path: Path
+    files: Mapping[str, Callable[[Path], None]]  # what writes each, by its name below `path`
+    pattern: str = ""  # of the names in a folder; "": a file, whose name below itself is ""
 
 
 def convert(
@@ -32,44 +42,43 @@ def convert(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write a result, or one stack of it, below `output`; the files or folders that were made.
+    """Write a result, or one stack of it, below `output`; the files or folders that were written.
 
-    Raises UsageError, StackError or OutputError, one sentence, before anything is written where
-    that can be known.
+    Raises UsageError, StackError, OutputError or MissingExtra, one sentence, before anything is
+    written where that can be known.
     """
     stacks = open_result(path, labels)
     if stack is not None:
-        listed = ", ".join(s.name for s in stacks)
-        stacks = [s for s in stacks if s.name == stack]
-        if not stacks:
-            raise UsageError(f"--stack {stack}: {path} has no such stack; it has {listed}")
+        stacks = [choose_stack(stacks, stack, path)]
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output {output}: is a file; give a folder")
     for one in stacks:
-        if one.failed:
-            log.warning(
-                "%s: %d frames were set aside, and have no labels", one.store, len(one.failed)
-            )
-    write = {"tiff": _tiff, "ctc": _ctc, "csv": _csv, "geojson": _geojson}[to]
-    return list(write(stacks, output, overwrite, progress or (lambda done, total: None)))
+        if failed := len(one.failed):
+            log.warning("%s: %s set aside, without labels", one.store, plural(failed, "frame"))
+    targets_of = {"tiff": _tiff, "ctc": _ctc, "csv": _csv, "geojson": _geojson}[to]
+    targets = targets_of(stacks, output)
+    for target in targets:
+        check_free(target.path, overwrite=overwrite)
+    done, total = 0, sum(len(target.files) for target in targets)
+    for target in targets:
+        whole = partial(whole_folder, pattern=target.pattern) if target.pattern else whole_file
+        with whole(target.path, overwrite=overwrite) as staged:
+            for name, write in target.files.items():
+                write(staged / name)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+    return [target.path for target in targets]
 
 
-def _tiff(
-    stacks: list[ResultStack], output: Path, overwrite: bool, progress: Progress
-) -> Iterator[Path]:
-    paths = [output / f"{stack.file_name}.ome.tif" for stack in stacks]
-    for path in paths:
-        check_free(path, overwrite=overwrite)
-    for n, (stack, path) in enumerate(zip(stacks, paths, strict=True)):
-        with whole_file(path, overwrite=overwrite) as partial:
-            write_stack(partial, stack)
-        progress(n + 1, len(stacks))
-        yield path
+def _tiff(stacks: list[ResultStack], output: Path) -> list[Target]:
+    return [
+        Target(output / f"{stack.file_name}.ome.tif", {"": partial(write_stack, stack=stack)})
+        for stack in stacks
+    ]
 
 
-def _ctc(
-    stacks: list[ResultStack], output: Path, overwrite: bool, progress: Progress
-) -> Iterator[Path]:
+def _ctc(stacks: list[ResultStack], output: Path) -> list[Target]:
     for stack in stacks:
         if stack.classes:
             raise UsageError(
@@ -82,36 +91,34 @@ def _ctc(
                 f"{stack.store}: has the label {most}, and the challenge's 16-bit masks end at "
                 f"{CTC_MOST}; use --to tiff"
             )
-    sequences = _sequences(stacks)
-    paths = [output / f"{sequence}_RES" for sequence in sequences]
-    for path in paths:
-        check_free(path, overwrite=overwrite)
-    total, done = sum(len(stack.labels.ts) for stack in stacks), 0
-    for stack, path in zip(stacks, paths, strict=True):
-        digits = 3 if stack.labels.ts.stop <= 1000 else 4
-        with whole_folder(path, "mask*.tif", overwrite=overwrite) as folder:
-            for t in stack.labels.ts:
-                write_mask(folder / f"mask{t:0{digits}d}.tif", stack.labels, t)
-                progress(done := done + 1, total)
+
+    targets = []
+    for stack, sequence in zip(stacks, _sequences(stacks), strict=True):
+        path, ts = output / f"{sequence}_RES", stack.labels.ts
+        digits = 3 if ts.stop <= 1000 else 4
+        masks = {
+            f"mask{t:0{digits}d}.tif": partial(write_mask, labels=stack.labels, t=t) for t in ts
+        }
+        targets.append(Target(path, masks, "mask*.tif"))
         log.info("%s: %s", path, stack.name)
-        yield path
-    log.info("no tracks are made: for the tracking benchmark a tracker has to add res_track.txt")
+    log.info("no tracks are made: for the tracking benchmark, a tracker has to add res_track.txt")
+    return targets
 
 
 def _check_connected(stack: ResultStack) -> None:
-    """UsageError where ids begin anew in each plane: a mask has one object for each id."""
+    """UsageError where ids begin again in each plane: a mask has one object for each id."""
     if len(stack.labels.zs) == 1:
         return
     if stack.origin is None:
         log.warning(
-            "%s: was moved away from its job, which knows whether objects go on from plane to "
+            "%s: was moved away from its job, which knows whether objects continue from plane to "
             "plane; if they do not, masks make one object of those with the same id", stack.store
         )  # fmt: skip
     elif not stack.origin.layout.connect_z:
         raise UsageError(
-            f"{stack.store}: has ids that begin anew in each of its {len(stack.labels.zs)} planes, "
-            "and the challenge's masks have one object for each id; segment with --connect z, or "
-            "use --to tiff"
+            f"{stack.store}: has ids that begin again in each of its {len(stack.labels.zs)} "
+            "planes, and the challenge's masks have one object for each id; segment with "
+            "--connect z, or use --to tiff"
         )
 
 
@@ -123,43 +130,38 @@ def _sequences(stacks: list[ResultStack]) -> list[str]:
     return [f"{n + 1:02d}" for n in range(len(stacks))]
 
 
-def _csv(
-    stacks: list[ResultStack], output: Path, overwrite: bool, progress: Progress
-) -> Iterator[Path]:
+def _csv(stacks: list[ResultStack], output: Path) -> list[Target]:
     if (output / PRIVATE).is_dir():
         raise UsageError(f"--output {output}: holds a job, and its own tables; give another")
-    folder = stacks[0].folder
+    one, folder = stacks[0], stacks[0].folder
     if folder is None:
-        one = stacks[0]
         raise UsageError(
             f"{one.store}/labels/{one.model}: has no tables, since no job of this result made it"
             if one.origin
             else f"{one.store}: was moved away from its job, whose folder holds the tables; give "
             "that folder"
         )
-    names = ("frames", "objects")
-    paths = [output / f"{name}.csv" for name in names]
-    for path in paths:
-        check_free(path, overwrite=overwrite)
-    for n, (name, path) in enumerate(zip(names, paths, strict=True)):
-        with whole_file(path, overwrite=overwrite) as partial:
-            write_csv(partial, folder / f"{name}.parquet", {stack.name for stack in stacks})
-        progress(n + 1, len(names))
-        yield path
+
+    names = {stack.name for stack in stacks}
+    return [
+        Target(
+            output / f"{table}.csv",
+            {"": partial(write_csv, table=folder / f"{table}.parquet", stacks=names)},
+        )
+        for table in ("frames", "objects")
+    ]
 
 
-def _geojson(
-    stacks: list[ResultStack], output: Path, overwrite: bool, progress: Progress
-) -> Iterator[Path]:
-    paths = [output / stack.file_name for stack in stacks]
-    for path in paths:
-        check_free(path, overwrite=overwrite)
-    total, done = sum(len(list(stack.labels.numbers)) for stack in stacks), 0
-    for stack, path in zip(stacks, paths, strict=True):
-        measures = Measures(stack)
-        with whole_folder(path, "*.geojson", overwrite=overwrite) as folder:
-            for number in stack.labels.numbers:
-                name = frame_name(stack.labels.axes, *number)
-                write_frame(folder / f"{name}.geojson", stack, number, measures)
-                progress(done := done + 1, total)
-        yield path
+def _geojson(stacks: list[ResultStack], output: Path) -> list[Target]:
+    from engine.results.convert.geojson import write_frame  # needs an extra
+
+    targets = []
+    for stack in stacks:
+        frames = {
+            f"{frame_name(stack.labels.axes, *n)}.geojson": partial(
+                write_frame, stack=stack, number=n
+            )
+            for n in stack.labels.numbers
+        }
+        targets.append(Target(output / stack.file_name, frames, "*.geojson"))
+    return targets

@@ -45,7 +45,7 @@ def tiff_type(stack: ResultStack) -> str:
 def write_stack(path: Path, stack: ResultStack) -> None:
     """Write all labels of a stack as one OME-TIFF, plane by plane; large planes tile by tile."""
     labels, dtype = stack.labels, tiff_type(stack)
-    shape = labels.levels[0].shape
+    shape = labels.levels[0].array.shape
     size = math.prod(shape) * np.dtype(dtype).itemsize
     large = labels.size("Y") * labels.size("X") > BLOCK_PIXELS
     first = labels.first

@@ -64,7 +64,7 @@ def strip_height(width: int) -> int:
     return 2 * _size(width)
 
 
-def draw_strip(width: int, text: str, bar: ScaleBar | None) -> NDArray[np.uint8]:
+def draw_strip(width: int, text: str, bar: ScaleBar | None = None) -> NDArray[np.uint8]:
     """White on black: `text` at the left, the bar and its length at the right; (Y, X, 3)."""
     size = _size(width)
     strip = Image.new("RGB", (width, strip_height(width)))

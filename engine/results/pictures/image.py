@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from engine.errors import StackError, UsageError
 from engine.plan.channels import channel_number, parse_channels
 from engine.results.pictures.sampling import Shape, draw_image
-from engine.results.planes import Number, first_plane, ome_attributes
+from engine.results.planes import Number
 from engine.results.result import ResultStack
 from engine.stacks.base import Stack
 from engine.stacks.open import open_stack
+from engine.stacks.zarr import ngff
+from engine.stacks.zarr.metadata import read_node
 
 log = logging.getLogger("stackseg")
 
@@ -62,13 +64,11 @@ def open_image(
 
 def _kept(result: ResultStack, files: ExitStack) -> tuple[list[Stack], Number]:
     """The levels of the image in the store itself."""
-    scales = ome_attributes(result.store)["multiscales"][0]
-    axes = "".join(axis["name"].upper() for axis in scales["axes"])
+    image = ngff.image(str(result.store), read_node(result.store))
+    axes = image.letters(len(image.names))
     levels = [files.enter_context(open_stack(str(result.store)))]
-    for dataset in scales["datasets"][1:]:
-        path = result.store / str(dataset["path"])
-        levels.append(files.enter_context(open_stack(str(path), axes)))
-    return levels, first_plane(scales)
+    levels += [files.enter_context(open_stack(str(path), axes)) for path in image.levels[1:]]
+    return levels, image.first_frame()
 
 
 def _original(result: ResultStack) -> Stack:

@@ -28,12 +28,11 @@ from engine.errors import FrameError, OutputError, UsageError
 from engine.geometry.layout import Block, LabelLayout
 from engine.job.job import job_context
 from engine.job.prepare import Prepared, check_device, prepare_job
-from engine.job.report.overlay import contrast
 from engine.plan.plan import StackPlan, check_apart
 from engine.plan.settings import JobSettings
 from engine.results.pictures import files as pictures
 from engine.results.pictures.caption import draw_strip, scale_bar, time_text
-from engine.results.pictures.panels import Picture, grey_panel, outlined
+from engine.results.pictures.panels import Picture, contrast, grey_panel, outlined
 from engine.results.pictures.sampling import mean_of, nearest
 from engine.results.pictures.scene import GAMMA
 from engine.results.planes import Number

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError
-from engine.job.report.overlay import grey
 from engine.results.pictures.caption import ScaleBar, draw_strip, time_text
 from engine.results.pictures.image import RawImage
 from engine.results.pictures.panels import (
     Picture,
-    beside,
     class_mixture,
     filled,
+    grey,
     grey_panel,
     heat,
     outlined,
+    side_by_side,
 )
 from engine.results.pictures.sampling import Shape, draw_labels, draw_probability
 from engine.results.planes import Planes
@@ -66,7 +66,7 @@ class Scene:
                 notes.append("the image cannot be read")
         if any((view.t, z) in self.result.failed for z in view.zs):
             notes.append("set aside")
-        drawn = beside(self._panels(view, grey_panel(base), labels))
+        drawn = side_by_side(self._panels(view, grey_panel(base), labels))
         strip = draw_strip(drawn.shape[1], " · ".join([self.caption(view), *notes]), self.bar)
         return np.concatenate([drawn, strip])
 

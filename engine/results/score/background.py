@@ -11,9 +11,9 @@ from engine.errors import StackError
 from engine.results.score.compare import FrameScore
 from engine.results.score.files import numbered
 from engine.results.score.frames import Number
-from engine.results.score.zarrs import is_zarr
 from engine.stacks.images.files import list_images
 from engine.stacks.open import open_stack
+from engine.stacks.zarr.metadata import is_zarr
 
 
 def background(frame: FrameScore, plane: int = 0, image: str | None = None) -> NDArray[Any]:
@@ -22,12 +22,12 @@ def background(frame: FrameScore, plane: int = 0, image: str | None = None) -> N
     `plane` counts the planes of a volume. Raises StackError where there is no such frame, or it
     cannot be read.
     """
-    pair, recorded = frame.pairs[plane], frame.sides.ours.image
-    if image is None and recorded is None:
-        raise StackError(f"{frame.sides.ours.path}: does not tell its image; give --image")
-    if image is None and recorded is not None:
+    pair, ours = frame.pairs[plane], frame.sides.ours
+    if image is None:
+        if ours.image is None:
+            raise StackError(f"{ours.path}: does not say what it was made from; give --image")
+        recorded = ours.image
         return _read(recorded.path, pair.ours, recorded.axes, recorded.channel, recorded.series)
-    assert image is not None
     if Path(image).is_dir() and not is_zarr(Path(image)):
         return _read(str(_file_of(frame, list_images(image), image)), (0, pair.number[1]))
     return _read(image, pair.ours)
@@ -36,14 +36,11 @@ def background(frame: FrameScore, plane: int = 0, image: str | None = None) -> N
 def _file_of(frame: FrameScore, files: list[Path], folder: str) -> Path:
     """The image of a frame in a folder: by name, by number, else by order."""
     names = {Path(frame.name).stem if frame.name else frame.stack, Path(frame.stack).name}
-    for file in files:
-        if file.stem in names:
-            return file
-    t = frame.number[0]
-    counted = {(i, 0): file for i, file in enumerate(files)}
-    found = (numbered(files) or counted).get((t, 0))
+    by_number = numbered(files) or {(i, 0): file for i, file in enumerate(files)}
+    named = (file for file in files if file.stem in names)
+    found = next(named, by_number.get((frame.number[0], 0)))
     if found is None:
-        raise StackError(f"{folder}: has no image of frame {t}")
+        raise StackError(f"{folder}: has no image of frame {frame.number[0]}")
     return found
 
 

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError
 from engine.results.result import LabelClass
-from engine.results.score.overlaps import crop
+from engine.results.score.overlaps import NONE, Areas, crop
 from engine.truth.image import LabelImage
 
 MOST_CLASSES = 1024  # more different values than this are ids of objects
-Areas = tuple[int, int, int]  # px of a class: in both, in the result, in the truth
-NONE: Areas = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -31,53 +29,53 @@ class ClassScore:
     """
 
     frames: int = 0
-    foreground: Areas = NONE  # all classes but 0 as one
+    foreground: Areas = NONE  # of all classes but 0 as one
     areas: Mapping[int, Areas] = field(default_factory=dict)  # by class, without 0
 
     def __add__(self, other: ClassScore) -> ClassScore:
+        values = sorted(self.areas.keys() | other.areas.keys())
         return ClassScore(
             self.frames + other.frames,
-            _plus(self.foreground, other.foreground),
-            {
-                value: _plus(self.areas.get(value, NONE), other.areas.get(value, NONE))
-                for value in sorted(self.areas.keys() | other.areas.keys())
-            },
+            self.foreground.plus(other.foreground),
+            {value: self._areas(value).plus(other._areas(value)) for value in values},
         )
 
-    @property
-    def iou(self) -> float:
-        """Foreground IoU, whichever the class."""
-        return _iou(self.foreground)
+    def _areas(self, value: int) -> Areas:
+        return self.areas.get(value, NONE)
 
     @property
     def dice(self) -> float:
         """Foreground Dice, whichever the class."""
-        return _dice(self.foreground)
+        return self.foreground.dice
 
     def class_dice(self, value: int) -> float:
-        """Dice of one class: 2 |A & B| / (|A| + |B|) for its pixels A and B."""
-        return _dice(self.areas.get(value, NONE))
+        """Dice of one class."""
+        return self._areas(value).dice
 
     def class_iou(self, value: int) -> float:
-        """IoU of one class: |A & B| / |A | B| for its pixels A and B."""
-        return _iou(self.areas.get(value, NONE))
+        """IoU of one class."""
+        return self._areas(value).iou
 
     @property
     def mean_dice(self) -> float:
         """Mean Dice of the classes that result or truth have, without background."""
-        return mean([self.class_dice(value) for value in self.areas])
+        return mean([areas.dice for areas in self.areas.values()])
 
     @property
     def mean_iou(self) -> float:
         """Mean IoU of the classes that result or truth have, without background."""
-        return mean([self.class_iou(value) for value in self.areas])
+        return mean([areas.iou for areas in self.areas.values()])
 
     def scores(self, classes: Sequence[LabelClass]) -> dict[str, float]:
         """Every score by its name, those of `classes` by theirs; NaN where one is not defined."""
-        named = {"iou": self.iou, "dice": self.dice}
+        named = {"iou": self.foreground.iou, "dice": self.foreground.dice}
         named |= {"mean_dice": self.mean_dice, "mean_iou": self.mean_iou}
         named |= {f"dice_{c.name}": self.class_dice(c.value) for c in classes}
         return named | {f"iou_{c.name}": self.class_iou(c.value) for c in classes}
+
+    def counts(self) -> dict[str, int]:
+        """Counts of objects, of which there are none."""
+        return {}
 
 
 def mean(values: Sequence[float]) -> float:
@@ -119,12 +117,13 @@ def score_classes(
     confusion = np.bincount(dense[: ours.size] * n + dense[ours.size :], minlength=n * n)
     confusion = confusion.reshape(n, n)
     rows, columns, both = confusion.sum(1), confusion.sum(0), confusion.diagonal()
-    areas: dict[int, Areas] = {c.value: NONE for c in classes}
-    areas |= {int(v): (int(both[i]), int(rows[i]), int(columns[i])) for i, v in enumerate(values)}
+    areas = {c.value: NONE for c in classes}
+    areas |= {
+        int(v): Areas(int(both[i]), int(rows[i]), int(columns[i])) for i, v in enumerate(values)
+    }
     areas.pop(0, None)
-    return ClassScore(
-        1, (int((a & b).sum()), int(a.sum()), int(b.sum())), dict(sorted(areas.items()))
-    )
+    foreground = Areas(int((a & b).sum()), int(a.sum()), int(b.sum()))
+    return ClassScore(1, foreground, dict(sorted(areas.items())))
 
 
 def class_pixels(image: LabelImage, classes: Sequence[LabelClass]) -> NDArray[Any]:
@@ -160,49 +159,27 @@ def class_numbers(frame: NDArray[Any], classes: Sequence[LabelClass], where: str
     if frame.ndim == 2:
         if frame.dtype.kind not in "iub":
             raise StackError(f"{where}: classes must be whole numbers, not {frame.dtype.name}")
-        known = {c.value: c.value for c in classes}
-        return _checked(frame, known, classes, where, "value {}")
-    if frame.dtype != np.uint8:
-        raise StackError(f"{where}: colours of classes must have 8 bits, not {frame.dtype.name}")
-    red, green, blue = (frame[..., i].astype(np.int64) for i in range(3))
-    known = {_number(c.rgb): c.value for c in classes}
-    return _checked(red << 16 | green << 8 | blue, known, classes, where, "colour #{:06x}")
+        pixels, what, known = frame, "value {}", {c.value: c.value for c in classes}
+    else:
+        if frame.dtype != np.uint8:
+            raise StackError(
+                f"{where}: colours of classes must have 8 bits, not {frame.dtype.name}"
+            )
+        red, green, blue = (frame[..., i].astype(np.int64) for i in range(3))
+        pixels, what = red << 16 | green << 8 | blue, "colour #{:06x}"
+        known = {_number(c.rgb): c.value for c in classes}
+    if not classes:
+        return pixels
+    values, at = np.unique(pixels, return_inverse=True)
+    for value in map(int, values):
+        if value not in known:
+            names = ", ".join(f"{c.name} {c.value} #{_number(c.rgb):06x}" for c in classes)
+            raise StackError(
+                f"{where}: has the {what.format(value)}, which is none of the classes ({names})"
+            )
+    return np.array([known[int(v)] for v in values], np.int64)[at].reshape(pixels.shape)
 
 
 def _number(rgb: tuple[int, int, int]) -> int:
     """0xRRGGBB."""
     return int.from_bytes(bytes(rgb))
-
-
-def _checked(
-    pixels: NDArray[Any],
-    known: Mapping[int, int],
-    classes: Sequence[LabelClass],
-    where: str,
-    what: str,
-) -> NDArray[Any]:
-    """Every value replaced by the class it stands for."""
-    if not classes:
-        return pixels
-    values, at = np.unique(pixels, return_inverse=True)
-    strange = [int(v) for v in values if int(v) not in known]
-    if strange:
-        names = ", ".join(f"{c.name} {c.value} #{_number(c.rgb):06x}" for c in classes)
-        raise StackError(
-            f"{where}: has the {what.format(strange[0])}, which is none of the classes ({names})"
-        )
-    return np.array([known[int(v)] for v in values], np.int64)[at].reshape(pixels.shape)
-
-
-def _plus(a: Areas, b: Areas) -> Areas:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-def _iou(areas: Areas) -> float:
-    both, result, truth = areas
-    return both / (result + truth - both) if result + truth else float("nan")
-
-
-def _dice(areas: Areas) -> float:
-    both, result, truth = areas
-    return 2 * both / (result + truth) if result + truth else float("nan")

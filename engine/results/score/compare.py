@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import groupby
 from operator import add
 from pathlib import Path
@@ -20,7 +20,7 @@ from engine.results.score.match import Match, Pair, match_frames
 from engine.results.score.metrics import Detection, Score, detect, score
 from engine.results.score.sides import Sides, known_classes
 from engine.results.score.sources import open_stacks, open_truth, truths_by_stack
-from engine.truth.ids import InPieces, in_pieces
+from engine.truth.ids import InPieces
 
 Scored = Score | ClassScore
 
@@ -38,6 +38,11 @@ class FrameScore:
     pairs: tuple[Pair, ...]
     in_pieces: InPieces | None = None  # where the truth may hold no objects
 
+    @property
+    def set_aside(self) -> bool:
+        """Whether the job set some of it aside, so that it has no labels there."""
+        return any(pair.ours in self.sides.ours.failed for pair in self.pairs)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -48,14 +53,24 @@ class Comparison:
     ignore_border: int  # px
     frames: tuple[FrameScore, ...]  # by stack, then (t, z)
     matched_by: tuple[str, ...]  # number, name, order: what the frames of the stacks agree by
-    untrue: int  # frames of the result without a truth
-    beyond: int  # frames of the truth without a result
+    without_truth: int  # frames of the result
+    truth_without_result: int  # frames of the truth
     det_against: tuple[str, ...] = ()  # what DET is computed from, by stacks that differ in it
     classes: tuple[LabelClass, ...] | None = None  # of class maps, without background
     group: str | None = None  # pattern on the frames' names
     masks: bool = False  # the objects of the truth are the pieces of masks
 
-    @property
+    @cached_property
+    def n_stacks(self) -> int:
+        """Stacks that have a frame."""
+        return len({f.stack for f in self.frames})
+
+    @cached_property
+    def is_deep(self) -> bool:
+        """Whether frames are of several planes."""
+        return any(f.number[1] for f in self.frames)
+
+    @cached_property
     def pooled(self) -> Scored:
         """All frames as one."""
         return _pooled(f.score for f in self.frames)
@@ -66,7 +81,7 @@ class Comparison:
 
         Empty where there is one stack and no pattern.
         """
-        if self.group is None and len({f.stack for f in self.frames}) == 1:
+        if self.group is None and self.n_stacks == 1:
             return {}
         found: dict[str, list[Scored]] = {}
         for frame in self.frames:
@@ -75,7 +90,7 @@ class Comparison:
 
     def scores(self, score: Scored) -> dict[str, float]:
         """Every score by its name; NaN where one is not defined."""
-        return score.scores(self.classes or ()) if isinstance(score, ClassScore) else score.scores()
+        return score.scores(self.classes or ())
 
     def mean_of_groups(self) -> dict[str, float]:
         """The mean over groups of each score, of those groups in which it is defined."""
@@ -87,15 +102,21 @@ class Comparison:
 
         DET takes the place of SEG where there are markers alone. Frames without a score are none.
         """
+        for name in ("seg", "det") if self.classes is None else ("mean_dice",):
+            values = [(self.scores(f.score)[name], n) for n, f in enumerate(self.frames)]
+            if defined := sorted((value, n) for value, n in values if value == value):
+                return [self.frames[n] for _, n in defined[:count]]
+        return []
 
-        def key(frame: FrameScore) -> float:
-            if isinstance(frame.score, ClassScore):
-                return frame.score.mean_dice
-            return frame.score.seg if any_seg else frame.score.det
-
-        any_seg = any(isinstance(f.score, Score) and f.score.truth_objects for f in self.frames)
-        defined = [f for f in self.frames if key(f) == key(f)]
-        return sorted(defined, key=key)[:count]  # which keeps the order of equal ones
+    def title(self, frame: FrameScore) -> str:
+        """What to call a frame: its number, with stack, plane or file where these differ."""
+        t, z = frame.number
+        title = f"{t}/{z}" if self.is_deep else str(t)
+        if "name" in self.matched_by and frame.name:
+            title = Path(frame.name).stem
+        if self.n_stacks == 1:
+            return title
+        return frame.stack if self.n_stacks == len(self.frames) else f"{frame.stack} {title}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; None where a score is not defined."""
@@ -106,21 +127,19 @@ class Comparison:
             "ignore_border": self.ignore_border,
             "matched_by": list(self.matched_by),
             "compared": len(self.frames),
-            "without_truth": self.untrue,
-            "truth_without_result": self.beyond,
+            "without_truth": self.without_truth,
+            "truth_without_result": self.truth_without_result,
+            "set_aside": sum(f.set_aside for f in self.frames),
         }
         if self.classes is None:
-            content["det_against"] = list(self.det_against)
-            content["masks"] = self.masks
+            content |= {"det_against": list(self.det_against), "masks": self.masks}
         else:
             content["classes"] = [c.name for c in self.classes]
         content["pooled"] = self._row(self.pooled)
-        groups = self.groups
-        if groups:
+        if groups := self.groups:
             content["groups"] = [{"group": name} | self._row(s) for name, s in groups.items()]
             content["mean_of_groups"] = _defined(self.mean_of_groups())
-        content["frames"] = self.rows()
-        return content
+        return content | {"frames": self.rows()}
 
     def rows(self) -> list[dict[str, Any]]:
         """A row per frame: what it is, counts and scores."""
@@ -131,8 +150,7 @@ class Comparison:
         ]
 
     def _row(self, score: Scored) -> dict[str, Any]:
-        counts = score.counts() if isinstance(score, Score) else {}
-        return counts | _defined(self.scores(score))
+        return score.counts() | _defined(self.scores(score))
 
 
 def compare(
@@ -158,7 +176,7 @@ def compare(
     classes
         Both are class maps. They also are where the metadata of either say so.
     volumes
-        Objects go on from plane to plane: the planes of a time point are scored as one.
+        Objects continue from plane to plane: the planes of a time point are scored as one.
     masks
         The truth is of masks of foreground: the objects are their connected pieces, in each plane
         or, with `volumes`, in each volume. So are those of boolean `labels`.
@@ -168,12 +186,12 @@ def compare(
 
     Raises UsageError or StackError with one sentence where that is not possible.
     """
+    try:
+        pattern = re.compile(group) if group else None
+    except re.error as error:
+        raise UsageError(f"--group {group!r} is not a regular expression: {error}") from None
     stacks = open_stacks(labels)
-    if len(stacks) == 1:
-        truths, left_over = dict.fromkeys(stacks, Path(truth)), 0
-    else:
-        truths, left_over = truths_by_stack(truth, list(stacks), labels)
-    how = _How(ignore_border, volumes, _pattern(group))
+    truths, left_over = truths_by_stack(truth, list(stacks), labels)
     opened: list[Sides] = []
     matches: list[Match] = []
     for name, where in truths.items():
@@ -185,91 +203,89 @@ def compare(
                 raise UsageError(f"{where}: is of classes, and --masks is about objects; omit it")
         opened.append(Sides(ours, theirs, known, masks))
         matches.append(match_frames(ours, theirs))
-    _check_alike(opened)
-    frames: list[FrameScore] = []
-    for name, sides, match in zip(truths, opened, matches, strict=True):
-        frames += _scored(name, sides, match.pairs, how)
-    comparison = Comparison(
+    for other in opened:
+        if other.kind != opened[0].kind:
+            raise UsageError(
+                f"{opened[0].ours.path} is scored by {opened[0].kind}, but {other.ours.path} by "
+                f"{other.kind}; they have no score in common, so evaluate one at a time"
+            )
+    rules = _Rules(ignore_border, volumes, pattern)
+    frames = tuple(
+        frame
+        for name, sides, match in zip(truths, opened, matches, strict=True)
+        for frame in rules.frames(name, sides, match.pairs)
+    )
+    return Comparison(
         labels=str(labels),
         truth=str(truth),
         ignore_border=ignore_border,
-        frames=tuple(frames),
+        frames=frames,
         matched_by=tuple(dict.fromkeys(m.by for m in matches)),
-        untrue=sum(m.untrue for m in matches)
+        without_truth=sum(m.without_truth for m in matches)
         + sum(len(stacks[name].numbers) for name in stacks.keys() - truths.keys()),
-        beyond=sum(m.beyond for m in matches) + left_over,
-        det_against=tuple(dict.fromkeys(_det_against(s) for s in opened)),
+        truth_without_result=sum(m.truth_without_result for m in matches) + left_over,
+        det_against=tuple(dict.fromkeys(sides.truth.det_against for sides in opened)),
+        classes=_class_names(opened[0], _pooled(f.score for f in frames)),
         group=group,
         masks=masks,
     )
-    if opened[0].classes is not None:
-        comparison = replace(comparison, classes=_class_names(opened[0], comparison.pooled))
-    return comparison
-
-
-def _check_alike(opened: list[Sides]) -> None:
-    """UsageError where the scores of some stacks could not be pooled with those of others."""
-    first = opened[0]
-    for other in opened[1:]:
-        if other.kind != first.kind:
-            raise UsageError(
-                f"{first.ours.path} is scored by {first.kind}, but {other.ours.path} by "
-                f"{other.kind}; they have no score in common, so evaluate one at a time"
-            )
 
 
 @dataclass(frozen=True)
-class _How:
-    """What the user says of scoring."""
+class _Rules:
+    """How frames are scored and grouped."""
 
-    ignore_border: int
+    ignore_border: int  # px
     volumes: bool
     group: re.Pattern[str] | None
 
+    def frames(self, stack: str, sides: Sides, pairs: Iterable[Pair]) -> Iterator[FrameScore]:
+        """The score of every frame, or of every time point."""
 
-def _scored(stack: str, sides: Sides, pairs: Iterable[Pair], how: _How) -> Iterator[FrameScore]:
-    """The score of every frame, or of every time point."""
+        def unit(pair: Pair) -> Number:
+            return (0 if sides.planes else pair.number[0], 0) if self.volumes else pair.number
 
-    def unit(pair: Pair) -> Number:
-        if not how.volumes:
-            return pair.number
-        return (0 if sides.planes else pair.number[0], 0)
+        for number, together in groupby(pairs, unit):
+            planes = tuple(together)  # one, or those of a time point
+            name = planes[0].name
+            group = self._group(name or stack) if self.group else stack
+            score, apart = self._score(sides, planes)
+            yield FrameScore(stack, number, name, group, score, sides, planes, apart)
 
-    for number, together in groupby(pairs, unit):
-        planes = tuple(together)  # one, or those of a time point
-        name = planes[0].name
-        found, apart = _score(sides, planes, how.ignore_border)
-        group = _group(how.group, stack, name)
-        yield FrameScore(stack, number, name, group, found, sides, planes, apart)
+    def _score(self, sides: Sides, pairs: tuple[Pair, ...]) -> tuple[Scored, InPieces | None]:
+        """The score, and what shows that the truth may hold no objects."""
+        border = self.ignore_border
+        with_labels = [p for p in pairs if p.labels is not None]
+        with_markers = [p for p in pairs if p.markers is not None]
+        if sides.classes is not None:
+            ours, theirs = sides.classes_of(with_labels)
+            with _named(sides, with_labels[0]):
+                return score_classes(ours, theirs, sides.classes, border), None
+        scored, apart = Score(), None
+        if with_labels:
+            ours, theirs = sides.result(with_labels), sides.labels(with_labels)
+            with _named(sides, with_labels[0]):
+                scored = score(ours, theirs, border)
+            apart = sides.in_pieces(with_labels[0], ours, theirs)
+        if sides.truth.markers is not None:
+            scored = replace(scored, detection=Detection())
+        if with_markers:
+            ours, theirs = sides.result(with_markers), sides.markers(with_markers)
+            with _named(sides, with_markers[0]):
+                scored = replace(scored, detection=detect(ours, theirs, border))
+        return scored, apart
 
-
-def _score(sides: Sides, pairs: tuple[Pair, ...], border: int) -> tuple[Scored, InPieces | None]:
-    """The score, and what tells that the truth may hold no objects."""
-    with_labels = [p for p in pairs if p.labels is not None]
-    with_markers = [p for p in pairs if p.markers is not None]
-    if sides.classes is not None:
-        ours, theirs = sides.classes_of(with_labels)
-        with _telling(sides, with_labels[0]):
-            return score_classes(ours, theirs, sides.classes, border), None
-    scored = Score()
-    apart = None
-    if with_labels:
-        ours, theirs = sides.result(with_labels), sides.labels(with_labels)
-        with _telling(sides, with_labels[0]):
-            scored = score(ours, theirs, border)
-        apart = in_pieces(theirs)
-    if sides.truth.markers is not None:
-        scored = replace(scored, detection=Detection())
-    if with_markers:
-        ours, theirs = sides.result(with_markers), sides.markers(with_markers)
-        with _telling(sides, with_markers[0]):
-            scored = replace(scored, detection=detect(ours, theirs, border))
-    return scored, apart
+    def _group(self, name: str) -> str:
+        assert self.group is not None
+        match = self.group.search(name)
+        if match is None:
+            raise UsageError(f"--group {self.group.pattern!r} matches nothing in {name}")
+        return (match.group(1) if self.group.groups else match.group(0)) or ""
 
 
 @contextmanager
-def _telling(sides: Sides, pair: Pair) -> Iterator[None]:
-    """Whose frame it is that cannot be scored."""
+def _named(sides: Sides, pair: Pair) -> Iterator[None]:
+    """Names the frame that cannot be scored."""
     try:
         yield
     except StackError as error:
@@ -281,39 +297,16 @@ def _pooled(scores: Iterable[Scored]) -> Scored:
     return reduce(add, scores)
 
 
-def _det_against(sides: Sides) -> str:
-    if sides.truth.markers is not None:
-        return f"the markers of {sides.truth.markers.path}"
-    assert sides.truth.labels is not None
-    return "the objects of the truth"
-
-
-def _class_names(sides: Sides, pooled: Scored) -> tuple[LabelClass, ...]:
+def _class_names(sides: Sides, pooled: Scored) -> tuple[LabelClass, ...] | None:
     """The classes without background; where nothing names them, by number or colour."""
-    assert isinstance(pooled, ClassScore)
+    if not isinstance(pooled, ClassScore):
+        return None
     if sides.classes:
         return tuple(c for c in sides.classes if c.value)
     if sides.is_coloured():
         colors = {value: f"#{value:06x}" for value in pooled.areas}
         return tuple(LabelClass(value, color, rgb_of(color)) for value, color in colors.items())
     return tuple(LabelClass(value, f"class {value}", (255, 255, 255)) for value in pooled.areas)
-
-
-def _group(pattern: re.Pattern[str] | None, stack: str, file: str | None) -> str:
-    if pattern is None:
-        return stack
-    name = file or stack
-    match = pattern.search(name)
-    if match is None:
-        raise UsageError(f"--group {pattern.pattern!r} matches nothing in {name}")
-    return (match.group(1) if pattern.groups else match.group(0)) or ""
-
-
-def _pattern(group: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(group) if group else None
-    except re.error as error:
-        raise UsageError(f"--group {group!r} is not a regular expression: {error}") from None
 
 
 def _defined(scores: dict[str, float]) -> dict[str, float | None]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from engine.errors import StackError, UsageError
 from engine.results.score.frames import LabelFrames, Number
+from engine.stacks.images.files import natural_key
 from engine.truth.image import LabelFile, LabelImage, count_label_images, read_label_images
 
-TIFF, PNG, JPEG = (".tif", ".tiff"), (".png",), (".jpg", ".jpeg")
+SUFFIXES, PHOTOS = (".tif", ".tiff", ".png"), (".jpg", ".jpeg")
 
 
 def open_file(path: Path) -> LabelFrames:
@@ -32,8 +33,8 @@ def open_folder(path: Path) -> LabelFrames:
     folder = challenge_folder(path) or path
     files = label_files(folder)
     if not files:
-        for photo in sorted(f for f in folder.iterdir() if f.suffix.lower() in JPEG):
-            LabelFile(photo)  # says what is wrong with it
+        for photo in sorted(f for f in folder.iterdir() if f.suffix.lower() in PHOTOS):
+            LabelFile(photo)  # raises what is wrong with it
         raise StackError(f"{path}: holds no label images (TIFF, PNG or Zarr)")
     return _files(folder, files)
 
@@ -50,8 +51,8 @@ def open_markers(path: Path) -> LabelFrames | None:
 def label_files(folder: Path) -> list[Path]:
     """TIFF and PNG files of a folder in natural order."""
     return sorted(
-        (f for f in folder.iterdir() if f.suffix.lower() in TIFF + PNG and not _hidden(f)),
-        key=_natural,
+        (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] not in "._"),
+        key=lambda f: natural_key(f.name),
     )
 
 
@@ -69,13 +70,13 @@ def challenge_folder(path: Path) -> Path | None:
 
 
 def numbered(files: Sequence[Path]) -> dict[Number, Path] | None:
-    """Files by the numbers in their names; None where these do not tell all apart."""
+    """Files by the numbers in their names; None where these are not all different."""
     named: dict[Number, Path] = {}
     for file in files:
         plane = re.fullmatch(r"man_seg_(\d+)_(\d+)", file.stem)  # one plane of a 3-D truth
-        t = int(plane[1]) if plane else _trailing_number(file)
-        if t is not None:
-            named[(t, int(plane[2]) if plane else 0)] = file
+        digits = plane or re.search(r"(\d+)$", file.stem)
+        if digits:
+            named[(int(digits[1]), int(plane[2]) if plane else 0)] = file
     return dict(sorted(named.items())) if len(named) == len(files) else None
 
 
@@ -102,18 +103,3 @@ def _files(path: Path, files: Sequence[Path]) -> LabelFrames:
     names = {number: file.name for number, (file, _) in places.items()}
     # A single file is what it is: it counts as frame 0 where its name has no number.
     return LabelFrames(str(path), tuple(places), load, names, by_name is None)
-
-
-def _trailing_number(file: Path) -> int | None:
-    digits = re.search(r"(\d+)$", file.stem)
-    return int(digits[1]) if digits else None
-
-
-def _natural(file: Path) -> list[tuple[int, str]]:
-    """Sort key that puts t2 before t10."""
-    parts = re.split(r"(\d+)", file.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-
-def _hidden(file: Path) -> bool:
-    return file.name.startswith((".", "_"))

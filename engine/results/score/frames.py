@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from engine.errors import StackError, first_line
 from engine.results.result import LabelClass
-from engine.stacks.zarr.chunks import chunk_grid, lost_file
-from engine.truth.ids import mask, object_ids
+from engine.stacks.zarr.chunks import StoredArray
+from engine.truth.ids import mask, object_ids, pieces
 from engine.truth.image import LabelImage
 
 Number = tuple[int, int]  # (t, z) of a frame; (z, 0) where the stack has no T
@@ -31,6 +29,7 @@ class RecordedInput:
     series: str | None = None  # which image of the file, where it holds several
     connects_z: bool = False  # its objects go on from plane to plane
     n_images: int = 0  # along T or, without one, Z: the files, where it was a folder of them
+    failed: frozenset[tuple[int, int]] = frozenset()  # (t, z) of frames that were set aside
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,19 @@ class LabelFrames:
                 f"{self.where(number)}: is a colour picture, not a label image; if its colours are "
                 "classes, the result has to be a class map, or give --classes"
             )
-        return self._told(number, object_ids, image)
+        return self._named(number, object_ids, image)
 
-    def read_mask(self, number: Number) -> NDArray[np.bool_]:
-        """One frame's foreground, bool (Y, X); StackError where it is no mask."""
-        return self._told(number, mask, self.load(number))
+    def read_all(self, numbers: Sequence[Number], *, masks: bool = False) -> NDArray[Any]:
+        """A frame of labels (Y, X), or several as (Z, Y, X).
 
-    def _told(
+        With `masks`, labels are the connected pieces of the frames' foreground. StackError where
+        a frame has no labels, or is no mask.
+        """
+        if not masks:
+            return stacked([self.read(n) for n in numbers])
+        return pieces(stacked([self._named(n, mask, self.load(n)) for n in numbers]))
+
+    def _named(
         self, number: Number, read: Callable[[LabelImage], NDArray[Any]], image: LabelImage
     ) -> NDArray[Any]:
         try:
@@ -68,26 +73,37 @@ class LabelFrames:
         except StackError as error:
             raise StackError(f"{self.where(number)}: {error}") from None
 
+    @property
+    def failed(self) -> frozenset[Number]:
+        """Frames that the job set aside: it has no labels there."""
+        failed = self.image.failed if self.image else frozenset()
+        return frozenset((z, 0) for _, z in failed) if self.planes else failed
+
     def where(self, number: Number) -> str:
         """What to call a frame in an error."""
         name = self.names.get(number, f"frame {number[0]}")
         return self.path if Path(self.path).name == name else f"{self.path}: {name}"
 
 
+def stacked(planes: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """One plane as it is, several as (Z, Y, X)."""
+    return planes[0] if len(planes) == 1 else np.stack(planes)
+
+
 def array_frames(
     path: Path,
-    array: zarr.Array[Any],
+    stored: StoredArray,
     axes: str,
-    first: Mapping[str, int] | None = None,
-    written: Path | None = None,
+    first: Number = (0, 0),
+    *,
+    all_written: bool,
 ) -> LabelFrames:
     """Frames of an array, by T and Z; an axis of unknown meaning counts as T.
 
-    `written` is the folder of an array of which every file is written, be it empty or not: one
-    that is not there is lost, and is no background.
+    Where every file of the array was written, be it empty or not, one that is not there is lost,
+    and is no background.
     """
-    grid = written and chunk_grid(written, json.loads((written / "zarr.json").read_bytes()))
-    axes = axes.upper()
+    array = stored.array
     if len(axes) != array.ndim or axes[-2:] != "YX":
         raise StackError(f"{path}: labels need axes that end in YX, not {axes} of {array.shape}")
     meaning = [
@@ -98,7 +114,7 @@ def array_frames(
         raise StackError(
             f"{path}: labels have the axes T, Z, Y and X, not {axes} of the shape {array.shape}"
         )
-    t0, z0 = ((first or {}).get(a, 0) for a in "TZ")
+    t0, z0 = first
     planes = t_axis is None and z_axis is not None
     if planes:  # numbered like frames
         t_axis, z_axis, t0, z0 = z_axis, None, z0, 0
@@ -109,10 +125,8 @@ def array_frames(
         for axis, at in ((t_axis, number[0] - t0), (z_axis, number[1] - z0)):
             if axis is not None:
                 index[axis] = at
-        if grid:
-            lost = lost_file(grid, index, array.shape)
-            if lost is not None:
-                raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
+        if all_written and (lost := stored.lost_file(index)):
+            raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
         try:
             return LabelImage(np.asarray(array[tuple(index)]))
         except Exception as error:

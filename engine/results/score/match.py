@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import UsageError
+from engine.errors import UsageError, plural
 from engine.results.score.files import numbered
 from engine.results.score.frames import LabelFrames, Number
 from engine.results.score.sources import Truth
@@ -19,7 +19,7 @@ Keys = dict[Key, Number]
 class Pair:
     """A frame of the result and its truth."""
 
-    number: Number  # to tell it by
+    number: Number  # that it is shown by
     name: str | None  # of the truth's file, or of the image it was made from
     ours: Number
     labels: Number | None  # of the truth's objects; None: it has markers alone
@@ -32,8 +32,8 @@ class Match:
 
     pairs: tuple[Pair, ...]
     by: str  # number, name or order
-    untrue: int  # frames of the result without a truth
-    beyond: int  # frames of the truth without a result
+    without_truth: int  # frames of the result
+    truth_without_result: int  # frames of the truth
 
 
 def match_frames(ours: LabelFrames, truth: Truth) -> Match:
@@ -44,9 +44,9 @@ def match_frames(ours: LabelFrames, truth: Truth) -> Match:
     that no number tells apart agree by name, or else by their order.
 
     A result of frames 60 to 91 is matched with the truth of those frames: truth before its first
-    and after its last is counted in `beyond`. A truth in between that has no result is a
-    UsageError that names the frames, since leaving it out would flatter the score. What agrees by
-    name has no order: there `beyond` counts every truth without a result.
+    and after its last is counted. A truth in between that has no result is a UsageError that names
+    the frames, since omitting it would flatter the score. What agrees by name has no order: there
+    every truth without a result is counted.
     """
     if truth.labels is None:
         assert truth.markers is not None
@@ -62,8 +62,15 @@ def match_frames(ours: LabelFrames, truth: Truth) -> Match:
             f"{ours.path} and {truth.path} have no frame in common: "
             f"the result has {_range(have)}, the truth {_range(there)}"
         )
-    if by != "name":
-        _refuse_gaps(ours, truth, have, there)
+    ts = [key[0] for key in have if isinstance(key, tuple)]  # none where frames agree by name
+    between = range(min(ts, default=0), max(ts, default=-1) + 1)
+    absent = [key for key in there if key not in have]
+    lacking = sorted(key for key in absent if isinstance(key, tuple) and key[0] in between)
+    if lacking:
+        raise UsageError(
+            f"{ours.path}: has no result for {plural(len(lacking), 'frame')} of the truth "
+            f"({_listed(lacking)}); score a complete result or remove them from {truth.path}"
+        )
     names = truth.labels.names if truth.labels else {}
     pairs = [
         Pair(
@@ -76,8 +83,7 @@ def match_frames(ours: LabelFrames, truth: Truth) -> Match:
         for key in common
     ]
     pairs.sort(key=lambda pair: pair.number)
-    beyond = sum(key not in have for key in there)
-    return Match(tuple(pairs), by, len(have) - len(common), beyond)
+    return Match(tuple(pairs), by, len(have) - len(common), len(absent))
 
 
 def _keys(ours: LabelFrames, theirs: LabelFrames) -> tuple[str, Keys, Keys]:
@@ -99,12 +105,8 @@ def _keys(ours: LabelFrames, theirs: LabelFrames) -> tuple[str, Keys, Keys]:
             f"nor by name, and {len(ours.numbers)} are not {len(theirs.numbers)}; number files, "
             "or give those of a frame the same name"
         )
-    places = [(t, 0) for t in range(len(ours.numbers))]
-    return (
-        "order",
-        dict(zip(places, ours.numbers, strict=True)),
-        dict(zip(places, theirs.numbers, strict=True)),
-    )
+    in_order: list[Keys] = [{(t, 0): n for t, n in enumerate(s.numbers)} for s in (ours, theirs)]
+    return "order", in_order[0], in_order[1]
 
 
 def _by_file_number(frames: LabelFrames) -> Keys:
@@ -122,18 +124,6 @@ def _by_name(frames: LabelFrames) -> Keys:
     """Frames by their files' names without suffix; nothing where these do not tell all apart."""
     stems: Keys = {Path(name).stem: n for n, name in frames.names.items()}
     return stems if len(stems) == len(frames.numbers) else {}
-
-
-def _refuse_gaps(ours: LabelFrames, truth: Truth, have: Keys, there: Iterable[Key]) -> None:
-    numbers = [key[0] for key in have if isinstance(key, tuple)]
-    first, last = min(numbers), max(numbers)
-    absent = (key for key in there if isinstance(key, tuple) and key not in have)
-    lacking = sorted(key for key in absent if first <= key[0] <= last)
-    if lacking:
-        raise UsageError(
-            f"{ours.path}: has no result for {len(lacking)} frames of the truth "
-            f"({_listed(lacking)}); score a complete result or leave them out of {truth.path}"
-        )
 
 
 def _listed(numbers: list[Number], most: int = 10) -> str:

@@ -7,7 +7,9 @@ frame is looked at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from engine.errors import StackError
-from engine.results.score.overlaps import Overlaps, count_overlaps, crop
+from engine.results.result import LabelClass
+from engine.results.score.overlaps import NONE, Areas, Overlaps, count_overlaps, crop, ratio
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of IoU, for F1
 MISSED, SPLIT, SPURIOUS = 10, 5, 1  # weights of the challenge's AOGM-D: w_FN, w_NS, w_FP
@@ -47,7 +50,7 @@ class Detection:
         to be split and spurious, and AOGM-D0 that of an empty result.
         """
         cost = MISSED * self.missed + SPLIT * self.splits + SPURIOUS * self.spurious
-        return 1 - _ratio(min(cost, MISSED * self.markers), MISSED * self.markers)
+        return 1 - ratio(min(cost, MISSED * self.markers), MISSED * self.markers)
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,7 @@ class Score:
     """
 
     frames: int = 0  # with a truth of their objects
-    both_px: int = 0  # foreground of result and truth
-    result_px: int = 0
-    truth_px: int = 0
+    foreground: Areas = NONE
     result_objects: int = 0
     truth_objects: int = 0
     jaccard_sum: float = 0.0  # over the truth's objects, see `seg`
@@ -71,25 +72,23 @@ class Score:
     def __add__(self, other: Score) -> Score:
         return Score(
             self.frames + other.frames,
-            self.both_px + other.both_px,
-            self.result_px + other.result_px,
-            self.truth_px + other.truth_px,
+            self.foreground.plus(other.foreground),
             self.result_objects + other.result_objects,
             self.truth_objects + other.truth_objects,
             self.jaccard_sum + other.jaccard_sum,
-            tuple(a + b for a, b in zip(self.matched, other.matched, strict=True)),
+            tuple(map(add, self.matched, other.matched)),
             self.detection + other.detection,
         )
 
     @property
     def iou(self) -> float:
-        """Foreground IoU: |A & B| / |A | B| for the foreground pixels A and B."""
-        return _ratio(self.both_px, self.result_px + self.truth_px - self.both_px)
+        """Foreground IoU."""
+        return self.foreground.iou
 
     @property
     def dice(self) -> float:
-        """Foreground Dice: 2 |A & B| / (|A| + |B|)."""
-        return _ratio(2 * self.both_px, self.result_px + self.truth_px)
+        """Foreground Dice."""
+        return self.foreground.dice
 
     @property
     def seg(self) -> float:
@@ -99,7 +98,7 @@ class Score:
         the result with |R & S| > |R| / 2; 0 where there is none. There is never more than one.
         Objects of the result beyond the truth's cost nothing here, but in DET and F1.
         """
-        return _ratio(self.jaccard_sum, self.truth_objects)
+        return ratio(self.jaccard_sum, self.truth_objects)
 
     @property
     def det(self) -> float:
@@ -119,10 +118,10 @@ class Score:
         threshold, as in stardist's matching (Schmidt et al. 2018, 10.1007/978-3-030-00934-2_30).
         """
         objects = self.result_objects + self.truth_objects
-        return tuple(_ratio(2 * pairs, objects) for pairs in self.matched)
+        return tuple(ratio(2 * pairs, objects) for pairs in self.matched)
 
-    def scores(self) -> dict[str, float]:
-        """Every score by its name; NaN where one is not defined."""
+    def scores(self, classes: Sequence[LabelClass] = ()) -> dict[str, float]:
+        """Every score by its name; NaN where one is not defined. Objects have no `classes`."""
         named = {"iou": self.iou, "dice": self.dice}
         named |= {"seg": self.seg, "det": self.det, "op_csb": self.op_csb}
         return named | {f"f1_{at:g}": f1 for at, f1 in zip(THRESHOLDS, self.f1, strict=True)}
@@ -156,12 +155,14 @@ def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> 
     overlaps = _overlaps(result, truth, ignore_border)
     return Score(
         frames=1,
-        both_px=int(overlaps.area.sum()),
-        result_px=int(overlaps.result_areas.sum()),
-        truth_px=int(overlaps.truth_areas.sum()),
+        foreground=Areas(
+            int(overlaps.area.sum()),
+            int(overlaps.result_areas.sum()),
+            int(overlaps.truth_areas.sum()),
+        ),
         result_objects=len(overlaps.result_areas),
         truth_objects=len(overlaps.truth_areas),
-        jaccard_sum=math.fsum(overlaps.iou[_found(overlaps)]),  # the same in any order of objects
+        jaccard_sum=math.fsum(overlaps.iou[overlaps.covering]),  # the same in any order of objects
         matched=tuple(_matched(overlaps, at) for at in THRESHOLDS),
         detection=_detection(overlaps),
     )
@@ -180,14 +181,8 @@ def _overlaps(result: NDArray[Any], truth: NDArray[Any], border: int) -> Overlap
     return count_overlaps(crop(result, border), crop(truth, border))
 
 
-def _found(overlaps: Overlaps) -> NDArray[np.bool_]:
-    """Which overlaps cover more than half of their object of the truth."""
-    covering: NDArray[np.bool_] = 2 * overlaps.area > overlaps.truth_areas[overlaps.truth]
-    return covering
-
-
 def _detection(overlaps: Overlaps) -> Detection:
-    finders = overlaps.result[_found(overlaps)]
+    finders = overlaps.result[overlaps.covering]
     objects, markers = len(overlaps.result_areas), len(overlaps.truth_areas)
     finding = len(np.unique(finders))
     return Detection(
@@ -212,7 +207,3 @@ def _matched(overlaps: Overlaps, threshold: float) -> int:
     edges = csr_array((np.ones(len(pairs[0]), bool), pairs), shape=shape)
     partners = maximum_bipartite_matching(edges, perm_type="column")
     return int(np.count_nonzero(partners >= 0))
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else float("nan")

@@ -9,13 +9,44 @@ result  7 7 8 .                                                         1: 4 px
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from operator import add
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import UsageError
 from engine.truth.ids import whole_numbers
+
+
+class Areas(NamedTuple):
+    """Pixels of a foreground, or of a class. A score that would be 0 / 0 is NaN."""
+
+    both: int = 0  # in the result and in the truth
+    result: int = 0
+    truth: int = 0
+
+    def plus(self, other: Areas) -> Areas:
+        """The areas of two frames together."""
+        return Areas(*map(add, self, other))
+
+    @property
+    def iou(self) -> float:
+        """|A & B| / |A | B| for the pixels A of the result and B of the truth."""
+        return ratio(self.both, self.result + self.truth - self.both)
+
+    @property
+    def dice(self) -> float:
+        """2 |A & B| / (|A| + |B|)."""
+        return ratio(2 * self.both, self.result + self.truth)
+
+
+NONE = Areas()
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """The quotient; NaN where the denominator is 0."""
+    return numerator / denominator if denominator else float("nan")
 
 
 @dataclass(frozen=True)
@@ -31,6 +62,12 @@ class Overlaps:
     result: NDArray[np.int64]  # (overlaps,)
     truth: NDArray[np.int64]  # (overlaps,)
     area: NDArray[np.int64]  # (overlaps,)
+
+    @property
+    def covering(self) -> NDArray[np.bool_]:
+        """Which of them cover more than half of their object of the truth, shape (overlaps,)."""
+        covering: NDArray[np.bool_] = 2 * self.area > self.truth_areas[self.truth]
+        return covering
 
     @property
     def iou(self) -> NDArray[np.float64]:
@@ -53,27 +90,19 @@ def crop(labels: NDArray[Any], border: int) -> NDArray[Any]:
 def count_overlaps(result: NDArray[Any], truth: NDArray[Any]) -> Overlaps:
     """The areas of all objects and overlaps of two label images of the same shape."""
     result, truth = _as_ids(result), _as_ids(truth)
-    either = (result != 0) | (truth != 0)  # mostly a small part of the frame
+    ours, theirs = result != 0, truth != 0
+    result_ids, result_areas = np.unique(result[ours], return_counts=True)
+    truth_ids, truth_areas = np.unique(truth[theirs], return_counts=True)
+    both = ours & theirs
     # Both ids in one number, so that one sort counts every combination.
-    pairs = (result[either].astype(np.uint64) << 32) | truth[either].astype(np.uint64)
-    pairs, counts = np.unique(pairs, return_counts=True)
-    result_ids, result_at = np.unique(pairs >> 32, return_inverse=True)
-    truth_ids, truth_at = np.unique(pairs & 0xFFFFFFFF, return_inverse=True)
-    result_areas = np.zeros(len(result_ids), np.int64)
-    truth_areas = np.zeros(len(truth_ids), np.int64)
-    np.add.at(result_areas, result_at, counts)
-    np.add.at(truth_areas, truth_at, counts)
-
-    # Background is number 0 wherever an object of the other image lies on it.
-    result_bg = int(len(result_ids) > 0 and result_ids[0] == 0)
-    truth_bg = int(len(truth_ids) > 0 and truth_ids[0] == 0)
-    both = (result_at >= result_bg) & (truth_at >= truth_bg)
+    pairs = (result[both].astype(np.uint64) << 32) | truth[both].astype(np.uint64)
+    pairs, area = np.unique(pairs, return_counts=True)
     return Overlaps(
-        result_areas[result_bg:],
-        truth_areas[truth_bg:],
-        result_at[both] - result_bg,
-        truth_at[both] - truth_bg,
-        counts[both],
+        result_areas,
+        truth_areas,
+        np.searchsorted(result_ids, pairs >> 32),
+        np.searchsorted(truth_ids, pairs & 0xFFFFFFFF),
+        area,
     )
 
 

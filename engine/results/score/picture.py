@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 
-from engine.errors import StacksegError
-from engine.job.report.overlay import contrast, outlines
+from engine.errors import StacksegError, plural
+from engine.results.pictures.caption import draw_strip
+from engine.results.pictures.files import contact_sheet, png
+from engine.results.pictures.panels import Picture, contrast, grey_panel, outlines
 from engine.results.score.background import background
 from engine.results.score.compare import Comparison, FrameScore
 from engine.results.score.metrics import Score
 from engine.results.score.overlaps import count_overlaps, crop
-from engine.results.score.table import frame_names
 from engine.store.files import whole_file
 
 # Colours that people who see red and green alike tell apart (Okabe and Ito 2008); missed and
 # spurious differ in their lines, too.
 TRUTH, FOUND = (255, 255, 255), (86, 180, 233)
 MISSED, SPURIOUS, WRONG = (230, 159, 0), (240, 90, 170), (0, 158, 115)
+Colour = tuple[int, int, int]
 OBJECTS = {
     "found, truth": TRUTH,
     "found, result": FOUND,
@@ -68,18 +70,21 @@ def draw_worst(comparison: Comparison, path: Path, image: str | None = None) -> 
     worst = comparison.worst()
     if not worst:
         return ["no picture: no frame has a score"]
-    names = dict(zip(map(id, comparison.frames), frame_names(comparison), strict=True))
     objects = comparison.classes is None
-    pictures, told = [], []
+    pictures, problems = [], []
     for frame in worst:
         panel, problem = _panel(frame, comparison.ignore_border, image)
-        told += [problem] if problem else []
+        problems += [problem] if problem else []
         drawn = _draw_objects(panel) if objects else _draw_classes(panel)
-        pictures.append(_captioned(drawn, [_name(names[id(frame)]), _scores(frame)]))
-    sheet = _side_by_side(pictures, OBJECTS if objects else CLASSES)
+        drawn = np.pad(drawn, [(0, 0), (0, max(SMALLEST - drawn.shape[1], 0)), (0, 0)])
+        caption = draw_strip(drawn.shape[1], f"{_name(comparison.title(frame))} · {_scores(frame)}")
+        pictures.append(np.concatenate([drawn, caption]))
+    sheet = contact_sheet(pictures)
+    legend = _legend(sheet.shape[1], OBJECTS if objects else CLASSES)
+    sheet = np.pad(sheet, [(0, 0), (0, legend.shape[1] - sheet.shape[1]), (0, 0)])
     with whole_file(path) as partial:
-        sheet.save(partial, format="PNG")
-    return [*dict.fromkeys(told), f"worst {len(worst)} frames: {path}"]
+        png(partial, np.concatenate([sheet, legend]))
+    return [*dict.fromkeys(problems), f"worst {plural(len(worst), 'frame')}: {path}"]
 
 
 def _panel(frame: FrameScore, border: int, image: str | None) -> tuple[Panel, str | None]:
@@ -119,8 +124,7 @@ def _found(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Pixels of the objects that found each other: by IoU 0.5, or a marker by more than half."""
     overlaps = count_overlaps(result, truth)
-    half = 2 * overlaps.area > overlaps.truth_areas[overlaps.truth]
-    alike = overlaps.iou >= 0.5 if by_iou else half
+    alike = overlaps.iou >= 0.5 if by_iou else overlaps.covering
     ours, theirs = (np.unique(side[side != 0]) for side in (result, truth))
     return (
         np.isin(result, ours[overlaps.result[alike]]),
@@ -136,8 +140,8 @@ def _fit(image: NDArray[Any]) -> NDArray[Any]:
     return image[::step, ::step].repeat(times, 0).repeat(times, 1)
 
 
-def _draw_objects(panel: Panel) -> NDArray[np.uint8]:
-    picture = np.repeat(panel.grey[:, :, None], 3, axis=2)
+def _draw_objects(panel: Panel) -> Picture:
+    picture = grey_panel(panel.grey)
     picture[outlines(np.where(panel.true, panel.truth, 0))] = TRUTH
     picture[outlines(np.where(panel.found, panel.result, 0))] = FOUND
     picture[binary_dilation(outlines(np.where(panel.true, 0, panel.truth)))] = MISSED
@@ -147,9 +151,9 @@ def _draw_objects(panel: Panel) -> NDArray[np.uint8]:
     return picture
 
 
-def _draw_classes(panel: Panel) -> NDArray[np.uint8]:
+def _draw_classes(panel: Panel) -> Picture:
     """The pixels that are wrong, half transparent, under the outlines of the truth."""
-    picture = np.repeat(panel.grey[:, :, None], 3, axis=2)
+    picture = grey_panel(panel.grey)
     ours, theirs = panel.result != 0, panel.truth != 0
     for wrong, colour in (
         (theirs & ~ours, MISSED),
@@ -168,44 +172,19 @@ def _name(frame: str) -> str:
 def _scores(frame: FrameScore) -> str:
     score = frame.score
     if not isinstance(score, Score):
-        return f"mean Dice {score.mean_dice:.3f}   mean IoU {score.mean_iou:.3f}"
+        return f"mean Dice {score.mean_dice:.3f} · mean IoU {score.mean_iou:.3f}"
     if not score.frames:
         return f"DET {score.det:.3f}"
-    return f"SEG {score.seg:.3f}   IoU {score.iou:.3f}   F1@0.5 {score.f1[0]:.3f}"
+    return f"SEG {score.seg:.3f} · IoU {score.iou:.3f} · F1@0.5 {score.f1[0]:.3f}"
 
 
-def _captioned(pixels: NDArray[np.uint8], lines: list[str]) -> Image.Image:
-    """A picture with lines of text above it, cut short where they are too long."""
-    height, width = pixels.shape[:2]
+def _legend(width: int, colours: dict[str, Colour]) -> Picture:
+    """What the colours mean, at least `width` px wide."""
     font = ImageFont.load_default(TEXT)
-    head = len(lines) * (TEXT + 6) + 6
-    panel = Image.new("RGB", (max(width, SMALLEST), height + head))
-    draw = ImageDraw.Draw(panel)
-    for row, line in enumerate(lines):
-        while draw.textlength(line, font) > panel.width:
-            line = line[:-2] + "…"
-        draw.text((0, row * (TEXT + 6)), line, "white", font)
-    panel.paste(Image.fromarray(pixels), (0, head))
-    return panel
-
-
-def _side_by_side(
-    panels: list[Image.Image], legend: dict[str, tuple[int, int, int]]
-) -> Image.Image:
-    """Panels in a row, or below each other where they are wide, over what the colours mean."""
-    font = ImageFont.load_default(TEXT)
-    wide = all(p.width > p.height for p in panels) and panels[0].width > 2 * SMALLEST
-    width = max(p.width for p in panels) if wide else sum(p.width + GAP for p in panels) - GAP
-    height = sum(p.height + GAP for p in panels) if wide else max(p.height for p in panels) + GAP
-    sheet = Image.new("RGB", (width + 2 * GAP, height + TEXT + 2 * GAP))
-    x = y = GAP
-    for panel in panels:
-        sheet.paste(panel, (x, y))
-        x, y = (x, y + panel.height + GAP) if wide else (x + panel.width + GAP, y)
-    draw = ImageDraw.Draw(sheet)
-    x = GAP
-    for name, colour in legend.items():
-        draw.rectangle((x, sheet.height - TEXT - 2, x + TEXT, sheet.height - GAP), fill=colour)
-        draw.text((x + TEXT + 6, sheet.height - TEXT - 8), name, "white", font)
-        x += TEXT + 6 + int(draw.textlength(name, font)) + 2 * GAP
-    return sheet
+    ends = np.cumsum([TEXT + 6 + font.getlength(name) + 2 * GAP for name in colours])
+    strip = Image.new("RGB", (max(width, GAP + int(ends[-1])), TEXT + 2 * GAP))
+    draw = ImageDraw.Draw(strip)
+    for x, (name, colour) in zip(GAP + np.array([0, *ends]), colours.items(), strict=False):
+        draw.rectangle((x, GAP, x + TEXT, GAP + TEXT), fill=colour)
+        draw.text((x + TEXT + 6, GAP + TEXT / 2), name, "white", font, anchor="lm")
+    return np.asarray(strip)

@@ -1,4 +1,4 @@
-"""A job's folder, seen from its labels: which stores it has, and what they were made from."""
+"""The results in a job's folder, and what they were made from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.errors import StackError
 from engine.results.result import Job
 from engine.results.score.frames import Number, RecordedInput
-from engine.results.score.zarrs import is_zarr
+from engine.stacks.zarr.metadata import is_zarr
 
 
 def stores_in(folder: Path, job: Job | None) -> dict[str, Path]:
@@ -33,8 +33,8 @@ def recorded_input(image: Path, job: Job | None) -> RecordedInput | None:
         store = root / f"{one.name}.zarr"
         if where.is_relative_to(store):
             group, name = (*where.relative_to(store).parts, "", "")[:2]
-            maker = job.maker_of(name) if group == "labels" else None
-            settings = (maker or job).report.settings
+            maker = (job.maker_of(name) if group == "labels" else None) or job
+            settings = maker.report.settings
             sizes = dict(zip(one.axes, one.shape, strict=True))
             return RecordedInput(
                 path=one.path,
@@ -43,6 +43,7 @@ def recorded_input(image: Path, job: Job | None) -> RecordedInput | None:
                 series=one.series or None,
                 connects_z=settings.connect == "z",
                 n_images=sizes.get("T", sizes.get("Z", 1)),
+                failed=maker.failed.get(one.name, frozenset()),
             )
     return None
 
@@ -63,6 +64,6 @@ def frame_names(recorded: RecordedInput, numbers: Iterable[Number]) -> dict[Numb
     if len(files) != recorded.n_images:
         raise StackError(
             f"{path}: has {len(files)} images now and had {recorded.n_images} when it was "
-            "segmented, so that which frame is of which cannot be told; put it as it was"
+            "segmented, so frames cannot be matched with files; restore the folder"
         )
     return {n: files[n[0]].name for n in numbers if n[0] < len(files) and n[1] == 0}

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from engine.errors import StackError, UsageError
 from engine.results.result import LabelClass
 from engine.results.score.classes import class_numbers, class_pixels
-from engine.results.score.frames import LabelFrames
+from engine.results.score.frames import LabelFrames, stacked
 from engine.results.score.match import Pair
 from engine.results.score.sources import Truth
-from engine.truth.ids import pieces
+from engine.truth.ids import InPieces, in_pieces
 from engine.truth.image import LabelImage
 
 
@@ -31,23 +31,19 @@ class Sides:
     def result(self, pairs: Sequence[Pair]) -> NDArray[Any]:
         """Labels of the result."""
         numbers = [p.ours for p in pairs]
-        if self.masks and self.ours.load(numbers[0]).pixels.dtype == np.bool_:
-            return pieces(_stacked([self.ours.read_mask(n) for n in numbers]))
-        return _stacked([self.ours.read(n) for n in numbers])
+        masks = self.masks and self.ours.load(numbers[0]).pixels.dtype == np.bool_
+        return self.ours.read_all(numbers, masks=masks)
 
     def labels(self, pairs: Sequence[Pair]) -> NDArray[Any]:
         """Labels of the truth."""
         assert self.truth.labels is not None
         numbers = [p.labels for p in pairs if p.labels is not None]
-        if self.masks:
-            return pieces(_stacked([self.truth.labels.read_mask(n) for n in numbers]))
-        return _stacked([self.truth.labels.read(n) for n in numbers])
+        return self.truth.labels.read_all(numbers, masks=self.masks)
 
     def markers(self, pairs: Sequence[Pair]) -> NDArray[Any]:
         """Labels of the truth's markers."""
         assert self.truth.markers is not None
-        read = self.truth.markers.read
-        return _stacked([read(p.markers) for p in pairs if p.markers is not None])
+        return self.truth.markers.read_all([p.markers for p in pairs if p.markers is not None])
 
     def classes_of(self, pairs: Sequence[Pair]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Class numbers of the result and of the truth."""
@@ -70,7 +66,18 @@ class Sides:
                 pixels = [image.pixels for image in images]
             ours.append(class_numbers(pixels[0], self.classes or (), where[0]))
             theirs.append(class_numbers(pixels[1], self.classes or (), where[1]))
-        return _stacked(ours), _stacked(theirs)
+        return stacked(ours), stacked(theirs)
+
+    def in_pieces(self, pair: Pair, ours: NDArray[Any], theirs: NDArray[Any]) -> InPieces | None:
+        """What shows that the truth may hold no objects; StackError where a side is an image."""
+        assert self.truth.labels is not None
+        for found, where in (
+            (in_pieces(ours), self.ours.where(pair.ours)),
+            (apart := in_pieces(theirs), self.truth.labels.where(pair.labels or pair.number)),
+        ):
+            if found is not None and found.is_image:
+                raise StackError(found.hint(where))
+        return apart
 
     @property
     def planes(self) -> bool:
@@ -106,16 +113,12 @@ def known_classes(ours: LabelFrames, truth: Truth, given: bool) -> tuple[LabelCl
     if ours.classes and theirs:
         names = [[(c.value, c.name) for c in side] for side in (ours.classes, theirs)]
         if names[0] != names[1]:
-            told = [", ".join(f"{value} {name}" for value, name in side) for side in names]
+            lists = [", ".join(f"{value} {name}" for value, name in side) for side in names]
             raise UsageError(
-                f"{ours.path} has the classes {told[0]}, but {truth.path} {told[1]}; "
+                f"{ours.path} has the classes {lists[0]}, but {truth.path} {lists[1]}; "
                 "they cannot be compared"
             )
     classes = ours.classes or theirs
     if (classes or given) and truth.labels is None:
         raise UsageError(f"{truth.path}: has markers alone, and a class map has no objects")
     return classes if classes or given else None
-
-
-def _stacked(planes: list[NDArray[Any]]) -> NDArray[Any]:
-    return planes[0] if len(planes) == 1 else np.stack(planes)

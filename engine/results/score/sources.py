@@ -6,10 +6,10 @@ float32 would merge ids beyond 2**24.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from engine.errors import StackError, StacksegError, UsageError, first_line
 from engine.results.result import Job, job_of
@@ -22,10 +22,10 @@ from engine.results.score.files import (
 )
 from engine.results.score.frames import LabelFrames
 from engine.results.score.results import frame_names, recorded_input, stores_in
-from engine.results.score.zarrs import is_zarr, open_zarr
+from engine.results.score.zarrs import open_zarr
 from engine.stacks.names import SUFFIXES
+from engine.stacks.zarr.metadata import is_zarr
 
-T = TypeVar("T")
 CHALLENGE = ("_ST", "_GT")  # the complete truth first
 
 
@@ -36,6 +36,11 @@ class Truth:
     path: str
     labels: LabelFrames | None  # None: markers alone
     markers: LabelFrames | None = None  # of a challenge folder, for DET
+
+    @property
+    def det_against(self) -> str:
+        """What DET is computed from, in words."""
+        return f"the markers of {self.markers.path}" if self.markers else "the objects of the truth"
 
 
 def open_labels(path: Path | str) -> LabelFrames:
@@ -68,8 +73,7 @@ def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
     As `open_labels`.
     """
     where = Path(path)
-
-    def opened() -> dict[str, LabelFrames]:
+    with _readable(where):
         job = job_of(where)
         if where.is_file():
             return {where.stem: open_file(where)}
@@ -77,12 +81,9 @@ def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
             raise StackError(f"{where}: there is no such file or folder")
         if is_zarr(where):
             return {where.stem: _open_store(where, job)}
-        stores = stores_in(where, job)
-        if stores:
+        if stores := stores_in(where, job):
             return {name: _open_store(store, job) for name, store in stores.items()}
         return {where.name: open_folder(where)}
-
-    return _in_one_sentence(where, opened)
 
 
 def open_truth(path: Path | str) -> Truth:
@@ -91,7 +92,8 @@ def open_truth(path: Path | str) -> Truth:
     The markers of a challenge folder NN_GT lie in its TRA.
     """
     where = Path(path)
-    markers = _in_one_sentence(where, lambda: open_markers(where) if where.is_dir() else None)
+    with _readable(where):
+        markers = open_markers(where) if where.is_dir() else None
     if markers is not None and challenge_folder(where) is None:
         return Truth(str(path), None, markers)
     return Truth(str(path), open_labels(path), markers)
@@ -103,8 +105,11 @@ def truths_by_stack(
     """The truth of each stack in a folder, by the stack's name, and how many are left over.
 
     A stack NAME has its truth in a folder NAME_ST or NAME_GT, in NAME.tif, NAME.png or NAME.zarr,
-    or in a folder NAME. Raises UsageError where no stack has one.
+    or in a folder NAME; where there is one stack, it is `path` itself. Raises UsageError where no
+    stack has one.
     """
+    if len(names) == 1:
+        return {names[0]: Path(path)}, 0
     folder = Path(path)
     if not folder.is_dir():
         raise UsageError(
@@ -112,15 +117,13 @@ def truths_by_stack(
             f"one for each, or one result, as {labels}/{names[0]}.zarr"
         )
     found = {}
+    suffixes = (*CHALLENGE, *SUFFIXES, "")  # 01_ST before 01: its images lie there
     for name in names:
         # Names of results are made longer, a/01, only where two stacks share the last part.
-        for base in dict.fromkeys((folder / name, folder / Path(name).name)):
-            suffixes = (*CHALLENGE, *SUFFIXES, "")  # 01_ST before 01: its images lie there
-            places = (base.with_name(base.name + suffix) for suffix in suffixes)
-            there = [p for p in places if p.exists()]
-            if there:
-                found[name] = there[0]
-                break
+        bases = folder / name, folder / Path(name).name
+        places = (base.with_name(base.name + suffix) for base in bases for suffix in suffixes)
+        if there := next((place for place in places if place.exists()), None):
+            found[name] = there
     if not found:
         raise UsageError(
             f"{folder}: has no truth by the name of any of the {len(names)} stacks of {labels}; "
@@ -141,9 +144,11 @@ def _open_store(path: Path, job: Job | None) -> LabelFrames:
     return frames
 
 
-def _in_one_sentence(where: Path, opened: Callable[[], T]) -> T:
+@contextmanager
+def _readable(where: Path) -> Iterator[None]:
+    """Turns whatever goes wrong into one sentence."""
     try:
-        return opened()
+        yield
     except StacksegError:
         raise
     except Exception as error:  # tifffile, imagecodecs and zarr raise what they like

@@ -1,12 +1,12 @@
-"""A comparison as a table: with rich on a terminal, as plain columns elsewhere, or as CSV."""
+"""A comparison as a table of text, as CSV, and as sentences about it."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
 
+from engine.errors import plural
 from engine.results.score.compare import Comparison, Scored
 from engine.results.score.metrics import THRESHOLDS, Score
 from engine.store.files import whole_file
@@ -17,25 +17,13 @@ OBJECT_SCORES = {"iou": "IoU", "dice": "Dice", "seg": "SEG", "det": "DET", "op_c
 Row = tuple[str, ...]
 
 
-def print_table(comparison: Comparison, out: TextIO) -> None:
-    """A row per frame, per group where there are any, and a last one for all of them pooled."""
-    header, *parts = table(comparison)
-    rows = [header[0], *(row for part in parts for row in part)]
-    if out.isatty():
-        _print_rich(rows[0], parts, out)
-        return
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)), file=out)
-
-
 def table(comparison: Comparison) -> list[list[Row]]:
     """The table as text: the header, the frames, the groups and their mean, the pooled row."""
     columns = _columns(comparison)
-    counted = ["objects", "truth"] if comparison.classes is None else []
+    counts = ["objects", "truth"] if comparison.classes is None else []
     frames = [
-        (name, *_cells(comparison, frame.score, columns))
-        for name, frame in zip(frame_names(comparison), comparison.frames, strict=True)
+        (comparison.title(frame), *_cells(comparison, frame.score, columns))
+        for frame in comparison.frames
     ]
     groups, found = [], comparison.groups
     if len(found) < len(comparison.frames):
@@ -43,43 +31,54 @@ def table(comparison: Comparison) -> list[list[Row]]:
     if found:
         what = "stacks" if comparison.group is None else "groups"
         cells = _scores(comparison.mean_of_groups(), columns)
-        groups.append((f"mean of {len(found)} {what}", *("" for _ in counted), *cells))
+        groups.append((f"mean of {len(found)} {what}", *("" for _ in counts), *cells))
     pooled = [("pooled", *_cells(comparison, comparison.pooled, columns))]
-    header = [("frame", *counted, *columns.values())]
+    header = [("frame", *counts, *columns.values())]
     return [part for part in (header, frames, groups, pooled) if part]
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """What a reader of the table has to know: what was compared, and what was left out."""
-    stacks = len({f.stack for f in comparison.frames})
-    told = ["1 frame" if len(comparison.frames) == 1 else f"{len(comparison.frames)} frames"]
-    told[0] += f" of {stacks} stacks compared" if stacks > 1 else " compared"
-    if comparison.matched_by != ("number",):
-        told[0] += f", matched by {' and '.join(comparison.matched_by)}"
-    if comparison.untrue:
-        told.append(f"{comparison.untrue} without a truth left out")
-    if comparison.beyond:
-        told.append(f"{comparison.beyond} of the truth lie outside the result")
-    lines = ["; ".join(told)]
-    if comparison.classes is None:
-        annotated = comparison.pooled.frames
-        lines.append(f"DET is against {' and '.join(comparison.det_against)}")
-        if annotated < len(comparison.frames):
-            lines[-1] += f"; the other scores are of the {annotated} with a truth of objects"
-    recorded = [f.sides.ours.image for f in comparison.frames if len(f.pairs) == 1]
-    if any(image is not None and image.connects_z for image in recorded):
-        lines.append("the result's objects go on from plane to plane; --volumes scores them whole")
-    if comparison.masks:
-        lines.append("the objects of the truth are the connected pieces of its masks")
+def hints(comparison: Comparison) -> list[str]:
+    """What casts doubt on the scores, to be read before them."""
+    lines = []
+    if aside := [comparison.title(frame) for frame in comparison.frames if frame.set_aside]:
+        first = ", ".join(aside[:10]) + (", ..." if len(aside) > 10 else "")
+        lines.append(
+            f"the job set {plural(len(aside), 'frame')} aside ({first}): they have no labels, and "
+            "are scored as empty"
+        )
     apart = next((f for f in comparison.frames if f.in_pieces is not None), None)
     if apart is not None and apart.in_pieces is not None:
         assert apart.sides.truth.labels is not None
         where = apart.sides.truth.labels.where(apart.pairs[0].labels or apart.number)
         lines.append(apart.in_pieces.hint(where))
-    if len(comparison.frames) > 1:
-        names = dict(zip(map(id, comparison.frames), frame_names(comparison), strict=True))
-        worst = ", ".join(names[id(f)] for f in comparison.worst())
-        lines += [f"worst: {worst}"] if worst else []
+    recorded = [f.sides.ours.image for f in comparison.frames if len(f.pairs) == 1]
+    if any(image is not None and image.connects_z for image in recorded):
+        lines.append(
+            "the result's objects continue from plane to plane; --volumes scores them whole"
+        )
+    return lines
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader of the table has to know: what was compared, and what was omitted."""
+    stacks, parts = comparison.n_stacks, [plural(len(comparison.frames), "frame")]
+    parts[0] += f" of {stacks} stacks compared" if stacks > 1 else " compared"
+    if comparison.matched_by != ("number",):
+        parts[0] += f", matched by {' and '.join(comparison.matched_by)}"
+    if comparison.without_truth:
+        parts.append(f"{comparison.without_truth} without a truth omitted")
+    if comparison.truth_without_result:
+        parts.append(f"{comparison.truth_without_result} of the truth outside the result omitted")
+    lines = ["; ".join(parts)]
+    if comparison.classes is None:
+        annotated = comparison.pooled.frames
+        lines.append(f"DET is against {' and '.join(comparison.det_against)}")
+        if annotated < len(comparison.frames):
+            lines[-1] += f"; the other scores are of the {annotated} with a truth of objects"
+    if comparison.masks:
+        lines.append("the objects of the truth are the connected pieces of its masks")
+    if len(comparison.frames) > 1 and (worst := comparison.worst()):
+        lines.append(f"worst: {', '.join(map(comparison.title, worst))}")
     return lines
 
 
@@ -93,24 +92,6 @@ def write_csv(comparison: Comparison, path: Path) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def frame_names(comparison: Comparison) -> list[str]:
-    """What to call each frame: its number, with stack, plane or file where these tell it apart."""
-    stacks = len({f.stack for f in comparison.frames})
-    deep = any(f.number[1] for f in comparison.frames)
-    names = []
-    for frame in comparison.frames:
-        t, z = frame.number
-        name = f"{t}/{z}" if deep else str(t)
-        if "name" in comparison.matched_by and frame.name:
-            name = Path(frame.name).stem
-        if stacks == len(comparison.frames) > 1:
-            name = frame.stack
-        elif stacks > 1:
-            name = f"{frame.stack} {name}"
-        names.append(name)
-    return names
 
 
 def _columns(comparison: Comparison) -> dict[str, str]:
@@ -132,21 +113,3 @@ def _cells(comparison: Comparison, score: Scored, columns: Mapping[str, str]) ->
 
 def _scores(scores: Mapping[str, float], columns: Mapping[str, str]) -> Row:
     return tuple("-" if scores[c] != scores[c] else f"{scores[c]:.4f}" for c in columns)
-
-
-def _print_rich(header: Row, parts: list[list[Row]], out: TextIO) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-    for name in header:
-        shown.add_column(escape(name), justify="right", no_wrap=True)
-    for part in parts:
-        for row in part:
-            shown.add_row(*map(escape, row), style="bold" if part is parts[-1] else "")
-        shown.add_section()
-    # A terminal that is too narrow wraps lines rather than cutting numbers short.
-    rows = [header, *(row for part in parts for row in part)]
-    needed = sum(2 + max(map(len, column)) for column in zip(*rows, strict=True))
-    Console(file=out, width=max(Console(file=out).width, needed)).print(shown)

@@ -16,6 +16,7 @@ from engine.geometry.layout import Block
 from engine.results.verify.areas import Areas, count_areas
 from engine.results.verify.problems import Problem
 from engine.results.verify.stack import JobStack
+from engine.stacks.zarr.chunks import ShardIndex, absent
 from engine.store.committed import parents_hash, record_key, shard_keys
 from engine.store.folder import JobFolder, key_of
 from engine.store.objects import digest_of
@@ -32,7 +33,6 @@ from engine.store.records import (
 CONTENT = {LABELS: "labels", PROBABILITY: "probabilities", IMAGE: "pixels"}
 GONE = "the record is gone"
 Committed = TypeVar("Committed", BlockRecord, StitchRecord, LevelRecord, PartRecord)
-_LOST = 2**64 - 1  # in a shard's index: there is no such chunk
 
 
 @dataclass
@@ -160,6 +160,5 @@ def _check_shards(
 
 def _lost_chunks(shape: ArrayShape, data: bytes) -> int:
     """Chunks that a shard lacks, and that would be read as zeros; every one is written."""
-    count = int(np.prod(shape.shard)) // int(np.prod(shape.chunk))
-    index = np.frombuffer(data[-(16 * count + 4) : -4], dtype="<u8")  # CRC-32C behind it
-    return int((index.reshape(-1, 2) == _LOST).any(axis=1).sum())
+    counts = (n // size for n, size in zip(shape.shard, shape.chunk, strict=True))
+    return int(np.count_nonzero(absent(ShardIndex(tuple(counts)).entries(data))))

@@ -6,12 +6,12 @@ it holds the fill value alone, so what is counted here is what is absent, whatev
 
 Keys join the numbers of a chunk by "." (a flat folder) or "/" (nested folders). The metadata say
 which, but for stores that did not say it before zarr 2.8, or that were moved by a tool that
-nests or flattens; there the files decide, see `as_stored`.
+nests or flattens; there the files decide, see `StoredArray.as_its_files_lie`.
 
 A shard is a file of many chunks with an index, one entry of two numbers for each chunk:
 
-    chunk, chunk, ...  | (offset, length) of every chunk in C order | crc32c      all little-endian
-                         both 2^64 - 1: the chunk is absent           4 bytes
+    chunk, chunk, ...  | (offset, length) of every chunk in C order | crc32c
+                         offset 2^64 - 1: the chunk is absent         4 bytes
 """
 
 from __future__ import annotations
@@ -19,60 +19,187 @@ from __future__ import annotations
 import errno
 import math
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.stacks.zarr.metadata import with_separator
+if TYPE_CHECKING:
+    from zarr import Array
 
 _ABSENT = np.uint64(2**64 - 1)
-_CRC = 4  # bytes
 _KEPT = 16  # indices of shards
-_INDEX_CODECS = (
-    [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
-    [{"name": "bytes"}, {"name": "crc32c"}],
-)
 
 
 @dataclass(frozen=True)
-class ChunkGrid:
-    """Where the chunks of an array lie."""
+class ShardIndex:
+    """How the index of a shard is written, and where in its file."""
 
-    folder: Path
-    file_shape: tuple[int, ...]  # pixels of a file: a shard, or a chunk where there are no shards
-    prefix: str  # of a chunk's key
-    separator: str
-    inner: tuple[int, ...] | None  # shape of the chunks in a shard, where its index can be read
-    index_first: bool = False  # the index lies at the start of a shard, not at its end
+    counts: tuple[int, ...]  # chunks of a shard along each dimension
+    dtype: str = "<u8"
+    checksum: int = 4  # bytes behind the numbers
+    is_first: bool = False  # it lies at the start of the shard, not at its end
+
+    @property
+    def size(self) -> int:
+        """Bytes of the index and its checksum."""
+        return 16 * math.prod(self.counts) + self.checksum
+
+    def entries(self, shard: bytes | memoryview) -> NDArray[np.uint64]:
+        """Offset and length of every chunk, (*counts, 2), out of a shard or the index alone.
+
+        Raises ValueError where the shard is shorter than its index.
+        """
+        if len(shard) < self.size:
+            raise ValueError("a shard is too short for its index")
+        start = 0 if self.is_first else len(shard) - self.size
+        numbers = np.frombuffer(shard, self.dtype, 2 * math.prod(self.counts), start)
+        return numbers.reshape(*self.counts, 2)
+
+
+def absent(entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which chunks of a shard are not in it and read as the fill value, by `ShardIndex.entries`."""
+    return np.asarray(entries[..., 0] == _ABSENT)
+
+
+class StoredArray:
+    """An open Zarr array of at least two dimensions, and the files that its chunks are in."""
+
+    def __init__(
+        self, folder: Path, array: Array[Any], index: ShardIndex | None, note: str = ""
+    ) -> None:
+        """`index` is that of a shard; None where chunks are files, or shards count as a whole."""
+        self.folder = folder
+        self.array = array
+        self.note = note  # where chunks lie elsewhere than the metadata say: how
+        self._index = index
+        self._file_shape = array.shards or array.chunks
+        key = array.metadata.encode_chunk_key((0,) * array.ndim)  # "0.0", "c/0/0", ...
+        self._prefix, self._separator = key[: 1 - 2 * array.ndim], key[-2]
+        self._absent = lru_cache(_KEPT)(self._read_absent)  # of the last shards looked at
 
     def file(self, at: Sequence[int]) -> Path:
         """The file of the chunk or shard at this place in the grid."""
-        return self.folder / (self.prefix + self.separator.join(map(str, at)))
+        return self.folder / self.array.metadata.encode_chunk_key(tuple(at))
 
-    def stored(self, shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        """Places of the chunks or shards of an array of `shape` whose files are there.
+    def files(self) -> Iterator[tuple[int, ...]]:
+        """Places of the chunks or shards whose files are there.
 
         Of places that links make one and the same file, the first.
         """
-        counts = [-(-n // size) for n, size in zip(shape, self.file_shape, strict=True)]
-        if self.separator == "/":
-            yield from _nested(self.folder / self.prefix, counts, (), set())
+        counts = [-(-n // size) for n, size in zip(self.array.shape, self._file_shape, strict=True)]
+        if self._separator == "/":
+            yield from _nested(self.folder / self._prefix, counts, (), set())
             return
         for name in _names(self.folder):
-            parts = name.removeprefix(self.prefix).split(self.separator)
+            parts = name.removeprefix(self._prefix).split(self._separator)
             at = tuple(n for n in map(_number, parts) if n is not None)
             inside = len(at) == len(parts) == len(counts) and all(
                 n < count for n, count in zip(at, counts, strict=True)
             )
             if inside and self.file(at).is_file():
                 yield at
+
+    @property
+    def has_files(self) -> bool:
+        """Whether any chunk or shard has a file; a shard may hold no chunk."""
+        return any(True for _ in self.files())
+
+    def as_its_files_lie(self) -> StoredArray:
+        """This array, or the same with the other separator where only that leads to any file."""
+        if self.has_files:
+            return self
+        from zarr import Array, AsyncArray
+
+        known: Any = self.array.metadata
+        separator: Any = "." if self._separator == "/" else "/"
+        other = (
+            replace(known, dimension_separator=separator)
+            if known.zarr_format == 2
+            else replace(
+                known,
+                chunk_key_encoding=replace(known.chunk_key_encoding, separator=separator),
+            )
+        )
+        array = Array(AsyncArray(other, self.array.store_path))
+        note = f", its chunks in {'nested folders' if separator == '/' else 'one folder'}"
+        turned = StoredArray(self.folder, array, self._index, note)
+        return turned if turned.has_files else self
+
+    def lost_file(self, index: Sequence[int | slice]) -> Path | None:
+        """The first file that `array[index]` needs and that is not there, or None.
+
+        Of an array of which every file is written, be it empty or not.
+        """
+        pixels = (
+            range(n)[i] if isinstance(i, slice) else range(i, i + 1)
+            for i, n in zip(index, self.array.shape, strict=True)
+        )
+        files = product(*map(_steps, pixels, self._file_shape))
+        return next((self.file(at) for at in files if not self.file(at).exists()), None)
+
+    def holds_any(self) -> bool:
+        """Whether any chunk is stored."""
+        if self._index is None:
+            return self.has_files
+        for at in self.files():
+            missing = self._missing(at)
+            if missing is not None and not (missing.size and missing.all()):
+                return True
+        return False
+
+    def count(self, pixels: Sequence[Sequence[int]]) -> int:
+        """How many chunks these pixels take, absent or not; `pixels` as for `count_missing`."""
+        sizes = self.array.chunks if self._index else self._file_shape
+        return math.prod(map(len, map(_steps, pixels, sizes)))
+
+    def count_missing(self, pixels: Sequence[Sequence[int]]) -> int:
+        """How many chunks with these pixels are absent.
+
+        `pixels` are the wanted positions along each dimension, ascending. A shard that is missing
+        counts as all its chunks that hold some of them.
+        """
+        files = product(*map(_steps, pixels, self._file_shape))
+        if self._index is None:
+            return sum(not self.file(at).exists() for at in files)
+        counts = self._index.counts
+        wanted = list(map(_steps, pixels, self.array.chunks))
+        total = 0
+        for at in files:
+            # Chunks inside the shard, along each dimension.
+            chunks = [
+                [c - i * n for c in some if c // n == i]
+                for i, n, some in zip(at, counts, wanted, strict=True)
+            ]
+            missing = self._missing(at)
+            if missing is None:
+                total += math.prod(map(len, chunks))
+            elif missing.size:
+                total += int(np.count_nonzero(missing[np.ix_(*chunks)]))
+        return total
+
+    def _missing(self, at: tuple[int, ...]) -> NDArray[np.bool_] | None:
+        """Which chunks of a shard are absent, None for all; empty where the index is damaged."""
+        try:
+            return self._absent(at)
+        except FileNotFoundError:  # which is not kept: such a shard is looked for again
+            return None
+
+    def _read_absent(self, at: tuple[int, ...]) -> NDArray[np.bool_]:
+        assert self._index is not None
+        with self.file(at).open("rb", buffering=0) as stream:
+            size = min(self._index.size, os.fstat(stream.fileno()).st_size)
+            if not self._index.is_first:
+                stream.seek(-size, os.SEEK_END)
+            try:
+                return absent(self._index.entries(stream.read(size)))
+            except ValueError:  # reading its pixels will say so
+                return np.empty([0] * len(self._index.counts), bool)
 
 
 def _nested(
@@ -114,154 +241,6 @@ def _number(text: str) -> int | None:
     """The number in a chunk's key, None for text that is no part of one."""
     plain = text.isascii() and text.isdecimal() and (text == "0" or text[0] != "0")
     return int(text) if plain else None
-
-
-def as_stored(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
-    """An array's metadata, with the separator that its chunks' files have.
-
-    The other separator is taken where no chunk lies under the stated one, and some under the
-    other; all else is left as it is.
-    """
-    stated, shape = chunk_grid(folder, meta), meta["shape"]
-    if stated is None or len(stated.file_shape) != len(shape):
-        return meta  # zarr says what is wrong
-    if any(True for _ in stated.stored(shape)):
-        return meta
-    other = with_separator(meta, "." if stated.separator == "/" else "/")
-    grid = chunk_grid(folder, other)
-    found = grid is not None and any(True for _ in grid.stored(shape))
-    return other if found else meta
-
-
-def chunk_grid(folder: Path, meta: dict[str, Any]) -> ChunkGrid | None:
-    """The grid that an array's metadata tells; None for a kind that is not known here."""
-    try:
-        if meta["zarr_format"] == 2:
-            separator = meta.get("dimension_separator") or "."
-            return ChunkGrid(folder, tuple(meta["chunks"]), "", separator, None)
-        if meta["chunk_grid"]["name"] != "regular":
-            return None
-        shape = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
-        encoding = meta["chunk_key_encoding"]
-        settings = encoding.get("configuration") or {}
-        if encoding["name"] == "v2":
-            prefix, separator = "", settings.get("separator", ".")
-        elif encoding["name"] == "default":
-            separator = settings.get("separator", "/")
-            prefix = "c" + separator
-        else:
-            return None
-        inner, first = _inner(meta["codecs"], shape)
-    except (KeyError, TypeError, AttributeError):
-        return None
-    return ChunkGrid(folder, shape, prefix, separator, inner, first)
-
-
-def _inner(codecs: list[dict[str, Any]], shape: tuple[int, ...]) -> tuple[Any, bool]:
-    """Shape of the chunks in a shard, and whether the index comes first; None: not to be read."""
-    if len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed":
-        return None, False  # no shards, or shards in whose files the index is packed
-    settings = codecs[0]["configuration"]
-    plain = [{k: v for k, v in c.items() if v not in ({}, None)} for c in settings["index_codecs"]]
-    inner = tuple(settings["chunk_shape"])
-    whole = len(inner) == len(shape) and all(
-        i > 0 and n % i == 0 for n, i in zip(shape, inner, strict=True)
-    )
-    if plain not in _INDEX_CODECS or not whole:
-        return None, False
-    return inner, settings.get("index_location", "end") == "start"
-
-
-def lost_file(grid: ChunkGrid, index: Sequence[int | slice], shape: Sequence[int]) -> Path | None:
-    """The first file that `array[index]` needs and that is not there, or None.
-
-    Of an array of `shape` of which every file is written, be it empty or not.
-    """
-    pixels = (
-        range(n)[i] if isinstance(i, slice) else range(i, i + 1)
-        for i, n in zip(index, shape, strict=True)
-    )
-    files = (_steps(p, size) for p, size in zip(pixels, grid.file_shape, strict=True))
-    return next((grid.file(at) for at in product(*files) if not grid.file(at).exists()), None)
-
-
-class StoredChunks:
-    """Counts absent chunks; keeps the indices of the last shards looked at."""
-
-    def __init__(self, grid: ChunkGrid) -> None:
-        self._grid = grid
-        self._lock = threading.Lock()
-        self._indices: OrderedDict[tuple[int, ...], NDArray[np.bool_] | None] = OrderedDict()
-
-    def holds_any(self, shape: Sequence[int]) -> bool:
-        """Whether any chunk of an array of `shape` is stored."""
-        for at in self._grid.stored(shape):
-            absent = self._absent(at) if self._grid.inner is not None else np.zeros(1, bool)
-            if absent is not None and not (absent.size and absent.all()):
-                return True
-        return False
-
-    def count(self, pixels: Sequence[Sequence[int]]) -> int:
-        """How many chunks these pixels take, absent or not; `pixels` as for `count_missing`."""
-        sizes = self._grid.inner or self._grid.file_shape
-        return math.prod(len(_steps(p, size)) for p, size in zip(pixels, sizes, strict=True))
-
-    def count_missing(self, pixels: Sequence[Sequence[int]]) -> int:
-        """How many chunks with these pixels are absent.
-
-        `pixels` are the wanted positions along each dimension, ascending. A shard that is missing
-        counts as all its chunks that hold some of them.
-        """
-        grid = self._grid
-        files = [_steps(p, size) for p, size in zip(pixels, grid.file_shape, strict=True)]
-        missing = 0
-        for at in product(*files):
-            if grid.inner is None:
-                missing += not grid.file(at).exists()
-                continue
-            # Chunks inside the shard, along each dimension.
-            chunks = [
-                [c - i * (n // size) for c in _steps(p, size) if c // (n // size) == i]
-                for i, p, n, size in zip(at, pixels, grid.file_shape, grid.inner, strict=True)
-            ]
-            absent = self._absent(at)
-            if absent is None:
-                missing += math.prod(len(c) for c in chunks)
-            elif absent.size:
-                missing += int(np.count_nonzero(absent[np.ix_(*chunks)]))
-        return missing
-
-    def _absent(self, at: tuple[int, ...]) -> NDArray[np.bool_] | None:
-        """Which chunks of a shard are absent, None for all; empty where the index is damaged."""
-        with self._lock:
-            if at in self._indices:
-                self._indices.move_to_end(at)
-                return self._indices[at]
-        absent = self._read_index(self._grid.file(at))
-        if absent is not None:  # a shard that is missing is asked for again
-            with self._lock:
-                self._indices[at] = absent
-                if len(self._indices) > _KEPT:
-                    self._indices.popitem(last=False)
-        return absent
-
-    def _read_index(self, file: Path) -> NDArray[np.bool_] | None:
-        inner = self._grid.inner or ()
-        counts = [n // i for n, i in zip(self._grid.file_shape, inner, strict=True)]
-        size = 16 * math.prod(counts)
-        try:
-            if file.stat().st_size < size + _CRC:  # reading its pixels will say so
-                return np.empty([0] * len(counts), bool)
-            with file.open("rb", buffering=0) as stream:
-                if not self._grid.index_first:
-                    stream.seek(-(size + _CRC), 2)
-                data = stream.read(size)
-        except FileNotFoundError:
-            return None
-        if len(data) < size:
-            return np.empty([0] * len(counts), bool)
-        entries = np.frombuffer(data, "<u8").reshape(*counts, 2)
-        return np.asarray((entries == _ABSENT).all(axis=-1))
 
 
 def _steps(positions: Sequence[int], size: int) -> Sequence[int]:

@@ -1,7 +1,5 @@
 """A Zarr store on disk that looks at chunks before they are unpacked.
 
-It can give other metadata than lie there, where these do not say how the chunks are stored.
-
 A codec unpacks as much as a chunk says, whatever the array can hold: a few kilobytes become
 terabytes. What a chunk says is in its first bytes for some codecs; for the others it is unpacked
 piece by piece here, without keeping any, where it could become too much.
@@ -15,7 +13,6 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +20,14 @@ from zarr.abc.store import ByteRequest, RangeByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, WrapperStore
 
-from engine.stacks.zarr.metadata import METADATA, NUMERIC, PACKERS, codecs, plain_name
+from engine.stacks.zarr.chunks import ShardIndex, absent
+from engine.stacks.zarr.metadata import NUMERIC, PACKERS, codecs, plain_name
 
 _SLACK = 8  # codecs of numbers may widen them, at most from 1 byte to 8
 _SLACK_BYTES = 1 << 16  # checksums, and chunks of a few bytes
 _HARMLESS = 1 << 28  # bytes; what can become no more than this is not looked at twice
 _EXPANSION = {"gzip": 1100, "zlib": 1100, "bz2": 2_000_000, "lzma": 50_000}
 _STEP = 1 << 20
-_ABSENT = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -40,15 +37,12 @@ class Packing:
     packer: str | None
     limit: int  # bytes
     inner: Packing | None = None  # of the chunks in a shard
-    n_inner: int = 0
-    index: np.dtype[Any] | None = None  # of the shard's index
-    checksum: int = 0  # bytes behind the index
-    index_first: bool = False
+    index: ShardIndex | None = None  # of a shard
 
 
-def packing(meta: dict[str, Any], shape: tuple[int, ...], itemsize: int) -> Packing:
+def packing(document: dict[str, Any], shape: tuple[int, ...], itemsize: int) -> Packing:
     """What the codecs in an array's (or a shard's) metadata do to a chunk of `shape`."""
-    found = codecs(meta)
+    found = codecs(document)
     names = [plain_name(c) for c in found]
     widened = _SLACK if any(name in NUMERIC for name in names) else 1
     limit = math.prod(shape) * itemsize * widened + _SLACK_BYTES
@@ -57,70 +51,50 @@ def packing(meta: dict[str, Any], shape: tuple[int, ...], itemsize: int) -> Pack
         return Packing(packer, limit)
     settings = found[names.index("sharding_indexed")]["configuration"]
     chunk = tuple(settings["chunk_shape"])
-    index = {plain_name(c): c.get("configuration") or {} for c in settings["index_codecs"]}
-    return Packing(
-        None,
-        limit,
-        packing({"codecs": settings["codecs"]}, chunk, itemsize),
-        math.prod(n // max(c, 1) for n, c in zip(shape, chunk, strict=True)),
-        np.dtype("<u8" if index["bytes"].get("endian", "little") == "little" else ">u8"),
-        4 if "crc32c" in index else 0,
+    by_name = {plain_name(c): c.get("configuration") or {} for c in settings["index_codecs"]}
+    index = ShardIndex(
+        tuple(n // max(c, 1) for n, c in zip(shape, chunk, strict=True)),
+        "<u8" if by_name["bytes"].get("endian", "little") == "little" else ">u8",
+        4 if "crc32c" in by_name else 0,
         settings.get("index_location", "end") == "start",
     )
+    inner = packing({"codecs": settings["codecs"]}, chunk, itemsize)
+    return Packing(None, limit, inner, index)
 
 
 class CheckedStore(WrapperStore[LocalStore]):
-    """Reads the files of one array, but for its metadata where a `document` is given instead."""
+    """Reads the chunks of one array, whose metadata were read before."""
 
-    def __init__(
-        self,
-        store: LocalStore,
-        packing: Packing | None = None,
-        document: tuple[str, bytes] | None = None,
-    ) -> None:
+    def __init__(self, store: LocalStore, packing: Packing | None = None) -> None:
         super().__init__(store)
         self._packing = packing
-        self._document = document  # key, content
 
     def _with_store(self, store: LocalStore) -> CheckedStore:
-        return CheckedStore(store, self._packing, self._document)
+        return CheckedStore(store, self._packing)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """The bytes at `key`; ValueError where they would become more than a chunk."""
-        if self._document is not None and key == self._document[0]:
-            return prototype.buffer.from_bytes(self._document[1])
         found = await self._store.get(key, prototype, byte_range)
-        if found is None or self._packing is None or key.rpartition("/")[2] in METADATA:
+        if found is None or self._packing is None:
             return found
+        packing, index = self._packing, self._packing.index
         if byte_range is None:
-            check_chunk(memoryview(found.as_buffer_like()), self._packing)
-        elif isinstance(byte_range, RangeByteRequest) and self._packing.inner is not None:
-            index = 16 * self._packing.n_inner + self._packing.checksum
-            if not (self._packing.index_first and byte_range.end <= index):
-                check_chunk(memoryview(found.as_buffer_like()), self._packing.inner)
+            check_chunk(memoryview(found.as_buffer_like()), packing)
+        elif isinstance(byte_range, RangeByteRequest) and packing.inner and index:
+            is_index = index.is_first and byte_range.end <= index.size
+            if not is_index:
+                check_chunk(memoryview(found.as_buffer_like()), packing.inner)
         return found
-
-
-def checked_store(
-    where: Path, packing: Packing, document: tuple[str, bytes] | None = None
-) -> CheckedStore:
-    """A read-only store of the array's folder; `document`: key and content of its metadata."""
-    return CheckedStore(LocalStore(where, read_only=True), packing, document)
 
 
 def check_chunk(data: memoryview, packing: Packing) -> None:
     """ValueError where a chunk, or one in a shard, would become more than its limit."""
     if packing.inner is not None and packing.index is not None:
-        size = 16 * packing.n_inner
-        start = 0 if packing.index_first else len(data) - size - packing.checksum
-        if start < 0 or len(data) < size:
-            raise ValueError("a shard is too short for its index")
-        entries = np.frombuffer(data[start : start + size], packing.index).reshape(-1, 2)
-        for offset, length in np.unique(entries, axis=0).tolist():
-            if length != _ABSENT:
-                check_chunk(data[offset : offset + length], packing.inner)
+        entries = packing.index.entries(data)
+        for offset, length in np.unique(entries[~absent(entries)], axis=0).tolist():
+            check_chunk(data[offset : offset + length], packing.inner)
     elif packing.packer is not None:
         size = _CLAIMS[packing.packer](data, packing.limit)
         if size > packing.limit:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from engine.errors import StackError
 
@@ -28,19 +31,75 @@ _CODECS = {*PACKERS, *_SAME_SIZE, *NUMERIC, *_OTHER}
 _OBJECTS = ("pickle", "json2", "msgpack2", "json", "msgpack", "vlen", "categorize", "string")
 
 
-def metadata(where: Path) -> dict[str, Any]:
-    """{"node": "array" or "group", "attributes": ..., **the document}; v2 and v3 alike."""
+@dataclass(frozen=True)
+class Node:
+    """An array or a group as its metadata describe it: any JSON, until `check_array` passed it."""
+
+    where: Path
+    is_array: bool
+    document: dict[str, Any]  # the content of zarr.json or .zarray; empty of a v2 group
+    attributes: dict[str, Any]
+
+    @property
+    def ome(self) -> dict[str, Any]:
+        """The OME part of the attributes: under "ome" since 0.5, at the top before."""
+        inner = self.attributes.get("ome")
+        return inner if isinstance(inner, dict) else self.attributes
+
+    @property
+    def is_image(self) -> bool:
+        """Whether this is an array or a multiscale image."""
+        return self.is_array or "multiscales" in self.ome
+
+    @property
+    def names(self) -> list[str]:
+        """Names by dimension, "" where there is none: v3's own, or xarray's convention for v2."""
+        names = self.document.get("dimension_names") or self.attributes.get("_ARRAY_DIMENSIONS")
+        shape = self.document.get("shape")
+        if isinstance(names, list) and isinstance(shape, list) and len(names) == len(shape):
+            return [str(n or "") for n in names]
+        return []
+
+    @property
+    def chunks(self) -> Any:
+        """Chunk sizes as stored: since 3.4 zarr takes a 0 for a 1, and reads only background."""
+        if self.document.get("zarr_format") == 2:
+            return self.document.get("chunks")
+        return self.document["chunk_grid"]["configuration"].get("chunk_shape", [])
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value. Raises TypeError where NumPy has no such type."""
+        return np.dtype(self.document.get("dtype", self.document.get("data_type"))).itemsize
+
+    @property
+    def children(self) -> list[Path]:
+        """Folders of a group's arrays and groups, by name; links that lead out of it are none."""
+        top = self.where.resolve()
+        return [
+            child
+            for child in sorted(self.where.iterdir())
+            if child.is_dir() and child.resolve().is_relative_to(top) and is_zarr(child)
+        ]
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is a Zarr array or group."""
+    return any((folder / name).is_file() for name in METADATA)
+
+
+def read_node(where: Path) -> Node:
+    """The array or group at `where`, v2 or v3; StackError where its metadata are damaged."""
     if (where / "zarr.json").is_file():
         document = _document(where / "zarr.json")
-        node = document.get("node_type")
-        attributes = document.get("attributes") or {}
+        kind, attributes = document.get("node_type"), document.get("attributes") or {}
     else:
-        node = "array" if (where / ".zarray").is_file() else "group"
-        document = _document(where / ".zarray") if node == "array" else {}
+        kind = "array" if (where / ".zarray").is_file() else "group"
+        document = _document(where / ".zarray") if kind == "array" else {}
         attributes = _document(where / ".zattrs") if (where / ".zattrs").is_file() else {}
-    if node not in ("array", "group") or not isinstance(attributes, dict):
+    if kind not in ("array", "group") or not isinstance(attributes, dict):
         raise StackError(f"{where}: has Zarr metadata that says neither array nor group")
-    return {**document, "node": node, "attributes": attributes}
+    return Node(where, kind == "array", document, attributes)
 
 
 def _document(file: Path) -> dict[str, Any]:
@@ -58,56 +117,15 @@ def _document(file: Path) -> dict[str, Any]:
     return document
 
 
-def with_separator(meta: dict[str, Any], separator: str) -> dict[str, Any]:
-    """The metadata of an array whose keys join the numbers of a chunk by `separator`."""
-    if meta.get("zarr_format") == 2:
-        return {**meta, "dimension_separator": separator}
-    configuration = {"separator": separator}
-    encoding = {**meta["chunk_key_encoding"], "configuration": configuration}
-    return {**meta, "chunk_key_encoding": encoding}
-
-
-def as_document(meta: dict[str, Any]) -> bytes:
-    """The file's content for what `metadata` gave: without what that added."""
-    added = ("node", "attributes") if meta.get("zarr_format") == 2 else ("node",)
-    return json.dumps({k: v for k, v in meta.items() if k not in added}).encode()
-
-
-def children(where: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The arrays and groups in a group, but for links that lead out of it."""
-    return [(child, metadata(child)) for child in child_folders(where)]
-
-
-def child_folders(where: Path) -> list[Path]:
-    """Folders of the arrays and groups in a group, in order of their names; as `children`."""
-    top = where.resolve()
-    return [
-        child
-        for child in sorted(where.iterdir())
-        if child.is_dir()
-        and child.resolve().is_relative_to(top)
-        and any((child / name).is_file() for name in METADATA)
-    ]
-
-
-def dimension_names(meta: dict[str, Any]) -> list[str]:
-    """Names by dimension, "" where there is none: v3's own, or xarray's convention for v2."""
-    names = meta.get("dimension_names") or meta["attributes"].get("_ARRAY_DIMENSIONS")
-    shape = meta.get("shape")
-    if isinstance(names, list) and isinstance(shape, list) and len(names) == len(shape):
-        return [str(n or "") for n in names]
-    return []
-
-
-def check_array(path: str, meta: dict[str, Any]) -> None:
+def check_array(path: str, node: Node) -> None:
     """StackError for an array that is no plain array of numbers of a possible size."""
-    dtype = meta.get("dtype", meta.get("data_type"))
+    dtype = node.document.get("dtype", node.document.get("data_type"))
     if not isinstance(dtype, str) or "O" in dtype:
         raise StackError(f"{path}: is a Zarr array of objects, not of numbers; give an image")
-    if "data_type" not in meta and not re.fullmatch(r"[<>|=]?[biufc][0-9]+", dtype):
+    if "data_type" not in node.document and not re.fullmatch(r"[<>|=]?[biufc][0-9]+", dtype):
         raise StackError(f"{path}: pixels of type {_short(dtype)} cannot be segmented")
-    _check_codecs(path, codecs(meta))
-    shape, chunks = meta.get("shape"), stored_chunks(meta)
+    _check_codecs(path, codecs(node.document))
+    shape, chunks = node.document.get("shape"), node.chunks
     for numbers in (shape, chunks):
         if (
             not isinstance(numbers, list)
@@ -118,7 +136,12 @@ def check_array(path: str, meta: dict[str, Any]) -> None:
                 f"{path}: claims a shape of {_short(shape)} in chunks of {_short(chunks)}, which "
                 "no array has; its metadata is damaged"
             )
-    claimed = math.prod(chunks) * item_bytes(meta)
+    if len(node.document["shape"]) < 2 or 0 in (*node.document["shape"], *chunks):
+        raise StackError(
+            f"{path}: is a Zarr array of shape {tuple(node.document['shape'])} with chunks of "
+            f"{chunks}, which is no image; give another array"
+        )
+    claimed = math.prod(chunks) * node.itemsize
     if claimed > _MAX_CHUNK:
         raise StackError(
             f"{path}: claims chunks of {claimed} bytes, and {_MAX_CHUNK} are the most that is "
@@ -126,22 +149,15 @@ def check_array(path: str, meta: dict[str, Any]) -> None:
         )
 
 
-def item_bytes(meta: dict[str, Any]) -> int:
-    """Bytes of a value, out of names like "<u2" (v2) and "uint16" (v3); 1 at the least."""
-    found = re.findall(r"[0-9]+$", str(meta.get("dtype", meta.get("data_type"))))
-    number = int(found[0][:9]) if found else 1
-    return max(-(-number // 8) if "data_type" in meta else number, 1)
+def codecs(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every codec of an array or shard as {"name": ..., "configuration": ...}, as they write.
 
-
-def codecs(meta: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every codec of an array as {"name": ..., "configuration": ...}, in order of writing.
-
-    Raises ValueError where they are not written like that.
+    Raises TypeError or KeyError where they are not written like that.
     """
-    if meta.get("zarr_format") == 2:
-        found = [*(meta.get("filters") or []), meta.get("compressor")]
+    if document.get("zarr_format") == 2:
+        found = [*(document.get("filters") or []), document.get("compressor")]
         return [{"name": c["id"], "configuration": c} for c in found if c is not None]
-    return [c if isinstance(c, dict) else {"name": c} for c in meta.get("codecs") or []]
+    return [c if isinstance(c, dict) else {"name": c} for c in document.get("codecs") or []]
 
 
 def plain_name(codec: dict[str, Any]) -> str:
@@ -167,13 +183,6 @@ def _check_codecs(path: str, found: list[dict[str, Any]]) -> None:
                     raise StackError(f"{path}: has packed indices of shards; write it again")
     if sum(name in PACKERS for name in names) > 1:
         raise StackError(f"{path}: has chunks that are packed twice; write it again, packed once")
-
-
-def stored_chunks(meta: dict[str, Any]) -> Any:
-    """Chunk sizes as stored: since 3.4 zarr takes a 0 for a 1, and reads nothing but background."""
-    if meta.get("zarr_format") == 2:
-        return meta.get("chunks")
-    return meta["chunk_grid"]["configuration"].get("chunk_shape", [])
 
 
 def _short(value: Any) -> str:

@@ -1,48 +1,75 @@
-"""What OME-Zarr attributes say: which array, its axes, its scale, its channels."""
+"""The one reader of OME-Zarr metadata, 0.1 to 0.5: arrays, axes, scales, channels, labels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.errors import StackError
+from engine.stacks.axes import UNKNOWN
+from engine.stacks.base import CANONICAL
 from engine.stacks.guard import brief
 from engine.stacks.lengths import micrometres, seconds
-from engine.stacks.zarr.metadata import child_folders, metadata
+from engine.stacks.zarr.metadata import Node, read_node
 
 _MAX_NAME = 1024  # of a path within a store
 _NAMED = 3  # members of a collection that a sentence names
 _MAX_SHOWN = 60  # characters of a name in a sentence
+_LETTERS = {axis.lower(): axis for axis in CANONICAL}
+_LETTERS |= {"time": "T", "channel": "C", "channels": "C", "ch": "C"}
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image: where its full-size pixels lie and what is known of them."""
+    """One image: where its pixels lie and what is known of them."""
 
-    array: Path
+    array: Path  # at full size
     names: list[str]  # of the dimensions, in the array's order; may be empty
-    pixel_size_um: dict[str, float]
-    time_step_s: float | None
-    channel_names: tuple[str, ...]
+    levels: tuple[Path, ...] = ()  # the arrays of a multiscale image, as listed
+    pixel_size_um: dict[str, float] = field(default_factory=dict)
+    time_step_s: float | None = None
+    channel_names: tuple[str, ...] = ()  # "" for one without
     unused: tuple[str, ...] = ()  # what the group holds beside it, see `StackInfo.unused`
+    transforms: Any = ()  # coordinateTransformations of the full size, not yet looked at
+
+    def letters(self, ndim: int) -> str:
+        """One letter per dimension; nameless dimensions but the last two are unknown."""
+        if len(self.names) != ndim or not any(self.names):
+            return (UNKNOWN * (ndim - 2) + "YX") if ndim >= 2 else UNKNOWN * ndim
+        return "".join(_LETTERS.get(name.lower(), UNKNOWN) for name in self.names)
+
+    def first_frame(self) -> tuple[int, int]:
+        """Numbers of the first frame along T and Z: the translation over the step between two.
+
+        Raises StackError where the translation is not valid: frames would get wrong numbers.
+        """
+        letters = self.letters(len(self.names))
+        try:
+            by_type = {one["type"]: one for one in self.transforms}
+            shift = by_type.get("translation", {}).get("translation", [0] * len(letters))
+            step = by_type.get("scale", {}).get("scale", [1] * len(letters))
+            at = dict(zip(letters, zip(shift, step, strict=True), strict=True))
+            t, z = (round(s / (size or 1)) for s, size in (at.get(a, (0, 1)) for a in "TZ"))
+            return t, z
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise _invalid(str(self.array.parent), error) from error
 
 
-def ome(attributes: dict[str, Any]) -> dict[str, Any]:
-    """The OME part of a group's attributes: under "ome" since 0.5, at the top before."""
-    inner = attributes.get("ome")
-    return inner if isinstance(inner, dict) else attributes
+def label_names(group: Path) -> list[str] | None:
+    """Names of the label images that a group lists; None where it has no list.
+
+    Raises StackError where its metadata are damaged.
+    """
+    names = read_node(group).ome.get("labels")
+    return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def is_image(meta: dict[str, Any]) -> bool:
-    """Whether metadata are those of an array or of a multiscale image."""
-    return meta["node"] == "array" or "multiscales" in ome(meta["attributes"])
-
-
-def refuse_collections(path: str, where: Path, attributes: dict[str, Any]) -> None:
+def refuse_collections(path: str, node: Node) -> None:
     """StackError for plates, wells and label collections, naming what to give instead."""
+    where, attributes = node.where, node.ome
     try:
         if isinstance(attributes.get("plate"), dict):
             wells = _members(where, attributes["plate"].get("wells", []))
@@ -77,21 +104,35 @@ def _example(paths: list[str]) -> str:
     return ", ".join(paths[:_NAMED]) + (", ..." if len(paths) > _NAMED else "") or "it names none"
 
 
-def image(path: str, where: Path, attributes: dict[str, Any]) -> Image:
-    """The first multiscale image at full size; StackError where the metadata is not valid."""
+def image(path: str, node: Node) -> Image:
+    """The first multiscale image of a group; StackError where the metadata is not valid."""
+    where, attributes = node.where, node.ome
     try:
         scales = attributes["multiscales"][0]
         dataset = _largest(where, scales["datasets"])
-        array = _inside(where, str(dataset["path"]))
         names, units = _axes(scales.get("axes"))
-        scale = _scale(scales, dataset, len(names))
-        unused = (*_others(attributes["multiscales"]), *_beside(where, attributes))
+        sizes, step = _calibration(names, units, _scale(scales, dataset, len(names)))
+        unused = (*_others(attributes["multiscales"]), *_neighbours(node))
         if "image-label" in attributes or str(dataset["path"]).startswith("labels/"):
             unused = ("is a label image: its values are ids, not intensities", *unused)
+        return Image(
+            array=_inside(where, str(dataset["path"])),
+            names=names,
+            levels=tuple(where / path for path in _paths(scales)),
+            pixel_size_um=sizes,
+            time_step_s=step,
+            channel_names=_channel_names(attributes),
+            unused=unused,
+            transforms=dataset.get("coordinateTransformations", ()),
+        )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
         raise _invalid(path, error) from error
-    sizes, step = _calibration(names, units, scale)
-    return Image(array, names, sizes, step, _channel_names(attributes), unused)
+
+
+def _paths(scales: Any) -> list[str]:
+    """Paths of an image's arrays, as far as they can be read."""
+    datasets = scales.get("datasets") if isinstance(scales, dict) else None
+    return [str(d.get("path")) for d in datasets or () if isinstance(d, dict)]
 
 
 def _largest(where: Path, datasets: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -107,17 +148,10 @@ def _largest(where: Path, datasets: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _pixels(where: Path, dataset: dict[str, Any]) -> int:
     """How many pixels a level has; 0 where its metadata cannot be read."""
     try:
-        return math.prod(metadata(_inside(where, str(dataset["path"])))["shape"])
+        shape = read_node(_inside(where, str(dataset["path"]))).document["shape"]
+        return math.prod(shape) if all(type(n) is int for n in shape) else 0
     except (StackError, KeyError, TypeError, ValueError, AttributeError, OSError):
         return 0
-
-
-def first_indices(axes: Sequence[str], dataset: Mapping[str, Any]) -> dict[str, int]:
-    """Number of the first frame along each axis: the translation over the step between two."""
-    told = {one["type"]: one for one in dataset.get("coordinateTransformations", ())}
-    shift = told.get("translation", {}).get("translation", [0] * len(axes))
-    step = told.get("scale", {}).get("scale", [1] * len(axes))
-    return {a: round(s / (size or 1)) for a, s, size in zip(axes, shift, step, strict=True)}
 
 
 def _inside(where: Path, name: str) -> Path:
@@ -140,10 +174,10 @@ def _axes(axes: Any) -> tuple[list[str], list[object]]:
     names: list[str] = []
     units: list[object] = []
     for axis in axes:
-        told = axis if isinstance(axis, dict) else {"name": axis}  # a name alone: 0.3
-        name = {"channel": "c", "time": "t"}.get(str(told.get("type")), told.get("name"))
+        entry = axis if isinstance(axis, dict) else {"name": axis}  # a name alone: 0.3
+        name = {"channel": "c", "time": "t"}.get(str(entry.get("type")), entry.get("name"))
         names.append(name if isinstance(name, str) else "")
-        units.append(told.get("unit"))
+        units.append(entry.get("unit"))
     return names, units
 
 
@@ -152,22 +186,22 @@ def _scale(scales: dict[str, Any], dataset: dict[str, Any], ndim: int) -> list[f
 
     None where there is none, or where one of the two is no number.
     """
-    total: list[float | None] = [1.0] * ndim
-    is_told = False
-    for transforms in (dataset, scales):
-        told = transforms.get("coordinateTransformations")
-        for transform in told if isinstance(told, list) else ():
+    found = []
+    for entry in (dataset, scales):
+        transforms = entry.get("coordinateTransformations")
+        for transform in transforms if isinstance(transforms, list) else ():
             is_scale = isinstance(transform, dict) and transform.get("type") == "scale"
             values = transform.get("scale") if is_scale else None
             if isinstance(values, list) and len(values) == ndim:
-                is_told = True
-                total = [_times(a, b) for a, b in zip(total, values, strict=True)]
-    return total if is_told else [None] * ndim
+                found.append(values)
+    if not found:
+        return [None] * ndim
+    return [_product(values) for values in zip(*found, strict=True)]
 
 
-def _times(total: float | None, value: object) -> float | None:
+def _product(values: Sequence[Any]) -> float | None:
     try:
-        return None if total is None else total * float(value)  # type: ignore[arg-type]
+        return math.prod(map(float, values))
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -212,19 +246,11 @@ def _others(scales: Any) -> Iterator[str]:
         yield f"its metadata describes further images, which are not used: {listed}"
 
 
-def _beside(where: Path, attributes: dict[str, Any]) -> Iterator[str]:
+def _neighbours(node: Node) -> Iterator[str]:
     """Arrays and images in the image's group that are none of its levels, in a sentence."""
-    own = {
-        str(dataset.get("path")).strip("/").partition("/")[0]
-        for scales in attributes["multiscales"]
-        for dataset in (scales.get("datasets") or [] if isinstance(scales, dict) else [])
-        if isinstance(dataset, dict)
-    }
-    found = [
-        child.name
-        for child in child_folders(where)
-        if child.name not in own | {"labels"} and _may_be_image(child)
-    ]
+    levels = [path for scales in node.ome["multiscales"] for path in _paths(scales)]
+    own = {"labels", *(path.strip("/").partition("/")[0] for path in levels)}
+    found = [c.name for c in node.children if c.name not in own and _may_be_image(c)]
     if found:
         listed = _example([_printable(name) for name in found])
         yield f"its group holds further arrays or images, which are not used: {listed}"
@@ -232,7 +258,7 @@ def _beside(where: Path, attributes: dict[str, Any]) -> Iterator[str]:
 
 def _may_be_image(folder: Path) -> bool:
     try:
-        return is_image(metadata(folder))
+        return read_node(folder).is_image
     except (StackError, OSError):
         return False  # what cannot be read costs the image beside it nothing
 

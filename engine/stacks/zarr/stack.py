@@ -13,119 +13,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StackError
-from engine.stacks.axes import UNKNOWN, source_axes
-from engine.stacks.base import CANONICAL, AxesMap, Stack, StackInfo, bounds, read_dtype
+from engine.stacks.axes import source_axes
+from engine.stacks.base import AxesMap, Stack, StackInfo, bounds, read_dtype
 from engine.stacks.guard import no_warnings, opening, reading
 from engine.stacks.units import MAX_PLANE_BYTES, check_frame, frame_name
 from engine.stacks.zarr import ngff
-from engine.stacks.zarr.chunks import ChunkGrid, StoredChunks, as_stored, chunk_grid
-from engine.stacks.zarr.metadata import (
-    METADATA,
-    as_document,
-    check_array,
-    children,
-    dimension_names,
-    item_bytes,
-    metadata,
-    stored_chunks,
-)
+from engine.stacks.zarr.chunks import StoredArray
+from engine.stacks.zarr.metadata import METADATA, Node, check_array, read_node
 
 if TYPE_CHECKING:
     from zarr import Array
-
-_NAMES = {
-    "t": "T",
-    "time": "T",
-    "c": "C",
-    "channel": "C",
-    "channels": "C",
-    "ch": "C",
-    "z": "Z",
-    "y": "Y",
-    "x": "X",
-}
 
 
 def open_zarr(path: str, axes: str | None = None) -> Stack:
     """Open a Zarr array or a group that holds exactly one image; StackError otherwise."""
     with opening(path), no_warnings():
-        where = Path(path)
-        meta = metadata(where)
-        if meta["node"] == "array":
-            names = dimension_names(meta)
-            image = ngff.Image(where, names, {}, None, ())
-            return _array_stack(path, image, axes, "Zarr")
-        return _group_stack(path, where, meta, axes)
+        return _open(path, read_node(Path(path)), axes)
 
 
-def _group_stack(path: str, where: Path, meta: dict[str, Any], axes: str | None) -> Stack:
-    attributes = ngff.ome(meta["attributes"])
-    ngff.refuse_collections(path, where, attributes)
-    if "multiscales" in attributes:
-        return _array_stack(path, ngff.image(path, where, attributes), axes, "OME-Zarr")
-    found = [(child, m) for child, m in children(where) if ngff.is_image(m)]
+def _open(path: str, node: Node, axes: str | None) -> Stack:
+    if node.is_array:
+        return _array_stack(path, ngff.Image(node.where, node.names), axes, "Zarr")
+    ngff.refuse_collections(path, node)
+    if node.is_image:
+        return _array_stack(path, ngff.image(path, node), axes, "OME-Zarr")
+    found = [child for child in map(read_node, node.children) if child.is_image]
     if len(found) == 1:
-        child, child_meta = found[0]
-        if child_meta["node"] == "array":
-            image = ngff.Image(child, dimension_names(child_meta), {}, None, ())
-            return _array_stack(path, image, axes, "Zarr")
-        return _group_stack(path, child, child_meta, axes)
+        return _open(path, found[0], axes)
     if not found:
         raise StackError(f"{path}: is a Zarr group without an image; give the path of an array")
-    names = [str(child) for child, _ in found]
+    names = [str(child.where) for child in found]
     choice = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     raise StackError(f"{path}: holds {len(names)} images; give one of them: {choice}")
 
 
-def _letters(names: Sequence[str], ndim: int) -> str:
-    """One letter per dimension; nameless dimensions but the last two are unknown."""
-    if len(names) != ndim or not any(names):
-        return (UNKNOWN * (ndim - 2) + "YX") if ndim >= 2 else UNKNOWN * ndim
-    letters = []
-    for name in names:
-        letter = _NAMES.get(name.lower(), UNKNOWN)
-        letters.append(letter if letter in CANONICAL else UNKNOWN)
-    return "".join(letters)
+def open_array(path: str, where: Path) -> StoredArray:
+    """An array of numbers; StackError where it is none.
 
-
-def stored_array(path: str, where: Path) -> tuple[Array[Any], dict[str, Any]]:
-    """An array of numbers, and its metadata as its chunks lie; StackError where it is none.
-
-    `path` is what it is called in messages. Chunks are looked for as `as_stored` says.
+    `path` is what it is called in messages. What is opened is what was checked, and not what a
+    file says by now; chunks are looked for where they lie, see `StoredArray.as_its_files_lie`.
     """
-    import zarr
+    from zarr import Array, AsyncArray
+    from zarr.storage import LocalStore, StorePath
 
-    from engine.stacks.zarr.guard import checked_store, packing
+    from engine.stacks.zarr.guard import CheckedStore, packing
 
-    meta = metadata(where)
-    if meta["node"] != "array":
+    node = read_node(where)
+    if not node.is_array:
         what = "is no array" if where.exists() else "is not there; copy the store again"
         raise StackError(f"{path}: names {where.name} as its pixels, which {what}")
-    check_array(path, meta)
-    shape, chunks = meta["shape"], stored_chunks(meta)
-    if len(shape) < 2 or 0 in shape or 0 in chunks:
-        raise StackError(
-            f"{path}: is a Zarr array of shape {tuple(shape)} with chunks of "
-            f"{chunks}, which is no image; give another array"
-        )
-    stored = as_stored(where, meta)
-    # The format is named, so that what is opened is what was checked, not its twin beside it.
-    version = 3 if (where / "zarr.json").is_file() else 2
-    document = ("zarr.json" if version == 3 else ".zarray", as_document(stored))
-    store = checked_store(
-        where,
-        packing(meta, tuple(chunks), item_bytes(meta)),
-        document if stored is not meta else None,
-    )
-    array = zarr.open_array(store, mode="r", zarr_format=version)  # type: ignore[arg-type]
-    return array, stored
+    check_array(path, node)
+    known = packing(node.document, tuple(node.chunks), node.itemsize)
+    store = StorePath(CheckedStore(LocalStore(where, read_only=True), known))
+    document: Any = {**node.document, "attributes": node.attributes}
+    array = Array(AsyncArray(document, store))
+    # Other indices can be read, but not as cheaply: there a shard counts as one chunk.
+    usual = known.index and known.index.dtype == "<u8" and known.index.checksum
+    index = known.index if usual and array.shards else None
+    return StoredArray(where, array, index).as_its_files_lie()
 
 
 def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -> Stack:
     where = image.array
-    array, stored = stored_array(path, where)
-    letters = _letters(image.names, array.ndim)
-    source = source_axes(letters, array.shape, path, axes, guess_time=False)
+    stored = open_array(path, where)
+    array = stored.array
+    source = source_axes(image.letters(array.ndim), array.shape, path, axes, guess_time=False)
     dtype = read_dtype(np.dtype(array.dtype), path)
     canonical, sizes = AxesMap(source).canonical(array.shape)
     plane = math.prod(n for a, n in zip(canonical, sizes, strict=True) if a in "CYX")
@@ -140,7 +92,7 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
         )
     info = StackInfo(
         path=path,
-        format=format_ if stored == metadata(where) else f"{format_}, {_layout_of(stored)}",
+        format=f"{format_}{stored.note}",
         axes=canonical,
         shape=sizes,
         dtype=dtype,
@@ -151,14 +103,7 @@ def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -
         identity=_identity(Path(path), where),
         **_storage(array, source),
     )
-    return _ZarrStack(info, source, array, chunk_grid(where, stored))
-
-
-def _layout_of(meta: dict[str, Any]) -> str:
-    """How chunks lie where the metadata do not say so."""
-    encoding = meta.get("chunk_key_encoding", {}).get("configuration", {})
-    nested = meta.get("dimension_separator", encoding.get("separator")) == "/"
-    return "its chunks in nested folders" if nested else "its chunks in one folder"
+    return _ZarrStack(info, source, stored)
 
 
 def _storage(array: Array[Any], source: str) -> dict[str, Any]:
@@ -220,13 +165,10 @@ def _files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
 class _ZarrStack(Stack):
     """Reads regions of a Zarr array; zarr keeps no file open and no chunk in memory."""
 
-    def __init__(
-        self, info: StackInfo, source: str, array: Array[Any], grid: ChunkGrid | None
-    ) -> None:
+    def __init__(self, info: StackInfo, source: str, stored: StoredArray) -> None:
         super().__init__(info)
         self._map = AxesMap(source)
-        self._array = array
-        self._stored = StoredChunks(grid) if grid is not None else None
+        self._stored = stored
 
     def read(self, t: int, z: int, channels: Sequence[int]) -> NDArray[Any]:
         """One (t, z) frame, see `Stack.read`."""
@@ -252,7 +194,7 @@ class _ZarrStack(Stack):
                 low, high = min(channels), max(channels)
                 index[self._map.source.index("C")] = slice(low, high + 1)
                 wanted = [c - low for c in channels]
-            plane = np.asarray(self._array[tuple(index)])
+            plane = np.asarray(self._stored.array[tuple(index)])
             return self._map.to_frame(plane, wanted, self.info.dtype)
 
     def missing_chunks(
@@ -265,8 +207,6 @@ class _ZarrStack(Stack):
     ) -> int:
         """Chunks and chunks of shards that are not there, see `Stack.missing_chunks`."""
         check_frame(self.info, t, z, channels)
-        if self._stored is None:
-            return 0
         pixels = self._pixels(t, z, channels, rows, columns)
         with reading(self.info.path, frame_name(self.info, t, z)):
             return self._stored.count_missing(pixels)
@@ -274,14 +214,12 @@ class _ZarrStack(Stack):
     def n_chunks(self, t: int, z: int, channels: Sequence[int]) -> int:
         """Chunks and chunks of shards, see `Stack.n_chunks`."""
         check_frame(self.info, t, z, channels)
-        return self._stored.count(self._pixels(t, z, channels)) if self._stored else 0
+        return self._stored.count(self._pixels(t, z, channels))
 
     def holds_any(self) -> bool:
         """Whether any chunk is there, see `Stack.holds_any`."""
-        if self._stored is None:
-            return True
         with opening(self.info.path):
-            return self._stored.holds_any(self._array.shape)
+            return self._stored.holds_any()
 
     def _pixels(
         self,

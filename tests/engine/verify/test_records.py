@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.geometry.arrays import ArrayShape, arrays_of
-from engine.geometry.layout import LabelLayout, layout_from
+from engine.geometry.layout import LabelLayout
 from engine.job.job import run_job
 from engine.results.verify.run import verify_job
+from engine.store.folder import JobFolder
 from engine.store.ome_zarr import decode_shard, encode_shard
 from tests.engine import jobs
 from tests.engine.verify.damage import damaged, name, reseal, shards, text_of, write_json
@@ -162,6 +163,12 @@ def shape_of(plan: LabelLayout) -> ArrayShape:
     return arrays_of(plan, "labels/threshold")[0].shape(plan)
 
 
+def layout_of(output: Path) -> LabelLayout:
+    identity = JobFolder(output).identity()
+    assert identity is not None
+    return identity.stacks["stack"].layout
+
+
 def commit(output: Path, plan: LabelLayout, index: int, labels: NDArray[Any]) -> None:
     """Put a block's labels as a job that was wrong about them would have: all checksums fit."""
     encoded = encode_shard(shape_of(plan), labels)
@@ -179,8 +186,7 @@ def test_labels_that_are_wrong_though_their_checksum_is_right(
     job: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
     output = damaged(job, tmp_path)
-    identity = json.loads((output / ".stackseg/identity.json").read_bytes())
-    plan = layout_from(identity["stacks"]["stack"]["layout"])
+    plan = layout_of(output)
     block = plan.block(data.draw(st.integers(0, plan.n_blocks - 1)))
     path = output / "stack.zarr" / arrays_of(plan, "labels/threshold")[0].key(plan, block)
     labels = decode_shard(shape_of(plan), path.read_bytes())
@@ -209,8 +215,7 @@ def test_labels_that_are_wrong_though_their_checksum_is_right(
 @pytest.mark.parametrize("other", [3, 2**32 - 1])
 def test_an_id_that_no_object_has(whole: Path, tmp_path: Path, other: int) -> None:
     output = damaged(whole, tmp_path)
-    identity = json.loads((output / ".stackseg/identity.json").read_bytes())
-    plan = layout_from(identity["stacks"]["stack"]["layout"])
+    plan = layout_of(output)
     path = shards(output)[0]
     labels = decode_shard(shape_of(plan), path.read_bytes())
     labels[0][labels[0] == 2] = other

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engine.job.report.overlay import colours, contrast, outlines, overlay, overlay_png
+from engine.results.pictures.panels import colours, contrast, outlines, overlay, overlay_png
 
 
 def draw(*rows: str) -> np.ndarray:
