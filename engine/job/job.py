@@ -26,8 +26,9 @@ from engine.steps.segment import Segment
 from engine.steps.worker import JobContext, keep_model, release, runtime_for, warm_up
 from engine.store.claim import check, check_writable, claim, completing, lock
 from engine.store.committed import store_of
-from engine.store.folder import REPORT, STOP, TABLES, JobFolder
+from engine.store.folder import IDENTITY, REPORT, STOP, TABLES, JobFolder
 from engine.store.ome_zarr import metadata_keys
+from engine.store.reports import JobReport
 
 # What shards share: one run does the other steps.
 SEGMENTING = tuple(step for step in STEPS if step.reads_input)
@@ -114,7 +115,7 @@ def _claim_and_run(
     folder.forget_stop(context.stop)
     if (report := folder.report()) is not None:
         again = settings.retry_failed and report.counts.failed
-        if not again and not (lost := _lost(job, folder)):
+        if not again and not (lost := _lost(job, folder, report)):
             return summarise(job, report, already_complete=True)
         if not again:
             log.warning("%s: was complete, and is no longer: %s", folder.root, lost)
@@ -144,8 +145,10 @@ def _carry_out_shard(run: Run) -> JobSummary:
         return rest.carry_out(steps_of(job.plan), complete=True)
 
 
-def _lost(job: Prepared, folder: JobFolder) -> str:
+def _lost(job: Prepared, folder: JobFolder, report: JobReport) -> str:
     """What a complete job lacks, in words: it is made again. Contents are for `verify`."""
+    if report.files_sha256.get(IDENTITY) != folder.identity_hash():
+        return f"{IDENTITY} is that of a mended input, and {REPORT} has the checksum of another"
     for key in TABLES:
         if not folder.own.exists(key):
             return f"{key} is gone"

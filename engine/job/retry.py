@@ -60,7 +60,6 @@ def readmit(folder: JobFolder, job: Prepared, wanted: JobIdentity) -> None:
     if allowed:
         folder.own.delete(SETTINGS)  # written again: a merge reads them
     if changed or allowed:
-        folder.own.delete(REPORT)  # which has the checksum of the identity, and is written again
         folder.put_record(IDENTITY, wanted)
     for stack in job.plan.stacks:
         if stack.layout.is_stitched:

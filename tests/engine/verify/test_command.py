@@ -14,6 +14,7 @@ from engine.cli import stackseg
 from engine.errors import JobStopped
 from engine.geometry import layout
 from engine.job.job import run_job
+from engine.results.verify.run import verify_job
 from engine.store.claim import lock
 from engine.store.folder import JobFolder
 from tests.engine import jobs
@@ -117,3 +118,16 @@ def test_a_job_that_lacks_only_its_tables(whole: Path, tmp_path: Path) -> None:
     for table in (*TABLES, "job.json"):
         (output / table).unlink()
     assert "all blocks are done, and the tables are not written" in text_of(output)
+
+
+def test_a_job_whose_input_was_written_again(tmp_path: Path, threshold_model: Path) -> None:
+    """Its identity is another one then, though no frame has changed."""
+    stack, output = jobs.write_stack(tmp_path / "s.tif", jobs.blobs((2, 40, 52))), tmp_path / "out"
+    run_job(jobs.settings(stack, threshold_model, output))
+    before = (output / ".stackseg/identity.json").read_bytes()
+    jobs.write_stack(stack, jobs.blobs((2, 40, 52)))
+    assert run_job(jobs.settings(stack, threshold_model, output, retry_failed=True)).objects
+    assert (output / ".stackseg/identity.json").read_bytes() != before
+    assert verify_job(output).exit_status == 0
+    (output / ".stackseg/identity.json").write_bytes(before)
+    assert ".stackseg/identity.json: has changed since the end of the job" in text_of(output)
