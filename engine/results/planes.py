@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,20 @@ from engine.stacks.zarr.chunks import StoredArray
 from engine.stacks.zarr.metadata import read_node
 from engine.stacks.zarr.stack import open_array
 
-Number = tuple[int, int]  # (t, z) of a frame, in the stack's own numbering
+Number = tuple[int, int]  # (t, z) of a plane, in the stack's own numbering
 
 
 @dataclass(frozen=True)
 class Planes:
-    """The planes of an OME-Zarr multiscale image, all levels of it, by the stack's own numbers."""
+    """The planes of an array, or of an OME-Zarr image and its levels, by the stack's numbers."""
 
     where: Path
-    axes: str  # canonical order; C only where the image has channels
+    axes: str  # of TCZYX; an axis of another meaning is of length 1
     levels: tuple[StoredArray, ...]  # the full size first
-    first: Number  # (t, z) of the first plane
-    pixel_size_um: Mapping[str, float]  # by axis; empty where it is not known
-    time_step_s: float | None
+    first: Number = (0, 0)  # (t, z) of the first plane
+    pixel_size_um: Mapping[str, float] = field(default_factory=dict)  # by axis, where it is known
+    time_step_s: float | None = None
+    all_written: bool = True  # every file, be it empty or not: one that is not there is lost
 
     def size(self, axis: str, level: int = 0) -> int:
         """Length of an axis, 1 where there is none."""
@@ -71,10 +72,10 @@ class Planes:
         """Rows of a plane, (y, X); FrameError where they cannot be read."""
         at: dict[str, int | slice] = {"T": t - self.first[0], "Z": z - self.first[1], "C": c}
         at |= {"Y": rows, "X": slice(None)}
-        index = tuple(at[axis] for axis in self.axes)
+        index = tuple(at.get(axis, 0) for axis in self.axes)
         stored = self.levels[level]
-        lost = stored.lost_file(index)
-        if lost is not None:  # a job writes every file, and Zarr would give zeros
+        lost = stored.lost_file(index) if self.all_written else None
+        if lost is not None:  # of which Zarr would give zeros
             raise FrameError(
                 f"{lost}: is gone, and t={t} z={z} would pass for background there; `stackseg "
                 "verify` names all that is lost"

@@ -12,9 +12,9 @@ is ever changed in place, and the bytes of a shard depend on its pixels alone.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,8 +22,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from engine.geometry.arrays import (
@@ -108,7 +107,7 @@ def metadata_keys(arrays: Sequence[ResultArray], *, added: bool = False) -> tupl
 
 def new_shard(shape: ArrayShape) -> NDArray[Any]:
     """Zeros for a block, (T, Z, Y, X) or (T, C, Z, Y, X): what blocks fill frame by frame."""
-    return np.zeros(_whole(shape), dtype=shape.dtype)
+    return np.zeros(_block_shape(shape), dtype=shape.dtype)
 
 
 def encode_shard(shape: ArrayShape, shard: NDArray[Any]) -> bytes:
@@ -116,9 +115,9 @@ def encode_shard(shape: ArrayShape, shard: NDArray[Any]) -> bytes:
 
     A shard whose values are all 0 is encoded like any other, so that empty and lost differ.
     """
-    array = _new_array(MemoryStore(), shape, shape.shard)
-    array[...] = shard.reshape(shape.shard)
-    return _get(array.store, "/".join(["c", *("0" for _ in shape.axes)]))
+    objects: dict[str, Buffer] = {}
+    _new_array(objects, shape, shape.shard)[...] = shard.reshape(shape.shard)
+    return objects[_first_key(shape)].to_bytes()
 
 
 def decode_shard(shape: ArrayShape, data: bytes) -> NDArray[Any]:
@@ -126,11 +125,9 @@ def decode_shard(shape: ArrayShape, data: bytes) -> NDArray[Any]:
 
     Raises ValueError where `data` is no shard of the array.
     """
-    try:
+    with _decoding():
         found: NDArray[Any] = _open_shard(shape, data)[...]
-    except Exception as error:  # a codec's own exceptions share no base class
-        raise ValueError(f"not a shard of the array: {error}") from error
-    return found.reshape(_whole(shape))
+    return found.reshape(_block_shape(shape))
 
 
 def planes_of(shape: ArrayShape, data: bytes) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
@@ -139,28 +136,33 @@ def planes_of(shape: ArrayShape, data: bytes) -> Iterator[tuple[tuple[int, ...],
     They are decoded one by one. Raises ValueError as `decode_shard` does.
     """
     array = _open_shard(shape, data)
-    for at in np.ndindex(*shape.shard[:-2]):
-        whole = dict(zip(shape.axes, at, strict=False))
-        axes = "TCZ" if "C" in shape.axes else "TZ"
-        try:
-            plane: NDArray[Any] = array[at]
-        except Exception as error:  # a codec's own exceptions share no base class
-            raise ValueError(f"not a shard of the array: {error}") from error
-        yield tuple(whole.get(axis, 0) for axis in axes), plane
+    for at in np.ndindex(*_block_shape(shape)[:-2]):
+        places = dict(zip("TCZ" if "C" in shape.axes else "TZ", at, strict=True))
+        with _decoding():
+            plane: NDArray[Any] = array[tuple(places[axis] for axis in shape.axes[:-2])]
+        yield at, plane
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a codec's own exceptions share no base class
+        raise ValueError(f"not a shard of the array: {error}") from error
 
 
 def _open_shard(shape: ArrayShape, data: bytes) -> Any:
-    store = MemoryStore()
-    array = _new_array(store, shape, shape.shard)
-    key = "/".join(["c", *("0" for _ in shape.axes)])
-    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
-    return array
+    objects = {_first_key(shape): default_buffer_prototype().buffer.from_bytes(data)}
+    return _new_array(objects, shape, shape.shard)
 
 
-def _whole(shape: ArrayShape) -> list[int]:
+def _first_key(shape: ArrayShape) -> str:
+    return "/".join(["c", *("0" for _ in shape.axes)])
+
+
+def _block_shape(shape: ArrayShape) -> list[int]:
     sizes = dict(zip(shape.axes, shape.shard, strict=True))
-    axes = "TCZYX" if "C" in sizes else "TZYX"
-    return [sizes.get(axis, 1) for axis in axes]
+    return [sizes.get(axis, 1) for axis in ("TCZYX" if "C" in sizes else "TZYX")]
 
 
 def provisional(labels: ResultArray) -> ResultArray:
@@ -168,38 +170,21 @@ def provisional(labels: ResultArray) -> ResultArray:
     return labels if labels.dtype == "uint8" else replace(labels, dtype="uint32")
 
 
-def save_array(array: NDArray[Any]) -> bytes:
-    """An array as a .npy file."""
-    out = io.BytesIO()
-    np.save(out, array, allow_pickle=False)
-    return out.getvalue()
-
-
-def load_array(data: bytes) -> NDArray[Any]:
-    """The inverse of `save_array`; ValueError where it is damaged."""
-    found: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return found
-
-
-def _get(store: Any, key: str) -> bytes:
-    buffer = sync(store.get(key, prototype=default_buffer_prototype()))
-    return bytes(buffer.to_bytes())
-
-
 def array_metadata(shape: ArrayShape) -> bytes:
     """Zarr's own metadata of an array."""
-    store = MemoryStore()
-    _new_array(store, shape, shape.shape)
-    return _get(store, "zarr.json")
+    objects: dict[str, Buffer] = {}
+    _new_array(objects, shape, shape.shape)
+    return objects["zarr.json"].to_bytes()
 
 
-def _new_array(store: MemoryStore, shape: ArrayShape, size: tuple[int, ...]) -> Any:
+def _new_array(objects: dict[str, Buffer], shape: ArrayShape, size: tuple[int, ...]) -> Any:
+    """An array of `size` pixels in memory, whose objects are `objects`, by key."""
     # Pixels of several bytes are as good as random in the lower ones: sorted by byte, the upper
     # ones compress. Labels are runs of equal values as they are.
     is_image = shape.dtype in ("uint16", "int16", "float32")
     blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
     return zarr.create_array(
-        store,
+        MemoryStore(objects),
         shape=size,
         dtype=shape.dtype,
         chunks=shape.chunk,
@@ -269,12 +254,11 @@ def _scale(info: StackInfo, axis: str) -> float:
 def _image_label(spec: ModelSpec, layout: LabelLayout) -> dict[str, Any]:
     """Class maps name and colour their classes; instances take the viewer's own colours."""
     content: dict[str, Any] = {"version": _VERSION, "source": {"image": "../../"}}
-    if not layout.gives_instances:
-        content["colors"] = [
-            {"label-value": value, "rgba": [*bytes.fromhex(c.color[1:]), 255 if value else 0]}
-            for value, c in enumerate(spec.classes)
-        ]
-        content["properties"] = [
-            {"label-value": value, "name": c.name} for value, c in enumerate(spec.classes)
-        ]
-    return content
+    if layout.gives_instances:
+        return content
+    colors, properties = [], []
+    for value, c in enumerate(spec.classes):
+        rgba = [*bytes.fromhex(c.color[1:]), 255 if value else 0]
+        colors.append({"label-value": value, "rgba": rgba})
+        properties.append({"label-value": value, "name": c.name})
+    return {**content, "colors": colors, "properties": properties}

@@ -13,15 +13,14 @@ import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import MemoryStore
+from pydantic import TypeAdapter, ValidationError
+from zarr.core.buffer import Buffer, default_buffer_prototype
 
 from engine.geometry import layout as layout_module
 from engine.geometry.arrays import arrays_of
 from engine.geometry.layout import LabelLayout, make_layout
 from engine.job.job import run_job
+from engine.stacks.base import StackInfo
 from engine.store import ome_zarr as store
 from tests import networks
 from tests.conftest import make_threshold_model
@@ -51,10 +50,10 @@ def test_shards_put_one_by_one_make_the_array(
         plan = make_layout(axes, shape, instances=instances, first=first, connect_z=connect_z)
         expected = np.random.default_rng(seed).integers(0, 200, plan.shape).astype(plan.dtype)
         whole = expected.reshape(plan.sizes)
-        target = MemoryStore()
+        objects: dict[str, Buffer] = {}
         (labels,) = arrays_of(plan, "labels/m")
         shape_of = labels.shape(plan)
-        array = store._new_array(target, shape_of, plan.shape)
+        array = store._new_array(objects, shape_of, plan.shape)
         covered = np.zeros(plan.sizes, int)
         for block in plan.blocks():
             shard = store.new_shard(shape_of)
@@ -66,10 +65,10 @@ def test_shards_put_one_by_one_make_the_array(
             encoded = store.encode_shard(shape_of, shard)
             assert np.array_equal(store.decode_shard(shape_of, encoded), shard)
             data = default_buffer_prototype().buffer.from_bytes(encoded)
-            sync(target.set(labels.key(plan, block).removeprefix("labels/m/0/"), data))
+            objects[labels.key(plan, block).removeprefix("labels/m/0/")] = data
         assert (covered == 1).all()  # every pixel once
         assert np.array_equal(array[...], expected)
-        assert len(target._store_dict) == 1 + plan.n_blocks  # a shard is an object
+        assert len(objects) == 1 + plan.n_blocks  # a shard is an object
         numbers = [b for stitch_group in plan.stitch_groups() for b in stitch_group.blocks]
         assert sorted(numbers) == list(range(plan.n_blocks))  # stitch groups share no block
         assert TypeAdapter(LabelLayout).validate_json(json.dumps(asdict(plan))) == plan
@@ -153,6 +152,37 @@ def test_classes_have_names_and_colours(calibrated: Path) -> None:
     shown = group.attrs["ome"]["image-label"]  # type: ignore
     assert [p["name"] for p in shown["properties"]] == ["background", "left", "right"]  # type: ignore
     assert shown["colors"][0]["rgba"][3] == 0  # type: ignore
+
+
+def _written(**changes: Any) -> dict[str, bytes]:
+    """Metadata of a class map (T, Y, X) of two levels, with these fields of the stack changed."""
+    info = StackInfo("a", "Zarr", "TYX", (3, 700, 500), "uint8", **changes)
+    layout = make_layout("TYX", (3, 700, 500), instances=False)
+    spec = networks.spec(networks.unet((4,), n_outputs=3), classes=("background", "a", "b"))
+    arrays = arrays_of(layout, "labels/m")
+    return store.metadata_files("a", info, layout, arrays, spec, {"version": "1", "none": None})
+
+
+def test_metadata_hold_nothing_empty_but_what_a_job_says() -> None:
+    files = {key: json.loads(content) for key, content in _written().items()}
+    label = files["labels/m/zarr.json"]["attributes"]
+    assert list(label["ome"]) == ["version", "multiscales", "image-label"]
+    assert list(label["ome"]["multiscales"][0]) == ["name", "axes", "datasets", "type"]
+    assert list(label["ome"]["image-label"]) == ["version", "source", "colors", "properties"]
+    assert label["stackseg"] == {"version": "1", "none": None}
+    assert "null" not in json.dumps([one["attributes"].get("ome", {}) for one in files.values()])
+
+
+@pytest.mark.parametrize(
+    ("axis", "kind", "says"),
+    [("Y", "time", "space axes"), ("Y", "channel", "space axes"), ("T", 5, "valid string")],
+)
+def test_metadata_that_are_not_valid_are_not_written(
+    monkeypatch: pytest.MonkeyPatch, axis: str, kind: Any, says: str
+) -> None:
+    monkeypatch.setitem(store._KIND, axis, kind)
+    with pytest.raises(ValidationError, match=says):
+        _written()
 
 
 def test_opens_with_ome_zarr_py(result: Path) -> None:

@@ -117,6 +117,21 @@ def test_labels_from_everywhere(make, tmp_path, truth):
     assert comparison.pooled.truth_objects == 10
 
 
+def test_a_label_image_of_other_software_is_read_as_images_are(tmp_path):
+    """OME-Zarr 0.4, the smallest level first, paths that are numbers, the axes of 0.3."""
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    group.create_group("labels").attrs["labels"] = ["cells"]
+    image = group.create_group("labels/cells")
+    datasets = [{"path": 1}, {"path": 0}]
+    image.attrs["multiscales"] = [{"axes": ["t", "y", "x"], "datasets": datasets}]
+    image.create_array("0", data=FRAMES)
+    image.create_array("1", data=FRAMES[:, ::2, ::2])
+    frames = open_labels(tmp_path / "a.zarr")
+    assert frames.numbers == tuple((t, 0) for t in range(len(FRAMES)))
+    for t, frame in enumerate(FRAMES):
+        np.testing.assert_array_equal(frames.read((t, 0)), frame)
+
+
 @pytest.mark.parametrize("inside", ["lapse.zarr", "lapse.zarr/labels/nuclei", "lapse.zarr/labels"])
 def test_parts_of_a_result(inside, tmp_path):
     assert len(open_labels(as_result(tmp_path) / inside).numbers) == 5

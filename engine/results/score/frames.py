@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import StackError, first_line
+from engine.errors import FrameError, StackError
+from engine.results.planes import Planes
 from engine.results.result import LabelClass
-from engine.stacks.zarr.chunks import StoredArray
 from engine.truth.ids import mask, object_ids, pieces
 from engine.truth.image import LabelImage
 
@@ -90,49 +90,15 @@ def stacked(planes: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return planes[0] if len(planes) == 1 else np.stack(planes)
 
 
-def array_frames(
-    path: Path,
-    stored: StoredArray,
-    axes: str,
-    first: Number = (0, 0),
-    *,
-    all_written: bool,
-) -> LabelFrames:
-    """Frames of an array, by T and Z; an axis of unknown meaning counts as T.
-
-    Where every file of the array was written, be it empty or not, one that is not there is lost,
-    and is no background.
-    """
-    array = stored.array
-    if len(axes) != array.ndim or axes[-2:] != "YX":
-        raise StackError(f"{path}: labels need axes that end in YX, not {axes} of {array.shape}")
-    meaning = [
-        "T" if a not in "TCZ" and n > 1 else a for a, n in zip(axes, array.shape, strict=True)
-    ]
-    t_axis, z_axis = (meaning[:-2].index(a) if a in meaning[:-2] else None for a in "TZ")
-    if any(array.shape[i] > 1 for i in range(array.ndim - 2) if i not in (t_axis, z_axis)):
-        raise StackError(
-            f"{path}: labels have the axes T, Z, Y and X, not {axes} of the shape {array.shape}"
-        )
-    t0, z0 = first
-    planes = t_axis is None and z_axis is not None
-    if planes:  # numbered like frames
-        t_axis, z_axis, t0, z0 = z_axis, None, z0, 0
-    n_t, n_z = (1 if i is None else array.shape[i] for i in (t_axis, z_axis))
+def plane_frames(planes: Planes) -> LabelFrames:
+    """Planes as frames; those of a stack without T are numbered like frames."""
+    is_volume = "Z" in planes.axes and "T" not in planes.axes
+    places = {(z, 0) if is_volume else (t, z): (t, z) for t, z in planes.numbers}
 
     def load(number: Number) -> LabelImage:
-        index: list[int | slice] = [0] * (array.ndim - 2) + [slice(None)] * 2
-        for axis, at in ((t_axis, number[0] - t0), (z_axis, number[1] - z0)):
-            if axis is not None:
-                index[axis] = at
-        if all_written and (lost := stored.lost_file(index)):
-            raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
         try:
-            return LabelImage(np.asarray(array[tuple(index)]))
-        except Exception as error:
-            raise StackError(
-                f"{path}: frame {number[0]} cannot be read ({first_line(error)})"
-            ) from error
+            return LabelImage(planes.read(*places[number]))
+        except FrameError as error:
+            raise StackError(str(error)) from error
 
-    numbers = tuple((t0 + t, z0 + z) for t in range(n_t) for z in range(n_z))
-    return LabelFrames(str(path), numbers, load, planes=planes)
+    return LabelFrames(str(planes.where), tuple(places), load, planes=is_volume)

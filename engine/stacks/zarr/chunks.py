@@ -19,10 +19,12 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
+from operator import lt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _ABSENT = np.uint64(2**64 - 1)
 _KEPT = 16  # indices of shards
+_NUMBER = "(0|[1-9][0-9]*)"  # in a chunk's key
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,10 @@ class StoredArray:
         if self._separator == "/":
             yield from _nested(self.folder / self._prefix, counts, (), set())
             return
-        for name in _names(self.folder):
-            parts = name.removeprefix(self._prefix).split(self._separator)
-            at = tuple(n for n in map(_number, parts) if n is not None)
-            inside = len(at) == len(parts) == len(counts) and all(
-                n < count for n, count in zip(at, counts, strict=True)
-            )
-            if inside and self.file(at).is_file():
+        pattern = re.compile(re.escape(self._prefix) + r"\.".join([_NUMBER] * len(counts)))
+        for match in filter(None, map(pattern.fullmatch, _names(self.folder))):
+            at = tuple(map(int, match.groups()))
+            if all(map(lt, at, counts)) and self.file(at).is_file():
                 yield at
 
     @property
@@ -210,7 +210,7 @@ def _nested(
     `linked` are the folders, and their levels, that links have led to: they may run in circles.
     """
     for name in _names(folder):
-        number, path = _number(name), folder / name
+        number, path = int(name) if re.fullmatch(_NUMBER, name) else None, folder / name
         if number is None or number >= counts[len(at)]:
             continue
         if len(at) + 1 == len(counts):
@@ -235,12 +235,6 @@ def _names(folder: Path) -> Iterator[str]:
     except OSError as error:
         if error.errno != errno.ELOOP:  # a link to itself
             raise
-
-
-def _number(text: str) -> int | None:
-    """The number in a chunk's key, None for text that is no part of one."""
-    plain = text.isascii() and text.isdecimal() and (text == "0" or text[0] != "0")
-    return int(text) if plain else None
 
 
 def _steps(positions: Sequence[int], size: int) -> Sequence[int]:
