@@ -23,6 +23,8 @@ from engine.results.pictures.render import RenderSettings, render
 from engine.results.result import LabelClass, classes_of, open_result
 from engine.results.score.compare import compare
 from engine.results.score.sources import open_labels
+from engine.store.folder import FAILURES, JobFolder
+from engine.store.reports import FailedFrame, Failures
 from tests import results
 from tests.engine import jobs
 
@@ -89,9 +91,8 @@ def test_outlines_have_the_measures_of_their_own_labels(relabelled: Path, tmp_pa
 def test_frames_that_were_set_aside_are_those_of_the_job_that_made_the_labels(
     result: Path,
 ) -> None:
-    failure = {"stack": "lapse", "t": 1, "z": 0, "reason": "cannot be read"}
-    told = json.dumps({"stacks": [], "frames": [failure]})
-    (result / "relabelled/again/failures.json").write_text(told)
+    failure = FailedFrame(stack="lapse", t=1, z=0, reason="cannot be read")
+    JobFolder(result / "relabelled/again").put_record(FAILURES, Failures(frames=(failure,)))
     assert open_result(result, "again")[0].failed == {(1, 0)}
     assert not open_result(result)[0].failed
 
@@ -127,7 +128,7 @@ def test_a_relabelling_that_was_stopped_is_taken_by_nobody(
         patch.setattr(relabel_module, "run_prepared", stopped)
         with pytest.raises(JobStopped):
             relabel(result, "again", threshold=0.6)
-    words = r"relabelled/again: its relabelling is not complete; run the same command to go on"
+    words = r"relabelled/again: its relabelling is not complete; run the same command again"
     refused(result, tmp_path / "o", "again", words)
     relabel(result, "again", threshold=0.6)
     assert len(open_labels(result / "lapse.zarr/labels/again").numbers) == 3
