@@ -19,7 +19,7 @@ from engine.plan.memory import MB
 from engine.plan.plan import Plan, check_apart
 from engine.plan.settings import JobSettings, job_settings, parse_frames
 from engine.store.claim import check_writable
-from engine.store.folder import RELABELLED, JobFolder
+from engine.store.folder import JobFolder, relabelling
 
 log = logging.getLogger("stackseg")
 
@@ -71,7 +71,7 @@ def relabel(result: Path, name: str, *, quiet: bool, json_log: Path | None, **op
 
     summary = relabel_job(result, name, _progress(quiet, json_log), **options)
     again = "mend them by `stackseg segment --retry-failed`, then relabel with --fresh"
-    _tell(summary, result / RELABELLED / name, again)
+    _tell(summary, relabelling(result, name), again)
     return summary.exit_status
 
 

@@ -42,7 +42,7 @@ from engine.stacks.base import StackInfo
 from engine.stacks.open import open_stack
 from engine.store.claim import reading
 from engine.store.committed import store_of
-from engine.store.folder import FAILURES, IDENTITY, RELABELLED, JobFolder
+from engine.store.folder import FAILURES, IDENTITY, JobFolder, relabelling
 from engine.store.identity import StackIdentity
 from engine.store.reports import JobReport, ReportedInput
 
@@ -141,7 +141,7 @@ def _settings(
 ) -> JobSettings:
     """The settings of the job that kept the probabilities, but for what is given now."""
     own = {
-        "output": result / RELABELLED / name, "keep": None, "with_image": False, "shard": None,
+        "output": relabelling(result, name), "keep": None, "with_image": False, "shard": None,
         "retry_failed": False, "scheduler": None, "device": "cpu", "workers": None,
         "memory": None, "fresh": False,
     }  # fmt: skip

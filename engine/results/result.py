@@ -21,7 +21,7 @@ from engine.errors import StackError, UsageError
 from engine.results.planes import Number, Planes, open_planes
 from engine.stacks.zarr import ngff
 from engine.stacks.zarr.metadata import read_node
-from engine.store.folder import IDENTITY, RELABELLED, REPORT, JobFolder
+from engine.store.folder import IDENTITY, REPORT, JobFolder, relabelling
 from engine.store.identity import JobIdentity, StackIdentity
 from engine.store.records import RecordVersionError
 from engine.store.reports import JobReport
@@ -62,7 +62,7 @@ class Job:
         """
         if labels == self.labels:
             return self
-        added = self.folder / RELABELLED / labels
+        added = relabelling(self.folder, labels)
         if not added.is_dir():
             return None
         return _complete(added, "its relabelling is not complete; run the same command again")

@@ -220,11 +220,16 @@ class JobFolder:
         self.own.delete_all(f"{PRIVATE}/work")
 
 
+def relabelling(root: Path, name: str) -> Path:
+    """Folder of the job that added the labels NAME to the result of the one in `root`."""
+    return root / RELABELLED / name
+
+
 def added_jobs(root: Path) -> list[Path]:
     """Folders of the jobs that labelled a result again."""
     own = JobFolder(root).own
     names = sorted(own.children(RELABELLED))
-    return [root / RELABELLED / n for n in names if own.exists(f"{RELABELLED}/{n}/{IDENTITY}")]
+    return [relabelling(root, n) for n in names if own.exists(f"{RELABELLED}/{n}/{IDENTITY}")]
 
 
 def _absolute(text: str) -> str:
