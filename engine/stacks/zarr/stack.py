@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.errors import StackError
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, bounds, read_dtype
-from engine.stacks.guard import no_warnings, opening, reading
+from engine.stacks.guard import no_warnings, opening, reading, some
 from engine.stacks.units import MAX_PLANE_BYTES, check_frame, frame_name
 from engine.stacks.zarr import ngff
 from engine.stacks.zarr.chunks import StoredArray
@@ -42,9 +42,8 @@ def _open(path: str, node: Node, axes: str | None) -> Stack:
         return _open(path, found[0], axes)
     if not found:
         raise StackError(f"{path}: is a Zarr group without an image; give the path of an array")
-    names = [str(child.where) for child in found]
-    choice = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    raise StackError(f"{path}: holds {len(names)} images; give one of them: {choice}")
+    choice = some([str(child.where) for child in found], limit=4)
+    raise StackError(f"{path}: holds {len(found)} images; give one of them: {choice}")
 
 
 def open_array(path: str, where: Path) -> StoredArray:
