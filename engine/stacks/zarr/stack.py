@@ -50,7 +50,7 @@ def open_array(path: str, where: Path) -> StoredArray:
     """An array of numbers; StackError where it is none.
 
     `path` is what it is called in messages. What is opened is what was checked, and not what a
-    file says by now; chunks are looked for where they lie, see `StoredArray.as_its_files_lie`.
+    file says by now; chunks are looked for where they lie, see `StoredArray.with_actual_separator`.
     """
     from zarr import Array, AsyncArray
     from zarr.storage import LocalStore, StorePath
@@ -69,7 +69,7 @@ def open_array(path: str, where: Path) -> StoredArray:
     # Other indices can be read, but not as cheaply: there a shard counts as one chunk.
     usual = known.index and known.index.dtype == "<u8" and known.index.checksum
     index = known.index if usual and array.shards else None
-    return StoredArray(where, array, index).as_its_files_lie()
+    return StoredArray(where, array, index).with_actual_separator()
 
 
 def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -> Stack:
