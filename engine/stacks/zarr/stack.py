@@ -66,7 +66,7 @@ def open_array(path: str, where: Path) -> StoredArray:
     store = StorePath(CheckedStore(LocalStore(where, read_only=True), known))
     document: Any = {**node.document, "attributes": node.attributes}
     array = Array(AsyncArray(document, store))
-    # Other indices can be read, but not as cheaply: there a shard counts as one chunk.
+    # Of a shard with any other index it is not counted which chunks it lacks.
     usual = known.index and known.index.dtype == "<u8" and known.index.checksum
     index = known.index if usual and array.shards else None
     return StoredArray(where, array, index).with_actual_separator()
