@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import FrameError, StackError, StacksegError, first_line
+from engine.errors import FrameError, StackError, first_line
 from engine.stacks.axes import UNKNOWN
 from engine.stacks.base import WINDOW_PIXELS
+from engine.stacks.guard import opening
 from engine.stacks.zarr import ngff
 from engine.stacks.zarr.chunks import StoredArray
 from engine.stacks.zarr.metadata import read_node
@@ -97,12 +98,8 @@ class Planes:
 def open_planes(where: Path) -> Planes:
     """The OME-Zarr image at `where`; StackError where it is none."""
     image = ngff.image(str(where), read_node(where))
-    try:
+    with opening(str(where)):
         levels = tuple(open_array(str(folder), folder) for folder in image.levels)
-    except StacksegError:
-        raise
-    except Exception as error:
-        raise StackError(f"{where}: its arrays cannot be opened ({first_line(error)})") from error
     axes = image.letters(len(image.names))
     if (
         any(level.array.ndim != len(axes) for level in levels)

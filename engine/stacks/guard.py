@@ -30,9 +30,9 @@ _NONSENSE = (
 )
 
 
-def brief(error: BaseException, limit: int = 120) -> str:
-    """What a foreign exception says, as one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+def brief(value: object, limit: int = 120) -> str:
+    """What a foreign exception, or a value out of a file, says, as one short line."""
+    text = " ".join(str(value).split()) or type(value).__name__
     text = "".join(c if c.isprintable() else "?" for c in text)  # it may quote the file
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

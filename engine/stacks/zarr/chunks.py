@@ -6,7 +6,7 @@ it holds the fill value alone, so what is counted here is what is absent, whatev
 
 Keys join the numbers of a chunk by "." (a flat folder) or "/" (nested folders). The metadata say
 which, but for stores that did not say it before zarr 2.8, or that were moved by a tool that
-nests or flattens; there the files decide, see `StoredArray.as_its_files_lie`.
+nests or flattens; there the files decide, see `StoredArray.with_actual_separator`.
 
 A shard is a file of many chunks with an index, one entry of two numbers for each chunk:
 
@@ -110,7 +110,7 @@ class StoredArray:
         """Whether any chunk or shard has a file; a shard may hold no chunk."""
         return any(True for _ in self.files())
 
-    def as_its_files_lie(self) -> StoredArray:
+    def with_actual_separator(self) -> StoredArray:
         """This array, or the same with the other separator where only that leads to any file."""
         if self.has_files:
             return self

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StackError
+from engine.stacks.guard import brief
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 _MAX_DOCUMENT = 64 << 20  # bytes; consolidated metadata of a large plate has some ten million
@@ -123,7 +124,7 @@ def check_array(path: str, node: Node) -> None:
     if not isinstance(dtype, str) or "O" in dtype:
         raise StackError(f"{path}: is a Zarr array of objects, not of numbers; give an image")
     if "data_type" not in node.document and not re.fullmatch(r"[<>|=]?[biufc][0-9]+", dtype):
-        raise StackError(f"{path}: pixels of type {_short(dtype)} cannot be segmented")
+        raise StackError(f"{path}: pixels of type {brief(dtype)} cannot be segmented")
     _check_codecs(path, codecs(node.document))
     shape, chunks = node.document.get("shape"), node.chunks
     for numbers in (shape, chunks):
@@ -133,7 +134,7 @@ def check_array(path: str, node: Node) -> None:
             or not all(type(n) is int and 0 <= n < _MAX_SIDE for n in numbers)
         ):
             raise StackError(
-                f"{path}: claims a shape of {_short(shape)} in chunks of {_short(chunks)}, which "
+                f"{path}: claims a shape of {brief(shape)} in chunks of {brief(chunks)}, which "
                 "no array has; its metadata is damaged"
             )
     if len(node.document["shape"]) < 2 or 0 in (*node.document["shape"], *chunks):
@@ -172,7 +173,7 @@ def _check_codecs(path: str, found: list[dict[str, Any]]) -> None:
             raise StackError(f"{path}: is a Zarr array of objects, not of numbers; give an image")
         if name not in _CODECS:
             raise StackError(
-                f"{path}: is packed with {_short(name)}, which is not read here; write it again "
+                f"{path}: is packed with {brief(name)}, which is not read here; write it again "
                 f"with one of {', '.join(PACKERS)}"
             )
         if name == "sharding_indexed":
@@ -183,8 +184,3 @@ def _check_codecs(path: str, found: list[dict[str, Any]]) -> None:
                     raise StackError(f"{path}: has packed indices of shards; write it again")
     if sum(name in PACKERS for name in names) > 1:
         raise StackError(f"{path}: has chunks that are packed twice; write it again, packed once")
-
-
-def _short(value: Any) -> str:
-    text = "".join(c if c.isprintable() else "?" for c in str(value))
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -11,13 +11,12 @@ from typing import Any
 from engine.errors import StackError
 from engine.stacks.axes import UNKNOWN
 from engine.stacks.base import CANONICAL
-from engine.stacks.guard import brief
+from engine.stacks.guard import brief, some
 from engine.stacks.lengths import micrometres, seconds
 from engine.stacks.zarr.metadata import Node, read_node
 
 _MAX_NAME = 1024  # of a path within a store
 _NAMED = 3  # members of a collection that a sentence names
-_MAX_SHOWN = 60  # characters of a name in a sentence
 _LETTERS = {axis.lower(): axis for axis in CANONICAL}
 _LETTERS |= {"time": "T", "channel": "C", "channels": "C", "ch": "C"}
 
@@ -73,16 +72,16 @@ def refuse_collections(path: str, node: Node) -> None:
     try:
         if isinstance(attributes.get("plate"), dict):
             wells = _members(where, attributes["plate"].get("wells", []))
-            fields = _example([str(Path(w) / "0") for w in wells])
+            fields = _some([str(Path(w) / "0") for w in wells])
             raise StackError(f"{path}: is a plate of {len(wells)} wells; give its fields: {fields}")
         if isinstance(attributes.get("well"), dict):
             images = _members(where, attributes["well"].get("images", []))
             if len(images) != 1:
-                raise StackError(f"{path}: is a well; give its fields: {_example(images)}")
+                raise StackError(f"{path}: is a well; give its fields: {_some(images)}")
             raise StackError(f"{path}: is a well; give its field: {images[0]}")
         if isinstance(attributes.get("labels"), list) and "multiscales" not in attributes:
             names = _members(where, [{"path": name} for name in attributes["labels"]])
-            raise StackError(f"{path}: is a collection of labels; give one: {_example(names)}")
+            raise StackError(f"{path}: is a collection of labels; give one: {_some(names)}")
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         raise _invalid(path, error) from error
 
@@ -100,8 +99,8 @@ def _invalid(path: str, error: Exception) -> StackError:
     )
 
 
-def _example(paths: list[str]) -> str:
-    return ", ".join(paths[:_NAMED]) + (", ..." if len(paths) > _NAMED else "") or "it names none"
+def _some(names: list[str]) -> str:
+    return some(names, limit=_NAMED) or "it names none"
 
 
 def image(path: str, node: Node) -> Image:
@@ -238,22 +237,21 @@ def _channel_names(attributes: dict[str, Any]) -> tuple[str, ...]:
 def _others(scales: Any) -> Iterator[str]:
     """What the metadata hold beside the first image, in a sentence."""
     names = [
-        str(one.get("name") or f"number {n}") if isinstance(one, dict) else f"number {n}"
+        brief((one.get("name") if isinstance(one, dict) else None) or f"number {n}")
         for n, one in enumerate(scales[1:], 1)
     ]
     if names:
-        listed = _example([_printable(name) for name in names])
-        yield f"its metadata describes further images, which are not used: {listed}"
+        yield f"its metadata describes further images, which are not used: {_some(names)}"
 
 
 def _neighbours(node: Node) -> Iterator[str]:
     """Arrays and images in the image's group that are none of its levels, in a sentence."""
     levels = [path for scales in node.ome["multiscales"] for path in _paths(scales)]
     own = {"labels", *(path.strip("/").partition("/")[0] for path in levels)}
-    found = [c.name for c in node.children if c.name not in own and _may_be_image(c)]
+    children = (child for child in node.children if child.name not in own)
+    found = [brief(child.name) for child in children if _may_be_image(child)]
     if found:
-        listed = _example([_printable(name) for name in found])
-        yield f"its group holds further arrays or images, which are not used: {listed}"
+        yield f"its group holds further arrays or images, which are not used: {_some(found)}"
 
 
 def _may_be_image(folder: Path) -> bool:
@@ -261,7 +259,3 @@ def _may_be_image(folder: Path) -> bool:
         return read_node(folder).is_image
     except (StackError, OSError):
         return False  # what cannot be read costs the image beside it nothing
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name[:_MAX_SHOWN])

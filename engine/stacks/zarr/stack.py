@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.errors import StackError
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, bounds, read_dtype
-from engine.stacks.guard import no_warnings, opening, reading
+from engine.stacks.guard import no_warnings, opening, reading, some
 from engine.stacks.units import MAX_PLANE_BYTES, check_frame, frame_name
 from engine.stacks.zarr import ngff
 from engine.stacks.zarr.chunks import StoredArray
@@ -42,16 +42,15 @@ def _open(path: str, node: Node, axes: str | None) -> Stack:
         return _open(path, found[0], axes)
     if not found:
         raise StackError(f"{path}: is a Zarr group without an image; give the path of an array")
-    names = [str(child.where) for child in found]
-    choice = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    raise StackError(f"{path}: holds {len(names)} images; give one of them: {choice}")
+    choice = some([str(child.where) for child in found], limit=4)
+    raise StackError(f"{path}: holds {len(found)} images; give one of them: {choice}")
 
 
 def open_array(path: str, where: Path) -> StoredArray:
     """An array of numbers; StackError where it is none.
 
     `path` is what it is called in messages. What is opened is what was checked, and not what a
-    file says by now; chunks are looked for where they lie, see `StoredArray.as_its_files_lie`.
+    file says by now; chunks are looked for where they lie, see `StoredArray.with_actual_separator`.
     """
     from zarr import Array, AsyncArray
     from zarr.storage import LocalStore, StorePath
@@ -67,10 +66,10 @@ def open_array(path: str, where: Path) -> StoredArray:
     store = StorePath(CheckedStore(LocalStore(where, read_only=True), known))
     document: Any = {**node.document, "attributes": node.attributes}
     array = Array(AsyncArray(document, store))
-    # Other indices can be read, but not as cheaply: there a shard counts as one chunk.
+    # Of a shard with any other index it is not counted which chunks it lacks.
     usual = known.index and known.index.dtype == "<u8" and known.index.checksum
     index = known.index if usual and array.shards else None
-    return StoredArray(where, array, index).as_its_files_lie()
+    return StoredArray(where, array, index).with_actual_separator()
 
 
 def _array_stack(path: str, image: ngff.Image, axes: str | None, format_: str) -> Stack:
