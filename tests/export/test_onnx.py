@@ -165,7 +165,7 @@ def test_names_and_places_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--name 'a b'"):
         export_run(tmp_path, tmp_path / "m.onnx", name="a b")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be a folder, because .*file is a file"):
+    with pytest.raises(OutputError, match=r"cannot be a folder, because .*file is a file"):
         export_run(tmp_path, tmp_path / "file" / "m.onnx")
     with pytest.raises(ModelError, match="no such checkpoint"):
         export_run(tmp_path, tmp_path / "m.onnx", checkpoint="last")

@@ -99,7 +99,7 @@ def check_pages(
         raise _disagree(image.kind, expected, found, path, more)
     pixels = [p.pixels for p in image.places if p is not None and p.pixels]
     if len(pixels) == expected > 1:
-        # One directory stands for all; another amid their pixels says that they are not there.
+        # One directory stands for all; another one between their pixels shows that it does not.
         last = pixels[-1] + image.key.nbytes
         if any(pixels[0] < offset < last for offset in chain):
             raise _disagree(image.kind, expected, len(chain), path)
