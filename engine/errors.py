@@ -5,7 +5,7 @@
       StackError             a stack that cannot be opened, or whose axes are ambiguous
       ModelError             a model without a valid spec, or that the runtime refuses
       OutputError            an output folder that cannot be written, or belongs to another job
-      JobStopped             a job that had to stop midway; the same command goes on from there
+      JobStopped             a job that had to stop midway; the same command resumes it
         OutOfMemory          the runtime or NumPy found no memory; a smaller tile may fit
       MissingExtra           a command whose optional dependencies are not installed
       FrameError             one frame that cannot be read or computed; costs that frame only
@@ -44,7 +44,7 @@ class OutputError(StacksegError):
 
 
 class JobStopped(StacksegError):
-    """A job that had to stop midway. What is committed stays; the same command goes on."""
+    """A job that had to stop midway. What is committed stays; the same command resumes the job."""
 
     exit_status = 3
 
@@ -58,7 +58,7 @@ class MissingExtra(StacksegError):
 
 
 class FrameError(StacksegError):
-    """One frame that cannot be read or computed; the job sets it aside and goes on."""
+    """One frame that cannot be read or computed; the job sets it aside and continues."""
 
     exit_status = 1
 

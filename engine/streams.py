@@ -1,4 +1,4 @@
-"""The command's own streams: what cannot be shown, or is not read, ends no work."""
+"""The command's own streams: text that cannot be shown, or is not read, stops no job."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TextIO
 class LastingStream(io.TextIOBase):
     """A text stream that can always be written to.
 
-    What its encoding lacks is escaped. Where writing fails, the reader being gone or the disk
-    full, the rest goes to nowhere; `lost` says why, unless the reader has gone, as in `| head`.
+    Characters that its encoding lacks are escaped. If writing fails, because the reader is gone or
+    the disk is full, the rest is discarded; `lost` says why, unless the reader is gone (`| head`).
     """
 
     # No `buffer`: click would write past this stream into it.
@@ -71,13 +71,13 @@ class LastingStream(io.TextIOBase):
 
 
 def reader_has_gone(error: OSError, system: str = os.name) -> bool:
-    """Whether nobody reads a pipe any more. Windows calls that an invalid argument."""
+    """Whether the reader of a pipe is gone. Windows calls that an invalid argument."""
     return isinstance(error, BrokenPipeError) or (system == "nt" and error.errno == errno.EINVAL)
 
 
 def keep_streams() -> LastingStream:
-    """Put such streams in place of this process's; returns that of stdout."""
-    for number in range(3):  # else the next file to be opened would be taken for one of them
+    """Replace the standard streams of this process by such; returns that of stdout."""
+    for number in range(3):  # else the next open file would get such a number
         try:
             os.fstat(number)
         except OSError:

@@ -10,12 +10,12 @@ import click
 @click.command(short_help="Turn a training run into an ONNX model.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="File to write.")
-@click.option("--name", help="Name of the model; by default OUTPUT's.")
+@click.option("--name", help="Name of the model  [default: that of OUTPUT]")
 @click.option("--description", default="", help="A sentence about the model.")
 @click.option("--checkpoint", default="best", show_default=True,
-              type=click.Choice(["best", "last"]))  # fmt: skip
+              type=click.Choice(["best", "last"]), help="Which epoch to export.")  # fmt: skip
 def export(run: Path, output: Path, name: str | None, description: str, checkpoint: str) -> None:
-    """Write the network of the training run RUN as an ONNX file with all it needs to be run.
+    """Export the network of the training run RUN as an ONNX file with everything to run it.
 
     The file is written only if ONNX Runtime agrees with PyTorch on frames of three sizes.
     """

@@ -186,7 +186,7 @@ def _frames(
 
 
 def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the exporter's stack traces, which tell paths; with axes that have names."""
+    """Without the exporter's stack traces, which contain paths; with named axes."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

@@ -54,7 +54,7 @@ def choose_defaults(
 def score_test(
     best: Checkpoint, frames: Sequence[LabelledFrame], device: torch.device
 ) -> Checkpoint:
-    """Add the scores of the test part: looked at once, after everything has been chosen."""
+    """Add the scores of the test part: computed once, after everything has been chosen."""
     if not frames:
         return best
     threshold, min_area = best.chosen["threshold"], int(best.chosen["min_area"])

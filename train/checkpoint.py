@@ -1,4 +1,4 @@
-"""Checkpoints: all that is needed to export a network, to go on training, and to tell how it came.
+"""Checkpoints: everything needed to export a network, to resume training, and to trace it back.
 
 A checkpoint is read with torch's `weights_only` loader, so that opening one runs no code.
 """
@@ -63,7 +63,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; ModelError where the file is none."""
+    """Read a checkpoint; ModelError where the file is not one."""
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

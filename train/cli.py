@@ -44,42 +44,47 @@ def _frame_range(
     type=click.Choice(["ctc", "pairs"]),
     help="ctc: NN/tTTT.tif with NN_ST/SEG or NN_GT/SEG; pairs: images/ and labels/ or masks/.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make.")
-@click.option("--arch", default="unet", show_default=True, type=click.Choice(["unet"]))
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to create.")
+@click.option("--arch", default="unet", show_default=True, type=click.Choice(["unet"]),
+              help="Network architecture.")  # fmt: skip
 @click.option("--channels", default="16,32,64,128", show_default=True, callback=_numbers,
               metavar="N,N,...", help="Channels of each level, finest first.")  # fmt: skip
 @click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
-@click.option("--steps-per-epoch", default=200, show_default=True, help="Steps of an epoch.")
+@click.option("--steps-per-epoch", default=200, show_default=True, help="Steps per epoch.")
 @click.option("--batch", default=4, show_default=True, help="Patches per step.")
 @click.option("--patch", default=256, show_default=True, help="Side of a patch, px.")
 @click.option("--lr", default=2e-3, show_default=True, help="Peak learning rate.")
 @click.option("--frames", metavar="A:B", callback=_frame_range,
-              help="Frame numbers to use, B not included (ctc).")  # fmt: skip
-@click.option("--group", metavar="REGEX", help="File names that agree here stay together (pairs).")
+              help="Only frames A to B-1 (ctc).")  # fmt: skip
+@click.option("--group", metavar="REGEX", help="Files that agree here stay together (pairs).")
 @click.option("--masks", is_flag=True,
-              help="Truth is masks, not ids: objects are 8-connected pieces.")  # fmt: skip
-@click.option("--val-fraction", default=0.1, show_default=True, help="Share that chooses.")
-@click.option("--test-fraction", type=float, help="Share held back first.  [pairs 0.2, ctc 0]")
+              help="Truth is masks, not ids: objects are their 8-connected pieces.")  # fmt: skip
+@click.option("--val-fraction", default=0.1, show_default=True, help="Share for validation.")
+@click.option(
+    "--test-fraction", type=float, help="Share held back for testing.  [pairs 0.2, ctc 0]"
+)
 @click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, pairs 0]")
-@click.option("--synthetic", default=0, show_default=True, help="Synthetic frames of nuclei added.")
+@click.option("--synthetic", default=0, show_default=True, help="Synthetic frames to add.")
 @click.option("--synthetic-share", default=0.4, show_default=True,
-              help="Share of patches cut from them.")  # fmt: skip
+              help="Share of patches cut from synthetic frames.")  # fmt: skip
 @click.option("--init", metavar="RUN|MODEL",
               help="Start from an earlier run, or an exported or bundled model.")  # fmt: skip
-@click.option("--class-name", default="foreground", show_default=True, help="What is segmented.")
-@click.option("--seed", default=0, show_default=True, help="Of weights, patches, synthetic frames.")
+@click.option("--class-name", default="foreground", show_default=True, help="Name of the objects.")
+@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--device", default="auto", show_default=True,
-              type=click.Choice(["auto", "cpu", "cuda"]))  # fmt: skip
+              type=click.Choice(["auto", "cpu", "cuda"]),
+              help="Where to train; auto: on a GPU if there is one.")  # fmt: skip
 @click.option("--precision", default="auto", show_default=True,
-              type=click.Choice(["auto", "fp32", "bf16"]))  # fmt: skip
+              type=click.Choice(["auto", "fp32", "bf16"]),
+              help="Arithmetic; auto: bf16 if the hardware multiplies in it.")  # fmt: skip
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
-@click.option("--resume", is_flag=True, help="Go on with the run that OUTPUT holds.")
+@click.option("--resume", is_flag=True, help="Resume the run in OUTPUT.")
 def train(output: Path, layout: str, resume: bool, **options: Any) -> None:
-    """Train a U-Net to tell objects from background and from each other.
+    """Train a U-Net to separate objects from background and from each other.
 
-    OUTPUT gets best.pt, last.pt, history.csv, curves.png, settings.json, split.json and
-    threshold.csv. `stackseg export` turns it into a model. Data are split by sequence, folder or
-    image, never by patch; one sequence alone is split by time.
+    Writes best.pt, last.pt, history.csv, curves.png, settings.json, split.json and threshold.csv
+    to OUTPUT. `stackseg export` turns it into a model. Data are split by sequence, folder or
+    image, never by patch; a single sequence is split by time.
     """
     from engine.errors import MissingExtra
     from engine.job.progress import counter

@@ -31,7 +31,7 @@ from train.settings import TrainSettings
 from train.start import start_from, start_hash
 
 WARM_UP = 100  # steps over which the learning rate rises
-SOME = 8  # batches over which the statistics of a model that is started from are taken
+SOME = 8  # batches whose statistics set up the batch normalisation of a model in --init
 Report = Callable[[Epoch], None]
 Note = Callable[[str], None]
 
@@ -45,8 +45,8 @@ def fit(
 ) -> Checkpoint:
     """Train as `settings` say and leave everything in the folder `run`; returns the best state.
 
-    `note` is told in words what happens, `report` gets the figures of each epoch. With `resume`
-    a run that was interrupted goes on after its last whole epoch, to the same end.
+    `note` gets messages in words, `report` the figures of each epoch. With `resume`, an interrupted
+    run is resumed after its last complete epoch and ends in the same state.
     """
     _prepare(run, resume)
     device, bf16 = resolve_device(settings)
@@ -70,9 +70,9 @@ def fit(
     validation = [(frame, whole_frame(frame, settings)) for frame in data.val]
 
     history: list[Epoch] = []
-    best = _nothing_yet(args, settings, data)
+    best = _initial(args, settings, data)
     if resume:
-        best, history = _take_up(run, best, network, optimiser)
+        best, history = _restore(run, best, network, optimiser)
         note(f"resuming after epoch {len(history)}")
     for epoch in range(len(history), settings.epochs):
         lr, loss, iou = _train_epoch(network, optimiser, data, epoch, device, bf16, settings)
@@ -199,7 +199,7 @@ def _prepare(run: Path, resume: bool) -> None:
         raise OutputError(f"{run}: cannot be created ({error.strerror})") from None
 
 
-def _nothing_yet(args: NetworkArgs, settings: TrainSettings, data: TrainingData) -> Checkpoint:
+def _initial(args: NetworkArgs, settings: TrainSettings, data: TrainingData) -> Checkpoint:
     hashes = {"data": data.sha256, "code": code_hash(), "settings": settings_hash(settings)}
     if settings.init is not None:
         hashes["init"] = start_hash(settings.init)
@@ -207,10 +207,10 @@ def _nothing_yet(args: NetworkArgs, settings: TrainSettings, data: TrainingData)
     return Checkpoint(args, {}, settings, 0, 0, -math.inf, hashes=hashes, trained_on=words)
 
 
-def _take_up(
+def _restore(
     run: Path, fresh: Checkpoint, network: UNet, optimiser: torch.optim.Optimizer
 ) -> tuple[Checkpoint, list[Epoch]]:
-    """Bring network, optimiser and generator to where `last.pt` left them."""
+    """Restore network, optimiser and generator from `last.pt`."""
     last = load_checkpoint(run / "last.pt")
     for what in ("settings", "data"):
         if last.hashes[what] != fresh.hashes[what]:

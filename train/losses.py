@@ -1,4 +1,4 @@
-"""The loss: cross entropy, weighted pixel by pixel, beside a soft Dice over the batch."""
+"""The loss: cross entropy, weighted pixel by pixel, plus a soft Dice over the batch."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class AugmentSettings(_Frozen):
     offset: float = 0.1
     """Largest constant added to or taken from all intensities."""
     object_gain: Range = (0.1, 1.25)
-    """Contrast of single objects against the background, so that dim ones beside bright are met."""
+    """Contrast of single objects against the background: dim ones next to bright ones occur."""
     object_gain_chance: Fraction = 0.5
     """Share of patches whose objects get contrasts of their own."""
     blur: float = 2.0
@@ -49,7 +49,7 @@ class TrainSettings(_Frozen):
     data: str
     """Folder with images and their truth."""
     layout: Literal["ctc", "pairs"]
-    """How the folder is laid out: Cell Tracking Challenge, or images/ beside labels/."""
+    """How the folder is laid out: Cell Tracking Challenge, or images/ and labels/."""
     frames: tuple[int, int] | None = None
     """Frame numbers to use, first included, last not; all where None. Layout ctc only."""
     group: str | None = None
@@ -61,7 +61,7 @@ class TrainSettings(_Frozen):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the groups that chooses the best epoch."""
     test_fraction: Fraction = 0.0
-    """Share of the groups held back before anything else and never looked at by training."""
+    """Share of the groups held back before anything else and never used by training."""
     synthetic: Annotated[int, Field(ge=0)] = 0
     """Synthetic frames of nuclei added to the training part; a quarter as many to validation."""
     synthetic_share: Fraction = 0.4
@@ -99,7 +99,7 @@ class TrainSettings(_Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Weight decay of AdamW."""
     dice: Annotated[float, Field(ge=0)] = 0.5
-    """Weight of the soft Dice loss beside the weighted cross entropy."""
+    """Weight of the soft Dice loss, relative to the weighted cross entropy."""
     border_weight: Annotated[float, Field(ge=0)] = 10.0
     """w0 of the border weight map."""
     border_sigma: Annotated[float, Field(gt=0)] = 5.0
@@ -114,7 +114,7 @@ class TrainSettings(_Frozen):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of training; auto takes bf16 where the processor multiplies matrices in it."""
     workers: Annotated[int, Field(ge=0)] = 1
-    """Processes that cut and vary patches beside the training; 0: none, it does so itself."""
+    """Processes that cut and vary patches during training; 0: the training process does."""
 
     @property
     def stride(self) -> int:

@@ -1,4 +1,4 @@
-"""Where training starts from: fresh weights, an earlier run, or a model that was exported.
+"""Where training starts: fresh weights, an earlier run, or an exported model.
 
 An exported model holds no batch normalisation: it was folded into the convolutions. Each one is
 set up again so that the network gives what the model gives, and can go on learning:

@@ -32,7 +32,7 @@ class Postprocessing:
 
     @property
     def drops(self) -> bool:
-        """Whether an object may be dropped for what it is."""
+        """Whether objects may be dropped for their area or place."""
         return bool(self.min_area or self.max_area or self.clear_border)
 
     def keep(self, area: NDArray[Any], touches_border: NDArray[np.bool_]) -> NDArray[np.bool_]:

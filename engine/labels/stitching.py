@@ -25,7 +25,7 @@ Offset = tuple[int, int, int]  # along Z, Y, X: where the neighbour lies
 Position = tuple[int, int, int, int]  # along T, Z, Y, X
 Faces = Mapping[str, NDArray[np.uint32]]
 
-# Half of the 26 neighbours: each pair of blocks is looked at once.
+# Half of the 26 neighbours, so that each pair of blocks occurs once.
 _STEPS = (-1, 0, 1)
 FORWARD: tuple[Offset, ...] = tuple(
     offset for offset in itertools.product(_STEPS, _STEPS, _STEPS) if offset > (0, 0, 0)
@@ -164,7 +164,7 @@ class FinalIds:
         return sum(self._next.values())
 
     def of_groups(self, group: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Final ids of groups; 0 for those dropped, or not come to yet."""
+        """Final ids of groups; 0 for those dropped, or whose row is still to come."""
         found: NDArray[np.int64] = self._group_ids[group]
         return found
 

@@ -6,9 +6,9 @@
                 first in raster order
     regions     each floods from its seed (Soille, Morphological Image Analysis, chapters 6 and 9)
 
-What becomes of a component follows from its own pixels and from nothing else, not even its place.
-The distances of all components are taken at once all the same: there is background between any two
-of them, and on the way to another component it comes first.
+What becomes of a component depends on its own pixels only, not even on its place. Still, the
+distances of all components are computed at once: between any two components there is background,
+and it is nearer than the other component.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class ModelFile:
     data: bytes
 
     def parse(self) -> onnx.ModelProto:
-        """The graph, parsed anew: it holds all weights once more, so let go of it soon."""
+        """The graph, parsed again: it holds another copy of all weights, so drop it soon."""
         return onnx.load_model_from_string(self.data)
 
     @property
@@ -53,7 +53,7 @@ class ModelFile:
 
 
 def model_without_graph(path: str, sha256: str, spec: ModelSpec) -> ModelFile:
-    """A model of which only the spec is at hand: what it gave is labelled anew."""
+    """A model of which only the spec is known: its kept probabilities are labelled again."""
     field = ReceptiveField(spec.stride, spec.receptive_radius)
     return ModelFile(Path(path), spec, sha256, field, b"")
 

@@ -129,7 +129,7 @@ class Histogram:
                 counts += np.bincount(lower, minlength=2**16)
 
     def refine(self, levels: tuple[float, ...]) -> None:
-        """From now on, count what tells apart values that share an upper half with a percentile."""
+        """From now on, count lower halves, of values whose upper half is that of a percentile."""
         self._lower = {at: np.zeros(2**16, dtype=np.int64) for at, _ in self._find(levels)}
 
     def percentiles(self, levels: tuple[float, ...]) -> NDArray[np.float32]:

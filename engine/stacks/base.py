@@ -48,7 +48,7 @@ class StackInfo:
     """What is known of a stack without reading a pixel. Plain data: pickles, prints, compares."""
 
     path: str  # as the user gave it
-    format: str  # "TIFF", "images", "Zarr", "OME-Zarr", of which more may be said: "Zarr, ..."
+    format: str  # "TIFF", "images", "Zarr", "OME-Zarr", perhaps with a remark: "Zarr, ..."
     axes: str  # canonical order, a subset of TCZYX that ends in YX
     shape: tuple[int, ...]  # one length per letter of `axes`
     dtype: str  # in which frames are read: a value of READ_AS
@@ -59,11 +59,11 @@ class StackInfo:
     series: str = ""  # which of the stacks at `path`, as `open_stack` takes it; "": the only one
     series_name: str = ""  # as the metadata call it, where the input holds several images
     lacking: str = ""  # a sentence where the metadata count frames that are not there
-    min_is_white: bool = False  # 0 is white in the file; pixels are read turned round
+    min_is_white: bool = False  # 0 is white in the file; pixels are read inverted
     identity: str = ""  # changes when the file does: sizes and times of what holds the pixels
     # How pixels are stored; `read_bytes` is made of it.
     piece: tuple[int, int] | None = None  # height, width decoded at once; None: the whole frame
-    piece_bytes: int = 0  # that decoding a piece takes beside the pixels read; 0: none, unpacked
+    piece_bytes: int = 0  # that decoding a piece takes besides the pixels read; 0: unpacked
     pieces_at_once: int = 1  # decoded side by side in one read
     stored_bytes: int = 0  # of one value in the file; 0: it is stored as it is read
     unit_channels: int = 1  # channels decoded together, whichever are read; 0: those read

@@ -1,8 +1,8 @@
 """The border between readers and libraries: one sentence out, whatever went wrong inside.
 
 Format libraries raise dozens of exception types on a damaged file, and tifffile often logs a
-problem and goes on with less. Readers run them inside these context managers, so that only
-StackError and FrameError leave, and what tifffile complained about can be looked at.
+problem and continues with less. Readers run them inside these context managers, so that only
+StackError and FrameError get out, and tifffile's complaints can be examined.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def reading(path: str, what: str) -> Iterator[None]:
 
 
 class _ToCaller(logging.Filter):
-    """Hands tifffile's messages to the thread that caused them, and to nobody else."""
+    """Hands tifffile's messages to the thread that caused them only."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         messages: list[tuple[int, str]] | None = getattr(_caught, "messages", None)

@@ -1,4 +1,4 @@
-"""The one door to all readers: what is at a path decides who reads it, not what it is called."""
+"""The entrance to all readers: the content of a path decides which one opens it, not its name."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def open_stacks(path: str, axes: str | None = None, series: str | None = None) -
 
 
 def _only(stack: Stack, series: str | None) -> Stack:
-    """A stack that is all its input holds; StackError where another is asked for."""
+    """A stack that is the only one of its input; StackError where `series` wants another."""
     if series not in (None, "0", "all", "pages"):
         stack.close()
         raise StackError(f"{stack.info.path}: has no image {series}; it has one, number 0")

@@ -28,7 +28,7 @@ NUCLEUS = np.dtype(
     [
         ("id", np.int64),  # 1, 2, ...; never used twice
         ("parent", np.int64),  # id of the mother, 0 for none
-        ("born", np.int64),  # frame in which it is first seen
+        ("born", np.int64),  # its first frame
         ("y", np.float64),  # px; centre, always inside the frame
         ("x", np.float64),
         ("vy", np.float64),  # px a frame
@@ -177,7 +177,7 @@ def _spread(rng: np.random.Generator, sigma: float, n: int) -> Floats:
 
 
 def _individual(rng: np.random.Generator, lapse: TimeLapse, nuclei: Nuclei) -> None:
-    """Draw what each nucleus has from nobody."""
+    """Draw what a nucleus does not inherit."""
     n = len(nuclei)
     nuclei["cycle"] = np.maximum(lapse.cycle * _spread(rng, 0.15, n), CONDENSE + RELAX + 1)
     nuclei["elongation"] = 1 + (lapse.elongation - 1) * _spread(rng, 0.5, n)

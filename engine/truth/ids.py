@@ -73,9 +73,9 @@ def pieces(foreground: NDArray[np.bool_]) -> NDArray[np.uint32]:
 
 
 def whole_numbers(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels as integers; StackError where they are none, or negative.
+    """Labels as integers; StackError where they are not whole numbers, or negative.
 
-    Some programs write labels as floats: they will do as far as floats hold every whole number.
+    Some programs write labels as floats, which are accepted up to where floats skip whole numbers.
     """
     if labels.dtype == np.bool_:
         raise StackError(

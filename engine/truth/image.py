@@ -1,4 +1,4 @@
-"""Files of label images, read as the numbers that were written and not as what they look like.
+"""Files of label images, read as the numbers that were written, not as they would be displayed.
 
 Pixels for the network become at most float32, which would merge ids beyond 2**24, and an indexed
 PNG comes as colours. Here numbers keep their dtype, and indices stay indices.
@@ -47,7 +47,7 @@ LOSSY = "is JPEG, whose compression changes ids; save labels as PNG or TIFF"
 
 @dataclass(frozen=True)
 class LabelImage:
-    """One plane of labels, not yet looked at."""
+    """One plane of labels, as read."""
 
     pixels: NDArray[Any]
     """(Y, X), numbers in the dtype of the file; or (Y, X, 3 or 4), a picture. The fourth sample of
@@ -82,7 +82,7 @@ class LabelImage:
 
 
 class LabelFile:
-    """A TIFF or PNG file of label planes, each read when it is asked for.
+    """A TIFF or PNG file of label planes, each read on demand.
 
     Raises StackError with one sentence where the file is neither, is JPEG, is damaged, or has
     channels.
@@ -213,7 +213,7 @@ def _plane(stack: TiffStack, index: int) -> LabelImage:
     t, z = divmod(at, stack.info.size("Z"))
     pixels = stack.read(t, z, [sample] if apart else range(channels))
     if stack.key.photometric == INDEXED and pixels.dtype == np.bool_:
-        pixels = pixels.view(np.uint8)  # of two colours: 0 and 1 are indices all the same
+        pixels = pixels.view(np.uint8)  # of two colours: 0 and 1 are indices
     if len(pixels) == 1:
         return LabelImage(pixels[0], says_white=says_white(stack.key))
     return LabelImage(_picture(np.moveaxis(pixels, 0, -1)))

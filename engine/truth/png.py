@@ -1,8 +1,8 @@
 """PNG as the numbers in it: indices and small grey values, before any decoder interprets them.
 
 libpng, as most programs use it, turns indices into colours and stretches grey values of 1, 2 and
-4 bits to 8. The file's own bytes are not touched by that: told to be grey, an indexed image gives
-its indices; and stretched values divide exactly.
+4 bits to 8. Here the header of an indexed image is changed to grey, so that decoding it gives the
+indices; stretched values divide exactly.
 """
 
 from __future__ import annotations

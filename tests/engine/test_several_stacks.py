@@ -198,7 +198,7 @@ def test_frames_that_are_not_there_are_refused_unless_left_out(
         return plan_job(job, model, cores=1, memory_bytes=2**33).n_frames
 
     for frames in ((None, None), (2, 4), (4, None)):
-        with pytest.raises(StackError, match="count 5 planes, but 3 of them are there"):
+        with pytest.raises(StackError, match="count 5 planes, but it has only 3"):
             plan(frames=frames)
     assert plan(frames=(0, 3)) == 3
     job = settings(path, threshold_model, tmp_path / "out", frames=(0, 3))

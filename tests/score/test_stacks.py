@@ -254,7 +254,7 @@ def test_a_truth_of_several_images_is_refused(tmp_path):
 def test_a_truth_whose_metadata_count_more_than_there_is(tmp_path):
     as_result(tmp_path / "out", FRAMES.astype(np.uint32), name="a")
     ome_planes(tmp_path / "truth.tif", numbered(0, 1, 2), 5)
-    with pytest.raises(StackError, match="count 5 planes, but 3 of them are there"):
+    with pytest.raises(StackError, match="count 5 planes, but it has only 3"):
         compare(tmp_path / "out", tmp_path / "truth.tif")
 
 

@@ -284,7 +284,7 @@ def test_thumbnails_of_an_lsm_are_no_planes(tmp_path: Path) -> None:
     with check(lsm(tmp_path / "a.lsm", 3, 3), numbered(3), "ZYX") as stack:
         assert ["3 x 8 x 8 x 3 uint8" in said for said in stack.info.unused] == [True]
     with open_stack(str(lsm(tmp_path / "b.lsm", 3, 2))) as stack:
-        assert "count 3 planes, but 2 of them are there" in stack.info.lacking
+        assert "count 3 planes, but it has only 2" in stack.info.lacking
     with pytest.raises(StackError, match="count 2 planes, but the file has 3 pages"):
         open_stack(str(lsm(tmp_path / "c.lsm", 2, 3)))
 

@@ -96,7 +96,7 @@ def test_a_file_of_a_set_that_is_absent(tmp_path: Path) -> None:
     files[1].unlink()
     with open_stack(str(files[0])) as stack:
         assert absent_frames(stack) == [1]
-        assert "count 3 planes, but 2 of them are there (t1.ome.tif not found" in stack.info.lacking
+        assert "count 3 planes, but it has only 2 (t1.ome.tif not found" in stack.info.lacking
 
 
 @pytest.mark.parametrize("companion", ["all.companion.ome", "x_Pos0.ome.tif"])
@@ -171,7 +171,7 @@ def test_an_acquisition_of_micro_manager_that_was_stopped(tmp_path: Path) -> Non
     write_mmstack(path, images, mm_summary(Frames=10))
     with open_stack(str(path)) as stack:
         assert (
-            "Micro-Manager metadata count 10 planes, but 3 of them are there" in stack.info.lacking
+            "Micro-Manager metadata count 10 planes, but it has only 3" in stack.info.lacking
         )
         assert absent_frames(stack) == list(range(3, 10))
 

@@ -1,4 +1,4 @@
-"""From settings to the frames of a run: found, split, read, and joined by synthetic ones."""
+"""The frames of a run: found, split and read as the settings say, plus synthetic ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Part:
 
     @property
     def remarks(self) -> list[str]:
-        """What is to be told of each frame that is left out."""
+        """A sentence on each frame that is left out."""
         return [f"{why}; left out" for why in self.left_out.values()]
 
 
@@ -38,7 +38,7 @@ class TrainingData:
     n_synthetic: tuple[int, int]  # of train and val, the last ones of each
     split: Split
     left_out: tuple[str, ...] = ()  # names of frames of `split` that no part uses
-    remarks: tuple[str, ...] = ()  # what a user has to know before it is learnt from
+    remarks: tuple[str, ...] = ()  # what a user has to know before training starts
 
     @property
     def n_channels(self) -> int:
@@ -72,7 +72,7 @@ class TrainingData:
 def load_data(settings: TrainSettings) -> TrainingData:
     """Find, split and read the frames that `settings` name.
 
-    The test part is read to see that it can be: it would be late to find out after the last epoch.
+    The test part is read as well, to find out before training whether it can be.
     """
     split = split_frames(find_frames(settings), settings.val_fraction, settings.test_fraction)
     train, val = load_part(split.train, settings), load_part(split.val, settings)
@@ -137,7 +137,7 @@ def _check_part(
 
 
 def _hint(frames: Sequence[LabelledFrame]) -> list[str]:
-    """That a truth looks like masks or classes, told of the first frame that does."""
+    """A hint on the first frame whose truth looks like masks or classes."""
     for frame in frames:
         if (apart := in_pieces(frame.labels)) is not None:
             return [apart.hint(frame.name)]

@@ -98,8 +98,7 @@ def make_frame(
 def read_image(path: Path) -> NDArray[Any]:
     """The only frame of an image file as (C, Y, X).
 
-    Grey that is stored as RGB is one channel. (That an opaque alpha channel is none is the
-    reader's doing.)
+    Grey that is stored as RGB is one channel. (The reader drops an opaque alpha channel.)
     """
     with open_stack(str(path)) as stack:
         info = stack.info

@@ -16,8 +16,7 @@ def find_ctc(root: Path, frames: tuple[int, int] | None = None) -> list[FrameSou
     """Frames of a Cell Tracking Challenge data set: `NN/tTTT.tif`, `NN_ST/SEG/man_segTTT.tif`.
 
     Silver truth (ST) is preferred where a sequence has it: gold truth (GT) often draws only a few
-    of a frame's cells, and the rest would be learnt as background. `root` may also be one
-    sequence's parent of any depth one. Sorted by sequence and time.
+    of a frame's cells, and the rest would be learnt as background. Sorted by sequence and time.
     """
     sequences = sorted(p for p in root.iterdir() if p.is_dir() and re.fullmatch(r"\d+", p.name))
     found = [source for sequence in sequences for source in _ctc_sequence(sequence, frames)]

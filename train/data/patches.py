@@ -17,7 +17,7 @@ from train.data.targets import border_weights, cut_apart
 from train.networks.normalise import normalise
 from train.settings import TrainSettings
 
-TRIES = 3  # places that are looked at for one with an object
+TRIES = 3  # places to try for one with an object
 
 
 class Example(NamedTuple):
@@ -98,7 +98,7 @@ def make_example(
     counts: NDArray[np.bool_],
     settings: TrainSettings,
 ) -> Example:
-    """Target and weights beside the image, as tensors."""
+    """Image, target and weights as tensors."""
     weight = border_weights(foreground, settings.border_weight, settings.border_sigma) * counts
     return Example(
         torch.from_numpy(image),

@@ -12,7 +12,7 @@ from train.data.frames import FrameSource
 
 @dataclass(frozen=True)
 class Split:
-    """Which frames teach, which choose, and which are never looked at."""
+    """Which frames train, which validate, and which are kept for the test."""
 
     train: tuple[FrameSource, ...]
     val: tuple[FrameSource, ...]

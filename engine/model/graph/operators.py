@@ -47,7 +47,7 @@ Shapes = Mapping[str, tuple[int, ...]]  # of all of them
 
 
 class NoReach(Exception):
-    """Why an operator's reach can't be told from its indices; the text is a clause."""
+    """Why an operator's reach is unknown; the text is a clause."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Operator:
 
 
 def reach(op: Operator) -> tuple[Along, Along]:
-    """How `op` acts along Y and X; NoReach where that can't be told."""
+    """How `op` acts along Y and X; NoReach where that is unknown."""
     if op.kind in RULES:
         return RULES[op.kind](op)
     if op.kind in WHOLE_FRAME:
@@ -259,7 +259,7 @@ def _resize(op: Operator) -> tuple[Along, Along]:
     if op.attribute("antialias", 0) or any(scales[:2] != 1):
         raise NoReach("Resize with antialias, or along the channels, is not understood")
     if any(not math.isfinite(s) or s <= 0 for s in scales):
-        raise NoReach("Resize has a scale that is none")
+        raise NoReach("Resize has a scale that is not a positive number")
     rounding = op.attribute("nearest_mode", "round_prefer_floor")
 
     def along(scale: Fraction) -> Along:

@@ -35,7 +35,7 @@ RANDOM = frozenset(
 SIZES = frozenset(["Shape", "Size"])
 STANDARD = frozenset(["", "ai.onnx"])
 REASONS_LISTED = 3
-FAR = 2000  # strides of the frame that is looked at
+FAR = 2000  # strides; size of the frame that is followed
 
 Interval = tuple[int, int]  # inclusive at both ends
 

@@ -37,7 +37,7 @@ def list_images(folder: str) -> list[Path]:
     """The images of a folder in natural order, all of one kind; StackError where that fails.
 
     Where kinds are mixed, the kind with several files is the stack and a single file of another
-    kind is a picture beside it; two kinds with several files each are ambiguous.
+    kind is ignored; two kinds with several files each are ambiguous.
     """
     kinds: dict[str, list[Path]] = {}
     with opening(folder):

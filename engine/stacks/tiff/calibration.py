@@ -51,7 +51,7 @@ def calibration(
 
 
 def _ome(xml: str, images: Sequence[TiffImage], image: TiffImage) -> Found:
-    """What the Pixels element of an image says; nothing where it cannot be told which that is."""
+    """What the Pixels element of an image says; nothing where it is unclear which one that is."""
     every = _described(xml)
     if len(images) == len(every):  # one image for each element, in order
         return every[image.number][1]

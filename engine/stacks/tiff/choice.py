@@ -99,7 +99,7 @@ def check_pages(
         raise _disagree(image.kind, expected, found, path, more)
     pixels = [p.pixels for p in image.places if p is not None and p.pixels]
     if len(pixels) == expected > 1:
-        # One directory stands for all; another amid their pixels says that they are not there.
+        # One directory stands for all; another one between their pixels shows that it does not.
         last = pixels[-1] + image.key.nbytes
         if any(pixels[0] < offset < last for offset in chain):
             raise _disagree(image.kind, expected, len(chain), path)
@@ -131,7 +131,11 @@ def _promised(tif: TiffFile) -> tuple[str, int | None]:
 
 def _disagree(kind: str, planes: int, found: int, path: str, more: int = 0) -> StackError:
     """`more` pages belong to no plane; they are named where the numbers do not show it."""
-    extra = f", {more} of which belong to no plane" if more and found <= planes else ""
+    extra = (
+        f", {more} of which {'belongs' if more == 1 else 'belong'} to no plane"
+        if more and found <= planes
+        else ""
+    )
     return StackError(
         f"{path}: its {_SAYS.get(kind, 'own')} metadata count {_count(planes, 'plane')}, but the "
         f"file has {_count(found, 'page')} of that shape{extra}; {WAY_OUT}"
@@ -176,8 +180,8 @@ def missing_planes(image: TiffImage, path: str) -> str:
     lost = _lost_files(image)
     where = f" ({some(lost)} not found in its folder)" if lost else ""
     return (
-        f"{path}: its {says} metadata count {image.n_planes} planes, but {image.n_found} of them "
-        f"are there{where}; complete it, choose complete frames with --frames, or give "
+        f"{path}: its {says} metadata count {image.n_planes} planes, but it has "
+        f"only {image.n_found}{where}; complete it, choose complete frames with --frames, or give "
         "--series pages to read every page as a frame"
     )
 

@@ -140,8 +140,8 @@ def images_of(tif: TiffFile, path: str, chain: Chain) -> list[TiffImage]:
 def are_pages(tif: TiffFile) -> bool:
     """Whether several arrays were written one by one, each a page or a row of pages.
 
-    Their shapes say nothing of an order but that of the pages: they are frames. So are pages of
-    a file whose description another program wrote, with a "shape" that is none.
+    Their shapes give no order but that of the pages: they are frames. So are the pages of a file
+    whose description another program wrote, with a "shape" of another meaning.
     """
     if not tif.is_shaped:
         return False
@@ -340,7 +340,7 @@ def _by_pages(series: Sequence[TiffPageSeries], masks: Container[int]) -> Iterat
     """Images out of pages: those of one shape and type are frames, however each is stored.
 
     Transparency masks, whose directories lie at `masks`, are images of their own. A few pages of
-    another shape amid the others are bad frames: left out, they would shift all that follow.
+    another shape between the others are bad frames: without them, all later ones would shift.
     """
     groups: dict[_Alike, list[TiffPageSeries]] = {}
     pages_of: dict[_Alike, list[Page]] = {}
@@ -401,7 +401,7 @@ def _order(page: Page) -> tuple[int, ...]:
 
 
 def _bad_frames(main: Sequence[Page], others: Sequence[Page]) -> list[Page]:
-    """Pages of another shape amid those of the main image, where they are few."""
+    """Pages of another shape between those of the main image, where they are few."""
     at = [page.index for page in main if isinstance(page.index, int)]
     if len(main) < 2 or len(at) != len(main):
         return []

@@ -43,7 +43,7 @@ def image_sizes(xml: str) -> list[dict[str, int]]:
 
 
 def refuse_files_elsewhere(tif: TiffFile, name: str) -> None:
-    """StackError where OME metadata speaks of files outside the folder, or of what is no file."""
+    """StackError where OME metadata refer to files outside the folder, or to what is no file."""
     folder = Path(tif.filehandle.dirname)
     for other in file_names(tif.ome_metadata or ""):
         if not _is_plain_file(folder, other):
@@ -80,9 +80,8 @@ def metadata_file(tif: TiffFile, name: str) -> Path | None:
 def xml_of_renamed(tif: TiffFile) -> str:
     """The OME-XML of a file that calls itself by an old name, as if it called itself by none.
 
-    "" for any other file. A file is taken for a renamed one where its metadata say of themselves
-    nothing (they have no UUID), all planes lie in one file that is not there, and the pages are as
-    many as the planes.
+    "" for any other file. A file counts as renamed where its metadata have no UUID of their own,
+    all planes lie in one file that does not exist, and there are as many pages as planes.
     """
     xml = tif.ome_metadata or ""
     names = file_names(xml)
@@ -104,7 +103,7 @@ def xml_of_renamed(tif: TiffFile) -> str:
 def companion_xml(file: Path, tif: TiffFile) -> str:
     """The OME-XML of a companion file, as if it were that of `tif`; StackError where it is none.
 
-    The UUID of its root is another file's, and would be taken for that of the file read.
+    The UUID of its root is that of another file, and tifffile would take it for this file's.
     """
     if file.stat().st_size > _MAX_XML:
         raise StackError(f"{file}: is too large for OME metadata; write the images again")

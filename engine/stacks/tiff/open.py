@@ -45,7 +45,7 @@ _SEPARATED = 5  # PhotometricInterpretation of CMYK
 _NO_INTENSITIES = {6: "YCbCr", 8: "L*a*b*", 9: "L*a*b*", 10: "L*a*b*"}  # outside JPEG
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
 _ALPHA_SIDE = 4096  # px of the part of the first frame that must be opaque
-# What tifffile logs when it goes on with less than the file promises.
+# What tifffile logs when it continues with less than the file promises.
 _LOST_FRAMES = (
     "metadata invalid or corrupted",
     "invalid shaped series",
@@ -78,8 +78,8 @@ def open_tiff(
     """The stacks of the TIFF file at `path`; StackError where it cannot be read.
 
     `series` chooses among its images, see `engine.stacks.tiff.choice`. With `multifile` false, OME
-    metadata that speaks of other files is ignored. With `exact`, values are read as they are
-    written: in the dtype of the file, and not turned round where 0 is white.
+    metadata that refer to other files are ignored. With `exact`, values are read as they are
+    written: in the dtype of the file, and not inverted where 0 is white.
     """
     with opening(path), tifffile_messages() as messages:
         # A page directory of NDPI has a chain of its own kind.
