@@ -63,7 +63,9 @@ def steps(repeats: int) -> list[str]:
         "measures, regionprops_table": lambda: regionprops_table(
             labels.astype(np.int32), image, properties=PROPERTIES
         ),
-        "measures, one pass": lambda: objects_of(object_sums(labels, pixels, probability)),
+        "measures, one pass": lambda: objects_of(
+            object_sums(labels, dict(enumerate(pixels)), probability)
+        ),
         "components": lambda: label_instances(mask, Postprocessing(0.5)),
         "watershed": lambda: label_instances(mask, Postprocessing(0.5, instances="watershed")),
         "labels halved": lambda: halve_labels(labels),

@@ -200,7 +200,10 @@ def plain_loop(stack: Path, device: str) -> int:
             statistics = frame_statistics(frame, model.spec.normalisation)
             probability = predict(frame, statistics, tiling, runtime)
             watch = Stopwatch()
-            kept.append(label_whole(frame, 0, probability, model.spec, postprocessing, None, watch))
+            pixels = dict(enumerate(frame))
+            kept.append(
+                label_whole(pixels, 0, probability, model.spec, postprocessing, None, watch)
+            )
     with tempfile.NamedTemporaryFile(suffix=".tif") as file:
         tifffile.imwrite(file, np.stack([k.labels for k in kept]), compression="zstd")
     return len(kept)

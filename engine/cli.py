@@ -1,4 +1,4 @@
-"""The command. Sub-commands register as entry points and import what they need when they run."""
+"""The command: its sub-commands are entry points, which import what they need when they run."""
 
 from __future__ import annotations
 
@@ -51,38 +51,36 @@ def main() -> None:
     """Run the command; every expected error ends in one sentence and its exit status."""
     out = keep_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a job takes both over
-    try:
-        status = stackseg.main(standalone_mode=False)
-    except click.ClickException as error:
-        command = (
-            error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
-        )
-        hint = f" (see {command} --help)" if command else ""
-        click.echo(f"stackseg: {error.format_message().rstrip('.')}{hint}", err=True)
-        status = error.exit_code
-    except click.exceptions.Exit as error:
-        status = error.exit_code
-    except StacksegError as error:
-        click.echo(f"stackseg: {error}", err=True)
-        status = error.exit_status
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("stackseg: interrupted", err=True)
-        status = INTERRUPTED
-    except UnicodeEncodeError as error:  # a library that takes no other paths, nor writes them
-        shown = printable(error.object)
-        click.echo(f"stackseg: {shown}: is not UTF-8; rename it, or link to it", err=True)
-        status = 2
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"stackseg: {where}{error.strerror or error}", err=True)
-        status = 2
-    status = status if isinstance(status, int) else 0
+    status, sentence = _run()
+    if sentence:
+        click.echo(f"stackseg: {sentence}", err=True)
     out.flush()
     if out.lost is not None:
         why = out.lost.strerror or out.lost
-        click.echo(f"stackseg: what is printed on stdout is not all written ({why})", err=True)
+        click.echo(f"stackseg: not all output could be written to stdout ({why})", err=True)
         status = status or LOST
     _end(status)
+
+
+def _run() -> tuple[int, str]:
+    """Run the command; its exit status, and a sentence where it failed."""
+    try:
+        status = stackseg.main(standalone_mode=False)
+        return (status if isinstance(status, int) else 0), ""
+    except click.exceptions.Exit as error:
+        return error.exit_code, ""
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f" (see {context.command_path} --help)" if context else ""
+        return error.exit_code, error.format_message().rstrip(".") + hint
+    except StacksegError as error:
+        return error.exit_status, str(error)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED, "interrupted"
+    except UnicodeEncodeError as error:  # a library that neither takes nor writes other paths
+        return 2, f"{printable(error.object)}: is not UTF-8; rename it, or link to it"
+    except OSError as error:
+        return 2, f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
 
 
 def _end(status: int) -> NoReturn:

@@ -125,6 +125,55 @@ def test_the_plan_writes_nothing(place: Path, tmp_path: Path) -> None:
         assert word in plan.stdout
 
 
+def test_a_folder_with_other_files_is_named_once(place: Path, tmp_path: Path) -> None:
+    """One that was taken for another, such as that of a truth; nothing in it is touched."""
+    output = tmp_path / "01_ST"
+    (output / "SEG").mkdir(parents=True)
+    (output / "SEG/man_seg000.tif").write_text("truth")
+    for name in ("good.tif", "model.onnx"):
+        (output / name).write_bytes((place / name).read_bytes())
+    (output / ".DS_Store").write_text("")
+    (output / "list.txt").write_text("good.tif\n")
+    arguments = ["@list.txt", "--model", "model.onnx", "--output", "."]
+    sentence = "holds other files as well (SEG), which are left as they are"
+    for dry in (["--dry-run"], []):
+        done = stackseg("segment", *arguments, *dry, cwd=output)
+        assert done.returncode == 0 and done.stderr.count(sentence) == 1, done.stderr
+    again = stackseg("segment", *arguments, "--fresh", cwd=output)
+    assert again.returncode == 0 and "other files" not in again.stderr
+    assert (output / "SEG/man_seg000.tif").read_text() == "truth"
+
+
+def test_inputs_and_overlays_are_no_other_files(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t in range(2):
+        tifffile.imwrite(folder / f"{t}.tif", jobs.blobs((64, 80)))
+    arguments = [".", "--model", place / "model.onnx", "--output", "."]
+    done = stackseg("segment", *arguments, "--sample", "1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    done = stackseg("segment", *arguments, "--dry-run", cwd=folder)
+    assert done.returncode == 0 and "other files" not in done.stderr
+
+
+def test_the_old_name_of_array_task(place: Path, tmp_path: Path) -> None:
+    """--shard, by which scripts may still call it; settings know the new name alone."""
+    arguments = ["good.tif", "--model", "model.onnx", "--output", tmp_path / "out"]
+    done = stackseg("segment", *arguments, "--shard", "1/2", cwd=place)
+    assert done.returncode == 0
+    recorded = json.loads((tmp_path / "out/.stackseg/settings.json").read_text())
+    assert recorded["array_task"] == "1/2" and "shard" not in recorded
+    done = stackseg("segment", *arguments, "--array-task", "2/2", cwd=place)
+    assert done.returncode == 0 and "already complete" in done.stderr  # it has one block
+    assert "--shard" not in stackseg("segment", "--help").stdout
+    for option, given in (("--array-task", "3/2"), ("--shard", "1"), ("--shard", "0/2")):
+        done = stackseg("segment", *arguments, option, given, cwd=place)
+        assert done.returncode == 2
+        assert f"--array-task: use I/N with I from 1 to N (got '{given}')" in done.stderr
+    done = stackseg("segment", *arguments, "--shard", "1/2", "--fresh", cwd=place)
+    assert done.returncode == 2 and "with --fresh and without --array-task first" in done.stderr
+
+
 def test_some_bad_inputs_give_status_1(place: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"# two\n{place / 'good.tif'}\n\n{place / 'text.tif'}\n")
     arguments = ["--model", place / "model.onnx", "--output", tmp_path / "out"]

@@ -58,7 +58,7 @@ def test_the_tables_document_lists_every_column() -> None:
     # And what is listed is what the files have.
     assert columns.frames_schema().names == [c.name for c in columns.FRAMES]
     each = [c.name.replace("_C", "_0") for c in columns.INTENSITIES]
-    assert columns.objects_schema(1).names == [*(c.name for c in columns.OBJECTS), *each]
+    assert columns.objects_schema([0]).names == [*(c.name for c in columns.OBJECTS), *each]
     for column in columns.OBJECTS:
-        field = columns.objects_schema(1).field(column.name)
+        field = columns.objects_schema([0]).field(column.name)
         assert str(field.type) == column.type

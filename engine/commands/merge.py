@@ -1,4 +1,4 @@
-"""`stackseg merge`: complete a job that `--shard` has done in parts."""
+"""`stackseg merge`: complete a job that a job array has done in parts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import click
 
 @click.command()
 @click.argument("output", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--quiet", is_flag=True, help="No progress; warnings and errors only.")
+@click.option("--quiet", is_flag=True, help="Show warnings and errors only, no progress.")
 def merge(output: Path, quiet: bool) -> int:
-    """Complete a job whose shards are all done: stitch its labels, write its tables.
+    """Complete a job whose array tasks have all ended: stitch its labels, write its tables.
 
-    The last shard does this by itself; merge is for when it was killed. The files are the same.
+    The last task does this by itself; merge is for when that task was killed. The files are the
+    same either way.
     """
     from engine.commands import running
 

@@ -13,9 +13,9 @@ from engine.commands.segment import job_options
 @click.command()
 @job_options
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", default=Path(),
-              help="Ignored; so that a `segment` command can be planned as it stands.")  # fmt: skip
+              help="Ignored; a `segment` command can be planned as it stands.")  # fmt: skip
 def plan(frames: str | None, **options: Any) -> int:
-    """Show stacks, frames, tiles, memory and disk of a job; writes nothing."""
+    """Show the stacks, frames, tiles, memory and disk of a job; nothing is written."""
     from engine.commands import running
 
     return running.show_plan(running.settings(frames=frames, **options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ from typing import Any
 import click
 
 from engine.errors import UsageError
+from engine.geometry.arrays import IMAGE
 from engine.job.executors import dask_cluster
 from engine.job.job import merge_job, run_job
 from engine.job.prepare import Prepared, prepare_job
 from engine.job.progress import JsonProgress, LineProgress, Progress, counter
 from engine.job.run import JobSummary
 from engine.plan.memory import MB
-from engine.plan.plan import Plan, check_apart
+from engine.plan.plan import StackPlan
 from engine.plan.settings import JobSettings, job_settings, parse_frames
 from engine.store.claim import check_writable
+from engine.store.destination import SAMPLE, check_apart, foreign_files
 from engine.store.folder import JobFolder, relabelling
 
 log = logging.getLogger("stackseg")
@@ -31,18 +34,18 @@ def settings(frames: str | None, **options: Any) -> JobSettings:
 
 
 def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int:
-    """Run the job, tell how it goes on stderr and what it made on stdout; the exit status."""
+    """Run the job, with its progress on stderr and its results on stdout; the exit status."""
     if json_log is not None:
         _check_log(json_log, settings)
     summary = run_job(settings, _progress(quiet, json_log))
-    _tell(summary, settings.output)
+    _report(summary, settings.output)
     return summary.exit_status
 
 
 def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
-    """Segment a few frames, print what was found in each on stdout; the exit status."""
+    """Segment a few frames and print a line for each on stdout; the exit status."""
     from engine.commands.columns import print_columns
-    from engine.results.pictures.sample import FIELDS, FOLDER, sample
+    from engine.results.pictures.sample import FIELDS, sample
 
     _hush(quiet)
     with counter("sample") as progress:
@@ -53,25 +56,25 @@ def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
     for one in samples:
         if one.reason:
             click.echo(f"stackseg: {one.name}: {one.reason}", err=True)
-    click.echo(settings.output / FOLDER / "sample.png")
-    log.info("this was a look, and no job has begun; the same command without --sample begins it")
+    click.echo(settings.output / SAMPLE / "sample.png")
+    log.info("no job has begun; run the same command without --sample to begin it")
     return 1 if refused or any(one.reason for one in samples) else 0
 
 
 def merge(output: Path, *, quiet: bool) -> int:
-    """Complete a job that shards have done; the exit status."""
+    """Complete a job that a job array has done; the exit status."""
     summary = merge_job(JobFolder(output), _progress(quiet))
-    _tell(summary, output)
+    _report(summary, output)
     return summary.exit_status
 
 
 def relabel(result: Path, name: str, *, quiet: bool, json_log: Path | None, **options: Any) -> int:
-    """Label a result anew, tell how it goes and what it made; the exit status."""
+    """Label a result again, with progress on stderr and results on stdout; the exit status."""
     from engine.job.relabel import relabel as relabel_job
 
     summary = relabel_job(result, name, _progress(quiet, json_log), **options)
-    again = "mend them by `stackseg segment --retry-failed`, then relabel with --fresh"
-    _tell(summary, relabelling(result, name), again)
+    repair = "run `stackseg segment --retry-failed` on the result, then relabel with --fresh"
+    _report(summary, relabelling(result, name), repair)
     return summary.exit_status
 
 
@@ -104,7 +107,8 @@ def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
         check_apart(job.plan, settings.output)
     for line in plan_lines(job):
         click.echo(line)
-    for warning in job.plan.warnings:
+    others = foreign_files(settings, job.plan) if for_output else ""
+    for warning in (*job.plan.warnings, *([others] if others else [])):
         click.echo(f"stackseg: {warning}", err=True)
     for _, reason in job.plan.refused:
         click.echo(f"stackseg: {reason}", err=True)
@@ -119,29 +123,17 @@ def plan_lines(job: Prepared) -> list[str]:
         f"stacks    {len(plan.stacks):,}, {plan.n_frames:,} frames, {plan.n_blocks:,} blocks",
     ]
     for stack in plan.stacks[:20]:
-        shape = " x ".join(str(n) for n in stack.info.shape)
-        tiling = stack.tiling
-        height, width = tiling.tile_shape
-        tiles = (
-            f"regions of {stack.layout.block_size[2]} x {stack.layout.block_size[3]} px, "
-            f"tiles of {height} x {width} px, halo {tiling.halo} px" if stack.layout.is_cut
-            else "whole frames" if tiling.n_tiles == 1
-            else f"{tiling.n_tiles} tiles of {height} x {width} px, halo {tiling.halo} px"
-        )  # fmt: skip
+        shape = " x ".join(map(str, stack.info.shape))
         lines.append(
             f"  {stack.name}: {stack.info.axes} {shape} {stack.info.dtype}, "
-            f"{stack.layout.n_frames:,} frames, {tiles}"
-            + ("" if stack.layout.is_cut else f", {tiling.waste:.0%} halo and padding")
+            f"{stack.layout.n_frames:,} frames, {_tiles(stack)}"
         )
+        lines.append(f"    {_channels(stack)}")
     if len(plan.stacks) > 20:
         lines.append(f"  and {len(plan.stacks) - 20:,} more")
-    lines += _needs(plan)
-    return lines
-
-
-def _needs(plan: Plan) -> list[str]:
     memory = plan.memory
     return [
+        *lines,
         f"workers   {plan.workers} blocks in flight, {plan.threads} threads each",
         f"memory    {memory.peak / MB:,.0f} MB: {(memory.base + memory.model) / MB:,.0f} MB and "
         f"{memory.per_worker / MB:,.0f} MB for each block in flight",
@@ -149,19 +141,52 @@ def _needs(plan: Plan) -> list[str]:
     ]
 
 
-def _tell(
-    summary: JobSummary, output: Path, again: str = "--retry-failed does these again"
+def _tiles(stack: StackPlan) -> str:
+    """How frames go through the network."""
+    tiling, (_, _, rows, columns) = stack.tiling, stack.layout.block_size
+    height, width = tiling.tile_shape
+    tiles = f"tiles of {height} x {width} px, halo {tiling.halo} px"
+    if stack.layout.is_cut:
+        return f"regions of {rows} x {columns} px, {tiles}"
+    frames = "whole frames" if tiling.n_tiles == 1 else f"{tiling.n_tiles} {tiles}"
+    return f"{frames}, {tiling.waste:.0%} halo and padding"
+
+
+def _channels(stack: StackPlan) -> str:
+    """Which channels are read and measured, and what that costs."""
+    info, n = stack.info, stack.info.size("C")
+    size = f"{stack.frame_bytes / MB:,.2f} MB a frame"
+    if n == 1:
+        return f"reads {size}" + ("" if stack.measured else ", measures no intensity")
+
+    def named(numbers: Sequence[int]) -> str:
+        names = dict(enumerate(info.channel_names))
+        return ", ".join(f"{c} ({names[c]})" if names.get(c) else str(c) for c in numbers)
+
+    measured = "all" if len(stack.measured) == n else named(stack.measured) or "none"
+    least = stack.decoded_bytes(len(set(stack.channels)))
+    keeps_image = any(array.kind == IMAGE for array in stack.arrays)
+    saving = f" (with none {least / MB:,.2f} MB)" if least < stack.frame_bytes else ""
+    return (
+        f"reads {len(stack.channels_read)} of {n} channels, {size}; for the model: "
+        f"{named(stack.channels)}; measured: {measured}"
+        + ("; all are kept" if keeps_image else saving)
+    )
+
+
+def _report(
+    summary: JobSummary, output: Path, repair: str = "repeat them with --retry-failed"
 ) -> None:
-    """What came of a job; `again` says how frames that were set aside are mended."""
+    """Print how a job ended; `repair` says how to repeat frames that were set aside."""
     for reason in summary.refused:
         click.echo(f"stackseg: {reason}", err=True)
     if summary.exit_status == 130:
-        click.echo("stackseg: interrupted; run the same command again to go on", err=True)
+        click.echo("stackseg: interrupted; run the same command again to resume", err=True)
         return
     if summary.waiting:
         log.info(
-            "%d frames in %.1f s; other shards are not done yet: the last one completes the job, "
-            "or `stackseg merge %s`", summary.frames_in_this_run, summary.seconds, output,
+            "%d frames in %.1f s; other array tasks are not done yet: the last one completes the "
+            "job, or `stackseg merge %s`", summary.frames_in_this_run, summary.seconds, output,
         )  # fmt: skip
         return
     if summary.already_complete:
@@ -170,22 +195,18 @@ def _tell(
         earlier = summary.frames_done - summary.frames_in_this_run
         log.info(
             "%d frames in %.1f s, %.2f frames/s%s",
-            summary.frames_in_this_run,
-            summary.seconds,
-            summary.frames_per_second,
+            summary.frames_in_this_run, summary.seconds, summary.frames_per_second,
             f"; {earlier} were done by an earlier run" if earlier else "",
-        )
+        )  # fmt: skip
     if summary.missing_chunks:
         click.echo(
             f"stackseg: {summary.missing_chunks} chunks are missing from the inputs and were read "
-            f"as background; {output / 'frames.csv'} tells in which frames",
-            err=True,
-        )
+            f"as background; see {output / 'frames.csv'} for the frames", err=True,
+        )  # fmt: skip
     if summary.frames_failed:
         click.echo(
             f"stackseg: {summary.frames_failed} of {summary.frames_done} frames were set aside; "
-            f"see {output / 'failures.json'}; {again}",
-            err=True,
-        )
+            f"see {output / 'failures.json'}; {repair}", err=True,
+        )  # fmt: skip
     for stack in summary.stacks:
         click.echo(stack)

@@ -9,39 +9,11 @@ from typing import Any
 import click
 
 Command = Callable[..., Any]
+Option = Callable[[Command], Command]
 
 
-def rule_options(result: str = "") -> Callable[[Command], Command]:
-    """Options of what makes labels of probabilities.
-
-    What is not given is the model's own or, where there is a `result` (as help texts name it),
-    that of the result.
-    """
-
-    def default(without: str = "the model's") -> str:
-        return f"  [default: {f'that of {result}' if result else without}]"
-
-    options = [
-        click.option("--threshold", type=float, metavar="P",
-                     help="Probability from which a pixel is foreground" + default()),
-        click.option("--instances", type=click.Choice(["components", "watershed", "none"]),
-                     help="How objects are told apart: what touches is one, or is cut apart where "
-                          "it is narrow; none: a class map" + default()),
-        click.option("--min-area", metavar="PX|UM2",
-                     help="Drop smaller objects: 30 or 12um2" + default()),
-        click.option("--max-area", metavar="PX|UM2",
-                     help="Drop objects larger than this: 3000 or 900um2; none keeps all"
-                          + default("none")),
-        click.option("--fill-holes/--no-fill-holes", default=None,
-                     help="Background that an object encloses becomes part of it."),
-        click.option("--clear-border/--no-clear-border", default=None,
-                     help="Drop objects that touch the border of the frame."),
-        click.option("--min-distance", metavar="PX|UM",
-                     help="Between the seeds of a watershed: 6 or 2.5um" + default()),
-        click.option("--seed-height", type=float, metavar="PX",
-                     help="How far a seed of a watershed rises above the neck to a higher one, as "
-                          "distance to the background" + default("1")),
-    ]  # fmt: skip
+def together(*options: Option) -> Option:
+    """One decorator that adds several options, in this order."""
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -51,49 +23,90 @@ def rule_options(result: str = "") -> Callable[[Command], Command]:
     return decorate
 
 
-def job_options(command: Command) -> Command:
-    """Options that `segment` and `plan` share."""
-    options: list[Callable[[Command], Command]] = [
-        click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
-        click.option("--model", required=True, help="An ONNX file, or a bundled model: nuclei."),
-        click.option("--channel", metavar="N|NAME[,N...]",
-                     help="Channels that feed the model, by number from 0 or by name; a name that "
-                          "is a number or has a comma in double quotes: '\"DAPI, 405\"'."),
-        click.option("--axes", metavar="TYX",
-                     help="Axes of the inputs, where their metadata is silent or wrong."),
-        click.option("--series", metavar="N|NAME|all|pages",
-                     help="Image of a TIFF that holds several; pages: every page is a frame, "
-                          "whatever the metadata say  [default: the largest, and those like it in "
-                          "OME-TIFF]"),
-        click.option("--frames", metavar="A:B",
-                     help="Only these frames: half-open, along T, or Z where there is no T."),
-        click.option("--missing-chunks", type=click.Choice(["fail", "background"]),
-                     default="fail", show_default=True,
-                     help="Whether a Zarr frame that has none of its chunks is set aside as "
-                          "failed, or read as background."),
-        rule_options(),
-        click.option("--tile", default="auto", show_default=True, metavar="auto|N",
-                     help="Side of a tile in px, halo included; auto: whole frames if they fit."),
-        click.option("--halo", type=int, metavar="N",
-                     help="Margin around a tile in px  [default: what the network can see]"),
-        click.option("--connect", type=click.Choice(["none", "z"]), default="none",
-                     show_default=True,
-                     help="z: objects go on from plane to plane, corners included."),
-        click.option("--keep", type=click.Choice(["probability"]),
-                     help="Store 8-bit probabilities too: `stackseg relabel` works on them."),
-        click.option("--with-image", is_flag=True,
-                     help="Copy the raw stack into the result, with the same levels."),
-        click.option("--workers", type=int, metavar="N",
-                     help="Blocks in flight  [default: one per core]"),
-        click.option("--memory", metavar="SIZE",
-                     help="The most memory to use, such as 8GB  [default: most of what is free]"),
-        click.option("--scheduler", metavar="ADDRESS|FILE",
-                     help="Run on a Dask cluster  [default: in this process]"),
-        click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]"),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+def postprocessing_options(result: str = "") -> Option:
+    """Options of what turns probabilities into labels.
+
+    They default to those of the model or, where help texts name a `result`, to those of the
+    result.
+    """
+
+    def default(otherwise: str = "the model's") -> str:
+        return f"  [default: {f'that of {result}' if result else otherwise}]"
+
+    return together(
+        click.option("--threshold", type=float, metavar="P",
+                     help="Probability from which a pixel is foreground" + default()),
+        click.option("--instances", type=click.Choice(["components", "watershed", "none"]),
+                     help="components: pixels that touch are one object; watershed: objects are "
+                          "also cut where they are narrow; none: no objects but a class map"
+                          + default()),
+        click.option("--min-area", metavar="PX|UM2",
+                     help="Drop objects smaller than this, such as 30 or 12um2" + default()),
+        click.option("--max-area", metavar="PX|UM2",
+                     help="Drop objects larger than this; none keeps all" + default("none")),
+        click.option("--fill-holes/--no-fill-holes", default=None,
+                     help="Make background that an object encloses part of the object."),
+        click.option("--clear-border/--no-clear-border", default=None,
+                     help="Drop objects that touch the border of the frame."),
+        click.option("--min-distance", metavar="PX|UM",
+                     help="Least distance between two seeds of a watershed, such as 6 or 2.5um"
+                          + default()),
+        click.option("--seed-height", type=float, metavar="PX",
+                     help="Height of a seed of a watershed above the neck to a higher one, where "
+                          "height is the distance to the background" + default("1")),
+    )  # fmt: skip
+
+
+resource_options = together(
+    click.option("--workers", type=int, metavar="N",
+                 help="Blocks in flight  [default: one per core]"),
+    click.option("--memory", metavar="SIZE",
+                 help="The most memory to use, such as 8GB  [default: most of what is free]"),
+)  # fmt: skip
+
+log_options = together(
+    click.option("--quiet", is_flag=True, help="Show warnings and errors only, no progress."),
+    click.option("--json-log", type=click.Path(path_type=Path), metavar="FILE",
+                 help="Append a line of JSON per event to FILE."),
+)  # fmt: skip
+
+job_options = together(
+    click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
+    click.option("--model", required=True, help="An ONNX file, or a bundled model: nuclei."),
+    click.option("--channel", metavar="CHANNELS",
+                 help="Channels that feed the model, by number from 0 or by name: 1, GFP or 0,2. "
+                      "Quote a name that is a number or has a comma: '\"DAPI, 405\"'."),
+    click.option("--measure", default="all", show_default=True, metavar="CHANNELS|all|none",
+                 help="Channels whose intensities are measured in each object. Only these and "
+                      "the model's are read."),
+    click.option("--axes", metavar="TYX",
+                 help="Axes of the inputs, where their metadata are missing or wrong."),
+    click.option("--series", metavar="N|NAME|all|pages",
+                 help="Image to read of a TIFF that holds several; pages: every page is a frame, "
+                      "whatever the metadata say  [default: the largest, and those like it in "
+                      "OME-TIFF]"),
+    click.option("--frames", metavar="A:B",
+                 help="Segment only these frames: half-open, along T, or Z where there is no T."),
+    click.option("--missing-chunks", type=click.Choice(["fail", "background"]),
+                 default="fail", show_default=True,
+                 help="Take a Zarr frame without any chunks as failed, or as background."),
+    postprocessing_options(),
+    click.option("--tile", default="auto", show_default=True, metavar="auto|N",
+                 help="Side of a tile in px, halo included; auto: whole frames if they fit."),
+    click.option("--halo", type=int, metavar="N",
+                 help="Margin around a tile in px  [default: what the network can see]"),
+    click.option("--connect", type=click.Choice(["none", "z"]), default="none",
+                 show_default=True,
+                 help="z: pixels that touch in neighbouring planes are one object too."),
+    click.option("--keep", type=click.Choice(["probability"]),
+                 help="Store 8-bit probabilities too, for `stackseg relabel`."),
+    click.option("--with-image", is_flag=True,
+                 help="Copy the raw stack into the result, with the same levels."),
+    resource_options,
+    click.option("--scheduler", metavar="ADDRESS|FILE",
+                 help="Run on a Dask cluster  [default: in this process]"),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]"),
+)  # fmt: skip
 
 
 def _folder(context: click.Context, parameter: click.Parameter, value: str) -> Path:
@@ -103,46 +116,36 @@ def _folder(context: click.Context, parameter: click.Parameter, value: str) -> P
     return Path(value)
 
 
-@click.command()
+def _current_name(name: str) -> str:
+    """The name of an option that has been renamed; scripts may still use the old one."""
+    return {"shard": "array-task"}.get(name, name)
+
+
+run_options = together(
+    click.option("--output", required=True, callback=_folder, metavar="DIR",
+                 help="Folder for labels and tables; an unfinished job in DIR is resumed."),
+    click.option("--fresh", is_flag=True, help="Start over instead of resuming."),
+    click.option("--retry-failed", is_flag=True, help="Repeat the frames that were set aside."),
+    click.option("--array-task", metavar="I/N",
+                 help="Do part I of N of the blocks, as task I of a job array; the last task to "
+                      "end completes the job."),
+    click.option("--grace", type=float, default=20.0, show_default=True, metavar="SECONDS",
+                 help="Seconds that running blocks get after SIGTERM."),
+    click.option("--timeout", default="auto", show_default=True, metavar="SECONDS|auto|none",
+                 help="Seconds without progress after which a read is given up; a frame whose "
+                      "read is given up twice is set aside. auto: 20 times the longest wait so "
+                      "far, at least 10 minutes and at most an hour; none: no limit."),
+    click.option("--dry-run", is_flag=True, help="Print the plan and stop; nothing is written."),
+    click.option("--sample", type=click.IntRange(min=1, max=100), metavar="N",
+                 help="Segment N frames spread over the stacks, write their overlays to "
+                      "DIR/sample, and stop."),
+    log_options,
+)  # fmt: skip
+
+
+@click.command(context_settings={"token_normalize_func": _current_name})
 @job_options
-@click.option(
-    "--output",
-    required=True,
-    callback=_folder,
-    metavar="DIR",
-    help="Folder for labels and tables; an unfinished job in DIR is resumed.",
-)
-@click.option("--fresh", is_flag=True, help="Start over instead of going on.")
-@click.option("--retry-failed", is_flag=True, help="Do the frames again that were set aside.")
-@click.option(
-    "--shard",
-    metavar="I/N",
-    help="Do one of N parts of the blocks; the last part to end completes the job.",
-)
-@click.option(
-    "--grace",
-    type=float,
-    default=20.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Seconds that running blocks get after SIGTERM.",
-)
-@click.option(
-    "--timeout",
-    default="auto",
-    show_default=True,
-    metavar="SECONDS|auto|none",
-    help="Seconds without progress after which a read is given up; a frame that does so twice is "
-    "set aside. auto: 20 times the longest wait so far, at least 10 minutes and at most an hour; "
-    "none: wait for ever.",
-)
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop; writes nothing.")
-@click.option("--sample", type=click.IntRange(min=1, max=100), metavar="N",
-              help="Only look: segment N frames spread over the stacks, leave their overlays in "
-                   "DIR/sample, and stop.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="No progress; warnings and errors only.")
-@click.option("--json-log", type=click.Path(path_type=Path), metavar="FILE",
-              help="Append a line of JSON per event.")  # fmt: skip
+@run_options
 def segment(
     dry_run: bool,
     sample: int | None,
@@ -157,11 +160,11 @@ def segment(
     JPEG, a Zarr array, an OME-Zarr image, or @list.txt with one of these on each line.
 
     \b
-    Exit status: 0 done, or already complete
-                 1 some stacks or frames failed, the rest is complete
+    Exit status: 0 complete, now or before
+                 1 complete but for stacks or frames that failed
                  2 wrong use, unusable model, or no input that can be opened
-                 3 stopped midway: the disk is full, an input is gone; the same command goes on
-                 130 interrupted; the same command goes on
+                 3 stopped: a full disk, a lost input; the same command resumes the job
+                 130 interrupted; the same command resumes the job
     """
     from engine.commands import running
 

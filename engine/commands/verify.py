@@ -22,7 +22,7 @@ def verify(output: Path, as_json: bool) -> int:
     Paths are relative to DIR. Nothing is written.
 
     \b
-    Exit status: 0 all is as recorded
+    Exit status: 0 everything is as recorded
                  1 something is not, or the job is not complete
                  2 no job, or one that is running
     """
@@ -31,32 +31,34 @@ def verify(output: Path, as_json: bool) -> int:
     from engine.results.verify.run import verify_job
     from engine.store.folder import added_jobs
 
-    roots = [output, *added_jobs(output)]  # labels that were added have their own
+    roots = [output, *added_jobs(output)]  # labels that were added have a job of their own
     status, problems = 0, []
     for root in roots:
         verdict = verify_job(root)
         below = "" if root == output else root.relative_to(output).as_posix()
         problems += verdict.problems.to_list(below)
-        _print(root, verdict, below, lines=not as_json, several=len(roots) > 1)
+        if not as_json:
+            _show(verdict, below, f"{root}: " if len(roots) > 1 else "")
+        _show_errors(root, verdict)
         status = max(status, verdict.exit_status)
     if as_json:
         click.echo(json.dumps(problems, indent=2))
     return status
 
 
-def _print(root: Path, verdict: Verdict, below: str, *, lines: bool, several: bool) -> None:
-    for line in verdict.problems.lines(below) if lines else ():
+def _show(verdict: Verdict, below: str, prefix: str) -> None:
+    for line in verdict.problems.lines(below):
         click.echo(line)
+    if not len(verdict.problems):
+        click.echo(f"{prefix}{verdict.counts()}: all as recorded")
+
+
+def _show_errors(root: Path, verdict: Verdict) -> None:
     for line in verdict.leftovers:
         click.echo(f"stackseg: {line}", err=True)
-    count = len(verdict.problems)
-    if count:
-        problems = "1 problem" if count == 1 else f"{count:,} problems"
+    if count := len(verdict.problems):
         click.echo(
-            f"stackseg: {root}: {problems}, where {verdict.counts()} were read; remove the files "
-            "that are named, and run the same command again to have them made",
+            f"stackseg: {root}: {count:,} problem{'s' if count > 1 else ''} in {verdict.counts()}; "
+            "remove the files that are named, and run the same command again to have them made",
             err=True,
         )
-    elif lines:
-        where = f"{root}: " if several else ""
-        click.echo(f"{where}{verdict.counts()}: all as recorded")

@@ -13,11 +13,11 @@ A block is whole frames, as many as fit BLOCK_PIXELS. A frame of more pixels tha
     | block 3| block 4| block 5|
     +--------+--------+--------+
 
-A *scope* is that within which ids count up: a frame, or all planes of a time point where labels
-are connected along Z. A *stitch group* is the blocks that share scopes: what is stitched together.
+Ids count up within a *scope*: a frame, or all planes of a time point where labels connect along Z.
+A *stitch group* is the blocks that share scopes, and are stitched together.
 
-Everything follows from the shape of the stack and from what was asked for: never from workers,
-memory or machine, so that the same stack gives the same bytes everywhere.
+Everything follows from the shape of the stack and from the settings: never from workers, memory or
+machine, so that the same stack gives the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Block:
     @property
     def frames(self) -> Iterator[tuple[int, int]]:
         """(t, z) of each frame, in order."""
-        return ((t, z) for t in range(*self.t) for z in range(*self.z))
+        return itertools.product(range(*self.t), range(*self.z))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class StitchGroup:
     @property
     def frames(self) -> Iterator[tuple[int, int]]:
         """(t, z) of each frame, in order."""
-        return ((t, z) for t in range(*self.t) for z in range(*self.z))
+        return itertools.product(range(*self.t), range(*self.z))
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class LabelLayout:
     z0: int
     block_size: Sizes  # of every block but the last ones
     chunk_size: tuple[int, int]  # px along Y and X
-    connect_z: bool  # objects go on from plane to plane
+    connect_z: bool  # objects continue from plane to plane
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -152,9 +152,7 @@ class LabelLayout:
     @cached_property
     def grid(self) -> Sizes:
         """Number of blocks along T, Z, Y, X."""
-        t, z, y, x = (
-            -(-size // block) for size, block in zip(self.sizes, self.block_size, strict=True)
-        )
+        t, z, y, x = (-(-n // side) for n, side in zip(self.sizes, self.block_size, strict=True))
         return t, z, y, x
 
     @property
@@ -164,70 +162,51 @@ class LabelLayout:
 
     def position(self, index: int) -> Sizes:
         """Place of block number `index` in the grid; numbers run in raster order."""
-        place = []
-        for size in reversed(self.grid):
-            index, at = divmod(index, size)
-            place.append(at)
-        x, y, z, t = place
+        t, z, y, x = map(int, np.unravel_index(index, self.grid))
         return t, z, y, x
 
     def number(self, position: Sizes) -> int:
         """Number of the block at a place in the grid."""
-        index = 0
-        for at, size in zip(position, self.grid, strict=True):
-            index = index * size + at
-        return index
+        return int(np.ravel_multi_index(position, self.grid))
 
     def block(self, index: int) -> Block:
         """Block number `index`."""
-        (t, z, y, x) = (
-            (at * side, min((at + 1) * side, size))
-            for at, side, size in zip(
-                self.position(index), self.block_size, self.sizes, strict=True
-            )
-        )
-        return Block(
-            index,
-            (self.t0 + t[0], self.t0 + t[1]),
-            (self.z0 + z[0], self.z0 + z[1]),
-            Window(*y),
-            Window(*x),
-        )
+        places = zip(self.position(index), self.block_size, self.sizes, strict=True)
+        t, z, y, x = ((at * side, min((at + 1) * side, size)) for at, side, size in places)
+        own_t, own_z = ((o + first, o + stop) for o, (first, stop) in ((self.t0, t), (self.z0, z)))
+        return Block(index, own_t, own_z, Window(*y), Window(*x))
 
     def blocks(self) -> Iterator[Block]:
         """All blocks in order."""
-        return (self.block(index) for index in range(self.n_blocks))
+        return map(self.block, range(self.n_blocks))
 
     # -- stitch groups -----------------------------------------------------------------------------
 
     @property
+    def _group_size(self) -> int:
+        """Blocks of a stitch group; their numbers follow each other."""
+        return math.prod(self.grid[1 if self.connect_z else 2 :])
+
+    @property
     def n_stitch_groups(self) -> int:
         """Number of stitch groups."""
-        return self.grid[0] if self.connect_z else self.grid[0] * self.grid[1]
+        return self.n_blocks // self._group_size
 
     def stitch_group(self, index: int) -> StitchGroup:
-        """StitchGroup number `index`, in order of (t, z)."""
-        _, depth, height, width = self.grid
-        if self.connect_z:
-            t, planes = index, range(depth)
-            rows = [[(t, z, y, x) for y in range(height) for x in range(width)] for z in planes]
-        else:
-            t, plane = divmod(index, depth)
-            planes = range(plane, plane + 1)
-            rows = [[(t, plane, y, x) for x in range(width)] for y in range(height)]
-        first = self.block(self.number((t, planes[0], 0, 0)))
-        last = self.block(self.number((t, planes[-1], 0, 0)))
-        numbers = tuple(tuple(self.number(place) for place in row) for row in rows)
-        return StitchGroup(index, first.t, (first.z[0], last.z[1]), numbers)
+        """Stitch group number `index`, in order of (t, z)."""
+        start, stop = index * self._group_size, (index + 1) * self._group_size
+        row = math.prod(self.grid[2:]) if self.connect_z else self.grid[3]
+        first, last = self.block(start), self.block(stop - 1)
+        rows = tuple(tuple(range(at, at + row)) for at in range(start, stop, row))
+        return StitchGroup(index, first.t, (first.z[0], last.z[1]), rows)
 
     def stitch_groups(self) -> Iterator[StitchGroup]:
         """All stitch groups in order."""
-        return (self.stitch_group(index) for index in range(self.n_stitch_groups))
+        return map(self.stitch_group, range(self.n_stitch_groups))
 
     def stitch_group_of(self, block: int) -> int:
         """Number of the stitch group that holds a block."""
-        t, z, _, _ = self.position(block)
-        return t if self.connect_z else t * self.grid[1] + z
+        return block // self._group_size
 
     def frame_index(self, t: int, z: int) -> int:
         """Number of a frame in the label array, in order of (t, z)."""
@@ -250,9 +229,9 @@ def make_layout(
 ) -> LabelLayout:
     """Decide how labels of `shape` (along `axes`, which end in YX) lie on disk.
 
-    `first` is the first frame of the selection, (t, z). With `connect_z`, objects go on from
-    plane to plane. With `whole_frames`, which a network asks for that cannot be cut, no frame is
-    cut, however large.
+    `first` is the first frame of the selection, (t, z). With `connect_z`, objects continue from
+    plane to plane. With `whole_frames`, no frame is cut, however large: for a network that needs
+    whole frames.
     """
     given = dict(zip(axes, shape, strict=True))
     sizes = (given.get("T", 1), given.get("Z", 1), given["Y"], given["X"])
@@ -275,9 +254,9 @@ def _chunk(side: int) -> int:
 
 
 def _balanced(side: int, other: int) -> int:
-    """Chunk side of a cut frame: two of them are a region, and regions are about alike.
+    """Chunk side of a cut frame: two chunks are a region, and regions are about equal.
 
-    Where the other side is short, regions are longer: as many pixels, not a thousand slivers.
+    Where the other side is short, regions are longer, so that they have as many pixels.
     """
     longest = REGION * REGION // max(min(other, REGION), 2 * GRAIN)
     regions = -(-side // longest)
@@ -285,14 +264,14 @@ def _balanced(side: int, other: int) -> int:
 
 
 def max_objects(sizes: Sizes, *, connect_z: bool) -> int:
-    """The most objects that a scope can hold: no two may touch, not even by a corner."""
+    """The most objects that a scope can hold: no two touch, not even by a corner."""
     _, z, y, x = sizes
     depth = -(-z // 2) if connect_z else 1
     return depth * -(-y // 2) * -(-x // 2)
 
 
 def label_type(most: int) -> str:
-    """The smallest type that holds ids up to `most`, so that there never are too many."""
+    """The smallest type that holds ids up to `most`, so that ids cannot overflow."""
     for name in LABEL_TYPES:
         if most <= np.iinfo(name).max:
             return name

@@ -107,10 +107,10 @@ def run_task(task: Task) -> Outcome | None:
     model_of(context)
     with in_flight(context):
         check_identity(folder, context)  # or an attempt would be put where the disk was mounted
-        # By shard: shards may survey the same frame, and are not each other's deaths.
-        shard = context.stop.removeprefix(STOP)
+        # By array task: two may survey the same frame, and are not each other's deaths.
+        array_task = context.stop.removeprefix(STOP)
         attempt = Attempt(
-            folder, key_of(f"attempts/{task.stack.name}", task.step + shard, task.index)
+            folder, key_of(f"attempts/{task.stack.name}", task.step + array_task, task.index)
         )
         is_limited = _limit(task) is not None
         is_unopened = is_limited and _unopened[_input(task)] >= MAX_UNOPENED_BLOCKS

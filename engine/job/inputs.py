@@ -13,7 +13,7 @@ from engine.geometry.layout import LabelLayout, make_layout
 from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile
 from engine.model.spec import ModelSpec, pixel_type
-from engine.plan.channels import choose_channels
+from engine.plan.channels import choose_channels, measured_channels
 from engine.plan.inputs import Input, Inputs
 from engine.plan.postprocessing import check_uncut, resolve_postprocessing
 from engine.plan.settings import JobSettings
@@ -31,7 +31,7 @@ def open_inputs(settings: JobSettings, model: ModelFile) -> Inputs:
     opening = _Opening(settings, model)
     for path in expand_inputs(settings.inputs):
         opening.add(path)
-    opening.note_companions()
+    opening.note_missing_files()
     refused = opening.refused
     if not opening.opened:
         reasons = list(dict.fromkeys(reason for _, reason in refused))
@@ -58,18 +58,16 @@ class _Opening:
 
     def add(self, path: str) -> None:
         """Open the stacks at a path; what cannot be segmented is refused with a sentence."""
-        folder = _folder(path)
         try:
             stacks = self._open(path)
             for stack in stacks:
                 with LimitedStack(stack, self._settings.timeout) as limited:
                     self._add_stack(path, stack, limited)
             if stacks:
-                self._hung.pop(folder, None)
+                self._hung.pop(_folder(path), None)
         except Hung as error:
-            self._hung[folder] += 1
-            reason = f"could not be opened within {error.seconds:g} s; {ADVICE}"
-            self._refuse(path, f"{path}: {reason}")
+            self._hung[_folder(path)] += 1
+            self._refuse(path, f"could not be opened within {error.seconds:g} s; {ADVICE}")
 
     def _open(self, path: str) -> list[Stack]:
         """The stacks at a path; none where it was opened before, or is refused."""
@@ -84,9 +82,9 @@ class _Opening:
             self._real[path], stacks = within(timeout, partial(_opened, path, self._settings))
             return stacks
         except (StackError, UsageError) as error:
-            self._refuse(path, str(error))
+            self.refused.append((printable(path), str(error)))
         except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a name too long
-            self._refuse(path, f"{printable(path)}: cannot be opened ({error})")
+            self._refuse(path, f"cannot be opened ({error})")
         return []
 
     def _add_stack(self, path: str, stack: Stack, limited: LimitedStack) -> None:
@@ -103,29 +101,28 @@ class _Opening:
             read = partial(_readable, settings=self._settings, model=self._model)
             self.opened.append(limited.within(read))
         except (StackError, UsageError) as error:
-            self._refuse(path, str(error))
+            self.refused.append((printable(path), str(error)))
             return
         if files:
             self._sets.setdefault(images, path)
         if stack.companions():
             self._of_sets.append((len(self.opened) - 1, stack))
-        self.notes += [f"{path}: {note}" for note in info.unused]
+        notes = [*info.unused]
         if info.lacking:
-            self.notes.append(
-                f"{path}: planes that its metadata count are not there; --frames leaves them out"
-            )
+            notes.append("its metadata count planes that are missing; --frames leaves them out")
         if info.min_is_white:
-            self.notes.append(f"{path}: 0 is white in it; its values are turned round")
+            notes.append("0 is white in it; its values are inverted")
+        self.notes += [f"{path}: {note}" for note in notes]
 
-    def note_companions(self) -> None:
-        """Name the images of sets in files that are no inputs, once all inputs are known."""
+    def note_missing_files(self) -> None:
+        """Note the images of sets in files that are no inputs, once all inputs are known."""
         given = set(self._real.values())
         for number, stack in self._of_sets:
-            said = stack.companions(given)
-            one = self.opened[number]
-            info = replace(one.info, unused=(*one.info.unused, *said))
-            self.opened[number] = replace(one, info=info)
-            self.notes += [f"{info.path}: {note}" for note in said]
+            missing = stack.companions(given)
+            info = self.opened[number].info
+            info = replace(info, unused=(*info.unused, *missing))
+            self.opened[number] = replace(self.opened[number], info=info)
+            self.notes += [f"{info.path}: {note}" for note in missing]
 
     def _check_folder(self, path: str) -> None:
         """StackError where inputs of the same folder hang: 100 would take 100 times the limit."""
@@ -136,7 +133,7 @@ class _Opening:
             )
 
     def _refuse(self, path: str, reason: str) -> None:
-        self.refused.append((printable(path), reason))
+        self.refused.append((printable(path), f"{printable(path)}: {reason}"))
 
 
 def _opened(path: str, settings: JobSettings) -> tuple[str, list[Stack]]:
@@ -152,6 +149,8 @@ def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:
         check_stack(stack)
     _check_pixels(info, model.spec)
     channels = choose_channels(info, settings.channel, model.spec)
+    measured = measured_channels(info, settings.measure)
+    read = range(info.size("C")) if settings.with_image else sorted({*channels, *measured})
     postprocessing = resolve_postprocessing(settings, model.spec, info)
     layout = _layout(info, settings, model, postprocessing)
     if layout.is_cut:
@@ -159,7 +158,9 @@ def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:
     (n_t, n_z), t, z = layout.sizes[:2], layout.t0, layout.z0
     if stack.lacks(range(t, t + n_t), range(z, z + n_z)):
         raise StackError(info.lacking)
-    return Input(info, channels, postprocessing, layout)
+    return Input(
+        info, given_path(info.path), channels, measured, tuple(read), postprocessing, layout
+    )
 
 
 def _folder(path: str) -> str:
@@ -179,8 +180,8 @@ def _check_result_name(path: str) -> None:
     size = len(f"{without_suffix(Path(path)).name}.zarr".encode())
     if size > NAME_MAX:
         raise StackError(
-            f"{path}: its name is too long for that of a result, which would take {size} bytes of "
-            f"{NAME_MAX}; rename it, or link to it by a shorter name"
+            f"{path}: its name is too long: that of its result would have {size} bytes, and may "
+            f"have {NAME_MAX}; rename it, or link to it by a shorter name"
         )
 
 

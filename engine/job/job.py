@@ -1,4 +1,4 @@
-"""A job from its settings to its end: prepare, claim the folder, run; shards; merging."""
+"""A job from its settings to its end: prepare, claim the folder, run; job arrays; merging."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from engine.job.prepare import Prepared, check_device, identity, prepare_job, pr
 from engine.job.progress import Progress
 from engine.job.run import JobSummary, Run, summarise
 from engine.job.signals import INTERRUPTED
-from engine.plan.plan import check_apart
 from engine.plan.settings import JobSettings
 from engine.steps.registry import STEPS, steps_of
 from engine.steps.segment import Segment
 from engine.steps.worker import JobContext, keep_model, release, runtime_for, warm_up
 from engine.store.claim import check, check_writable, claim, completing, lock
 from engine.store.committed import store_of
+from engine.store.destination import check_apart, foreign_files
 from engine.store.folder import IDENTITY, REPORT, STOP, TABLES, JobFolder
 from engine.store.ome_zarr import metadata_keys
 from engine.store.reports import JobReport
 
-# What shards share: one run does the other steps.
+# What tasks of a job array share: one does the other steps.
 SEGMENTING = tuple(step for step in STEPS if step.reads_input)
 log = logging.getLogger("stackseg")
 
@@ -62,7 +62,7 @@ def run_job(
 
 
 def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary:
-    """Complete a job whose blocks were done by shards: stitch, and write the tables."""
+    """Complete a job whose blocks were done by a job array: stitch, and write the tables."""
     progress = progress or Progress()
     job = prepare_merge(folder)
     with ExitStack() as stack:
@@ -75,7 +75,7 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
             return summarise(job, report, already_complete=True)
         if missing := _missing(job, folder):
             raise OutputError(
-                f"{folder.root}: not all shards are done ({missing}); run those shards first"
+                f"{folder.root}: not all array tasks are done ({missing}); run those first"
             )
         executor = stack.enter_context(dask_in_process(job.plan.workers))
         run = Run(job, folder, job_context(job, folder.identity_hash()), executor, progress)
@@ -99,15 +99,17 @@ def _claim_and_run(
     stack: ExitStack,
 ) -> JobSummary:
     settings, wanted = job.settings, identity(job)
-    shard = settings.shard.replace("/", "-of-") if settings.shard else ""
+    array_task = settings.array_task_name
     if settings.retry_failed:
         retry.check_begun(folder)
         stack.enter_context(lock(folder))
         retry.readmit(folder, job, wanted)
     else:
         check(folder, wanted, fresh=settings.fresh)
-        stack.enter_context(lock(folder, shard))
-    claim(folder, wanted, fresh=settings.fresh, alone=not shard)
+        if others := foreign_files(settings, job.plan):
+            log.warning(others)
+        stack.enter_context(lock(folder, array_task))
+    claim(folder, wanted, fresh=settings.fresh, alone=not array_task)
     if job.stores:  # what is begun again is no longer named
         list_labels(JobFolder(job.stores), wanted.stacks, folder)
     folder.keep_settings(settings)
@@ -124,13 +126,13 @@ def _claim_and_run(
         executor = stack.enter_context(dask_in_process(job.plan.workers))
     _warn_of_disk(job)
     run = Run(job, folder, context, executor, progress)
-    if not shard:
+    if not array_task:
         return run.carry_out(steps_of(job.plan), complete=True)
-    return _carry_out_shard(run)
+    return _carry_out_array_task(run)
 
 
-def _carry_out_shard(run: Run) -> JobSummary:
-    """A shard's own blocks; the last shard to end completes the job."""
+def _carry_out_array_task(run: Run) -> JobSummary:
+    """An array task's own blocks; the last task to end completes the job."""
     summary = run.carry_out(SEGMENTING, complete=False)
     if summary.exit_status == INTERRUPTED or _missing(run.job, run.folder):
         return summary
@@ -139,7 +141,7 @@ def _carry_out_shard(run: Run) -> JobSummary:
             return summary
         if (report := run.folder.report()) is not None:
             return summarise(run.job, report, run.totals)
-        whole = run.job.settings.model_copy(update={"shard": None})
+        whole = run.job.settings.model_copy(update={"array_task": None})
         job = replace(run.job, settings=whole)
         rest = Run(job, run.folder, run.context, run.executor, run.progress, run.totals)
         return rest.carry_out(steps_of(job.plan), complete=True)
@@ -164,7 +166,7 @@ def _lost(job: Prepared, folder: JobFolder, report: JobReport) -> str:
 
 
 def _missing(job: Prepared, folder: JobFolder) -> str:
-    """Blocks that no shard has segmented yet, in words; empty where there are none."""
+    """Blocks that no array task has segmented yet, in words; empty where there are none."""
     parts = []
     for stack in job.plan.stacks:
         blocks = list(Segment().pending(stack, folder))
@@ -202,12 +204,12 @@ def _halo_errors(job: Prepared, in_process: bool) -> Iterator[str]:
 
 def job_context(job: Prepared, identity_sha256: str) -> JobContext:
     """What every block of a job needs to know; `identity_sha256` is "" where none is committed."""
-    shard = job.settings.shard
+    array_task = job.settings.array_task_name
     return JobContext(
         version=__version__,
         output=str(job.settings.output.resolve()),
         identity_sha256=identity_sha256,
-        stop=f"{STOP}-{shard.replace('/', '-of-')}" if shard else STOP,
+        stop=f"{STOP}-{array_task}" if array_task else STOP,
         model_path=str(job.model.path),
         model_sha256=job.model.sha256,
         device=job.site.device,

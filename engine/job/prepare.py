@@ -59,14 +59,14 @@ def prepare_merge(folder: JobFolder) -> Prepared:
     if known is None or settings is None:
         raise OutputError(f"{folder.root}: holds no job that could be completed")
     here = {
-        "output": folder.root, "shard": None, "device": "cpu", "scheduler": None,
+        "output": folder.root, "array_task": None, "device": "cpu", "scheduler": None,
         "retry_failed": False, "fresh": False, "workers": None, "memory": None,
     }  # fmt: skip
     # A tile is part of what a job is only where it is not exact.
     tiles = [stack.tile for stack in known.stacks.values() if stack.tile]
     settings = settings.model_copy(update=here | ({"tile": tiles[0]} if tiles else {}))
-    # No network runs here: what the shards ran it on is what the job's labels were made by, and
-    # what it needed of memory is no matter.
+    # No network runs here: the job's labels are those of the runtime of the array tasks, and what
+    # that needed of memory is no matter.
     site = replace(local_site("cpu"), runtime=known.runtime, memory_bytes=NO_LIMIT)
     try:
         return prepare_job(settings, site)
@@ -130,7 +130,7 @@ def _identity(model: ModelFile, stack: StackPlan) -> StackIdentity:
         pixel_size_um=info.pixel_size_um,
         time_step_s=info.time_step_s,
         channel=stack.channels,
-        measured_channels=len(stack.all_channels),
+        measured_channels=stack.measured,
         postprocessing=stack.postprocessing,
         frames=Selection(t=(layout.t0, layout.t0 + t), z=(layout.z0, layout.z0 + z)),
         layout=layout,

@@ -27,6 +27,7 @@ from engine.job.run import JobSummary
 from engine.labels.postprocessing import CONNECTS
 from engine.model.file import model_without_graph
 from engine.model.spec import NAME, ModelSpec
+from engine.plan.channels import with_channels
 from engine.plan.memory import Stored, allowed_bytes, choose_workers
 from engine.plan.plan import Plan, StackPlan, predicted_disk
 from engine.plan.postprocessing import (
@@ -34,7 +35,7 @@ from engine.plan.postprocessing import (
     check_uncut,
     method_of,
     resolve_postprocessing,
-    rules_foreign_to,
+    unused_settings,
 )
 from engine.plan.resources import local_site
 from engine.plan.settings import JobSettings, job_settings
@@ -107,7 +108,14 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
     )
     site = local_site("cpu")
     stored = [
-        Stored(one.info, one.layout, one.tiling, one.postprocessing, one.arrays, one.kept)
+        Stored(
+            with_channels(one.info, one.channels_read),
+            one.layout,
+            one.tiling,
+            one.postprocessing,
+            one.arrays,
+            one.kept,
+        )
         for one in stacks
     ]
     allowed = allowed_bytes(settings.memory, site.memory_bytes)
@@ -141,15 +149,15 @@ def _settings(
 ) -> JobSettings:
     """The settings of the job that kept the probabilities, but for what is given now."""
     own = {
-        "output": relabelling(result, name), "keep": None, "with_image": False, "shard": None,
+        "output": relabelling(result, name), "keep": None, "with_image": False, "array_task": None,
         "retry_failed": False, "scheduler": None, "device": "cpu", "workers": None,
         "memory": None, "fresh": False,
     }  # fmt: skip
     given = {key: value for key, value in options.items() if value is not None}
     known = begun.model_dump()
     method = method_of(job_settings(**{**known, **own, **given}), spec)
-    # Options that the job had and this method knows nothing of were not asked for now.
-    left = {key: value for key, value in known.items() if key not in rules_foreign_to(method)}
+    # Settings of the job that mean nothing with this method were not asked for now.
+    left = {key: value for key, value in known.items() if key not in unused_settings(method)}
     return job_settings(**{**left, **own, **given})
 
 
@@ -171,13 +179,16 @@ def _plan_stack(
     if identity.layout.is_cut:
         check_uncut(postprocessing, info)
     layout = identity.layout.of_kind(instances=postprocessing.gives_instances)
+    channels, measured = identity.channel, identity.measured_channels
     height, width = layout.sizes[2:]
     return StackPlan(
         name=recorded.name,
         info=info,
         path=identity.path,
         axes=settings.axes,
-        channels=identity.channel,
+        channels=channels,
+        measured=measured,
+        channels_read=tuple(sorted({channels[0], *measured})),
         layout=layout,
         arrays=arrays_of(layout, f"labels/{name}"),
         tiling=FrameTiling(height, width, 1, 0, max(layout.block_size[2:])),

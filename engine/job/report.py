@@ -174,14 +174,13 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
 
 def _objects_schema(stacks: Sequence[StackPlan]) -> pa.Schema:
     """Columns for the channels of all stacks, each under the names that it has in any of them."""
-    most = max(len(stack.all_channels) for stack in stacks)
-    names = [
-        " | ".join(
-            dict.fromkeys(s.info.channel_names[c] for s in stacks if c < len(s.info.channel_names))
-        )
-        for c in range(most)
-    ]
-    return objects_schema(most, names)
+    names: dict[int, list[str]] = {c: [] for stack in stacks for c in stack.measured}
+    for stack in stacks:
+        for c in stack.measured:
+            names[c] += stack.info.channel_names[c : c + 1]
+    return objects_schema(
+        sorted(names), {c: " | ".join(dict.fromkeys(of_c)) for c, of_c in names.items()}
+    )
 
 
 def _records(folder: JobFolder, stack: StackPlan) -> Iterator[BlockRecord | StitchRecord]:
@@ -252,6 +251,7 @@ def _input(stack: StackPlan, totals: _Totals) -> ReportedInput:
         "name": stack.name,
         "path": stack.path,
         "channels": stack.channels,
+        "measured_channels": stack.measured,
         "labels_shape": stack.layout.shape,
         "tile": stack.tiling.tile_shape,
         "halo": stack.tiling.halo,

@@ -152,8 +152,8 @@ def _compare(folder: JobFolder, job: Prepared, plan: StackPlan) -> None:
 
 def _digest(stack: Stack, plan: StackPlan, t: int, z: int) -> str:
     if not plan.layout.is_cut:
-        return hashlib.sha256(stack.read(t, z, plan.all_channels).data).hexdigest()
+        return hashlib.sha256(stack.read(t, z, plan.channels_read).data).hexdigest()
     digest = hashlib.sha256()
     for rows, columns in windows_of(plan.info):
-        digest.update(stack.read_window(t, z, plan.all_channels, rows, columns).data)
+        digest.update(stack.read_window(t, z, plan.channels_read, rows, columns).data)
     return digest.hexdigest()

@@ -40,7 +40,7 @@ class JobSummary:
 
     exit_status: int
     already_complete: bool
-    waiting: bool  # this shard is done, and others are not
+    waiting: bool  # this array task is done, and others are not
     frames_done: int  # of the whole job, earlier runs included
     frames_failed: int
     objects: int
@@ -155,7 +155,7 @@ class Run:
 
     def _shares(self) -> Iterator[tuple[StackPlan, IsMine]]:
         """Each stack, and which of its blocks are this run's."""
-        number, count = self.job.settings.shard_of
+        number, count = self.job.settings.array_share
 
         def is_mine(first: int, block: int) -> bool:
             return (first + block) % count == number - 1
@@ -228,7 +228,7 @@ def summarise(
         counts = report.counts
         frames, failed, objects = counts.frames, counts.failed, counts.objects
         missing_chunks = counts.missing_chunks
-    elif run and waiting:  # a shard that waits for others counts its own frames
+    elif run and waiting:  # an array task that waits for others counts its own
         frames, failed = round(run.frames), run.failed
     refused = tuple(reason for _, reason in job.plan.refused)
     seconds = run.seconds if run else 0.0

@@ -1,7 +1,8 @@
-"""Measures of frames: what becomes their rows, added up over pixels, objects and regions."""
+"""Measures of frames: the sums over pixels, objects and regions that their rows are made of."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -14,50 +15,39 @@ Measures = dict[str, float | int | None]  # columns of the frames table
 
 
 class FrameSums:
-    """What becomes a frame's row of measures, added up over its pixels and objects."""
+    """A frame's row of measures, summed over its pixels and objects."""
 
     def __init__(self, pixels: int, intensity: float, channel: int = 0) -> None:
         self.pixels = pixels  # of the frame
         self.intensity = intensity  # sum over all of them, in the channel
-        self._channel = channel  # of the stack, whose intensities the row tells
-        self._areas = (np.zeros(0, np.int64), np.zeros(0, np.int64))  # which occur, how often
+        self._channel = channel  # of the stack, whose intensities the row has
+        self._areas: Counter[int] = Counter()  # how often each area occurs
         self._inside = np.zeros(3)  # area, intensity and probability in objects
         self._touching = 0
 
     def add(self, sums: ObjectSums) -> None:
         """Add objects, each as a whole."""
-        both = np.concatenate([self._areas[0], sums["area_px"]])
-        often = np.concatenate([self._areas[1], np.ones(len(sums["area_px"]), np.int64)])
-        areas, where = np.unique(both, return_inverse=True)
-        counted = np.zeros(len(areas), np.int64)
-        np.add.at(counted, where, often)
-        self._areas = (areas, counted)
-        intensity = f"sum_intensity_{self._channel}"
-        for i, name in enumerate(("area_px", intensity, "sum_probability")):
+        areas, often = np.unique(sums["area_px"], return_counts=True)
+        self._areas.update(dict(zip(areas.tolist(), often.tolist(), strict=True)))
+        for i, name in enumerate(("area_px", f"sum_intensity_{self._channel}", "sum_probability")):
             self._inside[i] += float(np.sum(sums[name]))
         self._touching += int(sums["touches_border"].sum())
 
     def row(self, pixel_area_um2: float | None) -> Measures:
-        """The row; None where there is nothing."""
+        """The row; a value is None where there is nothing to take it of."""
         inside, intensity, probability = (float(v) for v in self._inside)
         outside = self.pixels - inside
-        row: Measures = {"objects": int(self._areas[1].sum())}
-        summary = _summary(*self._areas)
-        row.update({f"area_{name}_px": value for name, value in summary.items()})
-        row.update(
-            {
-                f"area_{name}_um2": None
-                if value is None or not pixel_area_um2
-                else value * pixel_area_um2
-                for name, value in summary.items()
-            }
-        )
+        row: Measures = {"objects": self._areas.total()}
+        summary = _summary(self._areas)
+        row |= {f"area_{name}_px": value for name, value in summary.items()}
+        row |= {
+            f"area_{name}_um2": value * pixel_area_um2 if value and pixel_area_um2 else None
+            for name, value in summary.items()
+        }
         row["foreground_fraction"] = inside / self.pixels
-        row["mean_intensity_objects"] = intensity / inside if inside else None
-        row["mean_intensity_background"] = (
-            (self.intensity - intensity) / outside if outside else None
-        )
-        row["mean_probability_objects"] = probability / inside if inside else None
+        row["mean_intensity_objects"] = _ratio(intensity, inside)
+        row["mean_intensity_background"] = _ratio(self.intensity - intensity, outside)
+        row["mean_probability_objects"] = _ratio(probability, inside)
         row["objects_touching_border"] = self._touching
         return row
 
@@ -68,7 +58,7 @@ def total_intensity(channel: NDArray[Any]) -> float:
 
 
 class ClassSums:
-    """What becomes a frame's row of measures of a class map, added up over its regions."""
+    """A frame's row of measures of a class map, summed over its regions."""
 
     def __init__(self, n_classes: int) -> None:
         self.counts = np.zeros(n_classes, dtype=np.int64)
@@ -97,35 +87,35 @@ class ClassSums:
 
     def row(self, names: tuple[str, ...]) -> Measures:
         """The row, with the fraction of each class."""
-        size = int(self.counts.sum())
-        inside, outside = int(self.counts[1:].sum()), int(self.counts[0])
+        size, outside = int(self.counts.sum()), int(self.counts[0])
+        inside = size - outside
         row: Measures = {
             "foreground_fraction": inside / size,
-            "mean_intensity_objects": float(self.intensities[1:].sum()) / inside
-            if inside
-            else None,
-            "mean_intensity_background": float(self.intensities[0]) / outside if outside else None,
-            "mean_probability_objects": self.certainty / inside if inside else None,
+            "mean_intensity_objects": _ratio(float(self.intensities[1:].sum()), inside),
+            "mean_intensity_background": _ratio(float(self.intensities[0]), outside),
+            "mean_probability_objects": _ratio(self.certainty, inside),
         }
         fractions = zip(names, self.counts, strict=True)
-        row.update({f"fraction_{name}": int(count) / size for name, count in fractions})
-        return row
+        return row | {f"fraction_{name}": int(count) / size for name, count in fractions}
 
 
-def _summary(areas: NDArray[np.int64], often: NDArray[np.int64]) -> dict[str, float | None]:
-    """Mean, median and quartiles of areas of which each occurs so often."""
-    n = int(often.sum())
+def _ratio(total: float, count: float) -> float | None:
+    return total / count if count else None
+
+
+def _summary(counts: Counter[int]) -> dict[str, float | None]:
+    """Mean, median and quartiles of areas, by how often each occurs."""
+    n = counts.total()
     if not n:
         return dict.fromkeys(("mean", "median", "q25", "q75"))
+    areas, often = np.array(sorted(counts.items()), dtype=np.int64).T
     below = np.cumsum(often)
 
     def quantile(q: float) -> float:
         # Linear between the two nearest ranks, as numpy.percentile does by default.
-        place = q * (n - 1)
-        lower = int(place)
-        first = areas[np.searchsorted(below, lower, side="right")]
-        second = areas[np.searchsorted(below, min(lower + 1, n - 1), side="right")]
-        return float(first + (second - first) * (place - lower))
+        lower, part = divmod(q * (n - 1), 1)
+        first, second = areas[np.searchsorted(below, (lower, min(lower + 1, n - 1)), side="right")]
+        return float(first + (second - first) * part)
 
     mean = float(np.sum(areas * often)) / n
     return {"mean": mean, "median": quantile(0.5), "q25": quantile(0.25), "q75": quantile(0.75)}

@@ -8,7 +8,7 @@ Convex hulls do not add up; the ends of an object's rows do, and its hull follow
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,28 +54,29 @@ _INTENSITY: dict[str, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np.m
 
 @dataclass(frozen=True)
 class ObjectsOf:
-    """What the objects table tells of a stack beside its objects."""
+    """What the objects table holds of a stack besides the columns of its objects."""
 
     stack: str  # its name
     object_class: str  # name of the class that its objects are of
     pixel_size_um: tuple[float, float] | None  # along Y and X
-    n_channels: int
+    channels: tuple[int, ...]  # of the stack, ascending, whose intensities have columns
 
 
-def object_dtypes(n_channels: int) -> dict[str, Any]:
-    """Columns of `ObjectColumns` in a stack of so many channels, in order, with their types."""
-    each = [f"{what}_intensity_{c}" for c in range(n_channels) for what in ("mean", *_INTENSITY)]
+def object_dtypes(channels: Iterable[int]) -> dict[str, Any]:
+    """Columns of `ObjectColumns` where these channels are measured, in order, with their types."""
+    each = [f"{what}_intensity_{c}" for c in channels for what in ("mean", *_INTENSITY)]
     return {**_DTYPES, **dict.fromkeys(each, np.float64)}
 
 
-def n_channels_of(columns: Iterable[str]) -> int:
-    """How many channels were measured, by the names of the columns."""
-    return sum(name.startswith("sum_intensity_") for name in columns)
+def channels_of(columns: Iterable[str]) -> list[int]:
+    """Numbers of the channels that were measured, by the names of the columns."""
+    prefix = "sum_intensity_"
+    return [int(name.removeprefix(prefix)) for name in columns if name.startswith(prefix)]
 
 
 def piece_sums(
     labels: NDArray[np.uint32],
-    pixels: NDArray[Any],
+    pixels: Mapping[int, NDArray[Any]],
     probability: NDArray[np.float32],
     *,
     origin: tuple[int, int] = (0, 0),
@@ -83,19 +84,20 @@ def piece_sums(
 ) -> tuple[ObjectSums, RowEnds]:
     """Sums and extremes of each object in a region of a plane, in order of label; and its rows.
 
-    `labels` and `probability` are (Y, X), `pixels` raw, (C, Y, X), every channel of the stack;
-    labels that do not occur are left out. `origin` is the region's first pixel in the frame,
-    `frame_shape` the frame's. Coordinates are the frame's: they count from 0, and boxes are
-    half-open. The rows tell "convex_px", which `objects_of` needs as well, once they are those of
-    whole objects.
+    `labels` and `probability` are (Y, X); `pixels` are raw, (Y, X), by the number of their channel
+    in the stack. Labels that do not occur are left out. `origin` is the region's first pixel in
+    the frame, `frame_shape` the frame's. Coordinates are the frame's: they count from 0, and boxes
+    are half-open. The rows give "convex_px", which `objects_of` needs as well, once they are those
+    of whole objects.
     """
     height, width = frame_shape or labels.shape
-    found, rows = [no_sums(len(pixels))], []
+    found, rows = [no_sums(pixels)], []
     top = origin[0]
-    by_band = zip(bands(labels), *(bands(channel) for channel in pixels), strict=True)
+    by_band = zip(bands(labels), *(bands(channel) for channel in pixels.values()), strict=True)
     for (band, *channels), certainty in zip(by_band, bands(probability), strict=True):
         if band.any():
-            sums, ends = _band_sums(band, channels, certainty, (top, origin[1]))
+            by_number = dict(zip(pixels, channels, strict=True))
+            sums, ends = _band_sums(band, by_number, certainty, (top, origin[1]))
             found.append(sums)
             rows.append(ends)
         top += len(band)
@@ -106,17 +108,19 @@ def piece_sums(
 
 
 def object_sums(
-    labels: NDArray[np.uint32], pixels: NDArray[Any], probability: NDArray[np.float32]
+    labels: NDArray[np.uint32],
+    pixels: Mapping[int, NDArray[Any]],
+    probability: NDArray[np.float32],
 ) -> ObjectSums:
     """Sums and extremes of each object of a whole frame. See `piece_sums`."""
     sums, rows = piece_sums(labels, pixels, probability)
     return {**sums, "convex_px": convex_areas(rows)}
 
 
-def no_sums(n_channels: int) -> ObjectSums:
+def no_sums(channels: Iterable[int]) -> ObjectSums:
     """The sums of no objects, as `piece_sums` begins with them."""
     floats = ("sum_probability", *_MOMENTS)
-    each = [f"{what}_intensity_{c}" for c in range(n_channels) for what in _INTENSITY]
+    each = [f"{what}_intensity_{c}" for c in channels for what in _INTENSITY]
     ints = ("label", "area_px", "bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1", "convex_px")
     return {
         **{name: np.zeros(0, np.int64) for name in ints},
@@ -127,7 +131,7 @@ def no_sums(n_channels: int) -> ObjectSums:
 
 def _band_sums(
     band: NDArray[np.uint32],
-    channels: list[NDArray[Any]],
+    channels: Mapping[int, NDArray[Any]],
     certainty: NDArray[np.float32],
     origin: tuple[int, int],
 ) -> tuple[ObjectSums, RowEnds]:
@@ -166,7 +170,7 @@ def _band_sums(
         "bbox_y0": y0, "bbox_x0": x0, "bbox_y1": y1,
         "bbox_x1": np.maximum.reduceat(x + n, first),
     }  # fmt: skip
-    for c, channel in enumerate(channels):
+    for c, channel in channels.items():
         values = channel[where]
         sums |= {f"{what}_intensity_{c}": over(values, how) for what, how in _INTENSITY.items()}
     new[1:] |= np.diff(y) != 0  # a row of an object begins
@@ -194,7 +198,7 @@ def merged(sums: ObjectSums) -> ObjectSums:
 def _known(sums: ObjectSums) -> dict[str, np.ufunc]:
     """How each of some sums is merged."""
     found = {name: how for name, how in _MERGE.items() if name in sums}
-    for c in range(n_channels_of(sums)):
+    for c in channels_of(sums):
         found |= {f"{what}_intensity_{c}": how for what, how in _INTENSITY.items()}
     return found
 
@@ -232,10 +236,10 @@ def objects_of(sums: ObjectSums) -> ObjectColumns:
         "solidity": area / sums["convex_px"],
         "mean_probability": sums["sum_probability"] / area,
     }
-    for c in range(n_channels_of(sums)):
+    channels = channels_of(sums)
+    for c in channels:
         columns[f"mean_intensity_{c}"] = sums[f"sum_intensity_{c}"] / area
-    dtypes = object_dtypes(n_channels_of(sums))
-    return {name: columns[name].astype(dtype) for name, dtype in dtypes.items()}
+    return {name: columns[name].astype(dtype) for name, dtype in object_dtypes(channels).items()}
 
 
 def _eccentricity(sums: ObjectSums) -> NDArray[np.float64]:
@@ -249,10 +253,3 @@ def _eccentricity(sums: ObjectSums) -> NDArray[np.float64]:
     squared = np.divide(2 * difference, spread + difference, out=0 * n, where=spread > 0)
     found: NDArray[np.float64] = np.sqrt(np.minimum(squared, 1.0))
     return found
-
-
-def measure_objects(
-    labels: NDArray[np.uint32], pixels: NDArray[Any], probability: NDArray[np.float32]
-) -> ObjectColumns:
-    """One value per object of a whole frame, in order of its id. See `object_sums`."""
-    return objects_of(object_sums(labels, pixels, probability))

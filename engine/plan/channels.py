@@ -1,4 +1,4 @@
-"""Which channels of a stack are meant, by number or name, and which feed a model.
+"""Which channels of a stack feed a model, are measured and are read: by number or by name.
 
 1              channel number 1, whatever the channels are called
 GFP            the channel of that name
@@ -9,19 +9,22 @@ GFP            the channel of that name
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from engine.errors import StackError
 from engine.model.spec import ModelSpec
 from engine.stacks.base import StackInfo
 
+ALL, NONE = "all", "none"  # of `--measure`; a channel of that name is given in quotes
 # One channel and the comma after it: in quotes, which are doubled inside, as in CSV; or plain.
 _ITEM = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^",]*[^",\s]))\s*(,|$)')
 
 
 def parse_channels(text: str) -> tuple[int | str, ...]:
-    """Numbers and names in a list such as `0,2`, `GFP` or `"DAPI, 405",1`; ValueError elsewhere.
+    """Numbers and names in a list such as `0,2`, `GFP` or `"DAPI, 405",1`; ValueError for others.
 
-    What is in quotes is a name, also where it looks like a number.
+    What is in quotes is a name, even if it looks like a number.
     """
     found: list[int | str] = []
     at, comma = 0, ","
@@ -41,7 +44,7 @@ def parse_channels(text: str) -> tuple[int | str, ...]:
 
 
 def choose_channels(info: StackInfo, given: str | None, spec: ModelSpec) -> tuple[int, ...]:
-    """The stack's channels that feed the model, by number or name; StackError where unclear."""
+    """The stack's channels that feed the model; StackError where that is unclear."""
     available, wanted = info.size("C"), len(spec.channels)
     if given is None:
         if available == wanted:
@@ -59,15 +62,28 @@ def choose_channels(info: StackInfo, given: str | None, spec: ModelSpec) -> tupl
     return chosen
 
 
+def measured_channels(info: StackInfo, given: str) -> tuple[int, ...]:
+    """The stack's channels that are measured, ascending; StackError where one is unclear."""
+    if given in (ALL, NONE):
+        return tuple(range(info.size("C"))) if given == ALL else ()
+    return tuple(sorted({channel_number(info, one) for one in parse_channels(given)}))
+
+
+def with_channels(info: StackInfo, channels: Sequence[int]) -> StackInfo:
+    """The stack as if it had these channels alone: what reading them takes of memory."""
+    lengths = zip(info.axes, info.shape, strict=True)
+    return replace(info, shape=tuple(len(channels) if a == "C" else n for a, n in lengths))
+
+
 def channel_number(info: StackInfo, channel: int | str) -> int:
-    """Number of the channel that is meant; StackError where there is none, or several."""
+    """The number of a channel; StackError where the stack has none of that name, or several."""
     if isinstance(channel, int):
         if channel < info.size("C"):
             return channel
-        named = _bearing(info, str(channel))
+        named = _named(info, str(channel))
         hint = f"; for the one of that name give '\"{channel}\"', quotes included" if named else ""
         raise StackError(f"{info.path}: has no channel '{channel}'; it has {_listed(info)}{hint}")
-    found = _bearing(info, channel)
+    found = _named(info, channel)
     if not found:
         raise StackError(f"{info.path}: has no channel {channel!r}; it has {_listed(info)}")
     if len(found) > 1:
@@ -78,8 +94,8 @@ def channel_number(info: StackInfo, channel: int | str) -> int:
     return found[0]
 
 
-def _bearing(info: StackInfo, name: str) -> list[int]:
-    """Numbers of the channels of a name; where none has it, spaces around names do not count."""
+def _named(info: StackInfo, name: str) -> list[int]:
+    """Numbers of the channels of that name, spaces around names ignored where none has it."""
     names = info.channel_names
     exact = [number for number, one in enumerate(names) if one == name]
     return exact or [number for number, one in enumerate(names) if one.strip() == name.strip()]
@@ -94,9 +110,9 @@ def _listed(info: StackInfo) -> str:
 
 
 def _as_given(name: str) -> str:
-    """A name as `--channel` takes it: in quotes where it would mean something else."""
+    """A name as options take it: in quotes where it would mean something else."""
     try:
-        plain = parse_channels(name) == (name,)
+        plain = parse_channels(name) == (name,) and name not in (ALL, NONE)
     except ValueError:
         plain = False
     return name if plain else '"{}"'.format(name.replace('"', '""'))

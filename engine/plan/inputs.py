@@ -1,10 +1,14 @@
-"""Inputs as a plan needs them: what was opened, how it is called, what is said of the rest."""
+"""Inputs as a plan needs them: what was opened, its name, and notes on what is not used."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import UsageError, printable
 from engine.geometry.layout import LabelLayout
@@ -12,17 +16,65 @@ from engine.labels.postprocessing import Postprocessing
 from engine.stacks.base import StackInfo
 from engine.stacks.inputs import distinct_names
 
-SAID = 20  # sentences on what inputs hold and the job does not use
+MAX_NOTES = 20  # shown of the notes on inputs
 
 
 @dataclass(frozen=True)
 class Input:
-    """A stack that can be segmented."""
+    """A stack that can be segmented, and which of its channels are for what."""
 
     info: StackInfo
+    path: str  # absolute, since workers may run in another folder; links are not followed
     channels: tuple[int, ...]  # of the stack, one per channel of the model
+    measured: tuple[int, ...]  # of the stack, ascending: each has columns in the objects table
+    channels_read: tuple[int, ...]  # of the stack, ascending: the above, or all where all are kept
     postprocessing: Postprocessing
     layout: LabelLayout
+
+    @property
+    def summed(self) -> tuple[int, ...]:
+        """Channels whose intensities are added up: those measured, and the model's first.
+
+        The frames table has the intensities of the latter.
+        """
+        return tuple(sorted({self.channels[0], *self.measured}))
+
+    def model_input(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The channels that feed the model, of those read, (C, Y, X); a view where it takes all."""
+        return _picked(pixels, self.channels_read, self.channels)
+
+    def of_kept_image(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The channels that are read, of a kept image's, (C, Y, X); a view where all are."""
+        return _picked(pixels, range(len(pixels)), self.channels_read)
+
+    def summed_channels(self, pixels: NDArray[Any]) -> dict[int, NDArray[Any]]:
+        """See `summed`: pixels (Y, X) by number of the channel, of those read, (C, Y, X)."""
+        return {c: pixels[self.channels_read.index(c)] for c in self.summed}
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of the pixels that are decoded of a frame."""
+        return self.decoded_bytes(len(self.channels_read))
+
+    def decoded_bytes(self, n_channels: int) -> int:
+        """Bytes that would be decoded of a frame, if so many channels were read.
+
+        Channels that are stored together are decoded together.
+        """
+        info = self.info
+        n = info.size("C") if info.unit_channels > 1 else n_channels
+        return n * info.size("Y") * info.size("X") * np.dtype(info.dtype).itemsize
+
+    @property
+    def pixel_size_um(self) -> tuple[float, float] | None:
+        """Of a pixel, along Y and X; None where the stack does not say."""
+        sizes = self.info.pixel_size_um
+        return (sizes["Y"], sizes["X"]) if {"Y", "X"} <= set(sizes) else None
+
+    @property
+    def pixel_area_um2(self) -> float | None:
+        """Area of a pixel, None where the stack does not say."""
+        return self.pixel_size_um and self.pixel_size_um[0] * self.pixel_size_um[1]
 
 
 @dataclass(frozen=True)
@@ -34,14 +86,19 @@ class Inputs:
     notes: tuple[str, ...]  # sentences on what inputs hold and the job does not use
 
 
+def _picked(pixels: NDArray[Any], held: Sequence[int], wanted: Sequence[int]) -> NDArray[Any]:
+    if list(held) == list(wanted):
+        return pixels
+    picked: NDArray[Any] = pixels[[held.index(c) for c in wanted]]
+    return picked
+
+
 def names_of(infos: Sequence[StackInfo]) -> list[str]:
     """Names of all stacks: their paths', with the image's number where a path gives several."""
     given = Counter(info.path for info in infos)
     by_path = dict(zip(given, distinct_names(list(given)), strict=True))
     names = [
-        printable(
-            f"{by_path[info.path]}/{info.series}" if given[info.path] > 1 else by_path[info.path]
-        )
+        printable(by_path[info.path] + (f"/{info.series}" if given[info.path] > 1 else ""))
         for info in infos
     ]
     repeated = [name for name, n in Counter(map(str.casefold, names)).items() if n > 1]
@@ -50,8 +107,8 @@ def names_of(infos: Sequence[StackInfo]) -> list[str]:
     return names
 
 
-def few(notes: Sequence[str]) -> list[str]:
-    """The first notes on the inputs, and how many there are besides."""
-    more = len(notes) - SAID
-    rest = [f"and {more} more such sentences; job.json has them all"] if more > 0 else []
-    return [*notes[:SAID], *rest]
+def first_notes(notes: Sequence[str]) -> list[str]:
+    """The first notes on the inputs, and how many more there are."""
+    more = len(notes) - MAX_NOTES
+    rest = [f"and {more} more such notes; job.json has them all"] if more > 0 else []
+    return [*notes[:MAX_NOTES], *rest]

@@ -7,53 +7,36 @@ serial loop over it gives the same result as any cluster.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.errors import OutputError, UsageError
+from engine.errors import UsageError
 from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, arrays_of
-from engine.geometry.layout import Block, LabelLayout
 from engine.geometry.tiling import FrameTiling, round_up
-from engine.labels.postprocessing import Postprocessing
 from engine.measure.objects import ObjectsOf
 from engine.model.file import ModelFile
 from engine.model.spec import ModelSpec, label_path
-from engine.plan.inputs import Input, Inputs, few, names_of
+from engine.plan.channels import with_channels
+from engine.plan.inputs import Input, Inputs, first_notes, names_of
 from engine.plan.memory import MemoryEstimate, allowed_bytes, choose_tiling
 from engine.plan.settings import JobSettings
-from engine.stacks.base import StackInfo
-from engine.stacks.inputs import given_path, places_of
 
 MUCH_WASTE = 0.75  # share of the network's work from which a tiling is worth a warning
 
 
 @dataclass(frozen=True)
-class StackPlan:
+class StackPlan(Input):
     """One stack's part of a job."""
 
     name: str  # its result is NAME.zarr
-    info: StackInfo
-    path: str  # absolute, since workers may run in another folder; links are not followed
     axes: str | None  # as given by the user, for opening it again
-    channels: tuple[int, ...]  # of the stack, one per channel of the model
-    layout: LabelLayout
     arrays: tuple[ResultArray, ...]  # of its result, labels first
     tiling: FrameTiling
-    postprocessing: Postprocessing
     object_class: str  # name of the class that objects are of, "" where labels are class maps
     missing_is_background: bool = False  # a frame of which no chunk is there is blank, not lost
     source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
     kept: tuple[ResultArray, ...] = ()  # the arrays of that job
-
-    @property
-    def all_channels(self) -> range:
-        """Every channel of the stack: all are read, and measured."""
-        return range(self.info.size("C"))
 
     @property
     def labels(self) -> ResultArray:
@@ -67,15 +50,8 @@ class StackPlan:
 
     @property
     def reads_input(self) -> bool:
-        """Whether the stack itself is read, and not what an earlier job kept of it."""
+        """Whether the stack itself is read, rather than the image that an earlier job kept."""
         return not any(array.kind == IMAGE for array in self.kept)
-
-    def model_input(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """The channels that feed the model, out of all, (C, Y, X); a view where it takes all."""
-        if self.channels == tuple(self.all_channels):
-            return pixels
-        taken: NDArray[Any] = pixels[list(self.channels)]
-        return taken
 
     @property
     def waste(self) -> float:
@@ -91,18 +67,7 @@ class StackPlan:
     @property
     def objects_of(self) -> ObjectsOf:
         """What the objects table has to know of the stack."""
-        sizes = self.info.pixel_size_um
-        known = {"Y", "X"} <= set(sizes)
-        return ObjectsOf(
-            self.name, self.object_class, (sizes["Y"], sizes["X"]) if known else None,
-            len(self.all_channels),
-        )  # fmt: skip
-
-    @property
-    def pixel_area_um2(self) -> float | None:
-        """Area of a pixel, None where the stack does not say."""
-        sizes = self.info.pixel_size_um
-        return sizes["Y"] * sizes["X"] if {"Y", "X"} <= set(sizes) else None
+        return ObjectsOf(self.name, self.object_class, self.pixel_size_um, self.measured)
 
 
 @dataclass(frozen=True)
@@ -128,23 +93,19 @@ class Plan:
         """Blocks of all stacks."""
         return sum(stack.layout.n_blocks for stack in self.stacks)
 
-    def blocks(self) -> Iterator[tuple[StackPlan, Block]]:
-        """Every block, in order."""
-        return ((stack, block) for stack in self.stacks for block in stack.layout.blocks())
-
 
 def make_plan(
     settings: JobSettings, model: ModelFile, inputs: Inputs, *, cores: int, memory_bytes: int
 ) -> Plan:
-    """Decide everything about a job on `inputs`, which are open no more. Touches no file."""
+    """Decide everything about a job on `inputs`, which have been closed. Touches no file."""
     opened = inputs.opened
-    names = names_of([one.info for one in opened])
-    warnings = few(inputs.notes)
+    warnings = first_notes(inputs.notes)
     halo = _halo(settings, model, warnings)
+    arrays = [_arrays(one, settings, model.spec) for one in opened]
     choice = choose_tiling(
         [
-            (one.info, one.layout, one.postprocessing, _arrays(one, settings, model.spec))
-            for one in opened
+            (with_channels(one.info, one.channels_read), one.layout, one.postprocessing, own)
+            for one, own in zip(opened, arrays, strict=True)
         ],
         model,
         tile=_tile(settings, model, halo),
@@ -153,33 +114,27 @@ def make_plan(
         cores=cores,
         allowed=allowed_bytes(settings.memory, memory_bytes),
     )
+    names = names_of([one.info for one in opened])
     stacks = tuple(
         StackPlan(
+            **vars(one),
             name=name,
-            info=one.info,
-            path=given_path(one.info.path),
             axes=settings.axes,
-            channels=one.channels,
-            layout=one.layout,
-            arrays=_arrays(one, settings, model.spec),
+            arrays=own,
             tiling=tiling,
-            postprocessing=one.postprocessing,
             object_class=model.spec.classes[1].name if one.postprocessing.gives_instances else "",
             missing_is_background=settings.missing_chunks == "background",
         )
-        for name, one, tiling in zip(names, opened, choice.tilings, strict=True)
+        for one, name, own, tiling in zip(opened, names, arrays, choice.tilings, strict=True)
     )
-    for stack in stacks:
-        if stack.waste > MUCH_WASTE:
-            warnings.append(
-                f"{stack.name}: {stack.waste:.0%} of the network's work is halo and "
-                "padding; a larger --tile, or more --memory, is faster"
-            )
-            break
-    disk = sum(predicted_disk(stack) for stack in stacks)
+    if wasteful := next((stack for stack in stacks if stack.waste > MUCH_WASTE), None):
+        warnings.append(
+            f"{wasteful.name}: {wasteful.waste:.0%} of the network's work is halo and padding; a "
+            "larger --tile, or more --memory, is faster"
+        )
     return Plan(
-        stacks, inputs.refused, choice.workers, choice.threads, choice.memory, disk,
-        tuple(warnings), inputs.notes,
+        stacks, inputs.refused, choice.workers, choice.threads, choice.memory,
+        sum(map(predicted_disk, stacks)), tuple(warnings), inputs.notes,
     )  # fmt: skip
 
 
@@ -200,33 +155,13 @@ def predicted_disk(stack: StackPlan) -> int:
 
 def _arrays(one: Input, settings: JobSettings, spec: ModelSpec) -> tuple[ResultArray, ...]:
     classes = 0 if spec.is_binary else spec.n_outputs
+    channels = one.info.size("C") if "C" in one.info.axes else 0
     return arrays_of(
         one.layout,
         label_path(spec),
         probability=(f"probability/{spec.name}", classes) if settings.keep else None,
-        image=(one.info.dtype, one.info.size("C") if "C" in one.info.axes else 0)
-        if settings.with_image
-        else None,
+        image=(one.info.dtype, channels) if settings.with_image else None,
     )
-
-
-def check_apart(plan: Plan, output: Path, *others: str) -> None:
-    """A result must never lie where an input does: it would be written into, and removed.
-
-    Nor may what else is made in `output`, the folders named `others`.
-    """
-    inputs = {place: stack for stack in plan.stacks for place in places_of(stack.path)}
-    # By each folder that an input lies in: of many thousands, no two are compared.
-    holds = {folder: path for path in inputs for folder in path.parents}
-    for name in (*(f"{stack.name}.zarr" for stack in plan.stacks), *others):
-        result = (output / name).resolve()
-        around = (p for p in result.parents if p in inputs and "Zarr" in inputs[p].info.format)
-        taken = result if result in inputs else holds.get(result) or next(around, None)
-        if taken is not None:
-            raise OutputError(
-                f"{result}: would be written over the input {inputs[taken].info.path}; "
-                "give another --output"
-            )
 
 
 def _halo(settings: JobSettings, model: ModelFile, warnings: list[str]) -> int | None:
@@ -250,7 +185,7 @@ def _tile(settings: JobSettings, model: ModelFile, halo: int | None) -> int | No
     if halo is None:
         raise UsageError(
             f"--tile {settings.tile}: {model.path.name} cannot be cut into tiles "
-            f"({model.field.reason}); leave --tile away to run whole frames"
+            f"({model.field.reason}); omit --tile to run whole frames"
         )
     tile = round_up(settings.tile, model.spec.stride)
     if tile <= 2 * halo:

@@ -1,4 +1,4 @@
-"""What turns the probabilities of a stack into labels: as the user asks for it, and as resolved."""
+"""How the probabilities of a stack become labels: what the user gave, checked and resolved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from engine.plan.settings import JobSettings
 from engine.stacks.base import StackInfo
 
 _ONLY_WATERSHED = ("min_distance", "seed_height")
-_ONLY_OBJECTS = ("min_area", "max_area", "fill_holes", "clear_border", *_ONLY_WATERSHED)
+_ONLY_OBJECTS = (
+    "min_area", "max_area", "fill_holes", "clear_border", *_ONLY_WATERSHED, "connect",
+)  # fmt: skip
 
 
 def check_postprocessing(settings: JobSettings, spec: ModelSpec) -> None:
@@ -28,25 +30,22 @@ def check_postprocessing(settings: JobSettings, spec: ModelSpec) -> None:
             "map; omit it"
         )
     method = method_of(settings, spec)
-    if method == "none":
-        given = [name for name in _ONLY_OBJECTS if getattr(settings, name) not in (None, False)]
-        given += ["connect"] if settings.connect != "none" else []
-        if given:
-            option = given[0].replace("_", "-")
-            raise UsageError(f"--{option}: {spec.name} gives a class map, which has no objects")
-    if method != "watershed":
-        for name in _ONLY_WATERSHED:
-            if getattr(settings, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')}: is for --instances watershed")
-    elif settings.connect != "none":
+    for name in unused_settings(method):
+        if getattr(settings, name) not in (None, False, "none"):
+            reason = (
+                f"{spec.name} gives a class map, which has no objects" if method == "none"
+                else "is for --instances watershed"
+            )  # fmt: skip
+            raise UsageError(f"--{name.replace('_', '-')}: {reason}")
+    if method == "watershed" and settings.connect != "none":
         raise UsageError(
             "--instances watershed: cuts objects in each plane, and --connect z joins them from "
             "plane to plane, where cuts need not agree; use --instances components"
         )
 
 
-def rules_foreign_to(method: str) -> tuple[str, ...]:
-    """Settings that mean nothing where instances are found by `method`."""
+def unused_settings(method: str) -> tuple[str, ...]:
+    """Settings that have no meaning where instances are found by `method`."""
     return {"none": _ONLY_OBJECTS, "components": _ONLY_WATERSHED}.get(method, ())
 
 
@@ -58,7 +57,7 @@ def method_of(settings: JobSettings, spec: ModelSpec) -> str:
 def resolve_postprocessing(
     settings: JobSettings, spec: ModelSpec, info: StackInfo
 ) -> Postprocessing:
-    """The rules for a stack. StackError where they need a pixel size that it does not tell."""
+    """The settings for a stack; StackError where they need a pixel size that it does not have."""
     method = method_of(settings, spec)
     least: float = spec.min_area if method != "none" else 0
     if settings.min_area is not None:
@@ -74,8 +73,8 @@ def resolve_postprocessing(
         most = math.floor(area_px("--max-area", settings.max_area, info))
         if most < max(postprocessing.min_area, 1):
             raise UsageError(
-                f"{info.path}: --max-area {settings.max_area} is {most} px, and an object has "
-                f"{max(postprocessing.min_area, 1)} px at the least; give more"
+                f"{info.path}: --max-area {settings.max_area} is {most} px, and objects have at "
+                f"least {max(postprocessing.min_area, 1)} px; give more"
             )
         postprocessing = replace(postprocessing, max_area=most)
     if method != "watershed":
@@ -88,7 +87,7 @@ def resolve_postprocessing(
 
 
 def check_uncut(postprocessing: Postprocessing, info: StackInfo) -> None:
-    """StackError for rules that cannot be exact where frames are cut into regions."""
+    """StackError for post-processing that cannot be exact where frames are cut into regions."""
     size = f"{info.path}: frames of {info.size('Y')} x {info.size('X')} px are cut into regions, "
     if postprocessing.instances == "watershed":
         raise StackError(
@@ -96,4 +95,4 @@ def check_uncut(postprocessing: Postprocessing, info: StackInfo) -> None:
             "components"
         )
     if postprocessing.fill_holes:
-        raise StackError(f"{size}and a hole may go on in the next region; leave --fill-holes away")
+        raise StackError(f"{size}and a hole may reach into the next region; omit --fill-holes")

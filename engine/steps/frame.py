@@ -11,7 +11,7 @@ Where probabilities come from is a source: the network, below, or what an earlie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,7 +40,7 @@ from engine.store.records import FrameRecord, SurveyRecord
 class Prediction:
     """A frame, or a block's part of it, with its probabilities."""
 
-    pixels: NDArray[Any]  # raw, (C, Y, X): every channel of the stack
+    pixels: NDArray[Any]  # raw, (C, Y, X): the channels that are read
     probability: NDArray[np.float32]  # (K, Y, X)
     sha256: str  # of all pixels of the frame
     missing_chunks: int  # that the input lacks, and that were read as its fill value
@@ -172,13 +172,13 @@ class Network:
         with run.watch.stage("read"):
             stack = run.stack
             if self._survey is None:
-                pixels = stack.read(t, z, plan.all_channels)
+                pixels = stack.read(t, z, plan.channels_read)
             else:
-                pixels = stack.read_window(t, z, plan.all_channels, rows, columns)
-            missing = stack.missing_chunks(t, z, plan.all_channels, rows, columns)
+                pixels = stack.read_window(t, z, plan.channels_read, rows, columns)
+            missing = stack.missing_chunks(t, z, plan.channels_read, rows, columns)
             if missing and self._survey is None:  # cut frames were looked at when surveyed
                 check_frame(stack, plan, t, z)
-        expected = (len(plan.all_channels), region.read_y.size, region.read_x.size)
+        expected = (len(plan.channels_read), region.read_y.size, region.read_x.size)
         if pixels.shape != expected:
             raise FrameError(f"has shape {pixels.shape}, and the stack's frames {expected}")
         if missing:  # or is all of it gone, which reads the same?
@@ -208,7 +208,7 @@ class SegmentedFrame:
 
 
 def label_whole(
-    pixels: NDArray[Any],
+    pixels: Mapping[int, NDArray[Any]],
     number: int,
     probability: NDArray[np.float32],
     spec: ModelSpec,
@@ -216,9 +216,10 @@ def label_whole(
     pixel_area_um2: float | None,
     watch: Stopwatch,
 ) -> SegmentedFrame:
-    """Labels and measures of a whole frame: raw pixels (C, Y, X), probabilities (K, Y, X).
+    """Labels and measures of a whole frame, from its probabilities (K, Y, X).
 
-    The frame's own intensities are those of channel `number`.
+    `pixels` are raw, (Y, X), by the number of their channel; the frame's own intensities are those
+    of channel `number`.
     """
     channel = pixels[number]
     if postprocessing.gives_instances:

@@ -54,10 +54,10 @@ class Kept:
         with run.watch.stage("read"):
             probability = from_8_bit(self._plane(PROBABILITY, t, z))
             if IMAGE in self._shards:
-                pixels = self._plane(IMAGE, t, z)
+                pixels = run.plan.of_kept_image(self._plane(IMAGE, t, z))
             else:
                 window = (block.y.as_slice(), block.x.as_slice())
-                pixels = run.stack.read_window(t, z, run.plan.all_channels, *window)
+                pixels = run.stack.read_window(t, z, run.plan.channels_read, *window)
         return Prediction(
             pixels, probability, frame.sha256 or "", frame.missing_chunks or 0, bool(frame.blank)
         )

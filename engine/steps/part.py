@@ -189,10 +189,11 @@ class LocalLabels:
         if plane is None:
             self._intensity.append(0.0)
             return
-        self._intensity.append(total_intensity(plane.pixels[plan.channels[0]]))
+        channels = plan.summed_channels(plane.pixels)
+        self._intensity.append(total_intensity(channels[plan.channels[0]]))
         pieces, rows = piece_sums(
             self.labels[t - block.t[0], z - block.z[0]],
-            plane.pixels,
+            channels,
             plane.probability[0],
             origin=(block.y.start, block.x.start),
             frame_shape=plan.layout.sizes[2:],
@@ -218,7 +219,8 @@ class LocalLabels:
         sums = ClassSums(len(self.run.model.spec.classes))
         if plane is not None:
             classes = self.labels[t - self.block.t[0], z - self.block.z[0]]
-            channel = plane.pixels[self.run.plan.channels[0]]
+            plan = self.run.plan
+            channel = plan.summed_channels(plane.pixels)[plan.channels[0]]
             sums.add(classes, each_class(plane.probability), channel)
         self._classes.append(sums)
 

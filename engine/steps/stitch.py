@@ -120,7 +120,7 @@ def _stitch(
     run: TaskRun, group: StitchGroup, parts: _Parts, table: ObjectsWriter
 ) -> tuple[list[FrameRecord], int]:
     joined = join(_contacts(run, group, parts))
-    spanning = _Spanning(joined, group, parts, len(run.plan.all_channels))
+    spanning = _Spanning(joined, group, parts, run.plan.summed)
     kept = run.plan.postprocessing.keep(spanning.area, spanning.border)
     final = FinalIds(joined, spanning.first, kept)
     sums = _frame_sums(run, group, parts)
@@ -182,7 +182,9 @@ class _Faces(Mapping[str, NDArray[np.uint32]]):
 class _Spanning:
     """The objects that span blocks: where they begin, how large they are, and their measures."""
 
-    def __init__(self, joined: Joined, group: StitchGroup, parts: _Parts, n_channels: int) -> None:
+    def __init__(
+        self, joined: Joined, group: StitchGroup, parts: _Parts, channels: tuple[int, ...]
+    ) -> None:
         n = joined.n_groups
         self.first = np.full(n, np.iinfo(np.int64).max)
         self.area = np.zeros(n, dtype=np.int64)
@@ -195,7 +197,7 @@ class _Spanning:
                     self._add_ids(joined, parts, block)
                     gathered.append(self._pieces(joined, parts, block, number))
                     ends.append(self._ends(joined, parts, block))
-        self._sums: ObjectSums = {**no_sums(n_channels), "frame": np.zeros(0, np.int64)}
+        self._sums: ObjectSums = {**no_sums(channels), "frame": np.zeros(0, np.int64)}
         self._rows: NDArray[Any] = np.zeros(0, np.int64)
         if gathered:
             self._sums, self._rows = self._merged(gathered, n)

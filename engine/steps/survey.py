@@ -64,7 +64,7 @@ def survey_frame(run: TaskRun, t: int, z: int) -> SurveyRecord:
         digests.append(hashlib.sha256())  # one for each time that the frame is gone through
         for rows, columns in windows_of(plan.info):
             run.pulse.beat()
-            pixels = stack.read_window(t, z, plan.all_channels, rows, columns)
+            pixels = stack.read_window(t, z, plan.channels_read, rows, columns)
             digests[-1].update(pixels.data)
             yield plan.model_input(pixels)
 
@@ -73,7 +73,7 @@ def survey_frame(run: TaskRun, t: int, z: int) -> SurveyRecord:
         statistics = windowed_statistics(windows, run.model.spec.normalisation)
         frame = FrameRecord(
             t=t, z=z, status="ok", sha256=digests[0].hexdigest(),
-            missing_chunks=stack.missing_chunks(t, z, plan.all_channels),
+            missing_chunks=stack.missing_chunks(t, z, plan.channels_read),
         )  # fmt: skip
     return SurveyRecord(frame=frame, statistics=statistics.tolist())
 

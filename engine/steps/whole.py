@@ -68,7 +68,7 @@ class _WholeLabels:
         plan = self._run.plan
         self._done = {
             z: label_whole(
-                plane.pixels,
+                plan.summed_channels(plane.pixels),
                 plan.channels[0],
                 plane.probability,
                 self._run.model.spec,

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from engine.errors import OutputError, printable
 from engine.stacks.inputs import places_of
 from engine.store.committed import store_of
+from engine.store.differences import Difference, in_words, retry_hint
+from engine.store.differences import differences as identity_differences
 from engine.store.folder import IDENTITY, PRIVATE, RELABELLED, REPORT, SETTINGS, TABLES, JobFolder
 from engine.store.identity import Holdings, JobIdentity
 
@@ -52,21 +53,13 @@ def check(folder: JobFolder, identity: JobIdentity, *, fresh: bool) -> Holdings 
         _check_removal(folder, known, identity)
     elif (begun := folder.identity()) is not None and (differing := differences(begun, identity)):
         added = folder.is_added  # by a relabelling, which cannot retry
+        hint = "" if added else retry_hint(differing)
         raise OutputError(
-            f"{folder.root}: holds a job that differs in {differing}"
-            f"{';' if added else _mended(differing)} "
-            f"give another {'--name' if added else '--output'}, or start over with --fresh"
+            f"{folder.root}: holds another job ({in_words(differing)}); {hint}"
+            f"{'; otherwise ' if hint else ''}give another {'--name' if added else '--output'}, or "
+            "start over with --fresh"
         )
     return known
-
-
-def _mended(differing: str) -> str:
-    """What lets a job resume whose failed frames alone are concerned."""
-    if " content (" in differing:
-        return "; give --retry-failed if only frames that had failed were mended; else"
-    if differing.startswith("missing_chunks (there fail"):
-        return "; give --retry-failed to do the frames that had failed; else"
-    return ";"
 
 
 def _check_removal(folder: JobFolder, known: Holdings, identity: JobIdentity) -> None:
@@ -101,26 +94,26 @@ def _clear(folder: JobFolder, known: Holdings) -> None:
 
 
 @contextmanager
-def lock(folder: JobFolder, shard: str = "") -> Iterator[None]:
+def lock(folder: JobFolder, array_task: str = "") -> Iterator[None]:
     """Hold the folder against other jobs; OutputError where one is running here.
 
-    Shards of one job share it, each holding its own part: `shard` is "3-of-8".
+    Tasks of a job array share it, each holding its own part: `array_task` is "3-of-8".
     """
-    with folder.own.lease("lock", shared=bool(shard)) as free:
+    with folder.own.lease("lock", shared=bool(array_task)) as free:
         if not free:
             raise OutputError(f"{folder.root}: another job is writing here; wait for its end")
-        if not shard:
+        if not array_task:
             yield
             return
-        with folder.own.lease(f"lock-{shard}") as own:
+        with folder.own.lease(f"lock-{array_task}") as own:
             if not own:
-                raise OutputError(f"{folder.root}: shard {shard} is running already")
+                raise OutputError(f"{folder.root}: array task {array_task} is running already")
             yield
 
 
 @contextmanager
 def completing(folder: JobFolder) -> Iterator[bool]:
-    """True for the one shard that may complete the job; the others leave it to that one."""
+    """True for the one array task that may complete the job; the others leave it to that one."""
     with folder.own.lease("lock-completing") as free:
         yield free
 
@@ -162,37 +155,12 @@ def check_writable(root: Path) -> None:
         raise OutputError(f"{root}: cannot be written (no permission in {existing})")
 
 
-def differences(known: JobIdentity, wanted: JobIdentity) -> str:
-    """What differs between two identities, in words; empty where nothing does.
-
-    An input is the same under every path that leads to it.
-    """
+def differences(known: JobIdentity, wanted: JobIdentity) -> list[Difference]:
+    """What differs between two identities, where an input is the same by every path to it."""
     stacks = dict(wanted.stacks)
     for name, stack in stacks.items():
         before = known.stacks.get(name)
         if before and os.path.realpath(before.path) == os.path.realpath(stack.path):
             stacks[name] = stack.model_copy(update={"path": before.path})
     wanted = wanted.model_copy(update={"stacks": stacks})
-    return _differences(known.model_dump(mode="json"), wanted.model_dump(mode="json"))
-
-
-def _differences(known: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    found = []
-    for key in [*known, *(k for k in wanted if k not in known)]:
-        before, now = known.get(key), wanted.get(key)
-        if before == now:
-            continue
-        if isinstance(before, dict) and isinstance(now, dict):
-            found.append(_differences(before, now, f"{prefix}{key} "))
-        else:
-            found.append(f"{prefix}{key} (there {_short(before)}, here {_short(now)})")
-    return ", ".join(found)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(one, dict) and "kind" in one for one in value):
-        return ", ".join(str(one["kind"]) for one in value)  # arrays: labels, probability, image
-    text = "none" if value is None else str(value)
-    if len(text) <= 60:
-        return text
-    return f"...{text[-57:]}" if text.startswith(os.sep) else f"{text[:57]}..."  # of a path its end
+    return identity_differences(known.model_dump(mode="json"), wanted.model_dump(mode="json"))

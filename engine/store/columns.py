@@ -6,7 +6,7 @@ metadata; docs/tables.md lists them, and a test holds the two together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -125,14 +125,14 @@ def frames_schema(class_names: Sequence[str] = ()) -> pa.Schema:
     return pa.schema([_field(column) for column in (*FRAMES, *fractions)])
 
 
-def objects_schema(n_channels: int, channel_names: Sequence[str] = ()) -> pa.Schema:
-    """Columns of the objects table, of stacks with up to `n_channels` channels.
+def objects_schema(channels: Iterable[int], names: Mapping[int, str] | None = None) -> pa.Schema:
+    """Columns of the objects table of stacks whose `channels` are measured, by number.
 
-    `channel_names` stand in the metadata of the intensities' fields, as "channel".
+    The `names` of channels are in the metadata of the intensities' fields, as "channel".
     """
     fields = [_field(column) for column in OBJECTS]
-    for number in range(n_channels):
-        name = channel_names[number] if number < len(channel_names) else ""
+    for number in channels:
+        name = (names or {}).get(number, "")
         for column in INTENSITIES:
             one = column._replace(
                 name=column.name.replace("_C", f"_{number}"),

@@ -30,7 +30,7 @@ class StackIdentity(Part):
     pixel_size_um: dict[str, float]
     time_step_s: float | None = None
     channel: tuple[int, ...]  # that the model takes
-    measured_channels: int
+    measured_channels: tuple[int, ...]  # ascending
     postprocessing: Postprocessing
     frames: Selection
     layout: LabelLayout

@@ -91,6 +91,7 @@ class ReportedInput(Part):
     shape: tuple[int, ...]
     dtype: str
     channels: tuple[int, ...]  # that the model takes
+    measured_channels: tuple[int, ...]
     channel_names: tuple[str, ...]
     pixel_size_um: dict[str, float]
     time_step_s: float | None

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.measure.objects import ObjectColumns, ObjectsOf, n_channels_of, object_dtypes
+from engine.measure.objects import ObjectColumns, ObjectsOf, channels_of, object_dtypes
 from engine.store.columns import objects_schema, timings_schema
 from engine.store.records import Row
 
@@ -37,7 +37,7 @@ def encode_objects(of: ObjectsOf, parts: Sequence[tuple[int, int, ObjectColumns]
 def decode_objects(data: bytes) -> dict[tuple[int, int], ObjectColumns]:
     """What `encode_objects` was given, by (t, z)."""
     table = pq.read_table(io.BytesIO(data))
-    names = object_dtypes(n_channels_of(table.column_names))
+    names = object_dtypes(channels_of(table.column_names))
     t, z = table["t"].to_numpy(), table["z"].to_numpy()
     found = {}
     for one in sorted(set(zip(t.tolist(), z.tolist(), strict=True))):
@@ -81,11 +81,11 @@ class ObjectsWriter(_RowGroups):
     """Writes a block's or a stitch group's part of the objects table, frame by frame."""
 
     def __init__(self, sink: Any, of: ObjectsOf) -> None:
-        super().__init__(sink, objects_schema(of.n_channels))
+        super().__init__(sink, objects_schema(of.channels))
         self._of = of
 
     def add(self, t: int, z: int, columns: ObjectColumns) -> None:
-        """Add the objects of a frame, or more of them."""
+        """Add the objects of a frame, or more of them; sums of other channels are left out."""
         n = len(columns["label"])
         if not n:
             return

@@ -312,7 +312,7 @@ def test_an_unfinished_job_is_not_retried_with_another_input(
         with pytest.raises(JobStopped):
             run_job(job, executor=Ends())
     jobs.write_stack(stack, jobs.blobs((2, 90, 130), seed=7))
-    with pytest.raises(OutputError, match="content"):
+    with pytest.raises(OutputError, match="files of the input have changed"):
         run_job(job)
     run_job(job.model_copy(update={"retry_failed": True}))
     assert np.array_equal(labels_of(tmp_path / "out", "stack"), expected(stack)[:, 0])

@@ -24,12 +24,12 @@ from engine.job import inputs, isolation, run
 from engine.job.job import job_context
 from engine.job.prepare import identity, prepare_job
 from engine.model.file import open_model
-from engine.plan.plan import check_apart
 from engine.steps import hangs
 from engine.steps.hangs import Abandoned, Hung, Place, Pulse, limit_of, watched
 from engine.steps.limited import LimitedStack
 from engine.steps.task import Outcome, Task
 from engine.steps.worker import _Kept
+from engine.store.destination import check_apart
 from engine.store.folder import IDENTITY, JobFolder, key_of
 from engine.store.local import LocalStore
 from engine.store.records import AttemptRecord, Death

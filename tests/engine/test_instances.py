@@ -18,7 +18,7 @@ from engine.geometry import layout
 from engine.job.job import run_job
 from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
-from engine.measure.objects import measure_objects
+from engine.measure.objects import object_sums, objects_of
 from engine.results.verify.run import verify_job
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -61,7 +61,8 @@ def test_a_job_over_stacks_of_several_channels(tmp_path: Path) -> None:
             assert labels.any()
             assert np.array_equal(labels_of(tmp_path / "both", stack)[t], labels)
             rows = [o for o in objects if (o["stack"], o["t"]) == (stack, t)]
-            wanted = measure_objects(labels, channels, np.ones(labels.shape, np.float32))
+            every = np.ones(labels.shape, np.float32)
+            wanted = objects_of(object_sums(labels, dict(enumerate(channels)), every))
             for name, values in wanted.items():
                 if name != "mean_probability":
                     assert [row[name] for row in rows] == values.tolist(), name

@@ -132,7 +132,7 @@ def test_another_file_of_the_same_name_size_and_time_is_another_input(
         os.utime(file, (1, 1))
         files.append(file)
     run_job(jobs.settings(files[0], threshold_model, tmp_path / "out"))
-    with pytest.raises(OutputError, match=r"path \(there .*a/x.tif, here .*b/x.tif\)"):
+    with pytest.raises(OutputError, match=r"input was .*a/x.tif and is .*b/x.tif now"):
         run_job(jobs.settings(files[1], threshold_model, tmp_path / "out"))
 
 
@@ -161,9 +161,9 @@ def test_shards_and_merging_keep_the_names(
 ) -> None:
     inputs = link(annex, "control.tif", "treated.tif")
     output = tmp_path / "out"
-    first = jobs.settings(inputs, threshold_model, output, shard="1/2")
+    first = jobs.settings(inputs, threshold_model, output, array_task="1/2")
     run_job(first)
-    second = jobs.settings(inputs, threshold_model, output, shard="2/2")
+    second = jobs.settings(inputs, threshold_model, output, array_task="2/2")
     run_job(second)
     (output / "job.json").unlink()
     assert merge_job(JobFolder(output)).exit_status == 0

@@ -31,7 +31,7 @@ def test_a_frame_by_hand() -> None:
     channel[labels == 1], channel[labels == 2] = 20, 50
     probability = np.where(labels > 0, 0.75, 0.25).astype(np.float32)
     sums = FrameSums(16, float(channel.sum()))
-    sums.add(object_sums(labels, channel[None], probability))
+    sums.add(object_sums(labels, {0: channel}, probability))
     row = sums.row(0.25)
     assert row["objects"] == 2
     assert (row["area_mean_px"], row["area_median_px"]) == (1.5, 1.5)
@@ -47,7 +47,7 @@ def test_an_empty_frame_has_no_means() -> None:
     empty = np.zeros((5, 5), np.uint32)
     channel = np.full((5, 5), 3, np.uint8)
     sums = FrameSums(25, 75)
-    sums.add(object_sums(empty, channel[None], empty.astype(np.float32)))
+    sums.add(object_sums(empty, {0: channel}, empty.astype(np.float32)))
     row = sums.row(None)
     assert row["objects"] == 0 and row["foreground_fraction"] == 0
     assert row["area_mean_px"] is row["mean_intensity_objects"] is row["area_mean_um2"] is None

@@ -155,7 +155,7 @@ def test_what_missing_chunks_are_is_part_of_the_job(tmp_path: Path, model: Path)
     known = JobFolder(failing.output).identity()
     assert known is not None and known.missing_chunks == "fail"
     blank = jobs.settings(store, model, tmp_path / "out", axes="TYX", missing_chunks="background")
-    with pytest.raises(OutputError, match=r"missing_chunks .*; give --retry-failed to do"):
+    with pytest.raises(OutputError, match=r"missing-chunks was fail.*; give --retry-failed to re"):
         run_job(blank)
 
 
@@ -177,7 +177,7 @@ def test_frames_set_aside_can_be_taken_for_background_later(
     assert jobs.contents(output) == jobs.contents(clean.output)
     assert run_job(clean.model_copy(update={"output": output})).already_complete
     assert merge_job(JobFolder(output)).already_complete
-    with pytest.raises(OutputError, match="missing_chunks"):
+    with pytest.raises(OutputError, match="missing-chunks"):
         run_job(jobs.settings(store, model, output, axes="TYX", retry_failed=True))
 
 

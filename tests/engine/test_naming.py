@@ -56,4 +56,4 @@ def test_a_name_too_long_for_a_result_is_refused_by_itself(
     )
     assert [one.info.path for one in opened.opened] == [longest, "a.tif"]
     ((path, reason),) = opened.refused
-    assert path == longer and "too long for that of a result, which would take 256" in reason
+    assert path == longer and "that of its result would have 256 bytes" in reason

@@ -16,7 +16,7 @@ from skimage.measure import regionprops_table
 
 from engine.labels.components import label_frame
 from engine.measure.hulls import convex_areas, merged_rows
-from engine.measure.objects import measure_objects, merged, object_dtypes, objects_of, piece_sums
+from engine.measure.objects import merged, object_dtypes, object_sums, objects_of, piece_sums
 
 PROPERTIES = ("label", "area", "centroid", "bbox", "eccentricity", "solidity", "intensity_mean",
               "intensity_min", "intensity_max")  # fmt: skip
@@ -26,8 +26,8 @@ def assert_equals_regionprops(
     labels: NDArray[np.uint32], pixels: NDArray[Any], probability: NDArray[np.float32]
 ) -> None:
     """Every column; `pixels` (C, Y, X)."""
-    found = measure_objects(labels, pixels, probability)
-    assert list(found) == list(object_dtypes(len(pixels)))
+    found = objects_of(object_sums(labels, dict(enumerate(pixels)), probability))
+    assert list(found) == list(object_dtypes(range(len(pixels))))
     if not labels.any():
         assert not any(len(values) for values in found.values())
         return
@@ -104,7 +104,7 @@ def test_pieces_add_up_to_the_whole(seed: int, height: int, width: int, density:
     cuts = [(0, y, 0, x), (0, y, x, width), (y, height, 0, x), (y, height, x, width)]
     found = [
         piece_sums(
-            labels[a:b, c:d], pixels[:, a:b, c:d], probability[a:b, c:d],
+            labels[a:b, c:d], dict(enumerate(pixels[:, a:b, c:d])), probability[a:b, c:d],
             origin=(a, c), frame_shape=(height, width),
         )
         for a, b, c, d in cuts
@@ -112,7 +112,7 @@ def test_pieces_add_up_to_the_whole(seed: int, height: int, width: int, density:
     sums = [one for one, _ in found]
     whole = merged({name: np.concatenate([s[name] for s in sums]) for name in sums[0]})
     whole["convex_px"] = convex_areas(merged_rows([rows for _, rows in found]))
-    expected = measure_objects(labels, pixels, probability)
+    expected = objects_of(object_sums(labels, dict(enumerate(pixels)), probability))
     for name, values in objects_of(whole).items():
         assert np.array_equal(values, expected[name]), name
 
@@ -120,7 +120,7 @@ def test_pieces_add_up_to_the_whole(seed: int, height: int, width: int, density:
 def test_shapes_far_from_the_corner_lose_no_digits() -> None:
     labels = np.zeros((20, 30), np.uint32)
     labels[3:12, 4:9], labels[14:17, 10:28] = 1, 2
-    pixels, probability = np.ones((1, 20, 30), np.uint8), np.ones((20, 30), np.float32)
+    pixels, probability = {0: np.ones((20, 30), np.uint8)}, np.ones((20, 30), np.float32)
     near, rows = piece_sums(labels, pixels, probability)
     far, far_rows = piece_sums(
         labels, pixels, probability, origin=(99_000, 87_000), frame_shape=(100_000, 100_000)

@@ -126,7 +126,7 @@ def test_contradictions(spec: dict[str, Any], values: dict[str, Any], sentence: 
 
 
 def test_areas_that_leave_nothing() -> None:
-    with pytest.raises(UsageError, match="--max-area 6 is 6 px, and an object has 7 px"):
+    with pytest.raises(UsageError, match="--max-area 6 is 6 px, and objects have at least 7 px"):
         resolve_postprocessing(settings(max_area=6), SPEC, UNKNOWN)
     with pytest.raises(UsageError, match="--max-area 0 is 0 px"):
         resolve_postprocessing(settings(max_area=0, min_area=0), SPEC, UNKNOWN)

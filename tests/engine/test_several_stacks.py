@@ -152,7 +152,7 @@ def test_many_inputs_do_not_drown_the_terminal(threshold_model: Path, tmp_path: 
     job = settings(sorted(tmp_path.glob("*.tif")), threshold_model, tmp_path / "out")
     plan = plan_job(job, open_model(str(threshold_model)), cores=1, memory_bytes=2**33)
     assert len(plan.warnings) == 21 and len(plan.notes) == 30
-    assert plan.warnings[-1] == "and 10 more such sentences; job.json has them all"
+    assert plan.warnings[-1] == "and 10 more such notes; job.json has them all"
 
 
 def test_the_files_of_a_set_are_read_once(threshold_model: Path, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_frames_that_are_not_there_are_refused_unless_left_out(
     job = settings(path, threshold_model, tmp_path / "out", frames=(0, 3))
     run_job(job, executor=SerialExecutor())
     (note,) = json.loads((tmp_path / "out/job.json").read_bytes())["notes"]
-    assert note == f"{path}: planes that its metadata count are not there; --frames leaves them out"
+    assert note == f"{path}: its metadata count planes that are missing; --frames leaves them out"
     assert plan(series="pages") == 3
 
 

@@ -1,4 +1,4 @@
-"""Clusters that lose a worker or have a wrong one, and shards that are killed."""
+"""Clusters that lose a worker or have a wrong one, and array tasks that are killed."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def test_a_worker_that_would_give_other_results_is_refused(
         assert str(whole.job.model) in last and "is another file on this worker" in last
 
 
-def shard(whole: Undisturbed, output: Path, number: int, **faults: Any) -> Process:
-    """Start shard `number` of three."""
-    command = whole.job.command(output, "--shard", f"{number}/3", "--workers", "1")
+def array_task(whole: Undisturbed, output: Path, number: int, **faults: Any) -> Process:
+    """Start array task `number` of three."""
+    command = whole.job.command(output, "--array-task", f"{number}/3", "--workers", "1")
     return Process(command, {"layout": whole.job.layout, **faults})
 
 
@@ -73,18 +73,19 @@ def merge(whole: Undisturbed, output: Path) -> Process:
     return process
 
 
-def test_three_shards_at_once(tmp_path: Path, whole: Undisturbed) -> None:
+def test_three_array_tasks_at_once(tmp_path: Path, whole: Undisturbed) -> None:
     output = tmp_path / "out"
-    processes = [shard(whole, output, number) for number in (1, 2, 3)]
+    processes = [array_task(whole, output, number) for number in (1, 2, 3)]
     for process in processes:
         assert process.wait() == 0, process.err
     assert_same(output, whole.output)
 
 
-def test_a_killed_shard_is_run_again(tmp_path: Path, whole: Undisturbed) -> None:
+def test_a_killed_array_task_is_run_again(tmp_path: Path, whole: Undisturbed) -> None:
     output = tmp_path / "out"
     kill = {"point": "record", "nth": 2, "token": str(tmp_path / "token"), "role": "main"}
-    killed, *others = shard(whole, output, 1, kill=kill), *(shard(whole, output, n) for n in (2, 3))
+    killed = array_task(whole, output, 1, kill=kill)
+    others = [array_task(whole, output, number) for number in (2, 3)]
     assert killed.wait() == KILLED
     for process in others:
         assert process.wait() == 0, process.err
@@ -92,36 +93,36 @@ def test_a_killed_shard_is_run_again(tmp_path: Path, whole: Undisturbed) -> None
     refused = merge(whole, output)
     assert refused.popen.returncode == 2
     (line,) = refused.err.strip().splitlines()
-    assert "not all shards are done (block(s)" in line and "of whole" in line
-    again = shard(whole, output, 1)
+    assert "not all array tasks are done (block(s)" in line and "of whole" in line
+    again = array_task(whole, output, 1)
     assert again.wait() == 0, again.err
     assert_same(output, whole.output)
 
 
-def test_a_shard_that_is_missing_is_named(tmp_path: Path, whole: Undisturbed) -> None:
+def test_an_array_task_that_is_missing_is_named(tmp_path: Path, whole: Undisturbed) -> None:
     output = tmp_path / "out"
-    for process in [shard(whole, output, number) for number in (1, 2)]:
-        assert process.wait() == 0 and "other shards are not done yet" in process.err
+    for process in [array_task(whole, output, number) for number in (1, 2)]:
+        assert process.wait() == 0 and "other array tasks are not done yet" in process.err
     refused = merge(whole, output)
     assert refused.popen.returncode == 2
-    # Of 4 + 12 + 6 blocks, the third shard's are numbers 2, 5, 8, ... of all.
+    # Of 4 + 12 + 6 blocks, the third task's are numbers 2, 5, 8, ... of all.
     named = "block(s) 2 of whole; block(s) 1, 4, 7, 10 of cut; block(s) 1, 4 of planes"
     assert named in refused.err
-    last = shard(whole, output, 3)
+    last = array_task(whole, output, 3)
     assert last.wait() == 0, last.err
     assert_same(output, whole.output)
     assert merge(whole, output).popen.returncode == 0  # already complete
 
 
 @pytest.mark.parametrize("point", [slow("stitch-2"), "level", slow("tables"), slow("work")])
-def test_merge_completes_what_the_last_shard_could_not(
+def test_merge_completes_what_the_last_array_task_could_not(
     tmp_path: Path, whole: Undisturbed, point: str
 ) -> None:
     output = tmp_path / "out"
-    for process in [shard(whole, output, number) for number in (1, 2)]:
+    for process in [array_task(whole, output, number) for number in (1, 2)]:
         assert process.wait() == 0, process.err
     kill = {"point": point, "nth": 1, "token": str(tmp_path / "token")}
-    assert shard(whole, output, 3, kill=kill).wait() == KILLED
+    assert array_task(whole, output, 3, kill=kill).wait() == KILLED
     assert not (output / "job.json").exists()
     done = merge(whole, output)
     assert done.popen.returncode == 0, done.err

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +95,15 @@ def _measures(stack: ResultStack, number: Number) -> Mapping[int, Mapping[str, f
     }
 
 
-def _intensities(schema: pa.Schema, n_channels: int) -> dict[str, str]:
+def _intensities(schema: pa.Schema, numbers: Sequence[int]) -> dict[str, str]:
     """What to call the mean intensity in each channel, by its column in the objects table."""
-    columns = [f"mean_intensity_{number}" for number in range(n_channels)]
-    if n_channels == 1:
+    columns = [f"mean_intensity_{number}" for number in numbers]
+    if list(numbers) == [0]:
         return {columns[0]: INTENSITY}
     metadata = [schema.field(column).metadata or {} for column in columns]
     channels = [field.get(b"channel", b"").decode() for field in metadata]
-    if "" in channels or len(set(channels)) < n_channels:
-        channels = [str(number) for number in range(n_channels)]
+    if "" in channels or len(set(channels)) < len(numbers):
+        channels = [str(number) for number in numbers]
     return {c: f"{INTENSITY}: {name}" for c, name in zip(columns, channels, strict=True)}
 
 

@@ -28,7 +28,7 @@ from engine.errors import FrameError, OutputError, UsageError
 from engine.geometry.layout import Block, LabelLayout
 from engine.job.job import job_context
 from engine.job.prepare import Prepared, check_device, prepare_job
-from engine.plan.plan import StackPlan, check_apart
+from engine.plan.plan import StackPlan
 from engine.plan.settings import JobSettings
 from engine.results.pictures import files as pictures
 from engine.results.pictures.caption import draw_strip, scale_bar, time_text
@@ -43,10 +43,11 @@ from engine.steps.survey import survey_frame
 from engine.steps.task import Task, TaskRun
 from engine.steps.worker import JobContext, forget_stack, keep_model, release, warm_up
 from engine.store.claim import check_writable
+from engine.store.destination import SAMPLE, check_apart
 from engine.store.files import picture_name, whole_folder
 from engine.store.folder import JobFolder
 
-FOLDER, MADE = "sample", "sample.json"
+MADE = "sample.json"
 FIELDS = ("frame", "objects", "median area px", "foreground")
 CELL = 600  # px; sides of a picture on the sheet, at most
 LEAST = 256  # px; smaller frames are enlarged
@@ -82,7 +83,7 @@ def sample(
     OutputError where DIR/sample is, or belongs to, something else than an earlier sample.
     """
     for given, option in (
-        (settings.shard, "--shard"), (settings.fresh, "--fresh"),
+        (settings.array_task, "--array-task"), (settings.fresh, "--fresh"),
         (settings.retry_failed, "--retry-failed"), (settings.scheduler, "--scheduler"),
     ):  # fmt: skip
         if given:
@@ -90,8 +91,8 @@ def sample(
     check_writable(settings.output)
     with ExitStack() as opened:
         job = prepare_job(settings)
-        check_apart(job.plan, settings.output, FOLDER)
-        _check_own(settings.output / FOLDER)
+        check_apart(job.plan, settings.output, SAMPLE)
+        _check_own(settings.output / SAMPLE)
         job = check_device(job, None)
         opened.callback(release)
         keep_model(job.model)
@@ -102,7 +103,7 @@ def sample(
         stacks = job.plan.stacks
         chosen = [(stacks[at], number) for at, number in spread([s.layout for s in stacks], count)]
         found: list[Sample] = []
-        folder = opened.enter_context(whole_folder(settings.output / FOLDER, "*", overwrite=True))
+        folder = opened.enter_context(whole_folder(settings.output / SAMPLE, "*", overwrite=True))
         drawn = list(_drawn(job, context, chosen, folder, found, progress))
         pictures.png(folder / "sample.png", pictures.contact_sheet(drawn))
         made = sorted(path.name for path in folder.iterdir())
@@ -212,15 +213,15 @@ def _look(run: TaskRun, number: Number, name: str) -> _Look:
     survey = lru_cache(partial(survey_frame, run)) if plan.layout.is_cut else None
     source = Network(run, block, survey)
     frame = run.tried(*number, lambda: source.predict(*number))
-    channel = plan.channels[0]
+    channels = plan.summed_channels(frame.pixels)
     # The edge of a region is no border of the frame.
     postprocessing = replace(
         plan.postprocessing,
         clear_border=plan.postprocessing.clear_border and not plan.layout.is_cut,
     )
     done = label_whole(
-        frame.pixels,
-        channel,
+        channels,
+        plan.channels[0],
         frame.probability,
         spec,
         postprocessing,
@@ -240,7 +241,7 @@ def _look(run: TaskRun, number: Number, name: str) -> _Look:
     )  # fmt: skip
     pixel = plan.info.pixel_size_um.get("X")
     return _Look(
-        frame.pixels[channel], done, told, classes, _caption(plan, number, block, told), pixel
+        channels[plan.channels[0]], done, told, classes, _caption(plan, number, block, told), pixel
     )
 
 

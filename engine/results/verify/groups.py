@@ -62,7 +62,9 @@ def check_group(
     found, has_objects = joined(areas), stack.layout.gives_instances
     counts = {}  # of objects, by place: on record, and in the labels
     if isinstance(record, StitchRecord):
-        counts[where] = (record.objects, len(np.unique(found.label)))
+        times = found.frame // stack.layout.sizes[1]  # ids begin anew with each
+        n_objects = np.unique([times, found.label], axis=1).shape[1]
+        counts[where] = (record.objects, n_objects)
     for frame in check.frames:
         place = stack.span((frame.t, frame.t + 1), (frame.z, frame.z + 1))
         labels = found.of(stack.layout.frame_index(frame.t, frame.z))

@@ -187,13 +187,15 @@ class _ZarrStack(Stack):
     ) -> NDArray[Any]:
         check_frame(self.info, t, z, channels)
         with reading(self.info.path, frame_name(self.info, t, z)):
-            index = list(self._map.index(t, z, rows, columns))
-            wanted: Sequence[int] = channels
+            index: list[Any] = list(self._map.index(t, z, rows, columns))
+            wanted, array, is_run = channels, self._stored.array, True
             if "C" in self._map.source and channels:  # only the chunks of these channels
-                low, high = min(channels), max(channels)
-                index[self._map.source.index("C")] = slice(low, high + 1)
-                wanted = [c - low for c in channels]
-            plane = np.asarray(self._stored.array[tuple(index)])
+                picked = sorted(set(channels))
+                is_run = picked[-1] - picked[0] < len(picked)
+                wanted = [picked.index(c) for c in channels]
+                along = self._map.source.index("C")
+                index[along] = slice(picked[0], picked[-1] + 1) if is_run else picked
+            plane = np.asarray(array[tuple(index)] if is_run else array.oindex[tuple(index)])
             return self._map.to_frame(plane, wanted, self.info.dtype)
 
     def missing_chunks(

@@ -52,7 +52,7 @@ def test_the_command_names_what_is_not(whole: Path, tmp_path: Path) -> None:
     assert (
         done.stdout == f"{name(output, path)}: stack stack, block 1, t=3..5: the labels are gone\n"
     )
-    assert "1 problem, where 3 blocks" in done.stderr
+    assert "1 problem in 3 blocks" in done.stderr
     (problem,) = json.loads(command(str(output), "--json").stdout)
     assert problem["path"] == name(output, path)
     assert (problem["kind"], problem["stack"], problem["index"]) == ("shard", "stack", 1)
