@@ -23,8 +23,10 @@ from engine.labels.postprocessing import Postprocessing
 from engine.measure.objects import ObjectsOf
 from engine.model.file import ModelFile
 from engine.model.spec import ModelSpec, label_path
+from engine.plan.footprint import MB
 from engine.plan.inputs import Input, Inputs, few, names_of
-from engine.plan.memory import MemoryEstimate, allowed_bytes, choose_tiling
+from engine.plan.memory import MemoryEstimate, Workload, choose_tiling
+from engine.plan.resources import Site
 from engine.plan.settings import JobSettings
 from engine.stacks.base import StackInfo
 from engine.stacks.names import given_path, places_of
@@ -133,9 +135,7 @@ class Plan:
         return ((stack, block) for stack in self.stacks for block in stack.layout.blocks())
 
 
-def make_plan(
-    settings: JobSettings, model: ModelFile, inputs: Inputs, *, cores: int, memory_bytes: int
-) -> Plan:
+def make_plan(settings: JobSettings, model: ModelFile, inputs: Inputs, site: Site) -> Plan:
     """Decide everything about a job on `inputs`, which are open no more. Touches no file."""
     opened = inputs.opened
     names = names_of([one.info for one in opened])
@@ -143,16 +143,21 @@ def make_plan(
     halo = _halo(settings, model, warnings)
     choice = choose_tiling(
         [
-            (one.info, one.layout, one.postprocessing, _arrays(one, settings, model.spec))
+            Workload(one.info, one.layout, one.postprocessing, _arrays(one, settings, model.spec))
             for one in opened
         ],
         model,
+        site,
         tile=_tile(settings, model, halo),
         halo=halo,
         workers=settings.workers,
-        cores=cores,
-        allowed=allowed_bytes(settings.memory, memory_bytes),
+        limit=settings.memory,
     )
+    if choice.memory.device is not None and site.device_memory is None:
+        warnings.append(
+            f"{site.target.device} does not tell how much of its memory is free: the plan does not "
+            f"limit the {choice.memory.device_peak / MB:,.0f} MB that the network may take of it"
+        )
     stacks = tuple(
         StackPlan(
             name=name,

@@ -18,6 +18,7 @@ from pydantic import (
 from engine.errors import UsageError
 from engine.plan.channels import parse_channels
 from engine.plan.quantities import parse_quantity
+from engine.runtimes.base import Precision, Target
 
 
 class JobSettings(BaseModel):
@@ -48,7 +49,9 @@ class JobSettings(BaseModel):
     with_image: bool = False  # copy the raw stack into the result
     workers: Annotated[int, Field(ge=1)] | None = None  # blocks in flight; None: one per core
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
+    runtime: str = "auto"  # name in `engine.runtimes.registry`
     device: str = "auto"
+    precision: Precision = "fp32"
     memory: str | None = None  # "8GB": the most that may be used; None: what is free
     grace: Annotated[float, Field(ge=0, le=86_400)] = 20.0  # s running blocks get after SIGTERM
     timeout: (  # s without progress after which a read is given up; see `engine.steps.hangs`
@@ -97,6 +100,11 @@ class JobSettings(BaseModel):
         if self.fresh and self.retry_failed:
             raise ValueError("--retry-failed: goes on with a job, and --fresh starts over")
         return self
+
+    @property
+    def target(self) -> Target:
+        """Where and how the network is to run, as asked for."""
+        return Target(self.runtime, self.device, self.precision)
 
     @property
     def shard_of(self) -> tuple[int, int]:
