@@ -1,8 +1,11 @@
-"""ONNX Runtime: memory that runs out is told apart from other failures, and survived."""
+"""Runtimes: what all must do; and of ONNX Runtime, that it survives when memory runs out.
+
+Nothing heavy is imported here: a child that imports this module counts its own memory.
+"""
 
 from __future__ import annotations
 
-import json
+import os
 import pickle
 import subprocess
 import sys
@@ -12,32 +15,28 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 
-from engine.errors import JobStopped, OutOfMemory, OutputError, UsageError
-from engine.job.job import run_job
-from engine.job.prepare import plan_job
+from engine.errors import JobStopped, OutOfMemory
 from engine.model.file import ModelFile, open_model
-from engine.plan.plan import Plan
 from engine.runtimes import cuda
 from engine.runtimes.base import Caution, DeviceMemory, Session, Target
 from engine.runtimes.onnxruntime import OnnxRuntime
-from engine.runtimes.registry import RUNTIMES
+from engine.runtimes.registry import RUNTIMES, open_session
 from tests import networks
-from tests.engine import jobs
 from tests.engine.runtime_tests import RuntimeTests
 
 STATISTICS = np.float32([[[0, 65535]]])
+CPU = Target("onnxruntime", "cpu")
 
 
 class TestOnnxRuntime(RuntimeTests):
-    target = Target("onnxruntime", "cpu")
+    target = CPU
 
 
 class TestUnoptimised(RuntimeTests):
-    target = Target("onnxruntime", "cpu", caution=Caution.UNOPTIMISED)
+    target = replace(CPU, caution=Caution.UNOPTIMISED)
 
 
 class TestSecondRuntime(RuntimeTests):
@@ -52,41 +51,13 @@ def second_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RUNTIMES, "reference", place)
 
 
-def test_a_job_by_another_runtime(tmp_path: Path, threshold_model: Path) -> None:
-    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((3, 60, 70)))
-    told, labels = {}, {}
-    for name in ("auto", "reference"):
-        run_job(jobs.settings(stack, threshold_model, tmp_path / name, runtime=name, tile=32))
-        told[name] = json.loads((tmp_path / name / "job.json").read_bytes())
-        labels[name] = jobs.labels_of(tmp_path / name, "stack")
-    assert labels["auto"].any() and np.array_equal(labels["auto"], labels["reference"])
-    resolved = {name: told[name]["settings"]["resolved"]["runtime"] for name in told}
-    assert resolved["auto"].startswith("onnxruntime ")
-    assert resolved["reference"] == f"onnx.reference {onnx.__version__} float32"
-    with pytest.raises(OutputError, match="another"):  # what is resolved is what a job is
-        run_job(jobs.settings(stack, threshold_model, tmp_path / "auto", runtime="reference"))
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"runtime": "abacus"}, "runtime abacus: is not known; use onnxruntime, reference"),
-        ({"precision": "int8"}, "precision int8: ONNX Runtime runs fp32 here"),
-        ({"runtime": "reference", "device": "cuda:0"}, "device 'cuda:0' is not known"),
-    ],
-)
-def test_what_no_runtime_has_is_refused_before_anything(
-    tmp_path: Path, threshold_model: Path, changes: dict[str, str], told: str
-) -> None:
-    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((1, 20, 20)))
-    with pytest.raises(UsageError, match=told):
-        run_job(jobs.settings(stack, threshold_model, tmp_path / "out", **changes))
-    assert not (tmp_path / "out").exists()
-
-
 def model_of(folder: Path, widths: tuple[int, ...] = (16, 32, 64, 128)) -> ModelFile:
     network = networks.unet(widths, positive=False)
     return open_model(str(networks.save(folder / "model.onnx", network, networks.spec(network))))
+
+
+def session_of(model: ModelFile, threads: int = 1, target: Target = CPU) -> Session:
+    return open_session(model, "uint16", target, threads)
 
 
 def pixels(side: int) -> np.ndarray:
@@ -99,13 +70,12 @@ import pickle, re, resource, sys
 from pathlib import Path
 import numpy as np
 from engine.errors import OutOfMemory
-from tests.engine.test_runtime import STATISTICS, model_of, pixels
-from tests.engine.jobs import session
+from tests.engine.test_runtime import STATISTICS, model_of, pixels, session_of
 
 def mapped():
     return int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
-runtime = session(model_of(Path(sys.argv[1])), threads=2)
+runtime = session_of(model_of(Path(sys.argv[1])), threads=2)
 runtime.run(pixels(64), STATISTICS)
 before = mapped()
 limit = before + 400 * 2**20
@@ -133,7 +103,7 @@ def test_after_too_large_a_frame_a_smaller_one_is_right(tmp_path: Path) -> None:
     ]
     assert all("smaller --tile" in f and "\n" not in f for f in failures)
     assert held < 100 * 2**20  # what the failed runs had gathered went back
-    expected = jobs.session(model_of(tmp_path), threads=2).run(pixels(256), STATISTICS)
+    expected = session_of(model_of(tmp_path), threads=2).run(pixels(256), STATISTICS)
     assert np.array_equal(np.load(tmp_path / "result.npy"), expected)
 
 
@@ -194,7 +164,7 @@ def test_a_failing_device_is_not_swapped_for_another(
 ) -> None:
     from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
-    session = jobs.session(model_of(tmp_path, (2,)))
+    session = session_of(model_of(tmp_path, (2,)))
     inner = session.compute.args[0]  # type: ignore[attr-defined]
     monkeypatch.setattr(inner, "_sess", FailingSession(EPFail("CUDA failure 700"), inner._sess))
     monkeypatch.setattr(inner, "io_binding", MagicMock(_session=inner._sess))
@@ -211,16 +181,27 @@ def test_the_error_crosses_processes() -> None:
 
 def test_caution_gives_the_same_values_and_another_build(tmp_path: Path) -> None:
     build = OnnxRuntime().build
-    assert build(jobs.CPU) == f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider float32"
-    careful = replace(jobs.CPU, caution=Caution.UNOPTIMISED)
-    assert build(careful) == f"{build(jobs.CPU)} unoptimised"
+    assert build(CPU) == f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider float32"
+    careful = replace(CPU, caution=Caution.UNOPTIMISED)
+    assert build(careful) == f"{build(CPU)} unoptimised"
     on_cuda = build(replace(careful, device="cuda:0"))
     assert on_cuda.endswith("CUDAExecutionProvider float32 unoptimised")
+    frame = pixels(128)
     bold, unoptimised = (
-        jobs.session(model_of(tmp_path), caution=caution).run(pixels(128), STATISTICS)
+        session_of(model_of(tmp_path), 1, replace(CPU, caution=caution)).run(frame, STATISTICS)
         for caution in Caution
     )
     assert np.abs(bold - unoptimised).max() < 1e-5
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_nothing_is_sent_to_the_makers_of_a_runtime(before: dict[str, str], after: str) -> None:
+    code = "import engine.runtimes.onnxruntime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    clean = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean | before, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{after}\n"
 
 
 class Driver:
@@ -292,43 +273,3 @@ def test_a_driver_without_a_device_is_none(monkeypatch: pytest.MonkeyPatch) -> N
         assert (cuda.driver() is not None) == found
     cuda.driver.cache_clear()
     monkeypatch.undo()
-
-
-def test_workers_share_a_device() -> None:
-    from engine.job.executors import _least
-
-    one, other = DeviceMemory("a", 800), DeviceMemory("b", 500)
-    assert _least([one, one, one, other]) == DeviceMemory("a", 266)
-    assert _least([one, other]) == other
-    assert _least([one, None]) is None and _least([]) is None
-
-
-def test_the_plan_holds_the_devices_memory(tmp_path: Path) -> None:
-    network = networks.unet((16, 32, 64, 128))
-    path = networks.save(tmp_path / "model.onnx", network, networks.spec(network))
-    frame = np.zeros((1, 1000, 1000), np.uint16)
-    stacks = [jobs.write_stack(tmp_path / f"{n}.tif", frame) for n in range(8)]
-    settings = jobs.settings(stacks, path, tmp_path / "out")
-
-    def plan(free: int | None, **changes: Any) -> Plan:
-        memory = None if free is None else DeviceMemory("a", free)
-        site = jobs.site(8, 2**36, target=Target("onnxruntime", "cuda:0"), device_memory=memory)
-        return plan_job(settings.model_copy(update=changes), open_model(str(path)), site)
-
-    roomy, tight, tiny = (plan(gigabytes * 2**30) for gigabytes in (80, 4, 1))
-    assert roomy.workers == 8 and roomy.stacks[0].tiling.n_tiles == 1 and not roomy.warnings
-    assert 1 <= tight.workers < 8 and tight.stacks[0].tiling.n_tiles == 1
-    assert tiny.stacks[0].tiling.n_tiles > 1
-    for found, free in ((roomy, 80), (tight, 4), (tiny, 1)):
-        assert 0 < found.memory.device_peak <= 0.8 * free * 2**30
-    with pytest.raises(UsageError, match=r"of the device's memory.* 400 MB may be used"):
-        plan(500 * 2**20)
-    with pytest.raises(UsageError, match=r"needs [0-9,]+ MB of the device's memory"):
-        plan(2**30, workers=8, tile=1024)
-    unknown = plan(None)
-    assert unknown.workers == 8
-    assert any("cuda:0 does not tell how much" in text for text in unknown.warnings)
-    # On the host there is no such memory, and activations are the host's.
-    on_cpu = plan_job(settings, open_model(str(path)), jobs.site(8, 2**36))
-    assert on_cpu.memory.device is None and on_cpu.memory.device_peak == 0
-    assert on_cpu.memory.activations > 10 * roomy.memory.activations
