@@ -1,9 +1,11 @@
-"""Peak of ONNX Runtime's CPU arena over the counted activations: the table in docs/memory.md.
+"""Peak of ONNX Runtime's arena over the counted activations: the table in docs/memory.md.
 
-python -m benchmarks.arena
+    python -m benchmarks.arena [--device cuda:N]
 
-Each row is a process of its own. Strategy 0 doubles its extensions (the runtime's default), 1
-grows as requested (what the engine sets). Three figures: after 1, 4 and 8 runs of each thread.
+Each row is a process of its own. On the CPU strategy 0 doubles its extensions (the runtime's
+default), 1 grows as requested (what the engine sets). Three figures: after 1, 4 and 8 runs of each
+thread. On CUDA the session is the engine's own; beside the ratios stand the MB that the libraries
+take of the device and of the host.
 """
 
 from __future__ import annotations
@@ -11,13 +13,21 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import psutil
 
-from engine.model.graph.memory import ARENA_OVERHEAD, activation_bytes
+from engine.model.file import open_model
+from engine.model.graph.memory import activation_bytes
+from engine.plan.footprint import MB
+from engine.runtimes.base import Target
+from engine.runtimes.registry import open_session, runtime_of
 from tests import networks
 
 # widths, height, width, threads, channels, outputs
@@ -33,12 +43,64 @@ CASES = (
 )
 
 
-def measure(case: str, strategy: int) -> None:
+def parsed(case: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
+    """The network; height, width, threads and channels."""
     first, *rest = case.split()
     widths = tuple(int(w) for w in first.split(","))
-    height, width, threads, channels, outputs = (int(v) for v in rest)
-    model = networks.unet(widths, n_channels=channels, n_outputs=outputs)
-    counted = activation_bytes(model, height, width) / ARENA_OVERHEAD
+    *sizes, outputs = (int(v) for v in rest)
+    return networks.unet(widths, n_channels=sizes[3], n_outputs=outputs), tuple(sizes)
+
+
+def crowded(threads: int, count: int, run: Callable[[], object]) -> None:
+    """Run as often in each of so many threads."""
+
+    def work() -> None:
+        for _ in range(count):
+            run()
+
+    crowd = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+
+
+def measure_device(case: str, device: str) -> None:
+    network, (height, width, threads, channels) = parsed(case)
+    counted = activation_bytes(network, height, width)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        outputs = int(case.split()[-1])
+        names = tuple(f"class {n}" for n in range(max(outputs, 2)))
+        spec = networks.spec(network, n_channels=channels, classes=names)
+        model = open_model(str(networks.save(path, network, spec)))
+    runtime, process = runtime_of("onnxruntime"), psutil.Process()
+    host = process.memory_info().rss
+    runtime.resolve_device(device)
+
+    def free() -> int:
+        found = runtime.device_memory(device)
+        assert found is not None, "the driver tells no free memory"
+        return found.free
+
+    before = free()
+    session = open_session(model, "float32", Target("onnxruntime", device), 1)
+    statistics = np.array([[[0, 1]] * channels], np.float32)
+    session.run(np.zeros((1, channels, 64, 64), np.float32), statistics)
+    loaded = free()
+    libraries = [before - loaded - len(model.data), process.memory_info().rss - host]
+    image = np.random.default_rng(0).random((1, channels, height, width), dtype=np.float32)
+    ratios = []
+    for count in (1, 3, 4):
+        crowded(threads, count, lambda: session.run(image, statistics))
+        ratios.append(f"{(loaded - free()) / threads / counted:.2f}")
+    sizes = " | ".join(f"{size / MB:.0f}" for size in libraries)
+    print(f"| {case} | {', '.join(ratios)} | {sizes} |", flush=True)
+
+
+def measure(case: str, strategy: int) -> None:
+    model, (height, width, threads, channels) = parsed(case)
+    counted = activation_bytes(model, height, width)
     options = ort.SessionOptions()
     options.enable_mem_pattern = False
     options.intra_op_num_threads = max(1, 2 // threads)
@@ -53,28 +115,27 @@ def measure(case: str, strategy: int) -> None:
     image = np.random.default_rng(0).random((1, channels, height, width), dtype=np.float32)
     feeds = {"image": image, "statistics": np.array([[[0, 1]] * channels], np.float32)}
     base = psutil.Process().memory_info().rss
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            session.run(None, feeds)
-
     ratios = []
     for count in (1, 3, 4):
-        crowd = [threading.Thread(target=run, args=(count,)) for _ in range(threads)]
-        for thread in crowd:
-            thread.start()
-        for thread in crowd:
-            thread.join()
+        crowded(threads, count, lambda: session.run(None, feeds))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         ratios.append(f"{(peak - base) / threads / counted:.2f}")
     print(f"| {case} | {strategy} | {', '.join(ratios)} |", flush=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        measure(sys.argv[1], int(sys.argv[2]))
-    else:
-        for case in CASES:
-            for strategy in "01":
-                command = [sys.executable, "-m", "benchmarks.arena", case, strategy]
-                subprocess.run(command, check=True)
+    match sys.argv[1:]:
+        case ["--device", device]:
+            rows = [[case, device] for case in CASES]
+        case []:
+            rows = [[case, strategy] for case in CASES for strategy in "01"]
+        case [case, device] if device.startswith("cuda"):
+            measure_device(case, device)
+            sys.exit()
+        case [case, strategy]:
+            measure(case, int(strategy))
+            sys.exit()
+        case _:
+            sys.exit(__doc__)
+    for row in rows:
+        subprocess.run([sys.executable, "-m", "benchmarks.arena", *row], check=True)

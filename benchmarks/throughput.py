@@ -20,11 +20,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import tifffile
 
 from engine.geometry.tiling import FrameTiling
@@ -37,7 +37,8 @@ from engine.model.spec import Normalisation
 from engine.model.statistics import frame_statistics
 from engine.plan.resources import cores
 from engine.plan.settings import JobSettings
-from engine.runtimes.onnxruntime import OnnxRuntime, resolve_device
+from engine.runtimes.base import Target
+from engine.runtimes.registry import open_session, resolve, runtime_of
 from engine.steps.frame import label_whole
 from engine.steps.task import Stopwatch
 from engine.steps.worker import release
@@ -55,15 +56,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*.md")
     options = parser.parse_args()
-    device = resolve_device(options.device)
+    target = resolve(Target(device=options.device))
+    device = target.device
     command = f"benchmarks.throughput --device {device}"
-    lines = header(f"Throughput on {device}", command, device, options.repeats)
-    lines += tiles(device, options.repeats)
+    lines = header(f"Throughput on {device}", command, target, options.repeats)
+    lines += tiles(target, options.repeats)
     with tempfile.TemporaryDirectory() as folder:
         stack = write_frames(Path(folder), options.frames)
-        lines += jobs(Path(folder), stack, device, options.repeats)
+        lines += jobs(Path(folder), stack, target, options.repeats)
         if device != "cpu":
-            lines += agreement(stack, device)
+            lines += agreement(stack, target)
     text = "\n".join(lines) + "\n"
     print(text)
     if options.save:
@@ -74,15 +76,15 @@ def main() -> None:
         print(f"written to {path}", file=sys.stderr)
 
 
-def header(title: str, command: str, device: str, repeats: int) -> list[str]:
+def header(title: str, command: str, target: Target, repeats: int) -> list[str]:
     """What the figures were measured on, and with which `command`."""
     here = machine()
-    gpu = f", {gpu_name()}" if device != "cpu" else ""
+    gpu = f", {gpu_name()}" if target.device != "cpu" else ""
     return [
         f"# {title}",
         "",
-        f"{here.processor}, {cores()} cores{gpu}; onnxruntime {onnxruntime.__version__}, "
-        f"float32; medians of {repeats}; {time.strftime('%Y-%m-%d')}; "
+        f"{here.processor}, {cores()} cores{gpu}; {runtime_of(target.runtime).build(target)}; "
+        f"medians of {repeats}; {time.strftime('%Y-%m-%d')}; "
         f"`python -m {command}`",
         "",
     ]
@@ -115,7 +117,7 @@ def papers_unet(folder: Path) -> ModelFile:
     return open_model(str(networks.save(folder / "paper.onnx", network, spec)))
 
 
-def tiles(device: str, repeats: int) -> list[str]:
+def tiles(target: Target, repeats: int) -> list[str]:
     """Seconds of the network alone for a 512 x 512 tile."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 65536, (1, 1, 512, 512), dtype=np.uint16)
@@ -125,8 +127,8 @@ def tiles(device: str, repeats: int) -> list[str]:
         models["the paper's, 64..1024"] = papers_unet(Path(folder))
         variants = {}
         for name, model in models.items():
-            runtime = OnnxRuntime(model, "uint16", device, cores())
-            variants[name] = lambda runtime=runtime: runtime.run(pixels, statistics_)
+            session = open_session(model, "uint16", target, cores())
+            variants[name] = lambda session=session: session.run(pixels, statistics_)
         found = medians(variants, repeats)
     rows = [f"| {name} | {1000 * s:.1f} | {1 / s:.1f} |" for name, s in found.items()]
     return [
@@ -149,7 +151,7 @@ def write_frames(folder: Path, n_frames: int) -> Path:
     return path
 
 
-def jobs(folder: Path, stack: Path, device: str, repeats: int) -> list[str]:
+def jobs(folder: Path, stack: Path, target: Target, repeats: int) -> list[str]:
     """Frames a second of whole jobs and of the plain loop."""
     n_frames = len(tifffile.TiffFile(stack).pages)
     counter = iter(range(10**6))
@@ -160,13 +162,13 @@ def jobs(folder: Path, stack: Path, device: str, repeats: int) -> list[str]:
                 inputs=(str(stack),),
                 model="nuclei",
                 output=folder / f"job{next(counter)}",
-                device=device,
+                device=target.device,
                 workers=workers,
             )
         )
 
     variants: dict[str, Callable[[], Any]] = {
-        "plain loop, all cores to the runtime": lambda: plain_loop(stack, device)
+        "plain loop, all cores to the runtime": lambda: plain_loop(stack, target)
     }
     for workers in sorted({1, 2, cores()}):
         variants[f"job, {workers} block(s) in flight"] = job(workers)
@@ -186,11 +188,11 @@ def jobs(folder: Path, stack: Path, device: str, repeats: int) -> list[str]:
     ]
 
 
-def plain_loop(stack: Path, device: str) -> int:
+def plain_loop(stack: Path, target: Target) -> int:
     """What a script would do: read, segment, measure and keep, one frame after the other."""
     release()
     model = open_model("nuclei")
-    runtime = OnnxRuntime(model, "uint16", device, cores())
+    session = open_session(model, "uint16", target, cores())
     tiling = FrameTiling(*SHAPE, model.spec.stride, model.halo or 0, None)
     postprocessing = Postprocessing(model.spec.threshold, model.spec.min_area)
     kept = []
@@ -198,7 +200,7 @@ def plain_loop(stack: Path, device: str) -> int:
         for page in tif.pages:
             frame = page.asarray()[None]
             statistics = frame_statistics(frame, model.spec.normalisation)
-            probability = predict(frame, statistics, tiling, runtime)
+            probability = predict(frame, statistics, tiling, session)
             watch = Stopwatch()
             pixels = dict(enumerate(frame))
             kept.append(
@@ -209,10 +211,13 @@ def plain_loop(stack: Path, device: str) -> int:
     return len(kept)
 
 
-def agreement(stack: Path, device: str) -> list[str]:
+def agreement(stack: Path, target: Target) -> list[str]:
     """Largest difference of probabilities, and differing pixels of labels, against the CPU."""
     model = open_model("nuclei")
-    here, there = (OnnxRuntime(model, "uint16", d, cores()) for d in ("cpu", device))
+    here, there = (
+        open_session(model, "uint16", one, cores())
+        for one in (replace(target, device="cpu"), target)
+    )
     worst, differing, total = 0.0, 0, 0
     for page in tifffile.TiffFile(stack).pages[:5]:
         frame = page.asarray()[None, : SHAPE[0] // 8 * 8, : SHAPE[1] // 8 * 8]

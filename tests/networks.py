@@ -134,7 +134,16 @@ def spec(
         field = receptive_field(model)
         changes.setdefault("stride", field.stride)
         changes.setdefault("receptive_radius", field.radius or 0)
-    palette = ("#000000", "#ff0000", "#00ff00", "#0000ff", "#ffff00", "#ff00ff")
+    palette = (
+        "#000000",
+        "#ff0000",
+        "#00ff00",
+        "#0000ff",
+        "#ffff00",
+        "#ff00ff",
+        "#00ffff",
+        "#ffffff",
+    )
     values: dict[str, Any] = {
         "name": "test",
         "channels": tuple(f"channel {i}" for i in range(n_channels)),

@@ -45,6 +45,25 @@ def test_the_readmes_options_exist() -> None:
             assert option in helps[command], f"{command} {option}"
 
 
+def test_the_memory_document_lists_every_constant() -> None:
+    from engine.plan import footprint
+    from engine.runtimes import onnxruntime
+    from engine.runtimes.base import Constant
+
+    def shown(value: float) -> str:
+        return f"{value / 2**20:,.0f} Mi" if value >= 2**20 else f"{value:g}"
+
+    wanted = [
+        f"| {name} | {shown(value.value)} | {value.unit} | {value.meaning} | {value.origin} |"
+        for module in (footprint, onnxruntime)
+        for name, value in vars(module).items()
+        if isinstance(value, Constant)
+    ]
+    text = (ROOT / "docs/memory.md").read_text()
+    _, _, table = text.partition("| --- | --- | --- | --- | --- |\n")
+    assert table.partition("\n\n")[0].splitlines() == wanted and len(wanted) > 20
+
+
 def test_the_tables_document_lists_every_column() -> None:
     from engine.store import columns
 

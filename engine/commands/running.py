@@ -17,7 +17,7 @@ from engine.job.job import merge_job, run_job
 from engine.job.prepare import Prepared, prepare_job
 from engine.job.progress import JsonProgress, LineProgress, Progress, counter
 from engine.job.run import JobSummary
-from engine.plan.memory import MB
+from engine.plan.footprint import MB
 from engine.plan.plan import StackPlan
 from engine.plan.settings import JobSettings, job_settings, parse_frames
 from engine.store.claim import check_writable
@@ -100,7 +100,7 @@ def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
     with ExitStack() as stack:
         site = None
         if settings.scheduler:
-            site = stack.enter_context(dask_cluster(settings.scheduler)).site(settings.device)
+            site = stack.enter_context(dask_cluster(settings.scheduler)).site(settings.target)
         job = prepare_job(settings, site)
     if for_output:
         check_writable(settings.output)
@@ -119,7 +119,7 @@ def plan_lines(job: Prepared) -> list[str]:
     """The plan in words."""
     plan, spec = job.plan, job.model.spec
     lines = [
-        f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {job.site.runtime}",
+        f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {job.site.build}",
         f"stacks    {len(plan.stacks):,}, {plan.n_frames:,} frames, {plan.n_blocks:,} blocks",
     ]
     for stack in plan.stacks[:20]:
@@ -132,11 +132,12 @@ def plan_lines(job: Prepared) -> list[str]:
     if len(plan.stacks) > 20:
         lines.append(f"  and {len(plan.stacks) - 20:,} more")
     memory = plan.memory
+    device = f", and {memory.device_peak / MB:,.0f} MB of the device's" if memory.device else ""
     return [
         *lines,
         f"workers   {plan.workers} blocks in flight, {plan.threads} threads each",
         f"memory    {memory.peak / MB:,.0f} MB: {(memory.base + memory.model) / MB:,.0f} MB and "
-        f"{memory.per_worker / MB:,.0f} MB for each block in flight",
+        f"{memory.per_worker / MB:,.0f} MB for each block in flight{device}",
         f"disk      about {plan.disk_bytes / MB:,.1f} MB, compressed",
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,14 @@ from engine.errors import ModelError, OutOfMemory
 from engine.geometry.tiling import FrameTiling, round_up
 from engine.inference.tiles import pad_to, predict
 from engine.model.file import ModelFile
-from engine.runtimes.base import Runtime
-from engine.runtimes.onnxruntime import OPTIMISED, UNOPTIMISED, OnnxRuntime, give_back_memory
+from engine.runtimes.base import Caution, Session, Target
+from engine.runtimes.registry import REFERENCE, open_session, runtime_of
 
 # Of a probability. Orders of summation differ by about 1e-6 and CUDA's by 1e-5; wrong fusions
 # were off by tenths.
 TOLERANCE = 1e-3
 
-MakeRuntime = Callable[[ModelFile, str, str, int, int], Runtime]  # the arguments of OnnxRuntime
+Open = Callable[[ModelFile, str, Target, int], Session]
 
 
 @dataclass(frozen=True)
@@ -52,63 +52,64 @@ def real_tile(frame: NDArray[Any], stride: int, limit: int = 512) -> NDArray[Any
     return np.ascontiguousarray(pad_to(frame[:, windows[0], windows[1]], (sides[0], sides[1])))
 
 
-def choose_caution(
+def least_caution(
     model: ModelFile,
     dtype: str,
-    device: str,
+    target: Target,
     tile: NDArray[Any],
     statistics: NDArray[np.float32],
     threads: int,
-    make: MakeRuntime = OnnxRuntime,
-) -> tuple[int, float]:
-    """The least caution with which `device` gives the right probabilities of a real tile.
+    open_session: Open = open_session,
+) -> tuple[Caution, float]:
+    """The least caution with which `target` gives the right probabilities of a real tile.
 
     `tile` (C, H, W) is of `dtype`, see `real_tile`; `statistics` (C, 2) are its frame's, and not
     those of a frame that a job would set aside (constant, or not finite). What is right is what
-    the CPU gives without graph optimisation. Returns the caution and the greatest difference of
-    a probability with it, at most `TOLERANCE`; the unoptimised CPU is its own reference.
+    `REFERENCE` gives. Returns the caution and the greatest difference of a probability with it, at
+    most `TOLERANCE`; the reference is its own.
 
     Raises ModelError, with the numbers, where no caution suffices, or where the reference itself
     is not finite; OutOfMemory where the tile does not fit.
     """
 
-    def run(where: str, caution: int) -> NDArray[np.float32]:
-        result = make(model, dtype, where, threads, caution).run(tile[None], statistics[None])
-        give_back_memory()  # the arena keeps what the job did not plan with
+    def run(target: Target) -> NDArray[np.float32]:
+        result = open_session(model, dtype, target, threads).run(tile[None], statistics[None])
+        # What it keeps is not in the job's plan.
+        runtime_of(target.runtime).release_memory()
         return result
 
-    reference = run("cpu", UNOPTIMISED)
+    reference = run(REFERENCE)
     if not np.isfinite(reference).all():
         raise ModelError(
             f"{model.path}: gives probabilities that are not finite for a real tile, on the CPU "
             "and without optimisation; export it again, or look at the values of the first frame"
         )
     found = []
-    for caution in (OPTIMISED, UNOPTIMISED):
-        if (device, caution) == ("cpu", UNOPTIMISED):
+    for caution in runtime_of(target.runtime).cautions:
+        tried = replace(target, caution=caution)
+        if tried == REFERENCE:
             return caution, 0.0
-        found.append(_difference(run(device, caution), reference))
+        found.append(_difference(run(tried), reference))
         if found[-1] <= TOLERANCE:
             return caution, found[-1]
+    first, *others = (f"{one:.3g}" if math.isfinite(one) else "an infinite amount" for one in found)
+    careful = "".join(f", and without graph optimisation by {other}" for other in others)
     raise ModelError(
-        f"{model.path}: on {device} its probabilities of a real tile differ from the CPU's by "
-        f"{_told(found[0])}, and without graph optimisation by {_told(found[1])}, where "
-        f"{TOLERANCE:g} is allowed; use --device cpu"
+        f"{model.path}: on {target.device} its probabilities of a real tile differ from the CPU's "
+        f"by {first}{careful}, where {TOLERANCE:g} is allowed; use --device cpu"
     )
 
 
 def halo_error(
     frame: NDArray[Any],
     statistics: NDArray[np.float32],
-    stride: int,
-    tile: int | None,
-    halo: int,
-    runtime: Runtime,
+    tiling: FrameTiling,
+    session: Session,
     *,
     threshold: float = 0.5,
     limit: int = 2048,
 ) -> HaloError:
-    """What tiles of `tile` px with a halo of `halo` px change in a real frame, (C, H, W).
+    """What the tiles and the halo of `tiling` change in a real frame, (C, H, W).
 
     For a halo below what the network can see, or a network that cannot be tiled. `statistics`
     (C, 2) are the frame's. A frame of more than `limit` px a side is cut to its middle, which goes
@@ -116,38 +117,28 @@ def halo_error(
     cut, half of it stands for the tile. Where the piece does not fit into memory, one of half the
     side is tried; OutOfMemory is raised where none fits.
     """
-    longest = max(round_up(length, stride) for length in frame.shape[1:])
-    if tile is None or longest <= tile:
+    if tiling.n_tiles == 1:
         return HaloError(0.0, 0.0)  # nothing is cut
+    stride, halo = tiling.stride, tiling.halo
     smallest_tile = 2 * halo + stride
-    least = 2 * smallest_tile
-    limit = max(limit, least)
+    limit = max(limit, 2 * smallest_tile)
     while True:
         piece = real_tile(frame, stride, limit)
+        height, width = piece.shape[1:]
+        half = round_up(max(height, width) // 2, stride)
+        side = max(min(max(tiling.tile_shape), half), smallest_tile)
         try:
-            return _halo_error(piece, statistics, stride, tile, halo, runtime, threshold)
+            whole, tiled = (
+                predict(piece, statistics, FrameTiling(height, width, stride, halo, tile), session)
+                for tile in (None, side)
+            )
         except OutOfMemory:
             limit = min(limit, max(piece.shape[1:])) // 2
-            if limit < least:
+            if limit < 2 * smallest_tile:
                 raise
-
-
-def _halo_error(
-    piece: NDArray[Any],
-    statistics: NDArray[np.float32],
-    stride: int,
-    tile: int,
-    halo: int,
-    runtime: Runtime,
-    threshold: float,
-) -> HaloError:
-    height, width = piece.shape[1:]
-    half = round_up(max(height, width) // 2, stride)
-    side = max(min(tile, half), 2 * halo + stride)
-    whole = predict(piece, statistics, FrameTiling(height, width, stride, halo, None), runtime)
-    tiled = predict(piece, statistics, FrameTiling(height, width, stride, halo, side), runtime)
-    changed = _classes(whole, threshold) != _classes(tiled, threshold)
-    return HaloError(_difference(tiled, whole), float(changed.mean()))
+        else:
+            changed = _classes(whole, threshold) != _classes(tiled, threshold)
+            return HaloError(_difference(tiled, whole), float(changed.mean()))
 
 
 def _classes(probabilities: NDArray[np.float32], threshold: float) -> NDArray[Any]:
@@ -163,7 +154,3 @@ def _difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> floa
         return math.inf
     apart = np.abs(found - wanted)
     return float(apart.max(initial=0.0)) if np.isfinite(apart).all() else math.inf
-
-
-def _told(difference: float) -> str:
-    return f"{difference:.3g}" if math.isfinite(difference) else "an infinite amount"

@@ -10,15 +10,18 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from engine.errors import JobStopped, UsageError
+from engine.inference.device_check import least_caution
 from engine.job.attempts import run_task
+from engine.model.file import open_model
 from engine.plan.resources import Site, local_site
+from engine.runtimes.base import Caution, DeviceMemory, Target
 from engine.steps.task import Outcome, Task
 
 WINDOW = 2  # tasks on their way for each block in flight: the next one is always there
@@ -59,13 +62,13 @@ class DaskExecutor:
         slots: int = sum(self._client.nthreads().values())
         return max(slots, 1)
 
-    def site(self, device: str) -> Site:
+    def site(self, wanted: Target) -> Site:
         """What the workers are: all alike, or UsageError. Memory and cores are of the least."""
-        sites: list[Site] = list(self._client.run(local_site, device).values())
-        runtimes = sorted({site.runtime for site in sites})
-        if len(runtimes) > 1:
+        sites: list[Site] = list(self._client.run(local_site, wanted).values())
+        builds = sorted({site.build for site in sites})
+        if len(builds) > 1:
             raise UsageError(
-                f"the workers would not give the same labels ({'; '.join(runtimes)}); "
+                f"the workers would not give the same labels ({'; '.join(builds)}); "
                 "install the same version on all, and choose one --device"
             )
         sharing = Counter(site.host for site in sites)
@@ -73,11 +76,12 @@ class DaskExecutor:
             sites[0],
             cores=min(self._client.nthreads().values()),
             memory_bytes=min(site.memory_bytes // sharing[site.host] for site in sites),
+            device_memory=_least([site.device_memory for site in sites]),
         )
 
-    def caution(self, *what: Any) -> tuple[int, float]:
-        """`device_check.choose_caution` on every worker, its model by path: the most they need."""
-        found: dict[str, tuple[int, float]] = self._client.run(_caution_here, *what)
+    def least_caution(self, model: Path, *what: Any) -> tuple[Caution, float]:
+        """See `engine.inference.device_check.least_caution`: the most that any worker needs."""
+        found: dict[str, tuple[Caution, float]] = self._client.run(_caution_here, str(model), *what)
         return max(found.values())
 
     def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
@@ -109,11 +113,18 @@ class DaskExecutor:
                 yield outcome
 
 
-def _caution_here(model: str, *what: Any) -> tuple[int, float]:
-    from engine.inference.device_check import choose_caution
-    from engine.model.file import open_model
+def _caution_here(model: str, *what: Any) -> tuple[Caution, float]:
+    return least_caution(open_model(model), *what)
 
-    return choose_caution(open_model(model), *what)
+
+def _least(found: Sequence[DeviceMemory | None]) -> DeviceMemory | None:
+    """The least that a worker has of its device's memory, which it may share; None if unknown."""
+    known = [memory for memory in found if memory is not None]
+    if not known or len(known) < len(found):
+        return None
+    sharing = Counter(memory.device for memory in known)
+    shares = [replace(memory, free=memory.free // sharing[memory.device]) for memory in known]
+    return min(shares, key=lambda memory: memory.free)
 
 
 @contextmanager

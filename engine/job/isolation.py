@@ -117,7 +117,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # whoever started this decides when it ends
     from engine.steps.registry import carry_out
-    from engine.steps.worker import runtime_for
+    from engine.steps.worker import session_for
 
     task, deaths = pickle.load(source)
     threading.Thread(target=_end_with_parent, args=(source,), daemon=True).start()
@@ -131,7 +131,7 @@ def main() -> None:
     pulse = Pulse(lambda place: send("place", place), lambda: send("commits"))
     try:
         if task.step == "segment" and not task.stack.source:
-            runtime_for(task.context, task.stack.info.dtype)  # takes seconds, of none of its frames
+            session_for(task.context, task.stack.info.dtype)  # takes seconds, of none of its frames
         outcome = carry_out(task, pulse, deaths)
     except Exception as error:  # all of them are the parent's to judge
         send("error", sendable(error, task))

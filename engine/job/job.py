@@ -20,9 +20,11 @@ from engine.job.progress import Progress
 from engine.job.run import JobSummary, Run, summarise
 from engine.job.signals import INTERRUPTED
 from engine.plan.settings import JobSettings
+from engine.runtimes.base import Target
+from engine.runtimes.registry import resolve, runtime_of
 from engine.steps.registry import STEPS, steps_of
 from engine.steps.segment import Segment
-from engine.steps.worker import JobContext, keep_model, release, runtime_for, warm_up
+from engine.steps.worker import JobContext, keep_model, release, session_for, warm_up
 from engine.store.claim import check, check_writable, claim, completing, lock
 from engine.store.committed import store_of
 from engine.store.destination import check_apart, foreign_files
@@ -47,7 +49,7 @@ def run_job(
         cluster = None
         if settings.scheduler and executor is None:
             executor = cluster = stack.enter_context(dask_cluster(settings.scheduler))
-        site = cluster.site(settings.device) if cluster else None
+        site = cluster.site(settings.target) if cluster else None
         job = check_device(prepare_job(settings, site), cluster)
         stack.callback(release)
         if cluster is None:
@@ -192,14 +194,13 @@ def _warn_of_disk(job: Prepared) -> None:
 
 
 def _halo_errors(job: Prepared, in_process: bool) -> Iterator[str]:
-    from engine.runtimes.onnxruntime import runtime_name
-
     # What a halo changes does not depend on the device; a cluster's may not be there here.
     context = job_context(job, "")
     if not in_process:
-        context = replace(context, device="cpu", caution=0, runtime=runtime_name("cpu"))
-    runtime_of = partial(runtime_for, context)
-    return measured_halo_error(job.model, job.plan, runtime_of, job.settings.timeout)
+        target = resolve(Target(device="cpu"))
+        context = replace(context, target=target, build=runtime_of(target.runtime).build(target))
+    sessions = partial(session_for, context)
+    return measured_halo_error(job.model, job.plan, sessions, job.settings.timeout)
 
 
 def job_context(job: Prepared, identity_sha256: str) -> JobContext:
@@ -212,9 +213,8 @@ def job_context(job: Prepared, identity_sha256: str) -> JobContext:
         stop=f"{STOP}-{array_task}" if array_task else STOP,
         model_path=str(job.model.path),
         model_sha256=job.model.sha256,
-        device=job.site.device,
-        runtime=job.site.runtime,
-        caution=job.site.caution,
+        target=job.site.target,
+        build=job.site.build,
         threads=job.plan.threads,
         in_flight=job.plan.workers,
         stores=str(job.stores.resolve()) if job.stores else "",

@@ -7,15 +7,13 @@ import itertools
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 
 from engine.errors import FrameError
 from engine.geometry.tiling import FrameTiling
@@ -23,7 +21,7 @@ from engine.inference.device_check import halo_error, real_tile
 from engine.model.file import ModelFile
 from engine.model.statistics import frame_statistics, is_blank
 from engine.plan.plan import Plan, StackPlan
-from engine.runtimes.base import Runtime
+from engine.runtimes.base import Floats, Pixels, Session
 from engine.stacks.base import Stack
 from engine.steps.hangs import Frame, Hung, Timeout
 from engine.steps.missing import check_frame
@@ -37,16 +35,16 @@ log = logging.getLogger("stackseg")
 
 def first_tile(
     model: ModelFile, plan: Plan, timeout: Timeout = "auto"
-) -> tuple[str, NDArray[Any], NDArray[np.float32]] | None:
+) -> tuple[str, Pixels, Floats] | None:
     """Pixel type, a tile (C, H, W) and its statistics (C, 2); None where no frame can be read.
 
-    Where the frames looked at are blank, or may not be read, the pixels are made up.
+    Where the frames looked at are blank, or may not be read, the pixels are synthetic.
     """
     for stack in plan.stacks:
-        for frame, statistics in _readable(model, stack, timeout):
+        if found := _first_frame(model, stack, timeout):
             # No larger than what memory was planned for.
             limit = min(TILE, *stack.tiling.tile_shape)
-            return stack.info.dtype, real_tile(frame, model.spec.stride, limit), statistics
+            return stack.info.dtype, real_tile(found[0], model.spec.stride, limit), found[1]
     return None
 
 
@@ -57,45 +55,42 @@ def inexact(model: ModelFile, tiling: FrameTiling) -> bool:
 
 
 def measured_halo_error(
-    model: ModelFile, plan: Plan, runtime_of: Any, timeout: Timeout = "auto"
+    model: ModelFile,
+    plan: Plan,
+    session_for: Callable[[str], Session],
+    timeout: Timeout = "auto",
 ) -> Iterator[str]:
     """A sentence for each stack whose halo is too small: what that changes in a real frame.
 
-    `runtime_of` makes the runtime for a pixel type.
+    `session_for` gives the session for a pixel type.
     """
     for stack in plan.stacks:
         if not inexact(model, stack.tiling):
             continue
-        for frame, statistics in _readable(model, stack, timeout):
-            tiling = stack.tiling
-            runtime: Runtime = runtime_of(stack.info.dtype)
-            # A frame or its middle may be smaller than a tile: half of it stands for the tile.
-            half = max(frame.shape[1:]) // 2 // tiling.stride * tiling.stride
-            side = max(min(max(tiling.tile_shape), half), 2 * tiling.halo + tiling.stride)
-            found = halo_error(
-                frame, statistics, tiling.stride, side, tiling.halo, runtime,
-                threshold=stack.postprocessing.threshold, limit=min(SIDE, max(tiling.tile_shape)),
+        if found := _first_frame(model, stack, timeout):
+            error = halo_error(
+                *found, stack.tiling, session_for(stack.info.dtype),
+                threshold=stack.postprocessing.threshold,
+                limit=min(SIDE, max(stack.tiling.tile_shape)),
             )  # fmt: skip
             yield (
-                f"{stack.name}: with a halo of {tiling.halo} px probabilities of one frame differ "
-                f"by up to {found.max_probability:.2g} from those of the frame in one piece, and "
-                f"{found.changed_fraction:.2%} of its pixels change class"
+                f"{stack.name}: with a halo of {stack.tiling.halo} px probabilities of one frame "
+                f"differ by up to {error.max_probability:.2g} from those of the frame in one "
+                f"piece, and {error.changed_fraction:.2%} of its pixels change class"
             )
-            break
 
 
-def _readable(
+def _first_frame(
     model: ModelFile, plan: StackPlan, timeout: Timeout
-) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
-    """Frames, or the middle of large ones, that can be read and have something in them."""
+) -> tuple[Pixels, Floats] | None:
+    """A frame, or the middle of a large one, that can be read and has something in it."""
     with _watched(plan) as is_safe:
         if is_safe:
             try:
-                yield from _read(model, plan, timeout)
-                return
+                return _read(model, plan, timeout)
             except Hung as error:
                 log.warning("%s: did not end within %g s when read", plan.name, error.seconds)
-        yield _made_up(plan)
+    return _synthetic(plan)
 
 
 @contextmanager
@@ -132,7 +127,7 @@ def _lives(writer: str) -> bool:
         return False
 
 
-def _made_up(plan: StackPlan) -> tuple[NDArray[Any], NDArray[np.float32]]:
+def _synthetic(plan: StackPlan) -> tuple[Pixels, Floats]:
     """Pixels in place of frames that may not be read: smooth waves over the whole of their type."""
     height, width = (min(size, TILE) for size in plan.layout.sizes[2:])
     y, x = np.mgrid[:height, :width]
@@ -143,14 +138,12 @@ def _made_up(plan: StackPlan) -> tuple[NDArray[Any], NDArray[np.float32]]:
     return frame, np.tile(np.array([0, highest], dtype=np.float32), (len(frame), 1))
 
 
-def _read(
-    model: ModelFile, plan: StackPlan, timeout: Timeout
-) -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
+def _read(model: ModelFile, plan: StackPlan, timeout: Timeout) -> tuple[Pixels, Floats] | None:
     layout, only_blank = plan.layout, False
     windows = [_middle(size, model.spec.stride) for size in layout.sizes[2:]]
     frames = (place for block in layout.blocks() for place in block.frames)
 
-    def read(stack: Stack, frame: Frame) -> NDArray[Any]:
+    def read(stack: Stack, frame: Frame) -> Pixels:
         check_frame(stack, plan, *frame)
         return stack.read_window(*frame, plan.channels, *windows)
 
@@ -161,13 +154,10 @@ def _read(
                 statistics = frame_statistics(frame, model.spec.normalisation)
             except FrameError:
                 continue  # it will say so itself, in its place
-            if is_blank(statistics):
-                only_blank = True
-                continue
-            yield frame, statistics
-            return
-    if only_blank:  # those with something in them come later
-        yield _made_up(plan)
+            if not is_blank(statistics):
+                return frame, statistics
+            only_blank = True
+    return _synthetic(plan) if only_blank else None  # those with something in them come later
 
 
 def _middle(size: int, stride: int) -> slice:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine import __version__
 from engine.errors import OutputError, UsageError
+from engine.inference.device_check import least_caution
 from engine.job.inputs import open_inputs
 from engine.job.preflight import first_tile, inexact
 from engine.model.file import ModelFile, open_model
@@ -16,6 +17,8 @@ from engine.plan.plan import Plan, StackPlan, make_plan
 from engine.plan.postprocessing import check_postprocessing
 from engine.plan.resources import Site, local_site
 from engine.plan.settings import JobSettings
+from engine.runtimes.base import Target
+from engine.runtimes.registry import runtime_of
 from engine.store.folder import SETTINGS, JobFolder
 from engine.store.identity import JobIdentity, Selection, StackIdentity
 
@@ -41,16 +44,16 @@ class Prepared:
 def prepare_job(settings: JobSettings, site: Site | None = None) -> Prepared:
     """Open model and inputs, and plan for `site`: this process where it is None."""
     model = open_model(settings.model)
-    site = site or local_site(settings.device)
-    plan = plan_job(settings, model, cores=site.cores, memory_bytes=site.memory_bytes)
+    site = site or local_site(settings.target)
+    plan = plan_job(settings, model, site)
     return Prepared(settings, model, site, plan)
 
 
-def plan_job(settings: JobSettings, model: ModelFile, *, cores: int, memory_bytes: int) -> Plan:
+def plan_job(settings: JobSettings, model: ModelFile, site: Site) -> Plan:
     """Open every input, and plan. Raises StackError where no input can be opened."""
     check_postprocessing(settings, model.spec)
     inputs = open_inputs(settings, model)
-    return make_plan(settings, model, inputs, cores=cores, memory_bytes=memory_bytes)
+    return make_plan(settings, model, inputs, site)
 
 
 def prepare_merge(folder: JobFolder) -> Prepared:
@@ -58,16 +61,17 @@ def prepare_merge(folder: JobFolder) -> Prepared:
     known, settings = folder.identity(), folder.settings()
     if known is None or settings is None:
         raise OutputError(f"{folder.root}: holds no job that could be completed")
-    here = {
+    changes: dict[str, Any] = {
         "output": folder.root, "array_task": None, "device": "cpu", "scheduler": None,
         "retry_failed": False, "fresh": False, "workers": None, "memory": None,
     }  # fmt: skip
     # A tile is part of what a job is only where it is not exact.
     tiles = [stack.tile for stack in known.stacks.values() if stack.tile]
-    settings = settings.model_copy(update=here | ({"tile": tiles[0]} if tiles else {}))
+    settings = settings.model_copy(update=changes | ({"tile": tiles[0]} if tiles else {}))
     # No network runs here: the job's labels are those of the runtime of the array tasks, and what
     # that needed of memory is no matter.
-    site = replace(local_site("cpu"), runtime=known.runtime, memory_bytes=NO_LIMIT)
+    here = local_site(Target(device="cpu"))
+    site = replace(here, build=known.runtime, memory_bytes=NO_LIMIT)
     try:
         return prepare_job(settings, site)
     except UsageError as error:
@@ -78,31 +82,27 @@ def prepare_merge(folder: JobFolder) -> Prepared:
 def check_device(job: Prepared, cluster: DaskExecutor | None) -> Prepared:
     """Have the device give the right answer on one real tile, as carefully as it takes.
 
-    Raises ModelError where it does not. See `engine.inference.device_check.choose_caution`.
+    Raises ModelError where it does not. See `engine.inference.device_check.least_caution`.
     """
-    from engine.inference.device_check import choose_caution
-    from engine.runtimes.onnxruntime import runtime_name
-
     found = first_tile(job.model, job.plan, job.settings.timeout)
     if found is None:
         return job  # no frame can be read: each will say why
     dtype, tile, statistics = found
+    target, threads = job.site.target, job.plan.threads
     if cluster is None:
-        caution, difference = choose_caution(
-            job.model, dtype, job.site.device, tile, statistics, job.plan.threads
-        )
+        check = least_caution(job.model, dtype, target, tile, statistics, threads)
     else:
-        caution, difference = cluster.caution(
-            str(job.model.path), dtype, job.site.device, tile, statistics, job.plan.threads
-        )
+        check = cluster.least_caution(job.model.path, dtype, target, tile, statistics, threads)
+    caution, difference = check
     if caution:
         log.warning(
             "%s: graph optimisation is turned off, since with it the results were wrong",
-            job.site.device,
+            target.device,
         )
-    log.debug("%s differs from the CPU by %.2g at most", job.site.device, difference)
-    runtime = runtime_name(job.site.device, caution)
-    return replace(job, site=replace(job.site, caution=caution, runtime=runtime))
+    log.debug("%s differs from the reference by %.2g at most", target.device, difference)
+    target = replace(target, caution=caution)
+    build = runtime_of(target.runtime).build(target)
+    return replace(job, site=replace(job.site, target=target, build=build))
 
 
 def identity(job: Prepared) -> JobIdentity:
@@ -110,7 +110,7 @@ def identity(job: Prepared) -> JobIdentity:
     return JobIdentity(
         stackseg=__version__,
         model=job.model.sha256,
-        runtime=job.site.runtime,
+        runtime=job.site.build,
         connect=job.settings.connect,
         labels=job.plan.stacks[0].labels.group,
         missing_chunks=job.settings.missing_chunks,

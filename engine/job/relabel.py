@@ -28,7 +28,7 @@ from engine.labels.postprocessing import CONNECTS
 from engine.model.file import model_without_graph
 from engine.model.spec import NAME, ModelSpec
 from engine.plan.channels import with_channels
-from engine.plan.memory import Stored, allowed_bytes, choose_workers
+from engine.plan.memory import Workload, estimate, first_fit
 from engine.plan.plan import Plan, StackPlan, predicted_disk
 from engine.plan.postprocessing import (
     check_postprocessing,
@@ -39,6 +39,7 @@ from engine.plan.postprocessing import (
 )
 from engine.plan.resources import local_site
 from engine.plan.settings import JobSettings, job_settings
+from engine.runtimes.base import MemoryNeeds, Target
 from engine.stacks.base import StackInfo
 from engine.stacks.open import open_stack
 from engine.store.claim import reading
@@ -106,32 +107,31 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
         _plan_stack(source, known.stacks[one.name], one, settings, spec, name)
         for one in report.inputs
     )
-    site = local_site("cpu")
+    # What the probabilities were made by is what these labels are made by.
+    site = replace(local_site(Target(device="cpu")), build=known.runtime)
     stored = [
-        Stored(
+        Workload(
             with_channels(one.info, one.channels_read),
             one.layout,
-            one.tiling,
             one.postprocessing,
             one.arrays,
             one.kept,
         )
         for one in stacks
     ]
-    allowed = allowed_bytes(settings.memory, site.memory_bytes)
-    workers, memory = choose_workers(stored, settings.workers, site.cores, allowed)
+    tilings = tuple(one.tiling for one in stacks)
+    needs = estimate(stored, tilings, MemoryNeeds(), None)
+    choice = first_fit([(tilings, needs)], stored, site, settings.workers, settings.memory)
     plan = Plan(
         stacks=stacks,
         refused=(),
-        workers=workers,
+        workers=choice.workers,
         threads=1,
-        memory=memory,
+        memory=choice.memory,
         disk_bytes=sum(predicted_disk(one) for one in stacks),
         warnings=(),
     )
     model = model_without_graph(report.model.path, report.model.sha256, spec)
-    # What the probabilities were made by is what these labels are made by.
-    site = replace(site, runtime=known.runtime)
     return Prepared(settings, model, site, plan, relabels=_kept_hash(source, report), stores=result)
 
 

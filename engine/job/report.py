@@ -227,7 +227,11 @@ def _report(
         inputs=tuple(_input(stack, totals) for stack in plan.stacks),
         refused=failures.stacks,
         notes=plan.notes,
-        predicted=Predicted(memory_bytes=plan.memory.peak, disk_bytes=plan.disk_bytes),
+        predicted=Predicted(
+            memory_bytes=plan.memory.peak,
+            device_memory_bytes=plan.memory.device_peak,
+            disk_bytes=plan.disk_bytes,
+        ),
         machine=machine(),
         versions={
             "stackseg": version("stackseg"),
@@ -269,8 +273,8 @@ def _resolved(job: Prepared) -> Resolved:
         **shared,
         workers=job.plan.workers,
         threads=job.plan.threads,
-        device=job.site.device,
-        runtime=job.site.runtime,
+        device=job.site.target.device,
+        runtime=job.site.build,
     )
 
 

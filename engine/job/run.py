@@ -181,7 +181,7 @@ class Run:
                 "version": __version__,
                 "model": job.model.spec.name,
                 "model_sha256": job.model.sha256,
-                "runtime": job.site.runtime,
+                "runtime": job.site.build,
                 **asdict(stack.postprocessing),
                 "channels": list(stack.channels),
             }

@@ -1,59 +1,46 @@
 """What a job needs of memory, and the tiling and workers that fit into what there is.
 
-    peak = base + model + workers x (activations of a tile + buffers of a frame + a block)
+    host      base + model + blocks in flight x (a run of a tile + a frame + a block)
+    device    sessions     + blocks in flight x a run of a tile
 
-Nothing in it grows with the number of frames.
+Nothing in it grows with the number of frames. `engine.plan.footprint` holds the constants.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engine.errors import UsageError
-from engine.geometry.arrays import (
-    IMAGE,
-    LABELS,
-    PROBABILITY,
-    ResultArray,
-    level_layout,
-    shard_bytes,
-)
+from engine.geometry.arrays import ResultArray, level_layout, shard_bytes
 from engine.geometry.layout import LabelLayout
 from engine.geometry.tiling import FrameTiling, Window, round_up
 from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile
-from engine.model.graph.memory import activation_bytes
-from engine.plan.resources import parse_memory
+from engine.plan import footprint as of
+from engine.plan.footprint import MB
+from engine.plan.resources import Site, parse_memory
+from engine.runtimes.base import MemoryNeeds, Needs
+from engine.runtimes.registry import runtime_of
 from engine.stacks.base import StackInfo, window_shape
 
-MB = 2**20
-# Interpreter, NumPy, Dask, Zarr, Arrow, ONNX Runtime, and what allocators keep beyond what is
-# counted below: with 320 MB a small job was once seen to take 509 MB of the 506 it was promised.
-BASE = 335 * MB
-FILE_COPIES = 3  # the file as read, the parsed graph, and its copy for shape inference
-SESSION_COPIES = 2  # a session's weights, and their prepacked form; one session per pixel type
-PIECE_PIXELS = 256  # px for each object and plane: what a row of blocks is planned for
-PIECE_BYTES = 700  # that it takes while a row is stitched
-CHANNEL_BYTES = 100  # that its intensities take of each channel
-ROW_BYTES = 150  # of a row of pixels of an object that spans blocks, while its hull is found
-PIECE_ROWS = 16  # rows of such an object in a plane
-MEASURE_BYTES = 6  # of a pixel: sums of objects and the ends of their rows, while they are measured
-WATERSHED_BYTES = 28  # of a pixel: places of the nearest background, distances, peaks
-FACE_BYTES = 64  # of a pixel of a face: both sides, their contacts as keys, and a sorted copy
-Planned = tuple[StackInfo, LabelLayout, Postprocessing, tuple[ResultArray, ...]]
-# A compressed shard's share of its raw bytes, at the most.
-ENCODED = {LABELS: 1 / 4, PROBABILITY: 1 / 2, IMAGE: 1.0}
-USABLE = 0.8  # of the memory there is: the page cache and other processes want some too
+ENCODED = {kind: share.value for kind, share in of.SHARES.items()}  # of a shard's raw bytes
+Tilings = tuple[FrameTiling, ...]  # of each stack
 TILES = (4096, 2048, 1024, 512, 256, 128)  # px, tried from the largest
 
 
-def allowed_bytes(limit: str | None, there_is: int) -> int:
-    """What a job may use: its `limit`, as "8GB", else most of what there is, in bytes."""
-    return parse_memory(limit) if limit else int(there_is * USABLE)
+@dataclass(frozen=True)
+class Workload:
+    """A stack, as far as memory goes."""
+
+    info: StackInfo
+    layout: LabelLayout
+    postprocessing: Postprocessing
+    arrays: tuple[ResultArray, ...]  # of its result
+    kept: tuple[ResultArray, ...] = ()  # of an earlier job: read, decoded and labelled again
 
 
 @dataclass(frozen=True)
@@ -62,12 +49,13 @@ class MemoryEstimate:
 
     base: int
     model: int
-    activations: int  # of one tile
+    activations: int  # of one tile, on the host
     frame: int  # pixels, probabilities, labels, measures of one frame, or a block's part of it
     block: int  # labels of a block, and what is kept beside them
     stitch: int  # a stitch group being stitched, 0 where none is; after all blocks are segmented
     level: int  # a block of a level being made, after that
     workers: int
+    device: Needs | None = None  # None: the network runs on the host
 
     @property
     def shared(self) -> int:
@@ -84,53 +72,91 @@ class MemoryEstimate:
         """The figure a job is held to."""
         return self.shared + self.workers * self.per_worker
 
+    @property
+    def device_peak(self) -> int:
+        """What the network takes of the device's own memory; 0 where it has none."""
+        return self.device.sessions + self.workers * self.device.run if self.device else 0
+
 
 @dataclass(frozen=True)
 class TilingChoice:
     """How the frames of each stack go through the network, and by how many at a time."""
 
-    tilings: tuple[FrameTiling, ...]
+    tilings: Tilings
     workers: int
     threads: int
     memory: MemoryEstimate
 
 
 def choose_tiling(
-    stacks: Sequence[Planned],
+    stacks: Sequence[Workload],
     model: ModelFile,
+    site: Site,
     *,
     tile: int | None,
     halo: int | None,
     workers: int | None,
-    cores: int,
-    allowed: int,
+    limit: str | None,
 ) -> TilingChoice:
     """Whole frames or regions where they fit, else fewer at a time, else the largest tile.
 
     `tile` and `workers` are taken as given where they are not None. `halo` is None for a network
-    that cannot be cut. `allowed`: bytes. Raises UsageError where nothing fits, with both numbers.
+    that cannot be cut. `limit`: see `first_fit`, which also raises UsageError where nothing fits.
     """
-    stride = model.spec.stride
-    n_blocks = sum(layout.n_blocks for _, layout, _, _ in stacks)
+    stride, target = model.spec.stride, site.target
     sides: list[int | None] = [tile] if tile else [None]
     if tile is None and halo is not None:
         sides += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
+    sessions = len({one.info.dtype for one in stacks})
+
+    def candidates() -> Iterator[tuple[Tilings, MemoryEstimate]]:
+        for side in sides:
+            tilings = tuple(_tiling(one.layout, stride, halo or 0, side) for one in stacks)
+            shapes = {(1, *tiling.tile_shape) for tiling in tilings}
+            network = runtime_of(target.runtime).memory(model, target, shapes, sessions)
+            yield tilings, estimate(stacks, tilings, network, model)
+
+    return first_fit(candidates(), stacks, site, workers, limit)
+
+
+def first_fit(
+    candidates: Iterable[tuple[Tilings, MemoryEstimate]],
+    stacks: Sequence[Workload],
+    site: Site,
+    workers: int | None,
+    limit: str | None,
+) -> TilingChoice:
+    """The first of several tilings that fits, with as many blocks in flight as do.
+
+    Each comes with what it takes for one block. `workers` is None where cores and memory decide,
+    `limit` the host's memory that may be used, as "8GB", and None where most of what is free is.
+    Raises UsageError, with both numbers, where none fits.
+    """
+    host = parse_memory(limit) if limit else int(site.memory_bytes * of.USABLE.value)
+    device = int(site.device_memory.free * of.USABLE.value) if site.device_memory else None
     # More blocks in flight than there are blocks would only be memory on paper.
-    wanted = max(min(workers or cores, n_blocks), 1)
-    least = None
-    for side in sides:
-        tilings = tuple(_tiling(layout, stride, halo or 0, side) for _, layout, _, _ in stacks)
-        one = estimate(stacks, tilings, model)
-        fit = (allowed - one.shared) // one.per_worker
+    wanted = max(min(workers or site.cores, sum(one.layout.n_blocks for one in stacks)), 1)
+    least = []
+    for tilings, one in candidates:
+        fit = (host - one.shared) // one.per_worker
+        if one.device is not None and device is not None:
+            fit = min(fit, (device - one.device.sessions) // one.device.run)
         count = wanted if workers else min(wanted, fit)
         if 0 < count <= fit:
-            return TilingChoice(tilings, count, max(cores // count, 1), replace(one, workers=count))
-        needed = one.shared + one.per_worker * (wanted if workers else 1)
-        least = min(least or needed, needed)
+            memory = replace(one, workers=count)
+            return TilingChoice(tilings, count, max(site.cores // count, 1), memory)
+        least.append(replace(one, workers=wanted if workers else 1))
+    on_device, on_host = (min(one.device_peak for one in least), min(one.peak for one in least))
+    if device is not None and on_device > device:
+        raise UsageError(
+            f"the network needs {on_device / MB:,.0f} MB of the device's memory at the least, and "
+            f"{device / MB:,.0f} MB may be used; free some, give fewer --workers, or use "
+            "--device cpu"
+        )
     raise UsageError(
-        f"the job needs {(least or 0) / MB:,.0f} MB at the least, and {allowed / MB:,.0f} MB "
-        f"may be used; free some memory, give --memory {math.ceil((least or 0) / MB)}MB or more "
-        "where there is that much, or fewer --workers"
+        f"the job needs {on_host / MB:,.0f} MB at the least, and {host / MB:,.0f} MB may be used; "
+        f"free some memory, give --memory {math.ceil(on_host / MB)}MB or more where there is that "
+        "much, or fewer --workers"
     )
 
 
@@ -146,40 +172,41 @@ def _tiling(layout: LabelLayout, stride: int, halo: int, side: int | None) -> Fr
 
 
 def estimate(
-    stacks: Sequence[Planned],
-    tilings: Sequence[FrameTiling],
-    model: ModelFile,
+    stacks: Sequence[Workload],
+    tilings: Tilings,
+    network: MemoryNeeds,
+    model: ModelFile | None,
 ) -> MemoryEstimate:
-    """Predicted needs with one block in flight, by the most demanding stack."""
-    n_in, n_out = len(model.spec.channels), model.spec.n_outputs
-    graph = model.parse()
-    tiles = {tiling.tile_shape for tiling in tilings}
-    sessions = len({info.dtype for info, _, _, _ in stacks})
+    """Predicted needs with one block in flight, by the most demanding stack.
+
+    `model` is None where an earlier job's probabilities of one class are labelled.
+    """
+    n_in = n_out = 1
+    files = 0
+    if model is not None:
+        n_in, n_out = len(model.spec.channels), model.spec.n_outputs
+        files = len(model.data) * of.FILE_COPIES.value
     return MemoryEstimate(
-        base=BASE,
-        model=len(model.data) * (FILE_COPIES + SESSION_COPIES * sessions),
-        activations=max(activation_bytes(graph, *shape) for shape in tiles),
+        base=of.BASE.value,
+        model=files + network.host.sessions,
+        activations=network.host.run,
         frame=max(
-            _frame_bytes(info, layout, tiling, postprocessing, n_in, n_out)
-            for (info, layout, postprocessing, _), tiling in zip(stacks, tilings, strict=True)
+            _frame_bytes(one, tiling, n_in, n_out)
+            for one, tiling in zip(stacks, tilings, strict=True)
         ),
-        block=max(_block_bytes(layout, arrays) for _, layout, _, arrays in stacks),
-        stitch=max(_stitch_bytes(layout, info.size("C")) for info, layout, _, _ in stacks),
-        level=max(_level_bytes(layout, arrays) for _, layout, _, arrays in stacks),
+        block=max(_block_bytes(one.layout, one.arrays) for one in stacks),
+        stitch=max(_stitch_bytes(one.layout, one.info.size("C")) for one in stacks),
+        level=max(_level_bytes(one.layout, one.arrays) for one in stacks),
         workers=1,
+        device=network.device,
     )
 
 
-def _frame_bytes(
-    info: StackInfo,
-    layout: LabelLayout,
-    tiling: FrameTiling,
-    postprocessing: Postprocessing,
-    n_in: int,
-    n_out: int,
-) -> int:
+def _frame_bytes(one: Workload, tiling: FrameTiling, n_in: int, n_out: int) -> int:
     """What a block holds at once of a frame; of all its planes where labels connect along Z."""
+    info, layout = one.info, one.layout
     n_all = info.size("C")  # all are read and measured, whichever the network takes
+    itemsize = np.dtype(info.dtype).itemsize
     if layout.is_cut:
         block = layout.block(0)
         regions = (tiling.region(block.y, block.x), tiling.region(*_middle(layout)))
@@ -192,16 +219,17 @@ def _frame_bytes(
         rows, columns = tiling.padded
         pixels, surveyed = rows * columns, 0
     read = info.read_bytes(min(rows, tiling.height), min(columns, tiling.width), n_all)
-    taken = rows * columns * np.dtype(info.dtype).itemsize * n_in if n_in < n_all else 0
-    padded = rows * columns * np.dtype(info.dtype).itemsize * n_in
-    kept = layout.block_size[1] if layout.connect_z else 1  # planes labelled together
-    probabilities = pixels * 4 * n_out * kept
-    others = pixels * np.dtype(info.dtype).itemsize * n_all * (kept - 1)
-    labels = pixels * (4 + 1 + MEASURE_BYTES) * kept  # and the mask they come from
-    counted = pixels * 8  # NumPy counts 16-bit pixels as 64-bit indices
-    cutting = pixels * WATERSHED_BYTES if postprocessing.instances == "watershed" else 0
-    held = taken + probabilities + others + labels
-    return max(read + padded + held + counted, read + held + cutting, surveyed)
+    padded = rows * columns * itemsize * n_in
+    planes = layout.block_size[1] if layout.connect_z else 1  # labelled together
+    held = padded if n_in < n_all else 0  # the channels that the network takes
+    held += pixels * 4 * n_out * planes  # probabilities
+    held += pixels * itemsize * n_all * (planes - 1)  # the pixels of the other planes
+    held += pixels * (4 + 1 + of.MEASURE.value) * planes  # labels, the mask that they come from
+    cutting = pixels * of.WATERSHED.value if one.postprocessing.instances == "watershed" else 0
+    stored = sum(int(shard_bytes(a, layout) * (1 + ENCODED[a.kind])) for a in one.kept)
+    return stored + max(
+        read + padded + held + pixels * of.COUNT.value, read + held + cutting, surveyed
+    )
 
 
 def _middle(layout: LabelLayout) -> tuple[Window, Window]:
@@ -233,65 +261,17 @@ def _stitch_bytes(layout: LabelLayout, n_channels: int) -> int:
     if not layout.is_stitched:
         return 0
     t, planes, height, width = layout.block_size
-    row = t * planes * height * layout.sizes[3]
-    if layout.connect_z:  # where planes connect, nearly every object spans blocks: all are held
-        row = t * math.prod(layout.sizes[1:])
-    pieces = row // PIECE_PIXELS * (PIECE_BYTES + n_channels * CHANNEL_BYTES)
     _, depth, down, across = layout.grid
-    spanning = row // PIECE_PIXELS
-    if not layout.connect_z:  # those that lie on a line between regions
+    if layout.connect_z:  # nearly every object spans blocks, if there are several: all are held
+        pieces = t * math.prod(layout.sizes[1:]) // of.PIECE_PIXELS.value
+        spanning = pieces if depth * down * across > 1 else 0
+    else:  # those that lie on a line between regions
+        pieces = t * planes * height * layout.sizes[3] // of.PIECE_PIXELS.value
         lines = (down - 1) * layout.sizes[3] + (across - 1) * layout.sizes[2]
-        spanning = lines // PIECE_ROWS
-    elif depth * down * across == 1:
-        spanning = 0
-    pieces += spanning * PIECE_ROWS * ROW_BYTES
-    face = t * max(
-        planes * max(height, width), height * width if layout.connect_z else 0
-    )  # fmt: skip
-    return pieces + face * FACE_BYTES
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A stack whose kept probabilities are labelled anew."""
-
-    info: StackInfo
-    layout: LabelLayout
-    tiling: FrameTiling
-    postprocessing: Postprocessing
-    arrays: tuple[ResultArray, ...]
-    kept: tuple[ResultArray, ...]
-
-
-def choose_workers(
-    stacks: Sequence[Stored], wanted: int | None, cores: int, allowed: int
-) -> tuple[int, MemoryEstimate]:
-    """How many blocks of kept probabilities to label at a time. `allowed`: bytes.
-
-    Raises UsageError where not even one fits.
-    """
-    one = MemoryEstimate(
-        base=BASE,
-        model=0,
-        activations=0,
-        # Read and decoded, beside what labelling takes.
-        frame=max(
-            _frame_bytes(s.info, s.layout, s.tiling, s.postprocessing, 1, 1)
-            + sum(int(shard_bytes(a, s.layout) * (1 + ENCODED[a.kind])) for a in s.kept)
-            for s in stacks
-        ),
-        block=max(_block_bytes(s.layout, s.arrays) for s in stacks),
-        stitch=max(_stitch_bytes(s.layout, s.info.size("C")) for s in stacks),
-        level=max(_level_bytes(s.layout, s.arrays) for s in stacks),
-        workers=1,
+        spanning = lines // of.PIECE_ROWS.value
+    face = t * max(planes * max(height, width), height * width if layout.connect_z else 0)
+    return (
+        pieces * (of.PIECE.value + n_channels * of.PIECE_CHANNEL.value)
+        + spanning * of.PIECE_ROWS.value * of.ROW.value
+        + face * of.FACE.value
     )
-    n_blocks = sum(s.layout.n_blocks for s in stacks)
-    fit = (allowed - one.shared) // one.per_worker
-    count = max(min(wanted or cores, n_blocks), 1)
-    count = count if wanted else min(count, fit)
-    if not 0 < count <= fit:
-        raise UsageError(
-            f"labelling needs {one.peak / MB:,.0f} MB for one block in flight, and "
-            f"{allowed / MB:,.0f} MB may be used; free some memory, or give --memory or --workers"
-        )
-    return count, replace(one, workers=count)

@@ -18,8 +18,10 @@ from engine.measure.objects import ObjectsOf
 from engine.model.file import ModelFile
 from engine.model.spec import ModelSpec, label_path
 from engine.plan.channels import with_channels
+from engine.plan.footprint import MB
 from engine.plan.inputs import Input, Inputs, first_notes, names_of
-from engine.plan.memory import MemoryEstimate, allowed_bytes, choose_tiling
+from engine.plan.memory import MemoryEstimate, Workload, choose_tiling
+from engine.plan.resources import Site
 from engine.plan.settings import JobSettings
 
 MUCH_WASTE = 0.75  # share of the network's work from which a tiling is worth a warning
@@ -94,9 +96,7 @@ class Plan:
         return sum(stack.layout.n_blocks for stack in self.stacks)
 
 
-def make_plan(
-    settings: JobSettings, model: ModelFile, inputs: Inputs, *, cores: int, memory_bytes: int
-) -> Plan:
+def make_plan(settings: JobSettings, model: ModelFile, inputs: Inputs, site: Site) -> Plan:
     """Decide everything about a job on `inputs`, which have been closed. Touches no file."""
     opened = inputs.opened
     warnings = first_notes(inputs.notes)
@@ -104,17 +104,24 @@ def make_plan(
     arrays = [_arrays(one, settings, model.spec) for one in opened]
     choice = choose_tiling(
         [
-            (with_channels(one.info, one.channels_read), one.layout, one.postprocessing, own)
+            Workload(
+                with_channels(one.info, one.channels_read), one.layout, one.postprocessing, own
+            )
             for one, own in zip(opened, arrays, strict=True)
         ],
         model,
+        site,
         tile=_tile(settings, model, halo),
         halo=halo,
         workers=settings.workers,
-        cores=cores,
-        allowed=allowed_bytes(settings.memory, memory_bytes),
+        limit=settings.memory,
     )
     names = names_of([one.info for one in opened])
+    if choice.memory.device is not None and site.device_memory is None:
+        warnings.append(
+            f"{site.target.device} does not tell how much of its memory is free: the plan does not "
+            f"limit the {choice.memory.device_peak / MB:,.0f} MB that the network may take of it"
+        )
     stacks = tuple(
         StackPlan(
             **vars(one),

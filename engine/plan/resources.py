@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import UsageError
+from engine.plan.footprint import MAPPED, MAPPED_PER_CORE, MB
+from engine.runtimes.base import DeviceMemory, Target
+from engine.runtimes.registry import resolve, runtime_of
 
-MB = 2**20
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-# Address space that a job maps beyond what it holds (libraries, the stacks and malloc arenas of
-# its threads): a small job on two cores held 300 MB, ran in 1500 MB of address space, and could
-# not start its threads in 1000 MB.
-MAPPED, MAPPED_PER_CORE = 1024 * MB, 96 * MB
 NO_STEP = 2**32 - 16  # SLURM numbers steps that are none (batch script, interactive) from here on
 
 
@@ -33,18 +31,18 @@ class Site:
 
     cores: int
     memory_bytes: int
-    device: str  # resolved: "cpu" or "cuda:N"
-    runtime: str  # runtime, build, provider and precision
+    target: Target  # resolved: nothing in it is "auto"
+    build: str  # of the runtime: what a job's results depend on, and records
     host: str
-    caution: int = 0  # of the runtime, see `engine.inference.device_check`
+    device_memory: DeviceMemory | None = None  # None: there is none, or it does not tell
 
 
-def local_site(device: str) -> Site:
-    """This process; `device` may be "auto"."""
-    from engine.runtimes.onnxruntime import resolve_device, runtime_name
-
-    resolved = resolve_device(device)
-    return Site(cores(), memory_bytes(), resolved, runtime_name(resolved), socket.gethostname())
+def local_site(wanted: Target) -> Site:
+    """This process, with what `wanted` turns out to be here."""
+    target = resolve(wanted)
+    runtime = runtime_of(target.runtime)
+    build, memory = runtime.build(target), runtime.device_memory(target.device)
+    return Site(cores(), memory_bytes(), target, build, socket.gethostname(), memory)
 
 
 def parse_memory(text: str) -> int:
@@ -60,12 +58,12 @@ def parse_memory(text: str) -> int:
 
 
 def cores() -> int:
-    """Cores by affinity (Dask reads it), cgroups, and SLURM where it is told; at least one."""
+    """Cores by affinity (Dask reads it), cgroups, and SLURM; at least one."""
     from dask.system import cpu_count
 
     allowed = [int(cpu_count()), *_cgroup_cores()]
-    if (told := _slurm_cores()) is not None:
-        allowed.append(told)
+    if (granted := _slurm_cores()) is not None:
+        allowed.append(granted)
     return max(min(allowed), 1)
 
 
@@ -82,8 +80,8 @@ def memory_bytes() -> int:
     allowed = [int(psutil.virtual_memory().available) + own]
     allowed += [left + own for left in _cgroup_bytes_left()]
     allowed += _rlimits(own)
-    if (told := _slurm_bytes()) is not None:
-        allowed.append(told)
+    if (granted := _slurm_bytes()) is not None:
+        allowed.append(granted)
     return max(min(allowed), 0)
 
 
@@ -132,43 +130,37 @@ def _upwards(point: Path, path: str, root: str) -> list[Path]:
 
 def _cgroup_cores() -> Iterator[int]:
     for folder in cgroup_folders("cpu"):
-        quota, period = _words(folder / "cpu.max", 2) or (
-            *_words(folder / "cpu.cfs_quota_us", 1),
-            *_words(folder / "cpu.cfs_period_us", 1),
-        ) or ("max", "1")  # fmt: skip
-        if quota.isdecimal() and period.isdecimal() and int(period):
-            yield math.ceil(int(quota) / int(period))
+        of_v1 = f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}"
+        match (_text(folder / "cpu.max") or of_v1).split():
+            case [quota, period] if quota.isdecimal() and period.isdecimal() and int(period):
+                yield math.ceil(int(quota) / int(period))
 
 
 def _cgroup_bytes_left() -> Iterator[int]:
-    names = [
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.high", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ]
     for folder in cgroup_folders("memory"):
-        for limit, usage, cache in names:
-            most, used = _words(folder / limit, 1), _words(folder / usage, 1)
-            if most and used and most[0].isdecimal() and used[0].isdecimal():
-                # The page cache that nobody has used lately is given up when memory is wanted.
-                yield int(most[0]) - int(used[0]) + _entry(folder / "memory.stat", cache)
+        for limit, usage, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.high", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            match _text(folder / limit).split(), _text(folder / usage).split():
+                case [most], [used] if most.isdecimal():
+                    # The page cache that nobody has used lately is given up when memory is wanted.
+                    yield int(most) - int(used) + _entry(folder / "memory.stat", cache)
 
 
-def _words(path: Path, count: int) -> tuple[str, ...]:
-    """The first words of a file; none where there are fewer, or no file."""
+def _text(path: Path) -> str:
+    """What a file of the kernel's says, "" where there is none."""
     try:
-        words = path.read_text().split()[:count]
+        return path.read_text()
     except OSError:
-        return ()
-    return tuple(words) if len(words) == count else ()
+        return ""
 
 
 def _entry(path: Path, name: str) -> int:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)
+    """The number that stands behind a name at the beginning of a line, else 0."""
+    found = re.search(rf"^{name}\s+(\d+)", _text(path), re.M)
+    return int(found[1]) if found else 0
 
 
 # -- rlimits ---------------------------------------------------------------------------------------
@@ -179,7 +171,7 @@ def _rlimits(own: int) -> Iterator[int]:
         return
     import resource
 
-    reserve = MAPPED + MAPPED_PER_CORE * cores()
+    reserve = MAPPED.value + MAPPED_PER_CORE.value * cores()
     for kind, mapped in [(resource.RLIMIT_AS, "VmSize:"), (resource.RLIMIT_DATA, "VmData:")]:
         limit = resource.getrlimit(kind)[0]
         if limit != resource.RLIM_INFINITY:

@@ -18,6 +18,7 @@ from pydantic import (
 from engine.errors import UsageError
 from engine.plan.channels import ALL, parse_channels
 from engine.plan.quantities import parse_quantity
+from engine.runtimes.base import Precision, Target
 
 
 def _channels(text: str) -> str:
@@ -79,7 +80,9 @@ class JobSettings(BaseModel):
     with_image: bool = False  # copy the raw stack into the result
     workers: Annotated[int, Field(ge=1)] | None = None  # blocks in flight; None: one per core
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
+    runtime: str = "auto"  # name in `engine.runtimes.registry`
     device: str = "auto"
+    precision: Precision = "fp32"
     memory: str | None = None  # "8GB": the most that may be used; None: what is free
     grace: Annotated[float, Field(ge=0, le=86_400)] = 20.0  # s running blocks get after SIGTERM
     timeout: (  # s without progress after which a read is given up; see `engine.steps.hangs`
@@ -100,6 +103,11 @@ class JobSettings(BaseModel):
                 f"once with {option} and without --array-task first"
             )
         return self
+
+    @property
+    def target(self) -> Target:
+        """Where and how the network is to run, as asked for."""
+        return Target(self.runtime, self.device, self.precision)
 
     @property
     def array_share(self) -> tuple[int, int]:

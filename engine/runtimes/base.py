@@ -1,22 +1,189 @@
-"""What the engine asks of a runtime."""
+"""What the engine asks of a runtime, and what is the same for all of them.
+
+Target     where and how a model is run: with the build, all that decides its probabilities
+Runtime    a library that runs ONNX graphs: one file, and one line in `engine.runtimes.registry`
+Session    a model that is ready to run on a target
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import JobStopped, ModelError, OutOfMemory, StacksegError, UsageError, first_line
+from engine.model.file import ModelFile
+from engine.model.statistics import normalisable
 
-class Runtime(Protocol):
-    """A model made ready to run. Calls from several threads at once are allowed."""
+AUTO = "auto"
+Number = TypeVar("Number", int, float)
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Pixels = NDArray[Any]  # raw, (N, C, H, W) or (C, H, W)
+Floats = NDArray[np.float32]
+Compute = Callable[[Pixels, Floats, Floats], None]  # pixels, statistics; fills (N, K, H, W)
 
-    name: str  # runtime, build, provider and precision: what makes results reproducible
 
-    def run(self, pixels: NDArray[Any], statistics: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities, float32 (N, K, H, W), of raw pixels (N, C, H, W).
+class Caution(IntEnum):
+    """What a runtime may do to a graph; `engine.inference.device_check` finds what is right."""
+
+    OPTIMISED = 0
+    UNOPTIMISED = 1  # no node is fused or folded
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and how a model is run. Runtime and device may be "auto" until they are resolved."""
+
+    runtime: str = AUTO  # name in the registry
+    device: str = AUTO  # "cpu", or as the runtime names its others: "cuda:0"
+    precision: Precision = "fp32"
+    caution: Caution = Caution.OPTIMISED
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that a model takes of one memory."""
+
+    sessions: int = 0  # weights, in all sessions of a process
+    run: int = 0  # added by each run in flight
+
+
+@dataclass(frozen=True)
+class MemoryNeeds:
+    """Bytes that a model takes of the host's memory, and of the device's if it has its own."""
+
+    host: Needs = Needs()
+    device: Needs | None = None
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Memory of a device, as found just now."""
+
+    device: str  # an id that no other device has, on any host
+    free: int  # bytes
+
+
+class Constant(NamedTuple, Generic[Number]):
+    """A constant of memory, and where it comes from."""
+
+    value: Number
+    unit: str
+    meaning: str
+    origin: str  # the command that measured it, or why it needs none
+
+
+class Runtime(ABC):
+    """A library that runs ONNX graphs. It has no state that a job could change."""
+
+    name: str  # in the registry, and on record
+    title: str  # in sentences
+    precisions: tuple[Precision, ...]
+    cautions: tuple[Caution, ...]
+
+    @abstractmethod
+    def resolve_device(self, device: str) -> str:
+        """The device that a job records, never "auto"; UsageError where there is none such here."""
+
+    @abstractmethod
+    def build(self, target: Target) -> str:
+        """Runtime, version, provider, precision, caution: the same build gives the same bytes."""
+
+    @abstractmethod
+    def load(self, model: ModelFile, dtype: str, target: Target, threads: int) -> Compute:
+        """Make a model ready for pixels of `dtype`; what comes back is called by many threads."""
+
+    @abstractmethod
+    def memory(
+        self, model: ModelFile, target: Target, shapes: Collection[tuple[int, int, int]],
+        sessions: int,
+    ) -> MemoryNeeds:  # fmt: skip
+        """Predicted needs, in bytes, of so many sessions and of the largest run.
+
+        `shapes` are the (N, H, W) of all batches.
+        """
+
+    @abstractmethod
+    def is_memory_error(self, error: Exception) -> bool:
+        """Whether what `load` or its `Compute` raised means that there was no memory."""
+
+    def device_memory(self, device: str) -> DeviceMemory | None:
+        """What is free on a device; None where it has no memory of its own, or does not tell."""
+        return None
+
+    def release_memory(self) -> None:
+        """Return to the system what no run in flight holds, where a runtime keeps it."""
+        return
+
+    def resolve(self, target: Target) -> Target:
+        """The target with the device's name; UsageError where the runtime does not have it."""
+        if target.precision not in self.precisions:
+            raise UsageError(
+                f"precision {target.precision}: {self.title} runs {', '.join(self.precisions)} here"
+            )
+        return replace(target, runtime=self.name, device=self.resolve_device(target.device))
+
+    def session(self, model: ModelFile, dtype: str, target: Target, threads: int) -> Session:
+        """Make a session on a resolved target, for pixels of `dtype`.
+
+        Raises ModelError where the runtime refuses the model, OutOfMemory where it finds no memory.
+        """
+        try:
+            compute = self.load(model, dtype, target, threads)
+        except StacksegError:
+            raise
+        except Exception as error:  # a runtime's own exceptions share no base class
+            if self.is_memory_error(error):
+                raise OutOfMemory(
+                    f"{model.path}: {self.title} found no memory for the model; free some, or give "
+                    "fewer --workers, and run the same command again"
+                ) from error
+            raise ModelError(
+                f"{model.path}: {self.title} refuses it ({first_line(error)})"
+            ) from error
+        return Session(self, compute, model.spec.n_outputs)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model that is ready to run. Calls from several threads at once are allowed."""
+
+    runtime: Runtime
+    compute: Compute
+    n_outputs: int  # K
+
+    def run(self, pixels: Pixels, statistics: Floats, out: Floats | None = None) -> Floats:
+        """Probabilities, float32 (N, K, H, W), of a batch of raw pixels (N, C, H, W).
 
         `statistics` has shape (N, C, 2); a channel whose low equals its high, which is constant,
-        is 0 to the network. H and W are multiples of the model's stride.
+        is 0 to the network. H and W are multiples of the model's stride. `out`, contiguous and of
+        the result's shape, is filled and returned where it is given: runs can share a buffer.
+
+        Raises OutOfMemory, or JobStopped where the runtime fails otherwise.
         """
-        ...
+        divisors = np.stack([normalisable(channels) for channels in statistics])
+        n, _, height, width = pixels.shape
+        try:
+            if out is None:
+                out = np.empty((n, self.n_outputs, height, width), dtype=np.float32)
+            self.compute(np.ascontiguousarray(pixels), divisors, out)
+        except Exception as error:
+            title = self.runtime.title
+            if self.runtime.is_memory_error(error):
+                # What the failed run had gathered is of no use to smaller ones.
+                self.runtime.release_memory()
+                raise OutOfMemory(
+                    f"{title} found no memory for a tile of {height} x {width} px; give fewer "
+                    "--workers or a smaller --tile, and run the same command again to resume"
+                ) from error
+            # Pixels cannot do this: it is the device or the model, and no frame's fault.
+            raise JobStopped(
+                f"{title} failed ({first_line(error)}); run the same command again to resume, "
+                "with --device cpu if it fails once more"
+            ) from error
+        return out

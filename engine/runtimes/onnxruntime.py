@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
+import math
+from collections.abc import Collection
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,26 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from engine.errors import JobStopped, ModelError, OutOfMemory, UsageError, first_line
+from engine.errors import ModelError, UsageError
 from engine.model.file import ModelFile
+from engine.model.graph.memory import activation_bytes
 from engine.model.graph.tensors import accept_pixels
 from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
-from engine.model.statistics import normalisable
+from engine.runtimes import cuda
+from engine.runtimes.base import (
+    Caution,
+    Compute,
+    Constant,
+    DeviceMemory,
+    MemoryNeeds,
+    Needs,
+    Runtime,
+    Target,
+)
 
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
-
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 QUIET = 4  # of ONNX Runtime's log: fatal alone; what else it says is in its exceptions
-OPTIMISED, UNOPTIMISED = (
-    0,
-    1,
-)  # how cautiously a session is made; `engine.inference.device_check` chooses
+SHARED = "session.use_env_allocators"
 
 # What is in the message when it was memory: of ONNX Runtime's arenas, C++, CUDA, cuBLAS and
 # cuDNN. Its exceptions do not tell; on the CPU the arena's is a plain Fail.
@@ -35,92 +41,126 @@ MEMORY_SIGNS = (
     "alloc_failed", "allocation_failed", "available memory of", "cannot allocate memory",
 )  # fmt: skip
 
-
-def resolve_device(device: str) -> str:
-    """Turn "auto", "cpu", "cuda" or "cuda:N" into the device a job records: never "auto"."""
-    if device == "auto":
-        return "cuda:0" if _cuda_works() else "cpu"
-    if device == "cpu":
-        return "cpu"
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or not (index or "0").isdecimal():
-        raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:N")
-    if not _cuda_works():
-        raise UsageError(
-            f"device {device}: ONNX Runtime finds no CUDA here; check the driver, "
-            "install stackseg[cuda], or use --device cpu"
-        )
-    return f"cuda:{index or 0}"
+GPU = "chosen, no GPU was at hand: `benchmarks/gpu.sh` measures it"
+SESSION_COPIES = Constant(
+    2, "of the model file", "weights of a session on the CPU, and their prepacked form",
+    "`python -m benchmarks.footprint`",
+)  # fmt: skip
+ARENA = Constant(
+    2.4, "of the counted bytes", "activations of a run on the CPU, as its arena holds them",
+    "`python -m benchmarks.arena`",
+)  # fmt: skip
+CUDA_HOST = Constant(1536 * 2**20, "bytes", "libraries of CUDA in the host's memory", GPU)
+CUDA_LIBRARIES = Constant(512 * 2**20, "bytes", "what they take of the device's", GPU)
+CUDA_ARENA = Constant(
+    4.0, "of the counted bytes", "activations and workspaces of a run on the device", GPU
+)
 
 
-class OnnxRuntime:
-    """One session of a model for pixels of one type."""
+class OnnxRuntime(Runtime):
+    """See `engine.runtimes.base.Runtime`."""
 
-    def __init__(
-        self, model: ModelFile, dtype: str, device: str, threads: int, caution: int = OPTIMISED
-    ) -> None:
-        """Make the session. `device` is resolved: "cpu" or "cuda:N".
+    name = "onnxruntime"
+    title = "ONNX Runtime"
+    precisions = ("fp32",)
+    cautions = (Caution.OPTIMISED, Caution.UNOPTIMISED)
 
-        With a `caution` of 1 the graph is run as it is written: no node is fused or folded, and on
-        CUDA cuDNN takes its default algorithm. Raises ModelError where ONNX Runtime refuses the
-        model, OutOfMemory where it finds no memory for it.
-        """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = QUIET
+    def resolve_device(self, device: str) -> str:
+        """ "auto", "cpu", "cuda" or "cuda:N" as "cpu" or "cuda:N"."""
+        kind, _, index = device.partition(":")
+        if device == "cpu" or (device == "auto" and not _cuda_works()):
+            return "cpu"
+        if device != "auto" and (kind != "cuda" or not (index or "0").isdecimal()):
+            raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:N")
+        if not _cuda_works():
+            raise UsageError(
+                f"device {device}: ONNX Runtime finds no CUDA here; check the driver, "
+                "install stackseg[cuda], or use --device cpu"
+            )
+        return f"cuda:{index or 0}"
+
+    def build(self, target: Target) -> str:
+        """Version, provider, precision; "unoptimised" where the graph is run as it is written."""
+        provider = CPU if target.device == "cpu" else CUDA
+        build = f"onnxruntime {ort.__version__} {provider} float32"
+        return f"{build} unoptimised" if target.caution else build
+
+    def load(self, model: ModelFile, dtype: str, target: Target, threads: int) -> Compute:
+        """An inference session. Unoptimised, cuDNN takes its default algorithm as well."""
+        options = _options(threads)
         # Patterns pre-plan memory for each new shape: the arena grew more, at no gain in speed
         # (docs/memory.md).
         options.enable_mem_pattern = False
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        if caution:
+        if target.caution:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         _share_cpu_arena()
         proto = model.parse()
         accept_pixels(proto, dtype)
         graph = proto.SerializeToString()
         del proto  # weights are held often enough
-        providers = _providers(device, caution)
-        try:
-            # Its fallback would go on with the CPU after a failure of CUDA, with other results
-            # under the same name, and tell it on stdout.
-            self._session = ort.InferenceSession(
-                graph, options, providers=providers, enable_fallback=0
-            )
-        except Exception as error:  # the runtime's own exceptions share no base class
-            if _is_memory(error):
-                raise OutOfMemory(
-                    f"{model.path}: ONNX Runtime found no memory for the model; free some, or give "
-                    "fewer --workers, and run the same command again"
-                ) from error
-            raise ModelError(
-                f"{model.path}: ONNX Runtime refuses it ({first_line(error)})"
-            ) from error
-        used = self._session.get_providers()[0]
-        wanted = CPU if device == "cpu" else CUDA
+        # Its fallback would go on with the CPU after a failure of CUDA, with other results under
+        # the same name, and tell it on stdout.
+        session = ort.InferenceSession(
+            graph, options, providers=_providers(target), enable_fallback=0
+        )
+        used, wanted = session.get_providers()[0], CPU if target.device == "cpu" else CUDA
         if used != wanted:
             raise ModelError(f"{model.path}: asked for {wanted}, but ONNX Runtime chose {used}")
-        self.name = runtime_name(device, caution)
+        return partial(_compute, session)
 
-    def run(self, pixels: NDArray[Any], statistics: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `engine.runtimes.base.Runtime`."""
-        divisors = np.stack([normalisable(channels) for channels in statistics])
-        feeds = {IMAGE: pixels, STATISTICS: divisors}
-        try:
-            result: NDArray[np.float32] = self._session.run([PROBABILITIES], feeds)[0]
-        except Exception as error:
-            if _is_memory(error):
-                give_back_memory()  # what the failed run had gathered is of no use to smaller ones
-                raise OutOfMemory(
-                    f"ONNX Runtime found no memory for a tile of {pixels.shape[2]} x "
-                    f"{pixels.shape[3]} px; give fewer --workers or a smaller --tile, and run "
-                    "the same command again to go on"
-                ) from error
-            # Pixels cannot do this: it is the device or the model, and no frame's fault.
-            raise JobStopped(
-                f"ONNX Runtime failed ({first_line(error)}); run the same command again to go on, "
-                "with --device cpu if it fails once more"
-            ) from error
-        return result
+    def memory(
+        self, model: ModelFile, target: Target, shapes: Collection[tuple[int, int, int]],
+        sessions: int,
+    ) -> MemoryNeeds:  # fmt: skip
+        """Weights, and activations as counted times what arenas take beyond that."""
+        graph, weights = model.parse(), len(model.data)
+        counted = max(n * activation_bytes(graph, height, width) for n, height, width in shapes)
+        if target.device == "cpu":
+            return MemoryNeeds(
+                Needs(sessions * SESSION_COPIES.value * weights, math.ceil(counted * ARENA.value))
+            )
+        result = 4 * model.spec.n_outputs * max(math.prod(shape) for shape in shapes)
+        return MemoryNeeds(
+            Needs(CUDA_HOST.value, result),
+            Needs(CUDA_LIBRARIES.value + sessions * weights, math.ceil(counted * CUDA_ARENA.value)),
+        )
+
+    def is_memory_error(self, error: Exception) -> bool:
+        """By its type, or by what it says."""
+        text = str(error).lower()
+        return isinstance(error, MemoryError) or any(sign in text for sign in MEMORY_SIGNS)
+
+    def device_memory(self, device: str) -> DeviceMemory | None:
+        """What CUDA's driver says."""
+        return None if device == "cpu" else cuda.device_memory(int(device.partition(":")[2]))
+
+    def release_memory(self) -> None:
+        """Shrink the CPU arena of all sessions, which keeps what it ever held."""
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        # Best effort: where there is no memory even for this, the error on its way says so.
+        with suppress(Exception):
+            _identity(CPU).run(None, {"x": np.zeros(1, np.float32)}, options)
+
+
+def _compute(
+    session: Any, pixels: NDArray[Any], statistics: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """Run a session on bound buffers: it reads and writes the caller's own."""
+    binding = session.io_binding()
+    binding.bind_cpu_input(IMAGE, pixels)
+    binding.bind_cpu_input(STATISTICS, statistics)
+    binding.bind_output(PROBABILITIES, "cpu", 0, np.float32, out.shape, out.ctypes.data)
+    session.run_with_iobinding(binding)
+    binding.synchronize_outputs()
+
+
+def _options(threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = QUIET
+    options.add_session_config_entry(SHARED, "1")
+    return options
 
 
 @cache
@@ -142,42 +182,23 @@ def _share_cpu_arena() -> None:
     ort.create_and_register_allocator(place, ort.OrtArenaCfg(as_requested))
 
 
-def give_back_memory() -> None:
-    """Return to the system what no run in flight holds of the CPU arena of all sessions.
-
-    The arena keeps what it ever held: after one large tile, that is memory which nobody else gets.
-    """
-    options = ort.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    # Best effort: where there is no memory even for this, the error on its way says so.
-    with suppress(Exception):
-        _identity(CPU, shared=True).run(None, {"x": np.zeros(1, np.float32)}, options)
-
-
-def runtime_name(device: str, caution: int = OPTIMISED) -> str:
-    """What a job records of its runtime: build, provider, precision, caution."""
-    provider = CPU if device == "cpu" else CUDA
-    name = f"onnxruntime {ort.__version__} {provider} float32"
-    return f"{name} unoptimised" if caution else name
-
-
-def _is_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(sign in text for sign in MEMORY_SIGNS)
-
-
-def _providers(device: str, caution: int) -> list[Any]:
-    if device == "cpu":
+def _providers(target: Target) -> list[Any]:
+    if target.device == "cpu":
         return [CPU]
-    # TF32 keeps 10 bits of mantissa: labels would differ from the CPU's.
-    options: dict[str, Any] = {"device_id": int(device.partition(":")[2]), "use_tf32": 0}
-    # An exhaustive search times the algorithms: what it takes, and so the last bits of a result,
-    # may differ from process to process. With caution: none but the one that is always there.
-    options["cudnn_conv_algo_search"] = "DEFAULT" if caution else "HEURISTIC"
+    options = {
+        "device_id": int(target.device.partition(":")[2]),
+        # TF32 keeps 10 bits of mantissa: labels would differ from the CPU's.
+        "use_tf32": 0,
+        # An exhaustive search times the algorithms: what it takes, and so the last bits of a
+        # result, may differ from process to process. With caution: the one that is always there.
+        "cudnn_conv_algo_search": "DEFAULT" if target.caution else "HEURISTIC",
+        # As on the CPU: the default doubles what it takes.
+        "arena_extend_strategy": "kSameAsRequested",
+    }
     return [(CUDA, options), CPU]
 
 
-def _identity(provider: str, *, shared: bool = False) -> Any:
+def _identity(provider: str) -> Any:
     """A session that does nothing."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -187,17 +208,13 @@ def _identity(provider: str, *, shared: bool = False) -> Any:
         [value("y", TensorProto.FLOAT, [1])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = QUIET
-    if shared:
-        options.add_session_config_entry("session.use_env_allocators", "1")
     data = model.SerializeToString()
-    return ort.InferenceSession(data, options, providers=[provider], enable_fallback=0)
+    return ort.InferenceSession(data, _options(1), providers=[provider], enable_fallback=0)
 
 
+@cache
 def _cuda_works() -> bool:
-    if CUDA not in ort.get_available_providers() or not _has_driver():
+    if CUDA not in ort.get_available_providers() or cuda.driver() is None:
         return False
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds CUDA libraries installed by pip
@@ -207,11 +224,3 @@ def _cuda_works() -> bool:
     except Exception:  # no device or no libraries: all mean the same here
         return False
     return bool(session.get_providers()[0] == CUDA)
-
-
-def _has_driver() -> bool:
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True

@@ -32,7 +32,7 @@ from engine.model.statistics import frame_statistics, is_blank
 from engine.steps.missing import check_frame
 from engine.steps.shards import BlockShards
 from engine.steps.task import Stopwatch, TaskRun, check_present
-from engine.steps.worker import halve_tile, runtime_for, tiling_of
+from engine.steps.worker import halve_tile, session_for, tiling_of
 from engine.store.records import FrameRecord, SurveyRecord
 
 
@@ -157,9 +157,9 @@ class Network:
         if blank:  # nothing is there, whatever the network would make of it
             probability = background(run.model.spec.n_outputs, (block.y.size, block.x.size))
         else:
-            runtime = runtime_for(run.task.context, plan.info.dtype)
+            session = session_for(run.task.context, plan.info.dtype)
             with run.watch.stage("network"):
-                probability = predict_region(taken, statistics, region, runtime, run.pulse.beat)
+                probability = predict_region(taken, statistics, region, session, run.pulse.beat)
                 if not np.isfinite(probability).all():
                     raise FrameError("the network gave probabilities that are not finite")
         inside = (block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start))

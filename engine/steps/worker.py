@@ -9,10 +9,10 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from engine import __version__
 from engine.errors import JobStopped, StackError
@@ -20,7 +20,8 @@ from engine.geometry.tiling import FrameTiling, round_up
 from engine.model.file import ModelFile, model_without_graph, open_model
 from engine.model.spec import ModelSpec
 from engine.plan.plan import StackPlan
-from engine.runtimes.base import Runtime
+from engine.runtimes.base import Session, Target
+from engine.runtimes.registry import open_session, runtime_of
 from engine.stacks.base import Stack
 from engine.steps.hangs import Timeout, within
 from engine.steps.limited import LimitedStack
@@ -28,6 +29,8 @@ from engine.store.folder import JobFolder
 
 OPEN_STACKS = 32  # kept open by a process; each may hold a file handle
 log = logging.getLogger("stackseg")
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,8 @@ class JobContext:
     stop: str  # name of the file that asks for a stop
     model_path: str
     model_sha256: str
-    device: str  # resolved: "cpu" or "cuda:N"
-    runtime: str
-    caution: int  # of the runtime, see `engine.inference.device_check`
+    target: Target  # resolved
+    build: str  # of the runtime
     threads: int
     in_flight: int  # blocks at once in a process, as planned for its memory
     stores: str = ""  # folder of the Zarr stores, where that is not `output`
@@ -50,15 +52,7 @@ class JobContext:
     timeout: Timeout = "auto"  # see `engine.steps.hangs.limit_of`
 
 
-@dataclass
-class _Entry:
-    """A value on its way: two threads must not build the same session at once."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    values: list[Any] = field(default_factory=list)  # the value, once it is made
-
-
-class _Kept:
+class _Kept(Generic[Value]):
     """A small cache shared by the threads of a process: the least recently used goes first.
 
     Whoever makes a value holds up those who want the same one, and nobody else: making one may
@@ -67,36 +61,38 @@ class _Kept:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._entries: OrderedDict[Any, _Entry] = OrderedDict()
         self._lock = threading.Lock()
+        # A value, once it is made, and the lock of whoever makes it.
+        self._entries: OrderedDict[Any, tuple[threading.Lock, list[Value]]] = OrderedDict()
 
-    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+    def get(self, key: Any, make: Callable[[], Value]) -> Value:
         with self._lock:
-            entry = self._entries.setdefault(key, _Entry())
+            making, values = self._entries.setdefault(key, (threading.Lock(), []))
             self._entries.move_to_end(key)
             if len(self._entries) > self._limit:
                 self._entries.popitem(last=False)  # a thread may still use it: not closed here
-        with entry.lock:
-            if not entry.values:
-                entry.values.append(make())
-            return entry.values[0]
+        with making:
+            if not values:
+                values.append(make())
+            return values[0]
 
     def forget(self, key: Any) -> None:
         """Have whoever wants it next make it again; it is not closed, nor waited for."""
         with self._lock:
             self._entries.pop(key, None)
 
-    def clear(self) -> None:
+    def clear(self) -> list[Value]:
+        """Let go of all; returns them."""
         with self._lock:
-            for entry in self._entries.values():
-                for value in entry.values:
-                    if isinstance(value, Stack):
-                        value.close()
+            values = [value for _, made in self._entries.values() for value in made]
             self._entries.clear()
+        return values
 
 
-_models, _runtimes, _stacks = _Kept(2), _Kept(4), _Kept(OPEN_STACKS)
-_in_flight = _Kept(2)
+_models: _Kept[ModelFile] = _Kept(2)
+_sessions: _Kept[Session] = _Kept(4)
+_stacks: _Kept[Stack] = _Kept(OPEN_STACKS)
+_in_flight: _Kept[threading.Semaphore] = _Kept(2)
 _smaller_tiles: dict[tuple[str, str], int] = {}  # by job and stack: what fitted after all
 
 
@@ -108,22 +104,21 @@ def keep_model(model: ModelFile) -> None:
 def warm_up(context: JobContext, dtypes: Iterable[str]) -> None:
     """Make this process's sessions; ModelError where the runtime refuses the model."""
     for dtype in dtypes:
-        runtime_for(context, dtype)
+        session_for(context, dtype)
 
 
 def release() -> None:
     """Let go of the sessions and stacks that this process keeps."""
-    for kept in (_stacks, _runtimes, _models):
-        kept.clear()
+    for stack in _stacks.clear():
+        stack.close()
+    _sessions.clear()
+    _models.clear()
     _smaller_tiles.clear()
 
 
 def in_flight(context: JobContext) -> threading.Semaphore:
     """Held by each block while it is being done: as many at once as memory was planned for."""
-    found: threading.Semaphore = _in_flight.get(
-        context.in_flight, lambda: threading.Semaphore(context.in_flight)
-    )
-    return found
+    return _in_flight.get(context.in_flight, lambda: threading.Semaphore(context.in_flight))
 
 
 def folder_of(context: JobContext) -> JobFolder:
@@ -146,24 +141,20 @@ def model_of(context: JobContext) -> ModelFile:
             )
         return model
 
-    found: ModelFile = _models.get((context.model_path, context.model_sha256), load)
-    return found
+    return _models.get((context.model_path, context.model_sha256), load)
 
 
-def runtime_for(context: JobContext, dtype: str) -> Runtime:
-    """This process's session for pixels of a type; JobStopped where it is another runtime's."""
-    from engine.runtimes.onnxruntime import OnnxRuntime, runtime_name
-
-    key = (context.model_sha256, dtype, context.device, context.caution, context.threads)
+def session_for(context: JobContext, dtype: str) -> Session:
+    """This process's session for pixels of a type; JobStopped where its build is another."""
+    target, threads = context.target, context.threads
     model = model_of(context)
 
-    def make() -> Runtime:
+    def make() -> Session:
         # Asked only where the network runs: stitching needs no device.
-        _check_same(runtime_name(context.device, context.caution), context.runtime)
-        return OnnxRuntime(model, dtype, context.device, context.threads, context.caution)
+        _check_same(runtime_of(target.runtime).build(target), context.build)
+        return open_session(model, dtype, target, threads)
 
-    found: Runtime = _runtimes.get(key, make)
-    return found
+    return _sessions.get((context.model_sha256, dtype, target, threads), make)
 
 
 def _check_same(here: str, there: str) -> None:
@@ -175,8 +166,7 @@ def _check_same(here: str, there: str) -> None:
 
 def stack_of(plan: StackPlan) -> Stack:
     """The open stack, kept by this process; JobStopped where it is gone or has changed."""
-    found: Stack = _stacks.get(_key(plan), lambda: open_unchanged(plan))
-    return found
+    return _stacks.get(_key(plan), lambda: open_unchanged(plan))
 
 
 def forget_stack(plan: StackPlan) -> None:

@@ -106,6 +106,7 @@ class Predicted(Part):
     """What the plan promised."""
 
     memory_bytes: int
+    device_memory_bytes: int = 0  # 0 where the network runs in the host's memory
     disk_bytes: int
 
 

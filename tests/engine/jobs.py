@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from scipy import ndimage
 
 from engine.errors import OutputError
 from engine.job.attempts import run_task
+from engine.model.file import ModelFile
+from engine.plan.resources import Site
 from engine.plan.settings import JobSettings
+from engine.runtimes.base import Session, Target
+from engine.runtimes.registry import open_session
 from engine.steps.task import Outcome, Task
 
 TIMED = {"job.json", "timings.parquet"}  # files that tell times: they differ between runs
@@ -39,6 +44,19 @@ def settings(inputs: Any, model: Path, output: Path, **changes: Any) -> JobSetti
     return JobSettings(
         inputs=tuple(str(p) for p in paths), model=str(model), output=output, **changes
     )
+
+
+CPU = Target("onnxruntime", "cpu")
+
+
+def session(model: ModelFile, dtype: str = "uint16", threads: int = 1, **changes: Any) -> Session:
+    """A session of ONNX Runtime on the CPU, for pixels of a type."""
+    return open_session(model, dtype, replace(CPU, **changes), threads)
+
+
+def site(cores: int = 1, memory_bytes: int = 2**33, **changes: Any) -> Site:
+    """A machine to plan for."""
+    return Site(cores, memory_bytes, **{"target": CPU, "build": "", "host": "", **changes})
 
 
 def contents(folder: Path) -> dict[str, bytes]:

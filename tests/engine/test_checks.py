@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ModelError, OutOfMemory
+from engine.geometry.tiling import FrameTiling
 from engine.inference.device_check import (
     TOLERANCE,
     HaloError,
-    choose_caution,
     halo_error,
+    least_caution,
     real_tile,
 )
 from engine.inference.tiles import pad_to
 from engine.model.file import ModelFile, open_model
-from engine.runtimes.onnxruntime import OnnxRuntime
+from engine.runtimes.base import Caution, Session, Target
+from engine.runtimes.registry import REFERENCE, open_session
 from tests import networks
 from tests.engine import jobs
 
@@ -54,31 +57,27 @@ def tile() -> np.ndarray:
     return real_tile(jobs.blobs((1, 200, 300)), 2)
 
 
-class Disturbed:
-    """The real runtime, and a disturbance of what the device under test gives."""
-
-    def __init__(self, runtime: OnnxRuntime, disturbance: Any) -> None:
-        self.runtime, self.name, self.disturbance = runtime, runtime.name, disturbance
-
-    def run(self, pixels: Any, statistics: Any) -> Any:
-        result = self.runtime.run(pixels, statistics)
-        result[0, 0, 3, 5] += self.disturbance
-        return result
-
-
 def disturb(**by_caution: Any) -> Any:
-    """Make runtimes whose device, but not the reference, is off by so much at each caution."""
-    made: list[tuple[str, int]] = []
+    """Open sessions whose device, but not the reference, is off by so much at each caution."""
+    made: list[Target] = []
 
-    def make(model: Any, dtype: str, device: str, threads: int, caution: int) -> Any:
-        made.append((device, caution))
-        runtime = OnnxRuntime(model, dtype, "cpu", threads, caution)
-        off = by_caution["careful" if caution else "bold"]
-        reference = device == "cpu" and caution
-        return runtime if reference else Disturbed(runtime, off)
+    def make(model: ModelFile, dtype: str, target: Target, threads: int) -> Session:
+        made.append(target)
+        session = open_session(model, dtype, replace(target, device="cpu"), threads)
+        if target == REFERENCE:
+            return session
+
+        def compute(pixels: Any, statistics: Any, out: Any) -> None:
+            session.compute(pixels, statistics, out)
+            out[0, 0, 3, 5] += by_caution["careful" if target.caution else "bold"]
+
+        return replace(session, compute=compute)
 
     make.made = made  # type: ignore[attr-defined]
     return make
+
+
+CUDA = Target("onnxruntime", "cuda:0")
 
 
 @pytest.mark.parametrize(
@@ -96,10 +95,10 @@ def test_the_least_caution_that_is_right(
     model: ModelFile, tile: np.ndarray, bold: float, careful: float, caution: int
 ) -> None:
     make = disturb(bold=bold, careful=careful)
-    chosen, difference = choose_caution(model, "uint16", "cuda:0", tile, STATISTICS, 1, make)
+    chosen, difference = least_caution(model, "uint16", CUDA, tile, STATISTICS, 1, make)
     assert chosen == caution
     assert difference == pytest.approx(careful if caution else bold, abs=1e-5)
-    assert make.made[0] == ("cpu", 1)  # the reference
+    assert make.made[0] == REFERENCE
 
 
 @pytest.mark.parametrize(
@@ -114,35 +113,40 @@ def test_a_device_that_stays_wrong_is_refused(
 ) -> None:
     make = disturb(bold=bold, careful=careful)
     with pytest.raises(ModelError, match=told) as caught:
-        choose_caution(model, "uint16", "cuda:0", tile, STATISTICS, 1, make)
+        least_caution(model, "uint16", CUDA, tile, STATISTICS, 1, make)
     assert "use --device cpu" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_cpu_is_checked_against_itself_unoptimised(model: ModelFile, tile: np.ndarray) -> None:
-    chosen, difference = choose_caution(model, "uint16", "cpu", tile, STATISTICS, 2)
+    chosen, difference = least_caution(model, "uint16", jobs.CPU, tile, STATISTICS, 2)
     assert chosen == 0 and difference < 1e-5
     make = disturb(bold=0.5, careful=0.5)
-    assert choose_caution(model, "uint16", "cpu", tile, STATISTICS, 2, make) == (1, 0.0)
+    found = least_caution(model, "uint16", jobs.CPU, tile, STATISTICS, 2, make)
+    assert found == (Caution.UNOPTIMISED, 0.0)
 
 
 def test_a_reference_that_is_not_finite_is_refused(model: ModelFile, tile: np.ndarray) -> None:
     nothing = np.float32([[np.nan, 7]])
     with pytest.raises(ModelError, match="not finite for a real tile, on the CPU"):
-        choose_caution(model, "uint16", "cpu", tile, nothing, 1)
+        least_caution(model, "uint16", jobs.CPU, tile, nothing, 1)
 
 
 @pytest.fixture(scope="module")
-def rim(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelFile, OnnxRuntime, int]:
+def rim(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelFile, Session, int]:
     """Positive weights, heavy at the rim of each kernel: what lies far out counts."""
     network = networks.unet((4, 4, 4), activation=False, rim=True)
     path = tmp_path_factory.mktemp("rim") / "m.onnx"
     file = open_model(str(networks.save(path, network, networks.spec(network))))
     assert file.halo is not None
-    return file, OnnxRuntime(file, "uint16", "cpu", 1), file.halo
+    return file, jobs.session(file), file.halo
 
 
 def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 65536, (1, height, width), dtype=np.uint16)
+
+
+def tiling(frame: np.ndarray, stride: int, halo: int, tile: int | None) -> FrameTiling:
+    return FrameTiling(*frame.shape[1:], stride, halo, tile)
 
 
 def test_the_full_halo_has_no_error_and_a_stride_less_has(rim: Any) -> None:
@@ -151,7 +155,9 @@ def test_the_full_halo_has_no_error_and_a_stride_less_has(rim: Any) -> None:
     # Half of the pixels lie above the median: whatever changes, some change sides.
     threshold = float(np.median(runtime.run(frame[None, :, :148, :188], STATISTICS[None])))
     errors = [
-        halo_error(frame, STATISTICS, stride, tile, used, runtime, threshold=threshold)
+        halo_error(
+            frame, STATISTICS, tiling(frame, stride, used, tile), runtime, threshold=threshold
+        )
         for used in (halo, halo - stride, 0)
     ]
     assert errors[0] == HaloError(pytest.approx(0, abs=1e-6), 0)
@@ -163,36 +169,39 @@ def test_a_frame_that_is_not_cut_has_no_error(rim: Any) -> None:
     file, runtime, _ = rim
     for tile in (None, 64):
         frame = noise(61, 64)
-        assert halo_error(frame, STATISTICS, file.spec.stride, tile, 0, runtime) == HaloError(0, 0)
+        whole = tiling(frame, file.spec.stride, 0, tile)
+        assert halo_error(frame, STATISTICS, whole, runtime) == HaloError(0, 0)
 
 
 def test_a_tile_larger_than_the_piece_is_cut_all_the_same(rim: Any) -> None:
     file, runtime, _ = rim
-    found = halo_error(noise(300, 300), STATISTICS, file.spec.stride, 256, 0, runtime, limit=128)
+    frame = noise(300, 300)
+    cut = tiling(frame, file.spec.stride, 0, 256)
+    found = halo_error(frame, STATISTICS, cut, runtime, limit=128)
     assert found.max_probability > 1e-6
 
 
-class Small:
-    """A runtime with memory for tiles of at most `side` px; remembers what it was given."""
+def small(session: Session, side: int, seen: list[int]) -> Session:
+    """A session with memory for tiles of at most `side` px; `seen` is what it was given."""
 
-    def __init__(self, runtime: OnnxRuntime, side: int) -> None:
-        self.runtime, self.side, self.name = runtime, side, runtime.name
-        self.seen: list[int] = []
+    def compute(pixels: Any, statistics: Any, out: Any) -> None:
+        seen.append(pixels.shape[-1])
+        if pixels.shape[-1] > side:
+            raise MemoryError("no memory")
+        session.compute(pixels, statistics, out)
 
-    def run(self, pixels: Any, statistics: Any) -> Any:
-        self.seen.append(pixels.shape[-1])
-        if pixels.shape[-1] > self.side:
-            raise OutOfMemory("no memory")
-        return self.runtime.run(pixels, statistics)
+    return replace(session, compute=compute)
 
 
 def test_a_piece_that_does_not_fit_is_halved(rim: Any) -> None:
     file, runtime, _ = rim
-    small = Small(runtime, 100)
-    found = halo_error(noise(400, 400), STATISTICS, file.spec.stride, 64, 0, small)
-    assert small.seen[:3] == [400, 200, 100] and found.max_probability > 1e-6
+    seen: list[int] = []
+    frame, stride = noise(400, 400), file.spec.stride
+    cut = tiling(frame, stride, 0, 64)
+    found = halo_error(frame, STATISTICS, cut, small(runtime, 100, seen))
+    assert seen[:3] == [400, 200, 100] and found.max_probability > 1e-6
     with pytest.raises(OutOfMemory):
-        halo_error(noise(400, 400), STATISTICS, file.spec.stride, 64, 16, Small(runtime, 8))
+        halo_error(frame, STATISTICS, tiling(frame, stride, 16, 64), small(runtime, 8, []))
 
 
 def test_several_classes_change_by_their_greatest(tmp_path: Path) -> None:
@@ -200,7 +209,7 @@ def test_several_classes_change_by_their_greatest(tmp_path: Path) -> None:
     spec = networks.spec(network, classes=("background", "a", "b"))
     file = open_model(str(networks.save(tmp_path / "m.onnx", network, spec)))
     assert file.halo is None  # it cannot be tiled exactly, and the error tells by how much not
-    runtime = OnnxRuntime(file, "uint16", "cpu", 1)
     frame = jobs.blobs((1, 200, 200))
-    found = halo_error(frame, STATISTICS, file.spec.stride, 64, 16, runtime)
+    cut = tiling(frame, file.spec.stride, 16, 64)
+    found = halo_error(frame, STATISTICS, cut, jobs.session(file))
     assert 1e-3 < found.max_probability <= 1 and 0 < found.changed_fraction < 0.5

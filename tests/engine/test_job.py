@@ -26,6 +26,7 @@ from engine.job.prepare import prepare_job
 from engine.job.progress import Progress
 from engine.labels.components import label_frame
 from engine.model.spec import Normalisation
+from engine.runtimes.base import Target
 from engine.runtimes.onnxruntime import OnnxRuntime
 from engine.steps import worker
 from engine.steps.task import Outcome
@@ -245,7 +246,7 @@ def test_empty_shards_are_written(tmp_path: Path, threshold_model: Path) -> None
 
 def test_sessions_are_released(tmp_path: Path, stack: Path, threshold_model: Path) -> None:
     run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
-    assert not worker._runtimes._entries and not worker._stacks._entries
+    assert not worker._sessions._entries and not worker._stacks._entries
     shutil.rmtree(tmp_path / "out")
 
 
@@ -379,17 +380,18 @@ def test_optimisation_that_gives_wrong_results_is_turned_down(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     good = run_job(jobs.settings(stack, threshold_model, tmp_path / "good"))
-    init, run = OnnxRuntime.__init__, OnnxRuntime.run
+    load = OnnxRuntime.load
 
-    def remember(self: Any, *arguments: Any) -> None:
-        init(self, *arguments)
-        self.caution = arguments[4] if len(arguments) > 4 else 0
+    def disturbed(self: Any, model: Any, dtype: str, target: Target, threads: int) -> Any:
+        compute = load(self, model, dtype, target, threads)
 
-    def disturbed(self: Any, *arguments: Any) -> Any:
-        return run(self, *arguments) - (0 if self.caution else 0.2)
+        def off(pixels: Any, statistics: Any, out: Any) -> None:
+            compute(pixels, statistics, out)
+            out -= 0 if target.caution else 0.2
 
-    monkeypatch.setattr(OnnxRuntime, "__init__", remember)
-    monkeypatch.setattr(OnnxRuntime, "run", disturbed)
+        return off
+
+    monkeypatch.setattr(OnnxRuntime, "load", disturbed)
     done = run_job(jobs.settings(stack, threshold_model, tmp_path / "out"))
     assert any("graph optimisation is turned off" in r.getMessage() for r in caplog.records)
     told = json.loads((tmp_path / "out/job.json").read_bytes())

@@ -14,7 +14,7 @@ import tifffile
 from engine.errors import UsageError
 from engine.job.prepare import plan_job, prepare_job
 from engine.model.file import open_model
-from engine.plan.memory import MB
+from engine.plan.footprint import MB
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_cut_or_refused(tmp_path: Path) -> None:
 
     def plan(megabytes: int, **changes: object):  # type: ignore[no-untyped-def]
         settings = job.model_copy(update=changes)
-        return plan_job(settings, model, cores=4, memory_bytes=megabytes * MB)
+        return plan_job(settings, model, jobs.site(4, megabytes * MB))
 
     roomy, tight = plan(64_000), plan(1_000)
     assert roomy.workers == 4 and roomy.stacks[0].tiling.n_tiles == 1

@@ -19,6 +19,7 @@ from engine.model.file import BUNDLED, bundled_models, open_model
 from engine.model.graph.tensors import accept_pixels
 from engine.model.spec import METADATA_KEY, ModelSpec, parse_spec
 from tests import networks
+from tests.engine import jobs
 
 
 def test_a_good_model_opens(make_model: Any) -> None:
@@ -257,8 +258,6 @@ def test_other_element_types_are_refused(tmp_path: Path) -> None:
 
 
 def test_operators_of_other_domains_are_refused_by_the_runtime(tmp_path: Path) -> None:
-    from engine.runtimes.onnxruntime import OnnxRuntime
-
     network = networks.unet((2, 2))
     network.graph.node[-1].domain = "own"
     network.opset_import.append(helper.make_opsetid("own", 1))
@@ -266,7 +265,7 @@ def test_operators_of_other_domains_are_refused_by_the_runtime(tmp_path: Path) -
     model = open_model(str(path))
     assert model.halo is None and "own.Sigmoid" in model.field.reason
     with pytest.raises(ModelError, match="ONNX Runtime refuses it"):
-        OnnxRuntime(model, "uint16", "cpu", 1)
+        jobs.session(model)
 
 
 # In a process of its own, for a crash of the parser's C code must not take the tests with it.

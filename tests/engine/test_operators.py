@@ -63,7 +63,7 @@ class Net:
 class Session:
     """The plain runtime, for graphs that are no models of ours."""
 
-    name = "plain"
+    n_outputs = N
 
     def __init__(self, model: onnx.ModelProto) -> None:
         data = model.SerializeToString()
@@ -71,7 +71,7 @@ class Session:
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
-    def run(self, pixels: Any, statistics: Any) -> Any:
+    def run(self, pixels: Any, statistics: Any, out: Any = None) -> Any:
         wanted = {i.name for i in self.session.get_inputs()}
         feeds = {"image": pixels, "statistics": statistics}
         return self.session.run(None, {k: v for k, v in feeds.items() if k in wanted})[0]

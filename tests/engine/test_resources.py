@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UsageError
-from engine.plan.resources import MB, cgroup_folders, cores, memory_bytes, parse_memory
+from engine.plan.footprint import MB
+from engine.plan.resources import cgroup_folders, cores, memory_bytes, parse_memory
 
 ROOT = Path(__file__).parents[2]
 TELL = "from engine.plan.resources import cores, memory_bytes; print(cores(), memory_bytes())"

@@ -1,27 +1,63 @@
-"""ONNX Runtime: memory that runs out is told apart from other failures, and survived."""
+"""Runtimes: what all must do; and of ONNX Runtime, that it survives when memory runs out.
+
+Nothing heavy is imported here: a child that imports this module counts its own memory.
+"""
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
+import onnxruntime
 import pytest
 
-from engine.errors import JobStopped, ModelError, OutOfMemory
+from engine.errors import JobStopped, OutOfMemory
 from engine.model.file import ModelFile, open_model
-from engine.runtimes.onnxruntime import OnnxRuntime, runtime_name
+from engine.runtimes import cuda
+from engine.runtimes.base import Caution, DeviceMemory, Session, Target
+from engine.runtimes.onnxruntime import OnnxRuntime
+from engine.runtimes.registry import RUNTIMES, open_session
 from tests import networks
+from tests.engine.runtime_tests import RuntimeTests
 
 STATISTICS = np.float32([[[0, 65535]]])
+CPU = Target("onnxruntime", "cpu")
+
+
+class TestOnnxRuntime(RuntimeTests):
+    target = CPU
+
+
+class TestUnoptimised(RuntimeTests):
+    target = replace(CPU, caution=Caution.UNOPTIMISED)
+
+
+class TestSecondRuntime(RuntimeTests):
+    """One in NumPy that this file registers."""
+
+    target = Target("reference")
+
+
+@pytest.fixture(autouse=True)
+def second_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "tests.engine.reference_runtime:ReferenceRuntime"
+    monkeypatch.setitem(RUNTIMES, "reference", place)
 
 
 def model_of(folder: Path, widths: tuple[int, ...] = (16, 32, 64, 128)) -> ModelFile:
     network = networks.unet(widths, positive=False)
     return open_model(str(networks.save(folder / "model.onnx", network, networks.spec(network))))
+
+
+def session_of(model: ModelFile, threads: int = 1, target: Target = CPU) -> Session:
+    return open_session(model, "uint16", target, threads)
 
 
 def pixels(side: int) -> np.ndarray:
@@ -34,13 +70,12 @@ import pickle, re, resource, sys
 from pathlib import Path
 import numpy as np
 from engine.errors import OutOfMemory
-from tests.engine.test_runtime import STATISTICS, model_of, pixels
-from engine.runtimes.onnxruntime import OnnxRuntime
+from tests.engine.test_runtime import STATISTICS, model_of, pixels, session_of
 
 def mapped():
     return int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
-runtime = OnnxRuntime(model_of(Path(sys.argv[1])), "uint16", "cpu", 2)
+runtime = session_of(model_of(Path(sys.argv[1])), threads=2)
 runtime.run(pixels(64), STATISTICS)
 before = mapped()
 limit = before + 400 * 2**20
@@ -68,21 +103,8 @@ def test_after_too_large_a_frame_a_smaller_one_is_right(tmp_path: Path) -> None:
     ]
     assert all("smaller --tile" in f and "\n" not in f for f in failures)
     assert held < 100 * 2**20  # what the failed runs had gathered went back
-    expected = OnnxRuntime(model_of(tmp_path), "uint16", "cpu", 2).run(pixels(256), STATISTICS)
+    expected = session_of(model_of(tmp_path), threads=2).run(pixels(256), STATISTICS)
     assert np.array_equal(np.load(tmp_path / "result.npy"), expected)
-
-
-class FailingSession:
-    """Fails as ONNX Runtime did where no test can make it: on a CUDA device."""
-
-    def __init__(self, error: Exception, real: Any = None) -> None:
-        self.error, self.real = error, real
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-    def run(self, *_: object) -> None:
-        raise self.error
 
 
 ARENA = (
@@ -111,25 +133,44 @@ ARENA = (
         (RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions"), False),
     ],
 )
-def test_what_says_memory(tmp_path: Path, error: Exception, is_memory: bool) -> None:
-    runtime = OnnxRuntime(model_of(tmp_path, (2,)), "uint16", "cpu", 1)
-    runtime._session = FailingSession(error)
+def test_what_says_memory(error: Exception, is_memory: bool) -> None:
+    def compute(*_: Any) -> None:
+        raise error
+
+    session = Session(OnnxRuntime(), compute, 1)
     with pytest.raises(JobStopped) as caught:
-        runtime.run(pixels(16), STATISTICS)
+        session.run(pixels(16), STATISTICS)
     assert isinstance(caught.value, OutOfMemory) == is_memory
     assert caught.value.__cause__ is error and "\n" not in str(caught.value)
 
 
+class FailingSession:
+    """Fails as ONNX Runtime did where no test can make it: on a CUDA device."""
+
+    def __init__(self, error: Exception, real: Any) -> None:
+        self.error, self.real = error, real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def run(self, *_: object) -> None:
+        raise self.error
+
+    run_with_iobinding = run
+
+
 def test_a_failing_device_is_not_swapped_for_another(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
-    runtime = OnnxRuntime(model_of(tmp_path, (2,)), "uint16", "cpu", 1)
-    inner = runtime._session._sess
-    runtime._session._sess = FailingSession(EPFail("CUDA failure 700"), inner)
+    session = session_of(model_of(tmp_path, (2,)))
+    inner = session.compute.args[0]  # type: ignore[attr-defined]
+    monkeypatch.setattr(inner, "_sess", FailingSession(EPFail("CUDA failure 700"), inner._sess))
+    monkeypatch.setattr(inner, "io_binding", MagicMock(_session=inner._sess))
+    inner.io_binding.return_value._session = inner._sess
     with pytest.raises(JobStopped, match="CUDA failure 700"):
-        runtime.run(pixels(16), STATISTICS)
+        session.run(pixels(16), STATISTICS)
     assert capsys.readouterr() == ("", "")
 
 
@@ -138,21 +179,97 @@ def test_the_error_crosses_processes() -> None:
     assert isinstance(error, OutOfMemory) and str(error) == "no memory"
 
 
-def test_caution_gives_the_same_values_and_another_name(tmp_path: Path) -> None:
-    model = model_of(tmp_path)
-    bold, careful = (OnnxRuntime(model, "uint16", "cpu", 1, caution) for caution in (0, 1))
-    assert bold.name == runtime_name("cpu") and careful.name == runtime_name("cpu", 1)
-    assert careful.name == f"{bold.name} unoptimised"
-    assert runtime_name("cuda:0", 1).endswith("CUDAExecutionProvider float32 unoptimised")
+def test_caution_gives_the_same_values_and_another_build(tmp_path: Path) -> None:
+    build = OnnxRuntime().build
+    assert build(CPU) == f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider float32"
+    careful = replace(CPU, caution=Caution.UNOPTIMISED)
+    assert build(careful) == f"{build(CPU)} unoptimised"
+    on_cuda = build(replace(careful, device="cuda:0"))
+    assert on_cuda.endswith("CUDAExecutionProvider float32 unoptimised")
     frame = pixels(128)
-    difference = bold.run(frame, STATISTICS) - careful.run(frame, STATISTICS)
-    assert np.abs(difference).max() < 1e-5
+    bold, unoptimised = (
+        session_of(model_of(tmp_path), 1, replace(CPU, caution=caution)).run(frame, STATISTICS)
+        for caution in Caution
+    )
+    assert np.abs(bold - unoptimised).max() < 1e-5
 
 
-def test_a_model_that_the_runtime_refuses_is_one_sentence(tmp_path: Path) -> None:
-    network = networks.unet((2,))
-    network.graph.node[-1].op_type = "NoSuchOperator"
-    path = networks.save(tmp_path / "model.onnx", network, networks.spec(stride=1))
-    with pytest.raises(ModelError, match="ONNX Runtime refuses it") as caught:
-        OnnxRuntime(open_model(str(path)), "uint16", "cpu", 1)
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(("before", "after"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_nothing_is_sent_to_the_makers_of_a_runtime(before: dict[str, str], after: str) -> None:
+    code = "import engine.runtimes.onnxruntime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    clean = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean | before, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{after}\n"
+
+
+class Driver:
+    """libcuda.so.1 with two devices, of which `failing` names a call that fails."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.failing, self.retained, self.current = failing, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> int:
+            if name == self.failing:
+                return 1
+            return int(getattr(Calls, name)(self, *arguments) or 0)
+
+        return call
+
+
+class Calls:
+    """The driver's functions as its manual has them; each puts its results where it is told."""
+
+    def cuInit(self: Any, flags: int) -> None: ...
+
+    def cuDeviceGet(self: Any, device: Any, index: int) -> int:
+        device._obj.value = index + 10
+        return 0 if index < 2 else 101
+
+    def cuDeviceGetUuid(self: Any, uuid: Any, device: Any) -> None:
+        uuid._obj[:] = [device.value] * 16
+
+    def cuDevicePrimaryCtxRetain(self: Any, context: Any, device: Any) -> None:
+        context._obj.value, self.retained = 7, self.retained + 1
+
+    def cuCtxPushCurrent_v2(self: Any, context: Any) -> None:
+        assert context.value == 7
+        self.current += 1
+
+    def cuMemGetInfo_v2(self: Any, free: Any, total: Any) -> None:
+        assert self.current == 1
+        free._obj.value, total._obj.value = 5 * 2**30, 8 * 2**30
+
+    def cuCtxPopCurrent_v2(self: Any, old: Any) -> None:
+        self.current -= 1
+
+    def cuDevicePrimaryCtxRelease_v2(self: Any, device: Any) -> None:
+        self.retained -= 1
+
+
+def test_a_devices_memory_is_what_its_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    monkeypatch.setattr(cuda, "driver", lambda: driver)
+    memory = OnnxRuntime().device_memory
+    assert memory("cuda:1") == DeviceMemory("0b" * 16, 5 * 2**30)
+    assert memory("cuda:0") != memory("cuda:1")
+    assert memory("cuda:2") is None and memory("cpu") is None
+    assert driver.retained == driver.current == 0
+    for name in ("cuDeviceGetUuid", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2"):
+        driver.failing = name
+        assert memory("cuda:0") is None and driver.retained == driver.current == 0
+    driver.failing = "cuMemGetInfo_v2"
+    assert memory("cuda:0") is None and driver.retained == driver.current == 0
+    monkeypatch.setattr(cuda, "driver", lambda: None)
+    assert memory("cuda:0") is None
+
+
+def test_a_driver_without_a_device_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for failing, found in [("", True), ("cuInit", False)]:
+        cuda.driver.cache_clear()
+        monkeypatch.setattr(cuda.ctypes, "CDLL", lambda _, failing=failing: Driver(failing))
+        assert (cuda.driver() is not None) == found
+    cuda.driver.cache_clear()
+    monkeypatch.undo()

@@ -18,7 +18,7 @@ from engine.job.job import run_job
 from engine.job.prepare import plan_job
 from engine.job.relabel import relabel
 from engine.model.file import open_model
-from tests.engine.jobs import contents, labels_of, settings
+from tests.engine.jobs import contents, labels_of, settings, site
 from tests.stacks.numbered import numbered
 from tests.stacks.test_tiff_images import ome_planes
 from tests.stacks.test_tiff_sets import positions, times
@@ -138,7 +138,7 @@ def test_what_is_not_used_is_said(threshold_model: Path, tmp_path: Path) -> None
         result = CliRunner().invoke(stackseg, command)
         assert result.exit_code == 0 and sentence in result.stderr
     job, model = settings(path, threshold_model, tmp_path / "o"), open_model(str(threshold_model))
-    plan = plan_job(job, model, cores=1, memory_bytes=2**33)
+    plan = plan_job(job, model, site())
     assert any(sentence in warning for warning in plan.warnings)
     shown = CliRunner().invoke(stackseg, ["inspect", str(path)])
     assert "is not read" in shown.output
@@ -150,7 +150,7 @@ def test_many_inputs_do_not_drown_the_terminal(threshold_model: Path, tmp_path: 
             tmp_path / f"{i}.tif", ~squares(2), photometric="miniswhite", metadata=None
         )
     job = settings(sorted(tmp_path.glob("*.tif")), threshold_model, tmp_path / "out")
-    plan = plan_job(job, open_model(str(threshold_model)), cores=1, memory_bytes=2**33)
+    plan = plan_job(job, open_model(str(threshold_model)), site())
     assert len(plan.warnings) == 21 and len(plan.notes) == 30
     assert plan.warnings[-1] == "and 10 more such notes; job.json has them all"
 
@@ -159,7 +159,7 @@ def test_the_files_of_a_set_are_read_once(threshold_model: Path, tmp_path: Path)
     """As a shell's *.tif gives them."""
     files = times(tmp_path, 4)
     job = settings(files, threshold_model, tmp_path / "out")
-    plan = plan_job(job, open_model(str(threshold_model)), cores=1, memory_bytes=2**33)
+    plan = plan_job(job, open_model(str(threshold_model)), site())
     assert [stack.name for stack in plan.stacks] == ["t0"]
     assert plan.n_frames == 4 and len(plan.warnings) == 3
     assert f"{files[1]}: is one of the files of {files[0]}, and read with it" in plan.warnings
@@ -171,7 +171,7 @@ def test_a_set_that_is_refused_is_read_with_none_of_its_files(
     files = times(tmp_path, 3)
     tifffile.imwrite(tmp_path / "good.tif", np.stack([squares(1)] * 2), metadata={"axes": "CYX"})
     job = settings([*files, tmp_path / "good.tif"], threshold_model, tmp_path / "out", channel="1")
-    plan = plan_job(job, open_model(str(threshold_model)), cores=1, memory_bytes=2**33)
+    plan = plan_job(job, open_model(str(threshold_model)), site())
     assert [path for path, _ in plan.refused] == list(map(str, files))
     assert plan.notes == ()
 
@@ -180,9 +180,9 @@ def test_positions_that_are_given_are_not_missed(threshold_model: Path, tmp_path
     files = positions(tmp_path, 3, 2)
     model = open_model(str(threshold_model))
     whole = settings(files, threshold_model, tmp_path / "out")
-    assert plan_job(whole, model, cores=1, memory_bytes=2**33).warnings == ()
+    assert plan_job(whole, model, site()).warnings == ()
     some = settings(files[:2], threshold_model, tmp_path / "out")
-    warnings = plan_job(some, model, cores=1, memory_bytes=2**33).warnings
+    warnings = plan_job(some, model, site()).warnings
     assert len(warnings) == 2 and all("x_Pos2.ome.tif; give these as well" in w for w in warnings)
 
 
@@ -195,7 +195,7 @@ def test_frames_that_are_not_there_are_refused_unless_left_out(
 
     def plan(**changes: object) -> int:
         job = settings(path, threshold_model, tmp_path / "out", **changes)
-        return plan_job(job, model, cores=1, memory_bytes=2**33).n_frames
+        return plan_job(job, model, site()).n_frames
 
     for frames in ((None, None), (2, 4), (4, None)):
         with pytest.raises(StackError, match="count 5 planes, but it has only 3"):
@@ -223,7 +223,7 @@ def test_other_inputs_have_one_image(threshold_model: Path, tmp_path: Path) -> N
     model = open_model(str(threshold_model))
     for choice in ("0", "all"):
         job = settings(tmp_path / "a.png", threshold_model, tmp_path / "out", series=choice)
-        assert plan_job(job, model, cores=1, memory_bytes=2**33).n_frames == 1
+        assert plan_job(job, model, site()).n_frames == 1
     job = settings(tmp_path / "a.png", threshold_model, tmp_path / "out", series="1")
     with pytest.raises(StackError, match="has no image 1; it has one, number 0"):
-        plan_job(job, model, cores=1, memory_bytes=2**33)
+        plan_job(job, model, site())

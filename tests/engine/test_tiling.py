@@ -15,8 +15,9 @@ from engine.inference.tiles import pad_to, predict, predict_region
 from engine.model.file import ModelFile
 from engine.model.graph import receptive_field
 from engine.model.spec import Normalisation
-from engine.runtimes.onnxruntime import OnnxRuntime
+from engine.runtimes.base import Session
 from tests import networks
+from tests.engine import jobs
 
 
 def test_a_cut_by_hand() -> None:
@@ -85,7 +86,7 @@ def test_padding_reflects_even_beyond_the_frame(h: int, w: int, below: int, righ
     assert np.array_equal(padded[0], frame[0][np.ix_(rows, columns)])
 
 
-def runtime_of(model: object, n_channels: int, n_outputs: int) -> tuple[OnnxRuntime, int, int]:
+def runtime_of(model: object, n_channels: int, n_outputs: int) -> tuple[Session, int, int]:
     field = receptive_field(model)  # type: ignore[arg-type]
     names = tuple(f"class {i}" for i in range(n_outputs + (n_outputs == 1)))
     spec = networks.spec(
@@ -97,7 +98,7 @@ def runtime_of(model: object, n_channels: int, n_outputs: int) -> tuple[OnnxRunt
     data = model.SerializeToString()  # type: ignore[attr-defined]
     file = ModelFile(networks.Path("model.onnx"), spec, "", field, data)
     assert file.halo is not None
-    return OnnxRuntime(file, "uint16", "cpu", 1), field.stride, file.halo
+    return jobs.session(file), field.stride, file.halo
 
 
 @settings(max_examples=25)

@@ -1,9 +1,8 @@
 """Peak memory of a graph's activations, predicted from shapes and lifetimes.
 
-The runtime runs nodes in topological order, frees a tensor after its last reader and computes
-pointwise operators in place where nobody else reads their input. Replaying that with counted
-bytes gives the peak that its arena has to reach; `ARENA_OVERHEAD` is what ONNX Runtime's CPU
-arena was measured to need beyond it (fragmentation, layout conversions; docs/memory.md).
+Runtimes run nodes in topological order, free a tensor after its last reader and compute pointwise
+operators in place where nobody else reads their input. Replaying that with counted bytes gives the
+least that a run needs; what a runtime's arenas take beyond it is the runtime's to say.
 """
 
 from __future__ import annotations
@@ -16,31 +15,28 @@ from engine.errors import ModelError
 from engine.model.graph.operators import POINTWISE
 from engine.model.spec import IMAGE, PROBABILITIES
 
-ARENA_OVERHEAD = 2.4
 FLOAT_BYTES = 4
-COPIES = frozenset(["Concat"])  # pointwise in reach, but never in place
+IN_PLACE = POINTWISE - {"Concat"}
 
 
 def activation_bytes(model: onnx.ModelProto, height: int, width: int) -> int:
-    """Bytes the runtime needs beside the weights to run one tile of (height, width) px."""
+    """Bytes that live at once, beside the weights, while one tile of (height, width) px is run."""
     sizes = _tensor_bytes(model, height, width)
-    readers = _last_readers(model)
-    live: dict[str, int] = {IMAGE: sizes.get(IMAGE, 0)}
-    held = peak = live[IMAGE]
-    for position, node in enumerate(model.graph.node):
-        dying = [n for n in set(node.input) if n in live and readers.get(n) == position]
-        produced = sum(sizes.get(name, 0) for name in node.output)
-        in_place = node.op_type in POINTWISE - COPIES and any(
-            live[name] >= produced for name in dying
-        )
-        workspace = _workspace(node, sizes)
-        reused = max((live[name] for name in dying), default=0) if in_place else 0
-        peak = max(peak, held + produced - reused + workspace)
-        held += produced
-        live.update({name: sizes.get(name, 0) for name in node.output})
-        for name in dying:
-            held -= live.pop(name)
-    return math.ceil(peak * ARENA_OVERHEAD)
+    last = {name: at for at, node in enumerate(model.graph.node) for name in node.input}
+    last[PROBABILITIES] = len(model.graph.node)
+    live = {IMAGE: sizes.get(IMAGE, 0)}
+    peak = live[IMAGE]
+    for at, node in enumerate(model.graph.node):
+        freed = {name: live[name] for name in node.input if name in live and last[name] == at}
+        made = {name: sizes.get(name, 0) for name in node.output}
+        taken = sum(made.values())
+        if node.op_type in IN_PLACE and max(freed.values(), default=-1) >= taken:
+            taken -= max(freed.values())
+        if node.op_type == "ConvTranspose":  # multiplies into columns before it adds them up
+            taken += sizes.get(node.output[0], 0)
+        peak = max(peak, sum(live.values()) + taken)
+        live = {name: size for name, size in (live | made).items() if name not in freed}
+    return peak
 
 
 def _tensor_bytes(model: onnx.ModelProto, height: int, width: int) -> dict[str, int]:
@@ -55,28 +51,16 @@ def _tensor_bytes(model: onnx.ModelProto, height: int, width: int) -> dict[str, 
         value.type.tensor_type.ClearField("shape")
     del fixed.graph.value_info[:]
     try:
-        inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the graph has no shapes for {height} x {width} px; export it again"
         ) from error
-    sizes = {}
-    for value in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
-        dims = value.type.tensor_type.shape.dim
-        sizes[value.name] = FLOAT_BYTES * math.prod(d.dim_value or 1 for d in dims)
+    sizes = {
+        value.name: FLOAT_BYTES
+        * math.prod(d.dim_value or 1 for d in value.type.tensor_type.shape.dim)
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
     if PROBABILITIES not in sizes:
         raise ModelError(f"the graph has no output named {PROBABILITIES!r}")
     return sizes
-
-
-def _last_readers(model: onnx.ModelProto) -> dict[str, int]:
-    last: dict[str, int] = {}
-    for position, node in enumerate(model.graph.node):
-        last.update(dict.fromkeys(node.input, position))
-    last[PROBABILITIES] = len(model.graph.node)
-    return last
-
-
-def _workspace(node: onnx.NodeProto, sizes: dict[str, int]) -> int:
-    """A transposed convolution multiplies into columns before it adds them up."""
-    return sizes.get(node.output[0], 0) if node.op_type == "ConvTranspose" else 0

@@ -217,7 +217,7 @@ def patch_runtime(module: Any) -> None:
 
         return at_run
 
-    wrap(module.OnnxRuntime, "run", make)
+    wrap(module.Session, "run", make)
 
 
 def patch_stitch(module: Any) -> None:
@@ -334,7 +334,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "engine.stacks.open": patch_open,
     "engine.stacks.units": patch_reader("UnitStack"),
     "engine.stacks.zarr.stack": patch_reader("_ZarrStack"),
-    "engine.runtimes.onnxruntime": patch_runtime,
+    "engine.runtimes.base": patch_runtime,
 }
 
 

@@ -1,0 +1,37 @@
+"""The runtimes that there are, by name. Each is imported when it is first asked for."""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import replace
+from functools import cache
+
+from engine.errors import UsageError
+from engine.model.file import ModelFile
+from engine.runtimes.base import AUTO, Caution, Runtime, Session, Target
+
+# The first is what "auto" means.
+RUNTIMES = {"onnxruntime": "engine.runtimes.onnxruntime:OnnxRuntime"}
+
+# Whose probabilities are right by definition: those of all others are held against them.
+REFERENCE = Target("onnxruntime", "cpu", "fp32", Caution.UNOPTIMISED)
+
+
+@cache
+def runtime_of(name: str) -> Runtime:
+    """The runtime of that name; UsageError where there is none."""
+    if name not in RUNTIMES:
+        raise UsageError(f"runtime {name}: is not known; use {', '.join(RUNTIMES)}")
+    found: Runtime = pkgutil.resolve_name(RUNTIMES[name])()
+    return found
+
+
+def resolve(target: Target) -> Target:
+    """The target as a job records it, without "auto"; UsageError where it can't be had here."""
+    name = next(iter(RUNTIMES)) if target.runtime == AUTO else target.runtime
+    return runtime_of(name).resolve(replace(target, runtime=name))
+
+
+def open_session(model: ModelFile, dtype: str, target: Target, threads: int) -> Session:
+    """See `Runtime.session`."""
+    return runtime_of(target.runtime).session(model, dtype, target, threads)
