@@ -189,7 +189,7 @@ class _Look:
         size = self.channel.shape[0], self.channel.shape[1]
         shape = (max(round(size[0] * width / size[1]), 1), width)
         whole = (slice(0, size[0]), slice(0, size[1]), self.channel)
-        grey = contrast(mean_of(lambda: iter([whole]), size, shape), gamma=GAMMA)
+        grey = contrast(mean_of([whole], size, shape), gamma=GAMMA)
         labels = self.done.labels[np.ix_(nearest(shape[0], size[0]), nearest(width, size[1]))]
         panel = outlined(grey_panel(grey), labels, self.classes)
         bar = scale_bar(size[1], width, self.pixel_size_um)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StackError, UsageError
+from engine.results.planes import Number
 from engine.results.result import LabelClass, rgb_of
 from engine.results.score.classes import ClassScore, mean, score_classes
-from engine.results.score.frames import Number
 from engine.results.score.match import Match, Pair, match_frames
 from engine.results.score.metrics import Detection, Score, detect, score
 from engine.results.score.sides import Sides, known_classes

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from engine.errors import StackError, UsageError
-from engine.results.score.frames import LabelFrames, Number
+from engine.results.planes import Number
+from engine.results.score.frames import LabelFrames
 from engine.stacks.images.files import natural_key
 from engine.truth.image import LabelFile, LabelImage, count_label_images, read_label_images
 

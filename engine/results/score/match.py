@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import UsageError, plural
+from engine.results.planes import Number
 from engine.results.score.files import numbered
-from engine.results.score.frames import LabelFrames, Number
+from engine.results.score.frames import LabelFrames
 from engine.results.score.sources import Truth
 
 Key = Number | str  # what frames are matched by
@@ -113,7 +114,7 @@ def _by_file_number(frames: LabelFrames) -> Keys:
     """Frames by the numbers in their files' names; nothing where these do not tell all apart."""
     if frames.by_order or len(frames.names) != len(frames.numbers):
         return {}
-    if frames.image is None:  # files, numbered as they were opened
+    if frames.origin is None:  # files, numbered as they were opened
         return {n: n for n in frames.numbers}
     by_name = {Path(name): n for n, name in frames.names.items()}
     files = numbered(list(by_name)) or {}

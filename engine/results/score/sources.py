@@ -21,7 +21,7 @@ from engine.results.score.files import (
     open_markers,
 )
 from engine.results.score.frames import LabelFrames
-from engine.results.score.results import frame_names, recorded_input, stores_in
+from engine.results.score.origin import origin_of
 from engine.results.score.zarrs import open_zarr
 from engine.stacks.names import SUFFIXES
 from engine.stacks.zarr.metadata import is_zarr
@@ -81,8 +81,8 @@ def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
             raise StackError(f"{where}: there is no such file or folder")
         if is_zarr(where):
             return {where.stem: _open_store(where, job)}
-        if stores := stores_in(where, job):
-            return {name: _open_store(store, job) for name, store in stores.items()}
+        if names := _stacks_in(where, job):
+            return {name: _open_store(where / f"{name}.zarr", job) for name in names}
         return {where.name: open_folder(where)}
 
 
@@ -134,11 +134,19 @@ def truths_by_stack(
     return found, len(set(files) - set(found.values()))
 
 
+def _stacks_in(folder: Path, job: Job | None) -> list[str]:
+    """Names of the stacks whose results a folder holds, those of `job` or any others."""
+    if job is not None and job.folder == folder:
+        return [one.name for one in job.report.inputs]
+    found = sorted(folder.glob("*.zarr")) or sorted(folder.glob("*/*.zarr"))
+    return [p.relative_to(folder).as_posix().removesuffix(".zarr") for p in found]
+
+
 def _open_store(path: Path, job: Job | None) -> LabelFrames:
     frames = open_zarr(path)
-    recorded = recorded_input(Path(frames.path), job)
-    if recorded is not None:
-        return replace(frames, names=frame_names(recorded, frames.numbers), image=recorded)
+    origin = origin_of(Path(frames.path), job)
+    if origin is not None:
+        return replace(frames, names=origin.file_names(frames.numbers), origin=origin)
     if len(frames.numbers) == 1:
         return replace(frames, names={frames.numbers[0]: path.name})
     return frames

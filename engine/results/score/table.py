@@ -51,8 +51,8 @@ def hints(comparison: Comparison) -> list[str]:
         assert apart.sides.truth.labels is not None
         where = apart.sides.truth.labels.where(apart.pairs[0].labels or apart.number)
         lines.append(apart.in_pieces.hint(where))
-    recorded = [f.sides.ours.image for f in comparison.frames if len(f.pairs) == 1]
-    if any(image is not None and image.connects_z for image in recorded):
+    origins = [f.sides.ours.origin for f in comparison.frames if len(f.pairs) == 1]
+    if any(o is not None and o.job.report.settings.connect == "z" for o in origins):
         lines.append(
             "the result's objects continue from plane to plane; --volumes scores them whole"
         )
