@@ -133,7 +133,7 @@ def test_a_frame_that_cannot_be_segmented_is_told(tmp_path, threshold_model):
 def test_what_a_sample_does_not_do(stacks, threshold_model, tmp_path):
     output = tmp_path / "out"
     for option in ({"fresh": True}, {"shard": "1/2"}, {"retry_failed": True}):
-        with pytest.raises(UsageError, match=r"--sample: .*leave --"):
+        with pytest.raises(UsageError, match=r"--sample: .*omit --"):
             sample(jobs.settings(stacks, threshold_model, output, **option), 2)
     assert not output.exists()
 

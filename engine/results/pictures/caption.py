@@ -59,6 +59,12 @@ def time_text(t: int, step_s: float, last: int) -> str:
     return f"{t * step:.{digits}f} {name}"
 
 
+def frame_parts(axes: str, t: int, z: int | str, step_s: float | None, last: int) -> list[str]:
+    """Which frame of a stack it is, and when it was; `last` is the stack's last time point."""
+    parts = [f"{axis.lower()} {n}" for axis, n in (("T", t), ("Z", z)) if axis in axes]
+    return parts + ([time_text(t, step_s, last)] if step_s and "T" in axes else [])
+
+
 def strip_height(width: int) -> int:
     """Rows that the strip takes under a picture of `width`."""
     return 2 * _size(width)

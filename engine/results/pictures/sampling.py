@@ -74,7 +74,8 @@ def mean_of(
         part, inside = down[:, rows], across[:, columns]
         ys, xs = np.unique(part.indices), np.unique(inside.indices)
         total[np.ix_(ys, xs)] += part[ys] @ pixels.astype(np.float32) @ inside[xs].T
-    mean: NDArray[np.float32] = total / np.outer(down.sum(1), across.sum(1))
+    counts = np.outer(down.sum(1), across.sum(1))
+    mean: NDArray[np.float32] = np.divide(total, counts, dtype=np.float32)
     return mean
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError
-from engine.results.pictures.caption import ScaleBar, draw_strip, time_text
+from engine.results.pictures.caption import ScaleBar, draw_strip, frame_parts
 from engine.results.pictures.image import RawImage
 from engine.results.pictures.panels import (
     Picture,
@@ -72,14 +72,8 @@ class Scene:
 
     def caption(self, view: View) -> str:
         """Which frame it is, and when it was."""
-        labels = self.result.labels
-        parts = []
-        if "T" in labels.axes:
-            parts.append(f"t {view.t}")
-        if "Z" in labels.axes:
-            parts.append(f"z {view.zs[0]}" if len(view.zs) == 1 else "z max")
-        if labels.time_step_s and "T" in labels.axes:
-            parts.append(time_text(view.t, labels.time_step_s, self.last_t))
+        labels, z = self.result.labels, view.zs[0] if len(view.zs) == 1 else "max"
+        parts = frame_parts(labels.axes, view.t, z, labels.time_step_s, self.last_t)
         return " · ".join(parts) or self.result.name
 
     def _panels(self, view: View, base: Picture, labels: NDArray[Any]) -> list[Picture]:
