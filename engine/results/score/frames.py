@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,28 +93,23 @@ def array_frames(
     Where every file of the array was written, be it empty or not, one that is not there is lost,
     and is no background.
     """
-    array = stored.array
+    array, shape = stored.array, stored.array.shape
     if len(axes) != array.ndim or axes[-2:] != "YX":
-        raise StackError(f"{path}: labels need axes that end in YX, not {axes} of {array.shape}")
-    meaning = [
-        "T" if a not in "TCZ" and n > 1 else a for a, n in zip(axes, array.shape, strict=True)
-    ]
-    t_axis, z_axis = (meaning[:-2].index(a) if a in meaning[:-2] else None for a in "TZ")
-    if any(array.shape[i] > 1 for i in range(array.ndim - 2) if i not in (t_axis, z_axis)):
+        raise StackError(f"{path}: labels need axes that end in YX, not {axes} of {shape}")
+    lengths = list(zip(axes, shape, strict=True))[:-2]
+    letters = ["T" if a not in "TCZ" and n > 1 else a for a, n in lengths]
+    sizes = {a: n for a, n in reversed(list(zip(letters, shape, strict=False))) if a in "TZ"}
+    if math.prod(sizes.values()) != math.prod(shape[:-2]):
         raise StackError(
-            f"{path}: labels have the axes T, Z, Y and X, not {axes} of the shape {array.shape}"
+            f"{path}: labels have the axes T, Z, Y and X, not {axes} of the shape {shape}"
         )
-    t0, z0 = first
-    planes = t_axis is None and z_axis is not None
-    if planes:  # numbered like frames
-        t_axis, z_axis, t0, z0 = z_axis, None, z0, 0
-    n_t, n_z = (1 if i is None else array.shape[i] for i in (t_axis, z_axis))
+    planes = sizes.keys() == {"Z"}  # they are numbered like frames
+    along, across = ("Z", "") if planes else ("T", "Z")
+    t0, z0 = (first[1], 0) if planes else first
 
     def load(number: Number) -> LabelImage:
-        index: list[int | slice] = [0] * (array.ndim - 2) + [slice(None)] * 2
-        for axis, at in ((t_axis, number[0] - t0), (z_axis, number[1] - z0)):
-            if axis is not None:
-                index[axis] = at
+        at = {along: number[0] - t0, across: number[1] - z0}
+        index: list[int | slice] = [at.get(letter, 0) for letter in letters] + [slice(None)] * 2
         if all_written and (lost := stored.lost_file(index)):
             raise StackError(f"{lost}: is gone; `stackseg verify` names all that is lost")
         try:
@@ -123,5 +119,6 @@ def array_frames(
                 f"{path}: frame {number[0]} cannot be read ({first_line(error)})"
             ) from error
 
-    numbers = tuple((t0 + t, z0 + z) for t in range(n_t) for z in range(n_z))
+    ts, zs = (range(n, n + sizes.get(a, 1)) for n, a in ((t0, along), (z0, across)))
+    numbers = tuple((t, z) for t in ts for z in zs)
     return LabelFrames(str(path), numbers, load, planes=planes)

@@ -11,6 +11,7 @@ from engine.results.planes import Number
 from engine.results.score.files import numbered
 from engine.results.score.frames import LabelFrames
 from engine.results.score.sources import Truth
+from engine.stacks.guard import some
 
 Key = Number | str  # what frames are matched by
 Keys = dict[Key, Number]
@@ -68,9 +69,11 @@ def match_frames(ours: LabelFrames, truth: Truth) -> Match:
     absent = [key for key in there if key not in have]
     lacking = sorted(key for key in absent if isinstance(key, tuple) and key[0] in between)
     if lacking:
+        deep = any(z for _, z in lacking)
+        frames = [f"t {t} z {z}" if deep else str(t) for t, z in lacking]
         raise UsageError(
             f"{ours.path}: has no result for {plural(len(lacking), 'frame')} of the truth "
-            f"({_listed(lacking)}); score a complete result or remove them from {truth.path}"
+            f"({some(frames, limit=10)}); score a complete result or remove them from {truth.path}"
         )
     names = truth.labels.names if truth.labels else {}
     pairs = [
@@ -125,12 +128,6 @@ def _by_name(frames: LabelFrames) -> Keys:
     """Frames by their files' names without suffix; nothing where these do not tell all apart."""
     stems: Keys = {Path(name).stem: n for n, name in frames.names.items()}
     return stems if len(stems) == len(frames.numbers) else {}
-
-
-def _listed(numbers: list[Number], most: int = 10) -> str:
-    deep = any(z for _, z in numbers)
-    names = [f"t {t} z {z}" if deep else str(t) for t, z in numbers[:most]]
-    return ", ".join(names) + (", ..." if len(numbers) > most else "")
 
 
 def _range(keys: Iterable[Key]) -> str:

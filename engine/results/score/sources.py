@@ -6,12 +6,10 @@ float32 would merge ids beyond 2**24.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.errors import StackError, StacksegError, UsageError, first_line
+from engine.errors import StackError, UsageError
 from engine.results.result import Job, job_of
 from engine.results.score.files import (
     challenge_folder,
@@ -23,6 +21,7 @@ from engine.results.score.files import (
 from engine.results.score.frames import LabelFrames
 from engine.results.score.origin import origin_of
 from engine.results.score.zarrs import open_zarr
+from engine.stacks.guard import opening
 from engine.stacks.names import SUFFIXES
 from engine.stacks.zarr.metadata import is_zarr
 
@@ -73,7 +72,7 @@ def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
     As `open_labels`.
     """
     where = Path(path)
-    with _readable(where):
+    with opening(str(where)):
         job = job_of(where)
         if where.is_file():
             return {where.stem: open_file(where)}
@@ -92,7 +91,7 @@ def open_truth(path: Path | str) -> Truth:
     The markers of a challenge folder NN_GT lie in its TRA.
     """
     where = Path(path)
-    with _readable(where):
+    with opening(str(where)):
         markers = open_markers(where) if where.is_dir() else None
     if markers is not None and challenge_folder(where) is None:
         return Truth(str(path), None, markers)
@@ -150,14 +149,3 @@ def _open_store(path: Path, job: Job | None) -> LabelFrames:
     if len(frames.numbers) == 1:
         return replace(frames, names={frames.numbers[0]: path.name})
     return frames
-
-
-@contextmanager
-def _readable(where: Path) -> Iterator[None]:
-    """Turns whatever goes wrong into one sentence."""
-    try:
-        yield
-    except StacksegError:
-        raise
-    except Exception as error:  # tifffile, imagecodecs and zarr raise what they like
-        raise StackError(f"{where}: cannot be read as labels ({first_line(error)})") from error
