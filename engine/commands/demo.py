@@ -17,7 +17,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     """Rows and columns from "700x1100"."""
     size = re.fullmatch(r"(\d+)x(\d+)", value.strip().lower())
     if not size or min(int(size[1]), int(size[2])) < 1:
-        raise click.BadParameter(f"{value!r} is no size such as 700x1100 (rows x columns)")
+        raise click.BadParameter(f"{value!r} is not a size such as 700x1100 (rows x columns)")
     if int(size[1]) * int(size[2]) > MAX_PIXELS:
         raise click.BadParameter(f"{value!r} is more than {MAX_PIXELS:,} pixels")
     return int(size[1]), int(size[2])

@@ -88,7 +88,7 @@ class JsonProgress(Progress):
     def __init__(self, path: Path, inner: Progress) -> None:
         self._path = path
         self._inner = inner
-        # The file is made when the job begins: a job that is refused leaves nothing behind.
+        # The file is created when the job begins: a refused job leaves nothing behind.
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise UsageError(f"--json-log {path}: cannot be written")
 
@@ -134,7 +134,7 @@ class JsonProgress(Progress):
 
 @contextmanager
 def counter(noun: str, every: float | None = LOG_SECONDS) -> Iterator[Callable[[int, int], None]]:
-    """What is to be called with the numbers of things done and to be done; see `shown`."""
+    """A function to call with the numbers of things done and in total; see `shown`."""
     done, total = 0, 0
 
     def count(now: int, all_: int) -> None:

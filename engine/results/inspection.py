@@ -15,7 +15,7 @@ DETAILS = ("threshold_curve", "hashes")  # that are too long to be read
 
 
 def describe(target: str, axes: str | None = None, series: str | None = None) -> dict[str, Any]:
-    """Everything known of `target`; StackError or ModelError where it is none of the three."""
+    """What users need to know of `target`; StackError or ModelError where it cannot be opened."""
     if not target:
         raise StackError("nothing to inspect; give a model, a stack or a result")
     path = Path(target)
@@ -25,7 +25,7 @@ def describe(target: str, axes: str | None = None, series: str | None = None) ->
         return {"model": target, **_model(target)}
     if not path.exists():
         known = ", ".join(bundled_models()) or "none"
-        raise StackError(f"{target}: there is no such file, folder or bundled model ({known})")
+        raise StackError(f"{target}: no such file, folder or bundled model ({known})")
     from engine.stacks.open import open_stacks
 
     stacks = [_stack(stack) for stack in open_stacks(target, axes, series)]

@@ -118,7 +118,7 @@ def sample(
 
 
 def _check_own(folder: Path) -> None:
-    """OutputError where something is there that no earlier sample has made: it would be gone."""
+    """OutputError where the folder holds files of no earlier sample, which would be lost."""
     if not folder.exists():
         return
     try:
@@ -128,8 +128,8 @@ def _check_own(folder: Path) -> None:
         own = False
     if not own:
         raise OutputError(
-            f"{folder}: is not, or not only, what an earlier --sample made; move it away, or give "
-            "another --output"
+            f"{folder}: holds files that no earlier --sample wrote; move it away, or give another "
+            "--output"
         )
 
 

@@ -1,9 +1,8 @@
 """Planes at the size in which they are drawn, never larger in memory than a few million pixels.
 
-A picture of (h, w) px shows a frame of (Y, X) px. A pixel of the frame falls into that of the
-picture which its centre lies in: of an image the mean of all that fall there is drawn, of labels
-the middle one.
-Where the picture is larger than the frame, its pixels are repeated.
+A picture of (h, w) px shows a frame of (Y, X) px. A pixel of the frame falls into the pixel
+of the picture that contains its centre. Of an image, the mean of all that fall there is drawn; of
+labels, the middle one. Where the picture is larger than the frame, pixels are repeated.
 """
 
 from __future__ import annotations

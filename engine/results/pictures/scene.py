@@ -1,4 +1,4 @@
-"""A result on its way into pictures: which frames, how large, between which grey values."""
+"""Pictures of a result: which frames, how large, between which grey values."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ class Scene:
             return [over]
         if self.style == "side-by-side":
             return [base, over]
-        told = self._probability(view, labels)
-        return [over, told] if self.image is not None else [told]
+        probability = self._probability(view, labels)
+        return [over, probability] if self.image is not None else [probability]
 
     def _probability(self, view: View, labels: NDArray[Any]) -> Picture:
         planes = self.probability
-        assert planes is not None  # whoever makes such a scene has looked
+        assert planes is not None  # checked when the scene is set up
 
         def of(c: int) -> NDArray[np.float32]:
             return _highest(view, lambda z: draw_probability(planes, view.t, z, self.shape, c))
@@ -102,7 +102,7 @@ class Scene:
 
 
 def panels_of(style: Style, has_image: bool) -> int:
-    """Panels beside each other."""
+    """Number of panels side by side."""
     return 2 if style == "side-by-side" or (style == "probability" and has_image) else 1
 
 
@@ -117,7 +117,7 @@ def movie_limits(
     """Black and white for all views, so that brightness does not flicker, out of some of them.
 
     Percentiles are taken at the size in which frames are drawn. Frames that cannot be read are
-    left out.
+    skipped.
     """
     count = min(SAMPLE, len(views))
     values = []

@@ -1,4 +1,4 @@
-"""The image that a frame's labels were made from, to be drawn under them."""
+"""The image behind a frame's labels, to be drawn under them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def background(frame: FrameScore, plane: int = 0, image: str | None = None) -> N
     pair, ours = frame.pairs[plane], frame.sides.ours
     if image is None:
         if ours.origin is None:
-            raise StackError(f"{ours.path}: does not say what it was made from; give --image")
+            raise StackError(f"{ours.path}: has no record of its image; give --image")
         source, axes = ours.origin.input, ours.origin.job.report.settings.axes
         return _read(source.path, pair.ours, axes, source.channels[0], source.series or None)
     if Path(image).is_dir() and not is_zarr(Path(image)):

@@ -96,7 +96,7 @@ class Comparison:
     def worst(self, count: int = 3) -> list[FrameScore]:
         """The frames of the lowest SEG, or mean Dice of classes; of equal ones the first.
 
-        DET takes the place of SEG where there are markers alone. Frames without a score are none.
+        DET takes the place of SEG where there are markers alone. Frames without scores are skipped.
         """
         for name in ("seg", "det") if self.classes is None else ("mean_dice",):
             values = [(self.scores(f.score)[name], n) for n, f in enumerate(self.frames)]
@@ -168,7 +168,7 @@ def compare(
     truth
         Anything `open_truth` opens; for a result of several stacks a folder with one for each.
     ignore_border
-        Pixels left out along the sides of every frame.
+        Margin that is ignored along the sides of every frame, px.
     classes
         Both are class maps. They also are where the metadata of either say so.
     volumes

@@ -1,4 +1,4 @@
-"""What labels are once they are open: numbered frames, and a way to read each."""
+"""Open labels: numbered frames, and a way to read each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LabelFrames:
     names: Mapping[Number, str] = field(default_factory=dict)  # file that a frame is, or came from
     by_order: bool = False  # the files' names do not number them: they are counted
     classes: tuple[LabelClass, ...] = ()  # of a class map whose metadata name them
-    origin: Origin | None = None  # of a result: what it was made from
+    origin: Origin | None = None  # of a result
     planes: bool = False  # frames are the planes of one volume: the numbers are Z's, not T's
 
     def read(self, number: Number) -> NDArray[Any]:
@@ -90,8 +90,8 @@ def array_frames(
 ) -> LabelFrames:
     """Frames of an array, by T and Z; an axis of unknown meaning counts as T.
 
-    Where every file of the array was written, be it empty or not, one that is not there is lost,
-    and is no background.
+    With `all_written`, every file of the array was written, even where empty: a missing one is
+    lost, not background.
     """
     array, shape = stored.array, stored.array.shape
     if len(axes) != array.ndim or axes[-2:] != "YX":

@@ -1,4 +1,4 @@
-"""What the labels of a result were made from, as the job around them recorded it."""
+"""The stack behind the labels of a result, as its job recorded it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Origin:
 
 
 def origin_of(image: Path, job: Job | None) -> Origin | None:
-    """What a label image was made from; None where no job says so.
+    """The stack behind a label image; None outside a job.
 
     Raises UsageError where it was added by a relabelling that is not complete.
     """

@@ -30,7 +30,7 @@ CHALLENGE = ("_ST", "_GT")  # the complete truth first
 
 @dataclass(frozen=True)
 class Truth:
-    """What one stack is held against."""
+    """The truth of one stack."""
 
     path: str
     labels: LabelFrames | None  # None: markers alone
@@ -67,7 +67,7 @@ def open_labels(path: Path | str) -> LabelFrames:
 
 
 def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
-    """Open the label frames of every stack of a result, by name; of anything else, of one.
+    """Open the label frames of every stack of a result, by name; anything else is one stack.
 
     As `open_labels`.
     """
@@ -77,7 +77,7 @@ def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
         if where.is_file():
             return {where.stem: open_file(where)}
         if not where.is_dir():
-            raise StackError(f"{where}: there is no such file or folder")
+            raise StackError(f"{where}: does not exist")
         if is_zarr(where):
             return {where.stem: _open_store(where, job)}
         if names := _stacks_in(where, job):
@@ -86,7 +86,7 @@ def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
 
 
 def open_truth(path: Path | str) -> Truth:
-    """Open what one stack is held against: as `open_labels`, and markers where it has some.
+    """Open the truth of one stack: as `open_labels`, with markers where it has some.
 
     The markers of a challenge folder NN_GT lie in its TRA.
     """
