@@ -1,4 +1,4 @@
-"""`stackseg convert`: a result in the formats of other programs."""
+"""`stackseg convert`: results in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import click
 @click.command()
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option("--to", required=True, type=click.Choice(["tiff", "ctc", "csv", "geojson"]),
-              help="Label TIFFs; masks of the Cell Tracking Challenge; tables; outlines for "
+              help="Label TIFFs, masks of the Cell Tracking Challenge, tables, or outlines for "
                    "QuPath.")  # fmt: skip
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder for what is made.")  # fmt: skip
+              help="Folder to write to.")  # fmt: skip
 @click.option("--stack", metavar="NAME", help="Only this stack of the result.")
-@click.option("--labels", metavar="NAME", help="Which label image, where a stack has several.")
-@click.option("--overwrite", is_flag=True, help="Replace what an earlier conversion left.")
+@click.option("--labels", metavar="NAME", help="Label image, where a stack has several.")
+@click.option("--overwrite", is_flag=True, help="Replace files of an earlier conversion.")
 def convert(result: Path, **options: Any) -> None:
     """Write RESULT, a job's folder or a NAME.zarr in it, in another format.
 

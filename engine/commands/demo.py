@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -14,7 +17,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     """Rows and columns from "700x1100"."""
     size = re.fullmatch(r"(\d+)x(\d+)", value.strip().lower())
     if not size or min(int(size[1]), int(size[2])) < 1:
-        raise click.BadParameter(f"{value!r} is no size such as 700x1100 (rows x columns)")
+        raise click.BadParameter(f"{value!r} is not a size such as 700x1100 (rows x columns)")
     if int(size[1]) * int(size[2]) > MAX_PIXELS:
         raise click.BadParameter(f"{value!r} is more than {MAX_PIXELS:,} pixels")
     return int(size[1]), int(size[2])
@@ -27,7 +30,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     default=Path("demo"),
     show_default=True,
     metavar="DIR",
-    help="Folder for everything the demo makes.",
+    help="Folder for all files of the demo.",
 )
 @click.option(
     "--frames",
@@ -63,23 +66,25 @@ def demo(
 ) -> int:
     """Make a synthetic time-lapse of nuclei, segment it, and score it against its truth.
 
-    Prints the names of the files it makes, and a short table. An earlier demo in DIR is replaced.
+    Prints the names of the files it writes, and a short table. An earlier demo in DIR is replaced.
     """
-    from engine.demo import run_demo, table
+    from engine.demo import run_demo
 
     done = run_demo(output, (frames, *size), seed, model, workers)
     if done.scores is not None:
-        named = {
-            "time-lapse": done.files.timelapse,
-            "truth": done.files.truth,
-            "labels": done.summary.stacks[0],
-            "tables": done.files.result / "frames.csv",
-            "picture": done.files.overlay,
-            "movie": done.files.movie,
-        }
-        for name, path in named.items():
+        for name, path in done.files.items():
             click.echo(f"{name:<14}{path}")
         click.echo()
-        for name, value in table(done):
+        for name, value in done.table.items():
             click.echo(f"{name:<14}{value:>8}")
-    return done.exit_status
+        command = f"{_command()} segment FRAMES.tif --model {model} --output result"
+        click.echo(f"\nyour own frames: {command}", err=True)
+    return done.summary.exit_status
+
+
+def _command() -> str:
+    """How this command is called from here: by its name alone where the shell finds it."""
+    called = Path(sys.argv[0])
+    if called.name != "stackseg" or shutil.which("stackseg") == str(called.absolute()):
+        return "stackseg"
+    return os.path.relpath(called)

@@ -17,13 +17,15 @@ import click
     default=0,
     show_default=True,
     metavar="PX",
-    help="Leave out so many pixels along every side of a frame.",
+    help="Ignore so many pixels along every side of a frame.",
 )
 @click.option(
-    "--classes", is_flag=True, help="Both are class maps, though no metadata say so, not objects."
+    "--classes", is_flag=True, help="Both are class maps, even without metadata that say so."
 )
 @click.option(
-    "--volumes", is_flag=True, help="Objects go on from plane to plane: score time points as one."
+    "--volumes",
+    is_flag=True,
+    help="Objects continue from plane to plane: score whole time points.",
 )
 @click.option(
     "--masks",
@@ -33,19 +35,19 @@ import click
 @click.option(
     "--group",
     metavar="REGEX",
-    help="Pool frames whose file names agree here, as those of a patient.",
+    help="Pool frames whose file names agree in this, as those of a patient.",
 )
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.png",
-    help="Draw the worst three frames: what is found, missed and spurious.",
+    help="Draw the worst three frames: objects found, missed and spurious.",
 )
 @click.option(
     "--image",
     type=click.Path(),
     metavar="STACK",
-    help="What to draw them over, if not the result's recorded input.",
+    help="Image to draw them over, if not the result's recorded input.",
 )
 @click.option(
     "--output",
@@ -53,7 +55,7 @@ import click
     metavar="FILE.csv",
     help="Write the scores of every frame as CSV.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace FILE.csv and FILE.png if they are there.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE.csv and FILE.png if they exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
     labels: str,
@@ -75,7 +77,7 @@ def evaluate(
     LABELS and TRUTH are each a result of this command, a Zarr, a TIFF, a folder of TIFF or PNG
     images, or a Cell Tracking Challenge folder such as 01_ST. Frames are matched by number, files
     without numbers by name. Where LABELS holds the results of several stacks, TRUTH is a folder
-    with the truth of each by the stack's name. Frames without a truth are left out; so is a truth
+    with the truth of each by the stack's name. Frames without a truth are omitted; so is a truth
     before or after the frames of LABELS.
     """
     import json

@@ -1,4 +1,4 @@
-"""`stackseg inspect`: what a model, a stack or a result is."""
+"""`stackseg inspect`: what a model, a stack or a result holds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 
 @click.command()
 @click.argument("target", metavar="MODEL|STACK|RESULT")
-@click.option("--axes", metavar="TYX", help="Axes of a stack whose metadata does not tell them.")
+@click.option("--axes", metavar="TYX", help="Axes of a stack, where its metadata lack them.")
 @click.option("--series", metavar="N|NAME|all|pages", help="Image of a TIFF that holds several.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(target: str, axes: str | None, series: str | None, as_json: bool) -> None:

@@ -19,7 +19,7 @@ def _frames(context: click.Context, parameter: click.Parameter, value: str | Non
         return slice(parts[0], parts[0] + 1)
     step = parts[2] if len(parts) == 3 else None
     if len(parts) not in (2, 3) or (step is not None and step < 1):
-        raise click.BadParameter(f"{value!r} is no selection such as 12, 0:60 or 0:600:10")
+        raise click.BadParameter(f"{value!r} is not a selection such as 12, 0:60 or 0:600:10")
     return slice(*parts)
 
 
@@ -31,7 +31,7 @@ def _contrast(
     except ValueError:
         low = high = -1.0
     if not 0 <= low < high <= 100:
-        raise click.BadParameter(f"{value!r} is no pair of percentiles such as 1,99.8")
+        raise click.BadParameter(f"{value!r} is not a pair of percentiles such as 1,99.8")
     return low, high
 
 
@@ -41,10 +41,10 @@ def _contrast(
               metavar="FILE", help="Movie or picture to write: .mp4, .gif or .png.")  # fmt: skip
 @click.option("--style", default="side-by-side", show_default=True,
               type=click.Choice(["side-by-side", "outlines", "fill", "probability"]),
-              help="The image beside itself with outlines; outlines alone; translucent objects; "
+              help="The image next to itself with outlines; outlines alone; translucent objects; "
                    "kept probabilities.")  # fmt: skip
-@click.option("--stack", metavar="NAME", help="Which stack, where the result has several.")
-@click.option("--labels", metavar="NAME", help="Which label image, where a stack has several.")
+@click.option("--stack", metavar="NAME", help="Stack to draw, where the result has several.")
+@click.option("--labels", metavar="NAME", help="Label image, where a stack has several.")
 @click.option("--frames", callback=_frames, metavar="N|A:B[:STEP]",
               help="Only these frames, half-open: along T, or Z where there is no T.")  # fmt: skip
 @click.option("--z", metavar="N|max", help="Plane to draw, or the maximum over all planes  "
@@ -55,15 +55,15 @@ def _contrast(
               help="Channel to draw, named as for `stackseg segment`  "
                    "[default: the model's first]")  # fmt: skip
 @click.option("--contrast", callback=_contrast, default="1,99.8", show_default=True,
-              metavar="LOW,HIGH", help="Percentiles of the movie: black and white.")  # fmt: skip
+              metavar="LOW,HIGH", help="Percentiles that are black and white.")  # fmt: skip
 @click.option("--scale-bar", default="auto", show_default=True, metavar="auto|off|UM")
 @click.option("--width", type=click.IntRange(min=16, max=16_000), metavar="PX",
               help="Width of a frame as drawn  [default: its own, within limits]")  # fmt: skip
 @click.option("--image", type=click.Path(path_type=Path), metavar="PATH",
-              help="The raw image, where it is not kept and not where it was.")  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
+              help="The raw image, if it is neither kept nor where it was.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 def render(result: Path, **options: Any) -> None:
-    """Draw RESULT: the image beside or under one-pixel outlines, with scale bar and time.
+    """Draw RESULT: the image under one-pixel outlines, with scale bar and time.
 
     RESULT is a job's folder or a NAME.zarr in it. A .png shows one frame, by default the middle
     one; of several --frames it is a contact sheet.

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,11 @@ class LineProgress(Progress):
     def _line(self) -> str:
         seconds = time.monotonic() - self._begin
         speed = (self._done - self._before) / seconds if seconds else 0.0
-        left = (self._total - self._done) / speed if speed else float("nan")
+        rest = self._total - self._done
+        left = timedelta(seconds=round(rest / speed)) if speed else "-:--:--"
         return (
             f"{_frames(self._done)} of {plural(self._total, 'frame')}, {speed:.1f} frames/s, "
-            f"{_clock(left)} left, {plural(self._objects, 'object')}"
+            f"{left} left, {plural(self._objects, 'object')}"
             + (f", {plural(self._failed, 'frame')} set aside" if self._failed else "")
             + (f"; {self._step}: {self._tasks:,} done" if self._step != "segment" else "")
         )
@@ -86,7 +88,7 @@ class JsonProgress(Progress):
     def __init__(self, path: Path, inner: Progress) -> None:
         self._path = path
         self._inner = inner
-        # The file is made when the job begins: a job that is refused leaves nothing behind.
+        # The file is created when the job begins: a refused job leaves nothing behind.
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise UsageError(f"--json-log {path}: cannot be written")
 
@@ -132,7 +134,7 @@ class JsonProgress(Progress):
 
 @contextmanager
 def counter(noun: str, every: float | None = LOG_SECONDS) -> Iterator[Callable[[int, int], None]]:
-    """What is to be called with the numbers of things done and to be done; see `shown`."""
+    """A function to call with the numbers of things done and in total; see `shown`."""
     done, total = 0, 0
 
     def count(now: int, all_: int) -> None:
@@ -202,11 +204,3 @@ def _frames(count: float) -> str:
     """Whole frames, or tenths where regions of one are being done."""
     whole = round(count, 1)
     return f"{whole:,.0f}" if whole == int(whole) else f"{whole:,.1f}"
-
-
-def _clock(seconds: float) -> str:
-    if seconds != seconds:  # not known yet
-        return "--:--"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ from engine.model.file import bundled_models, open_model
 from engine.stacks.base import Stack
 from engine.store.folder import IDENTITY, JobFolder
 
+DETAILS = ("threshold_curve", "hashes")  # that are too long to be read
+
 
 def describe(target: str, axes: str | None = None, series: str | None = None) -> dict[str, Any]:
-    """Everything known of `target`; StackError or ModelError where it is none of the three."""
+    """What users need to know of `target`; StackError or ModelError where it cannot be opened."""
     if not target:
         raise StackError("nothing to inspect; give a model, a stack or a result")
     path = Path(target)
@@ -24,7 +25,7 @@ def describe(target: str, axes: str | None = None, series: str | None = None) ->
         return {"model": target, **_model(target)}
     if not path.exists():
         known = ", ".join(bundled_models()) or "none"
-        raise StackError(f"{target}: there is no such file, folder or bundled model ({known})")
+        raise StackError(f"{target}: no such file, folder or bundled model ({known})")
     from engine.stacks.open import open_stacks
 
     stacks = [_stack(stack) for stack in open_stacks(target, axes, series)]
@@ -33,26 +34,37 @@ def describe(target: str, axes: str | None = None, series: str | None = None) ->
 
 def _stack(stack: Stack) -> dict[str, Any]:
     with stack:
-        info = asdict(stack.info)
-        info["unused"] = [*stack.info.unused, *stack.companions()]
-    del info["identity"]
-    shape = dict(zip(info["axes"], info.pop("shape"), strict=True))
-    return {"stack": info.pop("path"), **info, "shape": shape}
+        info = stack.info
+        return {
+            "stack": info.path,
+            "format": info.format,
+            "series": info.series,
+            "series_name": info.series_name,
+            "axes": info.axes,
+            "shape": dict(zip(info.axes, info.shape, strict=True)),
+            "dtype": info.dtype,
+            "channel_names": info.channel_names,
+            "pixel_size_um": info.pixel_size_um,
+            "time_step_s": info.time_step_s,
+            "min_is_white": info.min_is_white,
+            "unused": [*info.unused, *stack.companions()],
+            "lacking": info.lacking,
+        }
 
 
 def lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
-    """`content` as aligned lines; nested values are indented."""
-    width = max((len(key) for key in content), default=0) + 2
-    for key, value in content.items():
-        if value in (None, "", {}, []) or value == ():
-            continue
-        if isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
+    """`content` as aligned lines; nested values are indented. What is empty is omitted."""
+    shown = {k: v for k, v in content.items() if v or (v == 0 and v is not False)}
+    width = max((len(key) for key in shown), default=0) + 2
+    for key, value in shown.items():
+        if key in DETAILS:
+            yield f"{indent}{key:<{width}}see --json"
+        elif isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
             yield f"{indent}{key}"
             yield from lines(value, indent + "  ")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
+        elif isinstance(value, list) and isinstance(value[0], dict):
             yield f"{indent}{key}"
-            for item in value:
-                yield f"{indent}  " + ", ".join(f"{k} {_plain(v)}" for k, v in item.items())
+            yield from (f"{indent}  {_plain(item)}" for item in value)
         else:
             yield f"{indent}{key:<{width}}{_plain(value)}"
 
@@ -104,7 +116,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
-        return " x ".join(str(v) for v in value) if all(isinstance(v, int) for v in value) else (
-            ", ".join(str(v) for v in value)
-        )  # fmt: skip
-    return str(value)
+        of_lengths = all(isinstance(v, int) for v in value)
+        return (" x " if of_lengths else ", ").join(str(v) for v in value)
+    return "yes" if value is True else str(value)

@@ -262,8 +262,8 @@ def test_what_is_there_is_not_written_over_and_nothing_half_is_left(movie, tmp_p
     [
         (["--output", "x.avi"], ".mp4, .gif or .png"),
         (["--output", "x.png", "--frames", "a"], "0:600:10"),
-        (["--output", "x.png", "--frames", "0:6:0"], "'0:6:0' is no selection"),
-        (["--output", "x.png", "--frames", "0:6:-1"], "'0:6:-1' is no selection"),
+        (["--output", "x.png", "--frames", "0:6:0"], "'0:6:0' is not a selection"),
+        (["--output", "x.png", "--frames", "0:6:-1"], "'0:6:-1' is not a selection"),
         (["--output", "x.png", "--contrast", "5"], "1,99.8"),
         (["--output", "x.png", "--scale-bar", "soon"], "auto, off, or a length in um"),
         (["--output", "x.png", "--scale-bar", "500"], "below the frame's 41.5"),

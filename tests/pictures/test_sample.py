@@ -133,7 +133,7 @@ def test_a_frame_that_cannot_be_segmented_is_told(tmp_path, threshold_model):
 def test_what_a_sample_does_not_do(stacks, threshold_model, tmp_path):
     output = tmp_path / "out"
     for option in ({"fresh": True}, {"array_task": "1/2"}, {"retry_failed": True}):
-        with pytest.raises(UsageError, match=r"--sample: .*leave --"):
+        with pytest.raises(UsageError, match=r"--sample: .*omit --"):
             sample(jobs.settings(stacks, threshold_model, output, **option), 2)
     assert not output.exists()
 
@@ -144,13 +144,13 @@ def test_a_folder_that_no_sample_made_stays(stacks, threshold_model, tmp_path, n
     folder.mkdir(parents=True)
     settings = jobs.settings(stacks, threshold_model, tmp_path / "out", workers=1)
     (folder / name).write_text("mine")
-    with pytest.raises(OutputError, match="sample: is not, or not only, what an earlier --sample"):
+    with pytest.raises(OutputError, match="sample: holds files that no earlier --sample wrote"):
         sample(settings, 2)
     assert [(p.name, p.read_text()) for p in folder.iterdir()] == [(name, "mine")]
     (folder / name).unlink()
     sample(settings, 2)
     (folder / "mine.png").write_text("mine")
-    with pytest.raises(OutputError, match="sample: is not, or not only"):
+    with pytest.raises(OutputError, match="sample: holds files that no earlier"):
         sample(settings, 2)
     assert (folder / "mine.png").read_text() == "mine"
 

@@ -22,7 +22,7 @@ def windows_of(pixels, cuts):
 @given(sides, sides, sides, sides, st.lists(st.integers(0, 39), max_size=3), st.integers(0, 9))
 def test_means_equal_those_of_what_falls_into_each_pixel(height, width, rows, columns, cuts, seed):
     pixels = np.random.default_rng(seed).integers(0, 1000, (height, width)).astype(np.uint16)
-    found = mean_of(lambda: windows_of(pixels, cuts), pixels.shape, (rows, columns))
+    found = mean_of(windows_of(pixels, cuts), pixels.shape, (rows, columns))
     assert found.shape == (rows, columns)
 
     def fall(n, size, at):  # those pixels of an axis that are drawn at a place

@@ -401,10 +401,10 @@ def test_files_that_are_read_one_by_one_do_not_stay_open(tmp_path, monkeypatch):
     open_labels(as_tiff(tmp_path)).read((1, 0))  # and one that is read frame by frame does
 
 
-def test_an_unfinished_job_is_not_scored(tmp_path: Path) -> None:
-    (tmp_path / "out/.stackseg").mkdir(parents=True)
-    (tmp_path / "out/.stackseg/identity.json").write_text("{}")
-    (tmp_path / "out/a.zarr").mkdir()
+def test_an_unfinished_job_is_not_scored(tmp_path: Path, threshold_model: Path) -> None:
+    jobs.write_stack(tmp_path / "a.tif", FRAMES.clip(0, 2).astype(np.uint16) * 1000)
+    run_job(jobs.settings(tmp_path / "a.tif", threshold_model, tmp_path / "out"))
+    (tmp_path / "out/job.json").unlink()
     for path in ("out", "out/a.zarr"):
         with pytest.raises(UsageError, match="is not complete"):
             open_labels(tmp_path / path)

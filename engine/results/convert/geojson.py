@@ -75,7 +75,7 @@ def _features(stack: ResultStack, number: Number) -> Iterator[dict[str, Any]]:
 
 
 def _measures(stack: ResultStack, number: Number) -> Mapping[int, Mapping[str, float]]:
-    """Measures of each object of a frame by its label; empty where no job made the labels."""
+    """Measures of each object of a frame by its label; empty without the labels' job."""
     if stack.folder is None or stack.origin is None:
         return {}
     path, (t, z) = stack.folder / "objects.parquet", number

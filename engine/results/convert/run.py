@@ -1,4 +1,4 @@
-"""Results in the formats of other programs; every file is there whole or not at all."""
+"""Results in the formats of other programs; each file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _ctc(stacks: list[ResultStack], output: Path) -> list[Target]:
         }
         targets.append(Target(path, masks, "mask*.tif"))
         log.info("%s: %s", path, stack.name)
-    log.info("no tracks are made: for the tracking benchmark, a tracker has to add res_track.txt")
+    log.info("res_track.txt is not written: for the tracking benchmark, a tracker has to add it")
     return targets
 
 
@@ -136,7 +136,7 @@ def _csv(stacks: list[ResultStack], output: Path) -> list[Target]:
     one, folder = stacks[0], stacks[0].folder
     if folder is None:
         raise UsageError(
-            f"{one.store}/labels/{one.model}: has no tables, since no job of this result made it"
+            f"{one.store}/labels/{one.model}: has no tables, since no job of this result wrote it"
             if one.origin
             else f"{one.store}: was moved away from its job, whose folder holds the tables; give "
             "that folder"

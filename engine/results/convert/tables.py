@@ -14,7 +14,7 @@ from engine.store.tables import ROWS
 
 
 def write_csv(path: Path, table: Path, stacks: Collection[str]) -> None:
-    """Write the rows of `stacks` in a Parquet table as CSV; what is not known is empty."""
+    """Write the rows of `stacks` in a Parquet table as CSV; unknown values are empty."""
     try:
         with pq.ParquetFile(table) as file, path.open("w", newline="", encoding="utf-8") as out:
             lines = csv.writer(out, lineterminator="\n")
@@ -27,6 +27,5 @@ def write_csv(path: Path, table: Path, stacks: Collection[str]) -> None:
     except (pa.ArrowException, FileNotFoundError) as error:
         first = first_line(error)
         raise StackError(
-            f"{table}: cannot be read as a table ({first}); run the job's command again to have "
-            "it made"
+            f"{table}: cannot be read as a table ({first}); run the job's command again to write it"
         ) from error

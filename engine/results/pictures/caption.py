@@ -1,4 +1,4 @@
-"""The strip under a picture: which frame it is, when it was, and how long a piece of it is."""
+"""The strip below a picture: frame, time, and a scale bar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNITS = (("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, math.inf))  # n
 
 @dataclass(frozen=True)
 class ScaleBar:
-    """A bar and what it stands for."""
+    """A bar and its length in words."""
 
     length: float  # px of the picture
     label: str  # "50 um"; "100 px", of the frame, where the pixel size is not known
@@ -59,6 +59,12 @@ def time_text(t: int, step_s: float, last: int) -> str:
     return f"{t * step:.{digits}f} {name}"
 
 
+def frame_parts(axes: str, t: int, z: int | str, step_s: float | None, last: int) -> list[str]:
+    """Which frame of a stack it is, and when it was; `last` is the stack's last time point."""
+    parts = [f"{axis.lower()} {n}" for axis, n in (("T", t), ("Z", z)) if axis in axes]
+    return parts + ([time_text(t, step_s, last)] if step_s and "T" in axes else [])
+
+
 def strip_height(width: int) -> int:
     """Rows that the strip takes under a picture of `width`."""
     return 2 * _size(width)
@@ -95,7 +101,7 @@ def _font(size: int) -> Any:
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, font: Any, width: float) -> str:
-    """As much of `text` as fits `width`; its end says the time, so the beginning goes."""
+    """As much of `text` as fits `width`; the time stands at its end, so the beginning is cut."""
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength("..." + text, font) > width:

@@ -18,8 +18,8 @@ from engine.results.pictures.panels import GAP, Picture
 
 Add = Callable[[Picture], None]
 
-QUALITY = {"crf": "20", "preset": "veryfast"}  # x264: no loss that is seen
-GREY = 40  # of what lies between the pictures of a sheet
+QUALITY = {"crf": "20", "preset": "veryfast"}  # x264: no visible loss
+GREY = 40  # between the pictures of a sheet
 
 
 @contextmanager
@@ -61,14 +61,14 @@ def _stream(movie: Any, frame: Any, fps: float) -> Any:
 
 
 def _even(picture: Picture) -> Picture:
-    """The picture with even sides: a black row or column more, where need be."""
+    """The picture with even sides: padded with a black row or column where necessary."""
     below, right = (side % 2 for side in picture.shape[:2])
     return np.ascontiguousarray(np.pad(picture, ((0, below), (0, right), (0, 0))))
 
 
 @contextmanager
 def gif(path: Path, fps: float) -> Iterator[Add]:
-    """Write an endless animated GIF, each frame with the 256 colours that suit it best."""
+    """Write an endless animated GIF, each frame with a palette of its own."""
     delay = max(round(1000 / fps), 20)  # ms; browsers take less for a mistake
     with path.open("wb") as file:
 
@@ -84,7 +84,7 @@ def gif(path: Path, fps: float) -> Iterator[Add]:
 
 
 def _gif_header(picture: Picture) -> bytes:
-    """GIF89a: size, no colours for all, and the block that has it played again and again."""
+    """GIF89a: size, no colours for all, and the block that makes it loop."""
     height, width = picture.shape[:2]
     size = struct.pack("<HH", width, height)
     return b"GIF89a" + size + b"\x00\x00\x00" + b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"

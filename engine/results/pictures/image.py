@@ -25,7 +25,7 @@ log = logging.getLogger("stackseg")
 
 @dataclass(frozen=True)
 class RawImage:
-    """Frames of one channel, by the numbers of the labels that lie over them."""
+    """Frames of one channel, by the numbers of their labels."""
 
     levels: tuple[Stack, ...]  # the full size first
     channel: int
@@ -46,7 +46,7 @@ def open_image(
 ) -> RawImage:
     """The image of a result; UsageError or StackError, one sentence, where there is none.
 
-    `given` overrides where the pixels are looked for, `channel` (a number or a name) which are
+    `given` overrides where pixels are read from, `channel` (a number or a name) which are
     drawn: by default the model's first.
     """
     first = (0, 0)
@@ -76,8 +76,8 @@ def _original(result: ResultStack) -> Stack:
     ways = "give --image PATH, or --style fill, which needs no image"
     if origin is None:
         raise UsageError(
-            f"{result.store}: keeps no image, and lies in no job's folder that could tell where "
-            f"it came from; {ways}"
+            f"{result.store}: keeps no image, and is in no job's folder that records where it "
+            f"came from; {ways}"
         )
     path = origin.path
     try:
@@ -86,7 +86,7 @@ def _original(result: ResultStack) -> Stack:
         gone = f"{path}: is gone" if not Path(path).exists() else str(error)
         raise UsageError(f"{gone}, and {result.store} keeps no image; {ways}") from error
     if stack.info.identity != origin.content:
-        log.warning("%s: has changed since it was segmented; it is drawn as it is now", path)
+        log.warning("%s: has changed since it was segmented; its present pixels are drawn", path)
     return stack
 
 

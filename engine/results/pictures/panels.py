@@ -60,7 +60,7 @@ def filled(picture: Picture, labels: NDArray[Any], classes: Sequence[LabelClass]
 
 
 def heat(probability: NDArray[np.float32], labels: NDArray[Any]) -> Picture:
-    """Probabilities 0..1 (Y, X) by colour, under white outlines of what was made of them."""
+    """Probabilities 0..1 (Y, X) by colour, under white outlines of the labels."""
     at = np.clip(probability, 0, 1) * (len(_HEAT) - 1)
     points = np.arange(len(_HEAT))
     out = np.stack([np.interp(at, points, _HEAT[:, c]) for c in range(3)], axis=-1)

@@ -1,4 +1,4 @@
-"""From a result to a movie, a GIF or a picture."""
+"""Render a result as a movie, a GIF or a picture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CELL = 480  # px across which a panel of a contact sheet is drawn by default
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What a user can say about a movie."""
+    """Options of a movie or picture."""
 
     output: Path
     style: Style = "side-by-side"
@@ -51,7 +51,7 @@ class RenderSettings:
 
 
 def render(path: Path | str, settings: RenderSettings, progress: Progress | None = None) -> None:
-    """Draw a result into `settings.output`, which is there whole or not at all.
+    """Draw a result into `settings.output`, which appears complete or not at all.
 
     `progress` is called after each picture with the numbers done and to be done. Raises
     UsageError, StackError or OutputError, one sentence.
@@ -188,7 +188,7 @@ def _bar(result: ResultStack, wanted: str, shape: Shape) -> ScaleBar | None:
         return scale_bar(labels.size("X"), shape[1], pixel)
     if pixel is None:
         raise UsageError(
-            f"--scale-bar {wanted}: the metadata of {result.name} tell no pixel size; use auto, "
+            f"--scale-bar {wanted}: the metadata of {result.name} have no pixel size; use auto, "
             "which gives a bar in px, or off"
         )
     try:

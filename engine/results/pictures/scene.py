@@ -1,4 +1,4 @@
-"""A result on its way into pictures: which frames, how large, between which grey values."""
+"""Pictures of a result: which frames, how large, between which grey values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError
-from engine.results.pictures.caption import ScaleBar, draw_strip, time_text
+from engine.results.pictures.caption import ScaleBar, draw_strip, frame_parts
 from engine.results.pictures.image import RawImage
 from engine.results.pictures.panels import (
     Picture,
@@ -72,14 +72,8 @@ class Scene:
 
     def caption(self, view: View) -> str:
         """Which frame it is, and when it was."""
-        labels = self.result.labels
-        parts = []
-        if "T" in labels.axes:
-            parts.append(f"t {view.t}")
-        if "Z" in labels.axes:
-            parts.append(f"z {view.zs[0]}" if len(view.zs) == 1 else "z max")
-        if labels.time_step_s and "T" in labels.axes:
-            parts.append(time_text(view.t, labels.time_step_s, self.last_t))
+        labels, z = self.result.labels, view.zs[0] if len(view.zs) == 1 else "max"
+        parts = frame_parts(labels.axes, view.t, z, labels.time_step_s, self.last_t)
         return " · ".join(parts) or self.result.name
 
     def _panels(self, view: View, base: Picture, labels: NDArray[Any]) -> list[Picture]:
@@ -91,12 +85,12 @@ class Scene:
             return [over]
         if self.style == "side-by-side":
             return [base, over]
-        told = self._probability(view, labels)
-        return [over, told] if self.image is not None else [told]
+        probability = self._probability(view, labels)
+        return [over, probability] if self.image is not None else [probability]
 
     def _probability(self, view: View, labels: NDArray[Any]) -> Picture:
         planes = self.probability
-        assert planes is not None  # whoever makes such a scene has looked
+        assert planes is not None  # checked when the scene is set up
 
         def of(c: int) -> NDArray[np.float32]:
             return _highest(view, lambda z: draw_probability(planes, view.t, z, self.shape, c))
@@ -108,7 +102,7 @@ class Scene:
 
 
 def panels_of(style: Style, has_image: bool) -> int:
-    """Panels beside each other."""
+    """Number of panels side by side."""
     return 2 if style == "side-by-side" or (style == "probability" and has_image) else 1
 
 
@@ -123,7 +117,7 @@ def movie_limits(
     """Black and white for all views, so that brightness does not flicker, out of some of them.
 
     Percentiles are taken at the size in which frames are drawn. Frames that cannot be read are
-    left out.
+    skipped.
     """
     count = min(SAMPLE, len(views))
     values = []

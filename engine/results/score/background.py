@@ -1,4 +1,4 @@
-"""The image that a frame's labels were made from, to be drawn under them."""
+"""The image behind a frame's labels, to be drawn under them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from engine.errors import StackError
+from engine.results.planes import Number
 from engine.results.score.compare import FrameScore
 from engine.results.score.files import numbered
-from engine.results.score.frames import Number
 from engine.stacks.images.files import list_images
 from engine.stacks.open import open_stack
 from engine.stacks.zarr.metadata import is_zarr
@@ -24,10 +24,10 @@ def background(frame: FrameScore, plane: int = 0, image: str | None = None) -> N
     """
     pair, ours = frame.pairs[plane], frame.sides.ours
     if image is None:
-        if ours.image is None:
-            raise StackError(f"{ours.path}: does not say what it was made from; give --image")
-        recorded = ours.image
-        return _read(recorded.path, pair.ours, recorded.axes, recorded.channel, recorded.series)
+        if ours.origin is None:
+            raise StackError(f"{ours.path}: has no record of its image; give --image")
+        source, axes = ours.origin.input, ours.origin.job.report.settings.axes
+        return _read(source.path, pair.ours, axes, source.channels[0], source.series or None)
     if Path(image).is_dir() and not is_zarr(Path(image)):
         return _read(str(_file_of(frame, list_images(image), image)), (0, pair.number[1]))
     return _read(image, pair.ours)

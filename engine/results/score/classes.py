@@ -74,7 +74,7 @@ class ClassScore:
         return named | {f"iou_{c.name}": self.class_iou(c.value) for c in classes}
 
     def counts(self) -> dict[str, int]:
-        """Counts of objects, of which there are none."""
+        """Counts of objects: none."""
         return {}
 
 
@@ -99,7 +99,7 @@ def score_classes(
     classes
         All classes there are, if that is known: those that neither image has are counted, too.
     ignore_border
-        Pixels left out along all four sides of Y and X, of both images.
+        Margin that is ignored along all four sides of Y and X, px.
 
     Raises StackError where the shapes differ or the values are too many for classes.
     """
@@ -149,12 +149,12 @@ def class_numbers(frame: NDArray[Any], classes: Sequence[LabelClass], where: str
     frame
         (Y, X) of whole numbers, or (Y, X, 3 or more) of 8 bits: red, green, blue.
     classes
-        All there are. Where none are given, any number will do, and a colour is a number of
-        its own, 0xRRGGBB.
+        All there are. Where none are given, any number is valid, and a colour becomes the number
+        0xRRGGBB.
     where
         What to name in an error.
 
-    Raises StackError where a number or colour is none of `classes`.
+    Raises StackError where a number or colour is not among `classes`.
     """
     if frame.ndim == 2:
         if frame.dtype.kind not in "iub":

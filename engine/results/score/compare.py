@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import groupby
@@ -12,17 +11,14 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-from engine.errors import StackError, UsageError
+from engine.errors import UsageError
+from engine.results.planes import Number
 from engine.results.result import LabelClass, rgb_of
-from engine.results.score.classes import ClassScore, mean, score_classes
-from engine.results.score.frames import Number
+from engine.results.score.classes import ClassScore, mean
 from engine.results.score.match import Match, Pair, match_frames
-from engine.results.score.metrics import Detection, Score, detect, score
-from engine.results.score.sides import Sides, known_classes
+from engine.results.score.sides import Scored, Sides, known_classes
 from engine.results.score.sources import open_stacks, open_truth, truths_by_stack
 from engine.truth.ids import InPieces
-
-Scored = Score | ClassScore
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class Comparison:
     def worst(self, count: int = 3) -> list[FrameScore]:
         """The frames of the lowest SEG, or mean Dice of classes; of equal ones the first.
 
-        DET takes the place of SEG where there are markers alone. Frames without a score are none.
+        DET takes the place of SEG where there are markers alone. Frames without scores are skipped.
         """
         for name in ("seg", "det") if self.classes is None else ("mean_dice",):
             values = [(self.scores(f.score)[name], n) for n, f in enumerate(self.frames)]
@@ -172,7 +168,7 @@ def compare(
     truth
         Anything `open_truth` opens; for a result of several stacks a folder with one for each.
     ignore_border
-        Pixels left out along the sides of every frame.
+        Margin that is ignored along the sides of every frame, px.
     classes
         Both are class maps. They also are where the metadata of either say so.
     volumes
@@ -192,105 +188,66 @@ def compare(
         raise UsageError(f"--group {group!r} is not a regular expression: {error}") from None
     stacks = open_stacks(labels)
     truths, left_over = truths_by_stack(truth, list(stacks), labels)
-    opened: list[Sides] = []
-    matches: list[Match] = []
-    for name, where in truths.items():
-        ours, theirs = stacks[name], open_truth(where)
+    opened: dict[str, tuple[Sides, Match]] = {}
+    for stack, where in truths.items():
+        ours, theirs = stacks[stack], open_truth(where)
         known = known_classes(ours, theirs, classes)
         if known is not None:
             theirs = replace(theirs, markers=None)  # a class map has nothing to detect
             if masks:
                 raise UsageError(f"{where}: is of classes, and --masks is about objects; omit it")
-        opened.append(Sides(ours, theirs, known, masks))
-        matches.append(match_frames(ours, theirs))
-    for other in opened:
-        if other.kind != opened[0].kind:
+        opened[stack] = Sides(ours, theirs, known, masks), match_frames(ours, theirs)
+    (first, _), *others = opened.values()
+    for other, _ in others:
+        if other.kind != first.kind:
             raise UsageError(
-                f"{opened[0].ours.path} is scored by {opened[0].kind}, but {other.ours.path} by "
+                f"{first.ours.path} is scored by {first.kind}, but {other.ours.path} by "
                 f"{other.kind}; they have no score in common, so evaluate one at a time"
             )
-    rules = _Rules(ignore_border, volumes, pattern)
-    frames = tuple(
-        frame
-        for name, sides, match in zip(truths, opened, matches, strict=True)
-        for frame in rules.frames(name, sides, match.pairs)
-    )
+    frames = []
+    for stack, (sides, match) in opened.items():
+        for number, pairs in _units(match.pairs, volumes=volumes, planes=sides.planes):
+            file = pairs[0].name
+            score, apart = sides.score(pairs, ignore_border)
+            key = _group(pattern, stack, file)
+            frames.append(FrameScore(stack, number, file, key, score, sides, pairs, apart))
     return Comparison(
         labels=str(labels),
         truth=str(truth),
         ignore_border=ignore_border,
-        frames=frames,
-        matched_by=tuple(dict.fromkeys(m.by for m in matches)),
-        without_truth=sum(m.without_truth for m in matches)
+        frames=tuple(frames),
+        matched_by=tuple(dict.fromkeys(m.by for _, m in opened.values())),
+        without_truth=sum(m.without_truth for _, m in opened.values())
         + sum(len(stacks[name].numbers) for name in stacks.keys() - truths.keys()),
-        truth_without_result=sum(m.truth_without_result for m in matches) + left_over,
-        det_against=tuple(dict.fromkeys(sides.truth.det_against for sides in opened)),
-        classes=_class_names(opened[0], _pooled(f.score for f in frames)),
+        truth_without_result=sum(m.truth_without_result for _, m in opened.values()) + left_over,
+        det_against=tuple(dict.fromkeys(sides.truth.det_against for sides, _ in opened.values())),
+        classes=_class_names(first, _pooled(f.score for f in frames)),
         group=group,
         masks=masks,
     )
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """How frames are scored and grouped."""
+def _units(
+    pairs: Iterable[Pair], *, volumes: bool, planes: bool
+) -> Iterator[tuple[Number, tuple[Pair, ...]]]:
+    """What is scored as one: each frame or, of `volumes`, the planes of each time point.
 
-    ignore_border: int  # px
-    volumes: bool
-    group: re.Pattern[str] | None
+    With `planes`, all frames are planes of one volume.
+    """
 
-    def frames(self, stack: str, sides: Sides, pairs: Iterable[Pair]) -> Iterator[FrameScore]:
-        """The score of every frame, or of every time point."""
+    def number(pair: Pair) -> Number:
+        return (0 if planes else pair.number[0], 0) if volumes else pair.number
 
-        def unit(pair: Pair) -> Number:
-            return (0 if sides.planes else pair.number[0], 0) if self.volumes else pair.number
-
-        for number, together in groupby(pairs, unit):
-            planes = tuple(together)  # one, or those of a time point
-            name = planes[0].name
-            group = self._group(name or stack) if self.group else stack
-            score, apart = self._score(sides, planes)
-            yield FrameScore(stack, number, name, group, score, sides, planes, apart)
-
-    def _score(self, sides: Sides, pairs: tuple[Pair, ...]) -> tuple[Scored, InPieces | None]:
-        """The score, and what shows that the truth may hold no objects."""
-        border = self.ignore_border
-        with_labels = [p for p in pairs if p.labels is not None]
-        with_markers = [p for p in pairs if p.markers is not None]
-        if sides.classes is not None:
-            ours, theirs = sides.classes_of(with_labels)
-            with _named(sides, with_labels[0]):
-                return score_classes(ours, theirs, sides.classes, border), None
-        scored, apart = Score(), None
-        if with_labels:
-            ours, theirs = sides.result(with_labels), sides.labels(with_labels)
-            with _named(sides, with_labels[0]):
-                scored = score(ours, theirs, border)
-            apart = sides.in_pieces(with_labels[0], ours, theirs)
-        if sides.truth.markers is not None:
-            scored = replace(scored, detection=Detection())
-        if with_markers:
-            ours, theirs = sides.result(with_markers), sides.markers(with_markers)
-            with _named(sides, with_markers[0]):
-                scored = replace(scored, detection=detect(ours, theirs, border))
-        return scored, apart
-
-    def _group(self, name: str) -> str:
-        assert self.group is not None
-        match = self.group.search(name)
-        if match is None:
-            raise UsageError(f"--group {self.group.pattern!r} matches nothing in {name}")
-        return (match.group(1) if self.group.groups else match.group(0)) or ""
+    return ((n, tuple(together)) for n, together in groupby(pairs, number))
 
 
-@contextmanager
-def _named(sides: Sides, pair: Pair) -> Iterator[None]:
-    """Names the frame that cannot be scored."""
-    try:
-        yield
-    except StackError as error:
-        name = f" ({pair.name})" if pair.name else ""
-        raise StackError(f"{sides.ours.path}: frame {pair.number[0]}{name}: {error}") from None
+def _group(pattern: re.Pattern[str] | None, stack: str, file: str | None) -> str:
+    if pattern is None:
+        return stack
+    match = pattern.search(file or stack)
+    if match is None:
+        raise UsageError(f"--group {pattern.pattern!r} matches nothing in {file or stack}")
+    return (match.group(1) if pattern.groups else match.group(0)) or ""
 
 
 def _pooled(scores: Iterable[Scored]) -> Scored:

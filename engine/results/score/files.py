@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from engine.errors import StackError, UsageError
-from engine.results.score.frames import LabelFrames, Number
+from engine.results.planes import Number
+from engine.results.score.frames import LabelFrames
 from engine.stacks.images.files import natural_key
 from engine.truth.image import LabelFile, LabelImage, count_label_images, read_label_images
 
@@ -57,7 +58,7 @@ def label_files(folder: Path) -> list[Path]:
 
 
 def challenge_folder(path: Path) -> Path | None:
-    """The folder of man_seg*.tif that `path` stands for, if it is a challenge folder."""
+    """The folder of man_seg*.tif of a challenge folder; None for any other folder."""
     nearest_first = [path], path.glob("SEG"), path.glob("*_ST/SEG"), path.glob("*_GT/SEG")
     for folders in nearest_first:
         found = sorted(f for f in folders if any(f.glob("man_seg*.tif")))

@@ -1,35 +1,23 @@
-"""What labels are once they are open: numbered frames, and a way to read each."""
+"""Open labels: numbered frames, and a way to read each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, StackError
-from engine.results.planes import Planes
+from engine.results.planes import Number, Planes
 from engine.results.result import LabelClass
 from engine.truth.ids import mask, object_ids, pieces
 from engine.truth.image import LabelImage
 
-Number = tuple[int, int]  # (t, z) of a frame; (z, 0) where the stack has no T
-
-
-@dataclass(frozen=True)
-class RecordedInput:
-    """What a job's report says of the stack that it segmented."""
-
-    path: str
-    axes: str | None  # as given by --axes
-    channel: int  # the first of those that the network saw
-    series: str | None = None  # which image of the file, where it holds several
-    connects_z: bool = False  # its objects go on from plane to plane
-    n_images: int = 0  # along T or, without one, Z: the files, where it was a folder of them
-    failed: frozenset[tuple[int, int]] = frozenset()  # (t, z) of frames that were set aside
+if TYPE_CHECKING:
+    from engine.results.score.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -37,12 +25,12 @@ class LabelFrames:
     """Numbered label frames and a way to read each."""
 
     path: str
-    numbers: tuple[Number, ...]  # sorted
+    numbers: tuple[Number, ...]  # sorted (t, z); (z, 0) where the stack has no T
     load: Callable[[Number], LabelImage]
     names: Mapping[Number, str] = field(default_factory=dict)  # file that a frame is, or came from
     by_order: bool = False  # the files' names do not number them: they are counted
     classes: tuple[LabelClass, ...] = ()  # of a class map whose metadata name them
-    image: RecordedInput | None = None  # of a result
+    origin: Origin | None = None  # of a result
     planes: bool = False  # frames are the planes of one volume: the numbers are Z's, not T's
 
     def read(self, number: Number) -> NDArray[Any]:
@@ -76,7 +64,7 @@ class LabelFrames:
     @property
     def failed(self) -> frozenset[Number]:
         """Frames that the job set aside: it has no labels there."""
-        failed = self.image.failed if self.image else frozenset()
+        failed = self.origin.failed if self.origin else frozenset()
         return frozenset((z, 0) for _, z in failed) if self.planes else failed
 
     def where(self, number: Number) -> str:

@@ -1,4 +1,4 @@
-"""Which frame of a result is held against which frame of a truth."""
+"""Which frame of a result is compared with which frame of a truth."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import UsageError, plural
+from engine.results.planes import Number
 from engine.results.score.files import numbered
-from engine.results.score.frames import LabelFrames, Number
+from engine.results.score.frames import LabelFrames
 from engine.results.score.sources import Truth
+from engine.stacks.guard import some
 
 Key = Number | str  # what frames are matched by
 Keys = dict[Key, Number]
@@ -20,7 +22,7 @@ class Pair:
     """A frame of the result and its truth."""
 
     number: Number  # that it is shown by
-    name: str | None  # of the truth's file, or of the image it was made from
+    name: str | None  # of the truth's file, or of the image's
     ours: Number
     labels: Number | None  # of the truth's objects; None: it has markers alone
     markers: Number | None  # None: it has objects alone
@@ -40,8 +42,8 @@ def match_frames(ours: LabelFrames, truth: Truth) -> Match:
     """Match the frames of a result with those of its truth.
 
     Two single images are a pair, whatever their names. Otherwise frames agree by number: of their
-    files where both are files (a result's are those it was made from), else of their arrays. Files
-    that no number tells apart agree by name, or else by their order.
+    files where both are files (of a result, those of its images), else of their arrays. Files whose
+    numbers are missing or repeated agree by name, or else by their order.
 
     A result of frames 60 to 91 is matched with the truth of those frames: truth before its first
     and after its last is counted. A truth in between that has no result is a UsageError that names
@@ -67,9 +69,11 @@ def match_frames(ours: LabelFrames, truth: Truth) -> Match:
     absent = [key for key in there if key not in have]
     lacking = sorted(key for key in absent if isinstance(key, tuple) and key[0] in between)
     if lacking:
+        deep = any(z for _, z in lacking)
+        frames = [f"t {t} z {z}" if deep else str(t) for t, z in lacking]
         raise UsageError(
             f"{ours.path}: has no result for {plural(len(lacking), 'frame')} of the truth "
-            f"({_listed(lacking)}); score a complete result or remove them from {truth.path}"
+            f"({some(frames, limit=10)}); score a complete result or remove them from {truth.path}"
         )
     names = truth.labels.names if truth.labels else {}
     pairs = [
@@ -110,10 +114,10 @@ def _keys(ours: LabelFrames, theirs: LabelFrames) -> tuple[str, Keys, Keys]:
 
 
 def _by_file_number(frames: LabelFrames) -> Keys:
-    """Frames by the numbers in their files' names; nothing where these do not tell all apart."""
+    """Frames by the numbers in their files' names; empty where these are not all different."""
     if frames.by_order or len(frames.names) != len(frames.numbers):
         return {}
-    if frames.image is None:  # files, numbered as they were opened
+    if frames.origin is None:  # files, numbered as they were opened
         return {n: n for n in frames.numbers}
     by_name = {Path(name): n for n, name in frames.names.items()}
     files = numbered(list(by_name)) or {}
@@ -121,15 +125,9 @@ def _by_file_number(frames: LabelFrames) -> Keys:
 
 
 def _by_name(frames: LabelFrames) -> Keys:
-    """Frames by their files' names without suffix; nothing where these do not tell all apart."""
+    """Frames by their files' names without suffix; empty where these are not all different."""
     stems: Keys = {Path(name).stem: n for n, name in frames.names.items()}
     return stems if len(stems) == len(frames.numbers) else {}
-
-
-def _listed(numbers: list[Number], most: int = 10) -> str:
-    deep = any(z for _, z in numbers)
-    names = [f"t {t} z {z}" if deep else str(t) for t, z in numbers[:most]]
-    return ", ".join(names) + (", ..." if len(numbers) > most else "")
 
 
 def _range(keys: Iterable[Key]) -> str:

@@ -27,7 +27,7 @@ MISSED, SPLIT, SPURIOUS = 10, 5, 1  # weights of the challenge's AOGM-D: w_FN, w
 
 @dataclass(frozen=True)
 class Detection:
-    """What it takes to make the objects found into the markers: the counts that DET is made of.
+    """What turns the objects found into the markers: the counts behind DET.
 
     A marker is found by the object that covers more than half of it; there is never more than
     one. An object that finds several markers has to be split once for each but the first.
@@ -147,7 +147,7 @@ def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> 
     result, truth
         Label images of the same shape (..., Y, X), of integers; 0 is background.
     ignore_border
-        Pixels left out along all four sides of Y and X, of both images.
+        Margin that is ignored along all four sides of Y and X, px.
 
     Raises StackError where the shapes differ or the labels are no whole numbers, and UsageError
     where the border leaves nothing to compare.

@@ -22,7 +22,7 @@ from engine.results.score.metrics import Score
 from engine.results.score.overlaps import count_overlaps, crop
 from engine.store.files import whole_file
 
-# Colours that people who see red and green alike tell apart (Okabe and Ito 2008); missed and
+# Colours that red-green colour-blind people can distinguish (Okabe and Ito 2008); missed and
 # spurious differ in their lines, too.
 TRUTH, FOUND = (255, 255, 255), (86, 180, 233)
 MISSED, SPURIOUS, WRONG = (230, 159, 0), (240, 90, 170), (0, 158, 115)
@@ -45,7 +45,7 @@ TEXT, GAP = 18, 12  # px
 
 @dataclass(frozen=True)
 class Panel:
-    """A frame to be drawn: both sides and what lies under them, all (Y, X)."""
+    """A frame to be drawn: both sides and the image below them, all (Y, X)."""
 
     result: NDArray[Any]
     truth: NDArray[Any]
@@ -64,7 +64,7 @@ def draw_worst(comparison: Comparison, path: Path, image: str | None = None) -> 
     path
         The PNG.
     image
-        Stack to draw over. None: what the result was made from, as its job recorded it. Where
+        Stack to draw over. None: the input that its job recorded. Where
         that cannot be read, frames are drawn over black.
     """
     worst = comparison.worst()

@@ -1,9 +1,10 @@
-"""A result and its truth as arrays: what is scored, and what is drawn."""
+"""A result and its truth, frame by frame: arrays of both, and their score."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError, UsageError
 from engine.results.result import LabelClass
-from engine.results.score.classes import class_numbers, class_pixels
+from engine.results.score.classes import ClassScore, class_numbers, class_pixels, score_classes
 from engine.results.score.frames import LabelFrames, stacked
 from engine.results.score.match import Pair
+from engine.results.score.metrics import Detection, Score, detect, score
 from engine.results.score.sources import Truth
 from engine.truth.ids import InPieces, in_pieces
 from engine.truth.image import LabelImage
+
+Scored = Score | ClassScore
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,38 @@ class Sides:
             theirs.append(class_numbers(pixels[1], self.classes or (), where[1]))
         return stacked(ours), stacked(theirs)
 
-    def in_pieces(self, pair: Pair, ours: NDArray[Any], theirs: NDArray[Any]) -> InPieces | None:
+    def score(self, pairs: Sequence[Pair], border: int) -> tuple[Scored, InPieces | None]:
+        """The score of frames as one, and what shows that the truth may hold no objects."""
+        with_labels = [p for p in pairs if p.labels is not None]
+        with_markers = [p for p in pairs if p.markers is not None]
+        if self.classes is not None:
+            ours, theirs = self.classes_of(with_labels)
+            with self._named(with_labels[0]):
+                return score_classes(ours, theirs, self.classes, border), None
+        scored, apart = Score(), None
+        if with_labels:
+            ours, theirs = self.result(with_labels), self.labels(with_labels)
+            with self._named(with_labels[0]):
+                scored = score(ours, theirs, border)
+            apart = self._in_pieces(with_labels[0], ours, theirs)
+        if self.truth.markers is not None:
+            scored = replace(scored, detection=Detection())
+        if with_markers:
+            ours, theirs = self.result(with_markers), self.markers(with_markers)
+            with self._named(with_markers[0]):
+                scored = replace(scored, detection=detect(ours, theirs, border))
+        return scored, apart
+
+    @contextmanager
+    def _named(self, pair: Pair) -> Iterator[None]:
+        """Names the frame that cannot be scored."""
+        try:
+            yield
+        except StackError as error:
+            name = f" ({pair.name})" if pair.name else ""
+            raise StackError(f"{self.ours.path}: frame {pair.number[0]}{name}: {error}") from None
+
+    def _in_pieces(self, pair: Pair, ours: NDArray[Any], theirs: NDArray[Any]) -> InPieces | None:
         """What shows that the truth may hold no objects; StackError where a side is an image."""
         assert self.truth.labels is not None
         for found, where in (

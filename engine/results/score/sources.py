@@ -6,12 +6,10 @@ float32 would merge ids beyond 2**24.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.errors import StackError, StacksegError, UsageError, first_line
+from engine.errors import StackError, UsageError
 from engine.results.result import Job, job_of
 from engine.results.score.files import (
     challenge_folder,
@@ -21,8 +19,9 @@ from engine.results.score.files import (
     open_markers,
 )
 from engine.results.score.frames import LabelFrames
-from engine.results.score.results import frame_names, recorded_input, stores_in
+from engine.results.score.origin import origin_of
 from engine.results.score.zarrs import open_zarr
+from engine.stacks.guard import opening
 from engine.stacks.inputs import SUFFIXES
 from engine.stacks.zarr.metadata import is_zarr
 
@@ -31,7 +30,7 @@ CHALLENGE = ("_ST", "_GT")  # the complete truth first
 
 @dataclass(frozen=True)
 class Truth:
-    """What one stack is held against."""
+    """The truth of one stack."""
 
     path: str
     labels: LabelFrames | None  # None: markers alone
@@ -68,31 +67,31 @@ def open_labels(path: Path | str) -> LabelFrames:
 
 
 def open_stacks(path: Path | str) -> dict[str, LabelFrames]:
-    """Open the label frames of every stack of a result, by name; of anything else, of one.
+    """Open the label frames of every stack of a result, by name; anything else is one stack.
 
     As `open_labels`.
     """
     where = Path(path)
-    with _readable(where):
+    with opening(str(where)):
         job = job_of(where)
         if where.is_file():
             return {where.stem: open_file(where)}
         if not where.is_dir():
-            raise StackError(f"{where}: there is no such file or folder")
+            raise StackError(f"{where}: does not exist")
         if is_zarr(where):
             return {where.stem: _open_store(where, job)}
-        if stores := stores_in(where, job):
-            return {name: _open_store(store, job) for name, store in stores.items()}
+        if names := _stacks_in(where, job):
+            return {name: _open_store(where / f"{name}.zarr", job) for name in names}
         return {where.name: open_folder(where)}
 
 
 def open_truth(path: Path | str) -> Truth:
-    """Open what one stack is held against: as `open_labels`, and markers where it has some.
+    """Open the truth of one stack: as `open_labels`, with markers where it has some.
 
     The markers of a challenge folder NN_GT lie in its TRA.
     """
     where = Path(path)
-    with _readable(where):
+    with opening(str(where)):
         markers = open_markers(where) if where.is_dir() else None
     if markers is not None and challenge_folder(where) is None:
         return Truth(str(path), None, markers)
@@ -134,22 +133,19 @@ def truths_by_stack(
     return found, len(set(files) - set(found.values()))
 
 
+def _stacks_in(folder: Path, job: Job | None) -> list[str]:
+    """Names of the stacks whose results a folder holds, those of `job` or any others."""
+    if job is not None and job.folder == folder:
+        return [one.name for one in job.report.inputs]
+    found = sorted(folder.glob("*.zarr")) or sorted(folder.glob("*/*.zarr"))
+    return [p.relative_to(folder).as_posix().removesuffix(".zarr") for p in found]
+
+
 def _open_store(path: Path, job: Job | None) -> LabelFrames:
     frames = open_zarr(path)
-    recorded = recorded_input(Path(frames.path), job)
-    if recorded is not None:
-        return replace(frames, names=frame_names(recorded, frames.numbers), image=recorded)
+    origin = origin_of(Path(frames.path), job)
+    if origin is not None:
+        return replace(frames, names=origin.file_names(frames.numbers), origin=origin)
     if len(frames.numbers) == 1:
         return replace(frames, names={frames.numbers[0]: path.name})
     return frames
-
-
-@contextmanager
-def _readable(where: Path) -> Iterator[None]:
-    """Turns whatever goes wrong into one sentence."""
-    try:
-        yield
-    except StacksegError:
-        raise
-    except Exception as error:  # tifffile, imagecodecs and zarr raise what they like
-        raise StackError(f"{where}: cannot be read as labels ({first_line(error)})") from error

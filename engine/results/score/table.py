@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engine.errors import plural
-from engine.results.score.compare import Comparison, Scored
+from engine.results.score.compare import Comparison
 from engine.results.score.metrics import THRESHOLDS, Score
+from engine.results.score.sides import Scored
+from engine.stacks.guard import some
 from engine.store.files import whole_file
 
 OBJECT_SCORES = {"iou": "IoU", "dice": "Dice", "seg": "SEG", "det": "DET", "op_csb": "OP_CSB"} | {
@@ -41,18 +43,17 @@ def hints(comparison: Comparison) -> list[str]:
     """What casts doubt on the scores, to be read before them."""
     lines = []
     if aside := [comparison.title(frame) for frame in comparison.frames if frame.set_aside]:
-        first = ", ".join(aside[:10]) + (", ..." if len(aside) > 10 else "")
         lines.append(
-            f"the job set {plural(len(aside), 'frame')} aside ({first}): they have no labels, and "
-            "are scored as empty"
+            f"the job set {plural(len(aside), 'frame')} aside ({some(aside, limit=10)}): they have "
+            "no labels, and are scored as empty"
         )
     apart = next((f for f in comparison.frames if f.in_pieces is not None), None)
     if apart is not None and apart.in_pieces is not None:
         assert apart.sides.truth.labels is not None
         where = apart.sides.truth.labels.where(apart.pairs[0].labels or apart.number)
         lines.append(apart.in_pieces.hint(where))
-    recorded = [f.sides.ours.image for f in comparison.frames if len(f.pairs) == 1]
-    if any(image is not None and image.connects_z for image in recorded):
+    origins = [f.sides.ours.origin for f in comparison.frames if len(f.pairs) == 1]
+    if any(o is not None and o.job.report.settings.connect == "z" for o in origins):
         lines.append(
             "the result's objects continue from plane to plane; --volumes scores them whole"
         )
