@@ -170,9 +170,7 @@ def test_an_acquisition_of_micro_manager_that_was_stopped(tmp_path: Path) -> Non
     images = {(0, 0, t, 0): numbered(t)[0] for t in range(3)}
     write_mmstack(path, images, mm_summary(Frames=10))
     with open_stack(str(path)) as stack:
-        assert (
-            "Micro-Manager metadata count 10 planes, but it has only 3" in stack.info.lacking
-        )
+        assert "Micro-Manager metadata count 10 planes, but it has only 3" in stack.info.lacking
         assert absent_frames(stack) == list(range(3, 10))
 
 
