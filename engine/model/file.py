@@ -95,53 +95,42 @@ def open_model(reference: str) -> ModelFile:
         )
     spec = parse_spec(texts[METADATA_KEY], str(path))
     try:
-        _check_tensors(proto, path)
-        _check_signature(proto, spec, path)
-        field = _field(proto, path)
+        _check_tensors(proto)
+        _check_signature(proto, spec)
+        field = receptive_field(proto)
+        _check_geometry(field, spec)
+    except ModelError as error:
+        way_out = "" if ";" in str(error) else "; export it again"
+        raise ModelError(f"{path}: {error}{way_out}") from error
     except MALFORMED as error:
         # Each is what some field of a broken graph leads to; there are too many to ask for them.
         raise ModelError(
             f"{path}: its graph is malformed ({type(error).__name__}); export it again"
         ) from error
-    _check_geometry(field, spec, path)
     return ModelFile(path.resolve(), spec, hashlib.sha256(data).hexdigest(), field, data)
 
 
-def _check_tensors(proto: onnx.ModelProto, path: Path) -> None:
+def _check_tensors(proto: onnx.ModelProto) -> None:
     for tensor in tensors(proto):
         # A file may name any path as its external data; one that is whole cannot read others.
         if is_external(tensor):
-            raise ModelError(f"{path}: keeps weights in other files; export it as a single file")
+            raise ModelError("keeps weights in other files; export it as a single file")
         if overstates(tensor):
-            raise ModelError(
-                f"{path}: its tensor {tensor.name!r} claims more values than the file holds; "
-                "export it again"
-            )
+            raise ModelError(f"its tensor {tensor.name!r} claims more values than the file holds")
 
 
-def _field(proto: onnx.ModelProto, path: Path) -> ReceptiveField:
-    try:
-        return receptive_field(proto)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}; export it again") from error
-
-
-def _check_signature(proto: onnx.ModelProto, spec: ModelSpec, path: Path) -> None:
+def _check_signature(proto: onnx.ModelProto, spec: ModelSpec) -> None:
     inputs = {v.name: v for v in proto.graph.input}
     outputs = {v.name: v for v in proto.graph.output}
     wanted = [(IMAGE, inputs), (STATISTICS, inputs), (PROBABILITIES, outputs)]
-    missing = [name for name, values in wanted if name not in values]
-    if missing:
-        raise ModelError(f"{path}: its graph has no {' and no '.join(missing)}; export it again")
+    if missing := [name for name, values in wanted if name not in values]:
+        raise ModelError(f"its graph has no {' and no '.join(missing)}")
     given = {IMAGE, STATISTICS, *(t.name for t in proto.graph.initializer)}
     if unknown := [name for name in inputs if name not in given]:
-        raise ModelError(
-            f"{path}: its graph needs an input {unknown[0]!r} that the engine does not give; "
-            "export it again"
-        )
+        raise ModelError(f"its graph needs an input {unknown[0]!r} that the engine does not give")
     for name, values in wanted:
         if values[name].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-            raise ModelError(f"{path}: its {name} is not float32; export it again")
+            raise ModelError(f"its {name} is not float32")
     for name, values, count, what in [
         (IMAGE, inputs, len(spec.channels), "channels"),
         (PROBABILITIES, outputs, spec.n_outputs, "class outputs"),
@@ -149,23 +138,21 @@ def _check_signature(proto: onnx.ModelProto, spec: ModelSpec, path: Path) -> Non
         dims = values[name].type.tensor_type.shape.dim
         if len(dims) != 4 or (dims[1].dim_value and dims[1].dim_value != count):
             raise ModelError(
-                f"{path}: its spec names {count} {what}, but the graph's {name} does not have "
-                "that many; export it again"
+                f"its spec names {count} {what}, but the graph's {name} does not have that many"
             )
         if any(dims[axis].dim_value for axis in (0, 2, 3)):
             raise ModelError(
-                f"{path}: the batch or size of its {name} is fixed; export it with dynamic axes"
+                f"the batch or size of its {name} is fixed; export it with dynamic axes"
             )
 
 
-def _check_geometry(field: ReceptiveField, spec: ModelSpec, path: Path) -> None:
+def _check_geometry(field: ReceptiveField, spec: ModelSpec) -> None:
     if spec.stride % field.stride:
         raise ModelError(
-            f"{path}: its spec says stride {spec.stride}, but the graph pools by {field.stride}; "
-            "export it again"
+            f"its spec says stride {spec.stride}, but the graph pools by {field.stride}"
         )
     if field.radius is not None and spec.receptive_radius < field.radius:
         raise ModelError(
-            f"{path}: its spec says a receptive radius of {spec.receptive_radius} px, but the "
-            f"graph sees {field.radius} px; export it again"
+            f"its spec says a receptive radius of {spec.receptive_radius} px, but the graph sees "
+            f"{field.radius} px"
         )

@@ -42,7 +42,7 @@ def check_frame(info: StackInfo, t: int, z: int, channels: Sequence[int]) -> Non
 
 
 class UnitStack(Stack):
-    """Reads frames out of units; subclasses read one unit, or a part of one."""
+    """Reads frames out of units; subclasses read a part of a unit."""
 
     def __init__(self, info: StackInfo, source: str, shape: Sequence[int], n_lead: int) -> None:
         super().__init__(info)
@@ -51,12 +51,11 @@ class UnitStack(Stack):
         self._unit_shape = tuple(shape[n_lead:])
 
     @abstractmethod
-    def _unit(self, n: int) -> NDArray[Any]:
-        """Unit `n`, of shape `_unit_shape`; may raise anything."""
-
     def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
-        """`_unit(n)[part]`; `part` has a slice with both ends for each dimension of a unit."""
-        return self._unit(n)[part]
+        """A part of unit `n`, whose shape is `_unit_shape`; may raise anything.
+
+        `part` has a slice with both ends for each dimension of the unit.
+        """
 
     def read(self, t: int, z: int, channels: Sequence[int]) -> NDArray[Any]:
         """One (t, z) frame, see `Stack.read`."""
@@ -133,10 +132,7 @@ class UnitStack(Stack):
         n = 0
         for i, size in zip(at, self._lead, strict=True):
             n = n * size + i
-        whole = all(
-            s.stop - s.start == size for s, size in zip(part, self._unit_shape, strict=True)
-        )
-        return self._unit(n) if whole else self._part(n, part)
+        return self._part(n, part)
 
 
 def split_lead(shape: Sequence[int], unit_size: int) -> int | None:

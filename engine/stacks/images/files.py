@@ -203,14 +203,11 @@ class _Images(UnitStack):
         self._files = files
         self._dtype = dtype
 
-    def _unit(self, n: int) -> NDArray[Any]:
-        pixels, _ = read_image(self._files[n])
-        self._check_like_first(n, pixels.shape, pixels.dtype)
-        return pixels
-
     def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
-        if _kind(self._files[n]) != "TIFF":
-            return super()._part(n, part)
+        if (kind := _kind(self._files[n])) != "TIFF":
+            pixels, _ = read_coded(self._files[n], kind)
+            self._check_like_first(n, pixels.shape, pixels.dtype)
+            return pixels[part]
         with _single(self._files[n]) as stack:
             info = stack.info
             letters = "CYX" if "C" in info.axes else "YX"
@@ -230,20 +227,6 @@ class _Images(UnitStack):
 
 def _describe(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     return f"{'x'.join(map(str, shape))} {dtype}"
-
-
-def read_image(file: Path) -> tuple[NDArray[Any], str]:
-    """Pixels of a single-frame image and its axes, "YX" or "YXC" (or "CYX" for planar TIFF).
-
-    Raises FrameError or StackError where the file is not one whole image.
-    """
-    kind = _kind(file)
-    if kind != "TIFF":
-        return read_coded(file, kind)
-    with _single(file) as stack:
-        info = stack.info
-        frame = stack.read(0, 0, range(info.size("C")))
-    return (frame, "CYX") if "C" in info.axes else (frame[0], "YX")
 
 
 def _kind(file: Path) -> str:

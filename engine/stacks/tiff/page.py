@@ -48,6 +48,7 @@ _EXPANSION = {
 }
 _EXPANSION_OTHER = 50_000  # zstd, LZMA, fax: long runs take next to nothing
 _PARSED = 160  # bytes that a parsed page keeps for each segment: two numbers, and their places
+_READ_AT_ONCE = 1  # bytes, so: a strip or tile; tifffile would hold all those of a page, twice
 _TRUNCATED = "ends beyond the end of the file, which is truncated"
 
 
@@ -93,8 +94,9 @@ def check_page(page: TiffPage, file_size: int, segments: Sequence[int] | None = 
         )
 
 
-def check_pictures(page: TiffPage) -> None:
-    """`_check_picture` for all strips or tiles of a page; reads those that are pictures."""
+def whole_page(page: TiffPage) -> NDArray[Any]:
+    """All pixels of a page, as tifffile gives them; may raise anything."""
+    check_page(page, page.parent.filehandle.size)
     if int(page.compression) in CLAIMS:
         file = page.parent.filehandle
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
@@ -102,6 +104,7 @@ def check_pictures(page: TiffPage) -> None:
                 file.seek(offset)
                 data = file.read(count)
             _check_picture(page, data)
+    return page.asarray(maxworkers=1, buffersize=_READ_AT_ONCE)
 
 
 def _check_picture(page: TiffPage, data: bytes) -> None:
@@ -159,10 +162,8 @@ def page_part(page: TiffPage, shape: Sequence[int], part: Sequence[slice]) -> ND
     """
     file = page.parent.filehandle
     spread = _spread(page, shape)
-    if spread is None:  # no page of a stack with pieces, but for a damaged one
-        check_page(page, file.size)
-        check_pictures(page)
-        return page.asarray(maxworkers=1).reshape(tuple(shape))[tuple(part)]
+    if spread is None:
+        return whole_page(page).reshape(tuple(shape))[tuple(part)]
     window = [slice(0, 1) if at is None else part[at] for at in spread]
     if page.is_contiguous:
         dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)

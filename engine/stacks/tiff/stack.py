@@ -19,13 +19,12 @@ from engine.errors import FrameError
 from engine.stacks.base import StackInfo
 from engine.stacks.guard import some, tifffile_messages
 from engine.stacks.tiff.images import Place
-from engine.stacks.tiff.page import check_page, check_pictures, page_part, read_part
+from engine.stacks.tiff.page import page_part, read_part, whole_page
 from engine.stacks.units import UnitStack
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-_READ_AT_ONCE = 1  # bytes, so: a strip or tile; tifffile would hold all those of a page, twice
 MIN_IS_WHITE = 0  # PhotometricInterpretation
 
 
@@ -149,18 +148,6 @@ class TiffStack(UnitStack):
         what = some(list(dict.fromkeys(left.values())), "; ")
         return (f"its metadata also describe {what}, in {names}; give these as well",)
 
-    def _unit(self, n: int) -> NDArray[Any]:
-        if self._pages.pixels[n]:
-            return self._part(n, tuple(slice(0, size) for size in self._unit_shape))
-        with tifffile_messages():
-            page = self._page(n)
-            check_page(page, page.parent.filehandle.size)
-            check_pictures(page)
-            pixels = page.asarray(maxworkers=1, buffersize=_READ_AT_ONCE)
-        if self._format.transform is not None:
-            pixels = self._format.transform(pixels)
-        return self._bright(n, page, pixels).reshape(self._unit_shape)
-
     def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
         pages = self._pages
         if start := int(pages.pixels[n]):
@@ -179,19 +166,17 @@ class TiffStack(UnitStack):
                     self._last_page = (n, self._page(n))
             page = self._last_page[1]
         with tifffile_messages():
-            return self._bright(n, page, page_part(page, self._unit_shape, part))
-
-    def _bright(self, n: int, page: TiffPage, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Pixels that grow with brightness, page by page: 0 may be white in some and not in others.
-
-        FrameError where they are of another type than those of the other pages.
-        """
+            if self._format.transform is None:
+                pixels = page_part(page, self._unit_shape, part)
+            else:
+                pixels = self._format.transform(whole_page(page)).reshape(self._unit_shape)[part]
         expected = self._format.dtype.newbyteorder("=")
         if pixels.dtype.newbyteorder("=") != expected:
             raise FrameError(
                 f"{self.info.path}: page {n} has pixels of type {pixels.dtype}, "
                 f"the others {expected}"
             )
+        # Page by page: 0 may be white in some and not in others.
         return pixels if self._format.exact else inverted(pixels, white_of(page))
 
     def _page(self, n: int) -> TiffPage:
