@@ -17,7 +17,7 @@ from engine.job.job import merge_job, run_job
 from engine.job.prepare import prepare_job
 from engine.job.relabel import relabel
 from engine.stacks.inputs import given_path
-from engine.store.folder import IDENTITY, JobFolder
+from engine.store.folder import IDENTITY, REPORT, JobFolder
 from tests.engine import jobs
 from tests.engine.jobs import Shuffled, labels_of
 
@@ -139,7 +139,7 @@ def test_another_file_of_the_same_name_size_and_time_is_another_input(
 def test_a_job_that_recorded_what_a_path_leads_to_goes_on(
     tmp_path: Path, threshold_model: Path
 ) -> None:
-    """As earlier versions did, of a linked folder."""
+    """An input is the same under every path that leads to it."""
     (tmp_path / "data").mkdir()
     jobs.write_stack(tmp_path / "data/x.tif", jobs.blobs((2, 40, 50)))
     (tmp_path / "link").symlink_to(tmp_path / "data")
@@ -153,6 +153,9 @@ def test_a_job_that_recorded_what_a_path_leads_to_goes_on(
     stack = stack.model_copy(update={"path": str(tmp_path / "data/x.tif")})
     identity = identity.model_copy(update={"stacks": {"x": stack}})
     JobFolder(output).put_record(IDENTITY, identity)
+    (output / REPORT).unlink()  # which has the checksum of the identity
+    again = run_job(job)
+    assert again.exit_status == 0 and again.frames_in_this_run == 0
     assert run_job(job).already_complete
 
 
