@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.errors import ModelError, OutOfMemory
 from engine.geometry.tiling import FrameTiling, round_up
 from engine.inference.tiles import pad_to, predict
+from engine.labels.classes import class_map
 from engine.model.file import ModelFile
 from engine.runtimes.base import Caution, Session, Target
 from engine.runtimes.registry import REFERENCE, open_session, runtime_of
@@ -137,15 +138,8 @@ def halo_error(
             if limit < 2 * smallest_tile:
                 raise
         else:
-            changed = _classes(whole, threshold) != _classes(tiled, threshold)
+            changed = class_map(whole, threshold) != class_map(tiled, threshold)
             return HaloError(_difference(tiled, whole), float(changed.mean()))
-
-
-def _classes(probabilities: NDArray[np.float32], threshold: float) -> NDArray[Any]:
-    classes: NDArray[Any] = (
-        probabilities[0] >= threshold if len(probabilities) == 1 else probabilities.argmax(axis=0)
-    )
-    return classes
 
 
 def _difference(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
