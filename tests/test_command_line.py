@@ -161,7 +161,7 @@ def test_the_old_name_of_array_task(place: Path, tmp_path: Path) -> None:
     arguments = ["good.tif", "--model", "model.onnx", "--output", tmp_path / "out"]
     done = stackseg("segment", *arguments, "--shard", "1/2", cwd=place)
     assert done.returncode == 0
-    recorded = json.loads((tmp_path / "out/.stackseg/settings.json").read_text())
+    recorded = json.loads((tmp_path / "out/.stackseg/settings.json").read_text())["settings"]
     assert recorded["array_task"] == "1/2" and "shard" not in recorded
     done = stackseg("segment", *arguments, "--array-task", "2/2", cwd=place)
     assert done.returncode == 0 and "already complete" in done.stderr  # it has one block
@@ -192,6 +192,8 @@ def test_inspect_tells_models_stacks_and_results(place: Path, tmp_path: Path) ->
     assert stack["axes"] == "TYX" and stack["shape"] == {"T": 3, "Y": 64, "X": 80}
     result = json.loads(stackseg("inspect", tmp_path / "out", "--json").stdout)
     assert result["counts"]["frames"] == 3
+    shown = stackseg("inspect", place / "good.tif").stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["stack", "format", "axes", "shape", "dtype"]
     text = stackseg("inspect", "nuclei").stdout
     assert "halo" in text and "{" not in text
     missing = stackseg("inspect", place / "missing")

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from engine.errors import UsageError
+from engine.errors import UsageError, plural
 from engine.geometry.arrays import IMAGE
 from engine.job.executors import dask_cluster
 from engine.job.job import merge_job, run_job
@@ -51,11 +51,11 @@ def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
     with counter("sample") as progress:
         samples, refused = sample(settings, count, progress)
     for reason in refused:
-        click.echo(f"stackseg: {reason}", err=True)
+        _note(reason)
     print_columns(FIELDS, [one.fields for one in samples], left=1)
     for one in samples:
         if one.reason:
-            click.echo(f"stackseg: {one.name}: {one.reason}", err=True)
+            _note(f"{one.name}: {one.reason}")
     click.echo(settings.output / SAMPLE / "sample.png")
     log.info("no job has begun; run the same command without --sample to begin it")
     return 1 if refused or any(one.reason for one in samples) else 0
@@ -109,9 +109,9 @@ def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
         click.echo(line)
     others = foreign_files(settings, job.plan) if for_output else ""
     for warning in (*job.plan.warnings, *([others] if others else [])):
-        click.echo(f"stackseg: {warning}", err=True)
+        _note(warning)
     for _, reason in job.plan.refused:
-        click.echo(f"stackseg: {reason}", err=True)
+        _note(reason)
     return 1 if job.plan.refused else 0
 
 
@@ -120,13 +120,14 @@ def plan_lines(job: Prepared) -> list[str]:
     plan, spec = job.plan, job.model.spec
     lines = [
         f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {job.site.build}",
-        f"stacks    {len(plan.stacks):,}, {plan.n_frames:,} frames, {plan.n_blocks:,} blocks",
+        f"stacks    {len(plan.stacks):,}, {plural(plan.n_frames, 'frame')}, "
+        f"{plural(plan.n_blocks, 'block')}",
     ]
     for stack in plan.stacks[:20]:
         shape = " x ".join(map(str, stack.info.shape))
         lines.append(
             f"  {stack.name}: {stack.info.axes} {shape} {stack.info.dtype}, "
-            f"{stack.layout.n_frames:,} frames, {_tiles(stack)}"
+            f"{plural(stack.layout.n_frames, 'frame')}, {_tiles(stack)}"
         )
         lines.append(f"    {_channels(stack)}")
     if len(plan.stacks) > 20:
@@ -135,7 +136,8 @@ def plan_lines(job: Prepared) -> list[str]:
     device = f", and {memory.device_peak / MB:,.0f} MB of the device's" if memory.device else ""
     return [
         *lines,
-        f"workers   {plan.workers} blocks in flight, {plan.threads} threads each",
+        f"workers   {plural(plan.workers, 'block')} in flight, "
+        f"{plural(plan.threads, 'thread')} each",
         f"memory    {memory.peak / MB:,.0f} MB: {(memory.base + memory.model) / MB:,.0f} MB and "
         f"{memory.per_worker / MB:,.0f} MB for each block in flight{device}",
         f"disk      about {plan.disk_bytes / MB:,.1f} MB, compressed",
@@ -180,34 +182,37 @@ def _report(
 ) -> None:
     """Print how a job ended; `repair` says how to repeat frames that were set aside."""
     for reason in summary.refused:
-        click.echo(f"stackseg: {reason}", err=True)
+        _note(reason)
     if summary.exit_status == 130:
-        click.echo("stackseg: interrupted; run the same command again to resume", err=True)
+        _note("interrupted; run the same command again to resume")
         return
+    done = f"{plural(summary.frames_in_this_run, 'frame')} in {summary.seconds:.1f} s"
     if summary.waiting:
         log.info(
-            "%d frames in %.1f s; other array tasks are not done yet: the last one completes the "
-            "job, or `stackseg merge %s`", summary.frames_in_this_run, summary.seconds, output,
+            "%s; other array tasks are not done yet: the last one completes the job, or "
+            "`stackseg merge %s`", done, output,
         )  # fmt: skip
         return
     if summary.already_complete:
         click.echo(f"{output}: already complete", err=True)
     else:
         earlier = summary.frames_done - summary.frames_in_this_run
-        log.info(
-            "%d frames in %.1f s, %.2f frames/s%s",
-            summary.frames_in_this_run, summary.seconds, summary.frames_per_second,
-            f"; {earlier} were done by an earlier run" if earlier else "",
-        )  # fmt: skip
+        by_earlier = f"; {plural(earlier, 'frame')} by earlier runs" if earlier else ""
+        log.info("%s, %.2f frames/s%s", done, summary.frames_per_second, by_earlier)
     if summary.missing_chunks:
-        click.echo(
-            f"stackseg: {summary.missing_chunks} chunks are missing from the inputs and were read "
-            f"as background; see {output / 'frames.csv'} for the frames", err=True,
-        )  # fmt: skip
-    if summary.frames_failed:
-        click.echo(
-            f"stackseg: {summary.frames_failed} of {summary.frames_done} frames were set aside; "
-            f"see {output / 'failures.json'}; {repair}", err=True,
-        )  # fmt: skip
+        _note(
+            f"{plural(summary.missing_chunks, 'chunk')} missing from the inputs, read as "
+            f"background; see {output / 'frames.csv'} for the frames"
+        )
+    if failed := summary.frames_failed:
+        were = "was" if failed == 1 else "were"
+        _note(
+            f"{failed:,} of {plural(summary.frames_done, 'frame')} {were} set aside; see "
+            f"{output / 'failures.json'}; {repair}"
+        )
     for stack in summary.stacks:
         click.echo(stack)
+
+
+def _note(text: str) -> None:
+    click.echo(f"stackseg: {text}", err=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError
 from engine.results.result import LabelClass
-from engine.results.score.overlaps import NONE, Areas, crop
+from engine.results.score.overlaps import NONE, Areas, cropped
 from engine.truth.image import LabelImage
 
 MOST_CLASSES = 1024  # more different values than this are ids of objects
@@ -103,11 +103,7 @@ def score_classes(
 
     Raises StackError where the shapes differ or the values are too many for classes.
     """
-    if result.shape != truth.shape:
-        raise StackError(
-            f"the result's frame has the shape {result.shape}, but the truth's {truth.shape}"
-        )
-    ours, theirs = (crop(image, ignore_border).ravel() for image in (result, truth))
+    ours, theirs = (image.ravel() for image in cropped(result, truth, ignore_border))
     a, b = ours != 0, theirs != 0
     values, dense = np.unique(np.concatenate([ours, theirs]), return_inverse=True)
     n = len(values)
@@ -118,9 +114,8 @@ def score_classes(
     confusion = confusion.reshape(n, n)
     rows, columns, both = confusion.sum(1), confusion.sum(0), confusion.diagonal()
     areas = {c.value: NONE for c in classes}
-    areas |= {
-        int(v): Areas(int(both[i]), int(rows[i]), int(columns[i])) for i, v in enumerate(values)
-    }
+    counts = (one.tolist() for one in (both, rows, columns))
+    areas |= zip(values.tolist(), map(Areas, *counts), strict=True)
     areas.pop(0, None)
     foreground = Areas(int((a & b).sum()), int(a.sum()), int(b.sum()))
     return ClassScore(1, foreground, dict(sorted(areas.items())))

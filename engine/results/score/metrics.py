@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from operator import add
 from typing import Any
 
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from engine.errors import StackError
 from engine.results.result import LabelClass
-from engine.results.score.overlaps import NONE, Areas, Overlaps, count_overlaps, crop, ratio
+from engine.results.score.overlaps import NONE, Areas, Overlaps, count_overlaps, cropped, ratio
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of IoU, for F1
 MISSED, SPLIT, SPURIOUS = 10, 5, 1  # weights of the challenge's AOGM-D: w_FN, w_NS, w_FP
@@ -128,15 +127,8 @@ class Score:
 
     def counts(self) -> dict[str, int]:
         """What the scores are computed from, by name."""
-        d = self.detection
-        return {
-            "objects": self.result_objects if self.frames else d.objects,
-            "truth_objects": self.truth_objects,
-            "markers": d.markers,
-            "missed": d.missed,
-            "splits": d.splits,
-            "spurious": d.spurious,
-        }
+        counts = {"objects": 0, "truth_objects": self.truth_objects} | asdict(self.detection)
+        return counts | {"objects": self.result_objects} if self.frames else counts
 
 
 def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> Score:
@@ -152,7 +144,7 @@ def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> 
     Raises StackError where the shapes differ or the labels are no whole numbers, and UsageError
     where the border leaves nothing to compare.
     """
-    overlaps = _overlaps(result, truth, ignore_border)
+    overlaps = count_overlaps(*cropped(result, truth, ignore_border))
     return Score(
         frames=1,
         foreground=Areas(
@@ -170,15 +162,7 @@ def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> 
 
 def detect(result: NDArray[Any], markers: NDArray[Any], ignore_border: int = 0) -> Detection:
     """Compare a frame with markers, as `score` does with whole objects; same parameters."""
-    return _detection(_overlaps(result, markers, ignore_border))
-
-
-def _overlaps(result: NDArray[Any], truth: NDArray[Any], border: int) -> Overlaps:
-    if result.shape != truth.shape:
-        raise StackError(
-            f"the result's frame has the shape {result.shape}, but the truth's {truth.shape}"
-        )
-    return count_overlaps(crop(result, border), crop(truth, border))
+    return _detection(count_overlaps(*cropped(result, markers, ignore_border)))
 
 
 def _detection(overlaps: Overlaps) -> Detection:

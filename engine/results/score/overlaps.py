@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import UsageError
+from engine.errors import StackError, UsageError
 from engine.truth.ids import whole_numbers
 
 
@@ -85,6 +85,17 @@ def crop(labels: NDArray[Any], border: int) -> NDArray[Any]:
             f"a border of {border} px leaves nothing of a frame of {height} x {width} px"
         )
     return labels[..., border : height - border, border : width - border]
+
+
+def cropped(
+    result: NDArray[Any], truth: NDArray[Any], border: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both without a border, see `crop`; StackError where their shapes differ."""
+    if result.shape != truth.shape:
+        raise StackError(
+            f"the result's frame has the shape {result.shape}, but the truth's {truth.shape}"
+        )
+    return crop(result, border), crop(truth, border)
 
 
 def count_overlaps(result: NDArray[Any], truth: NDArray[Any]) -> Overlaps:
