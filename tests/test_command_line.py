@@ -161,7 +161,7 @@ def test_the_old_name_of_array_task(place: Path, tmp_path: Path) -> None:
     arguments = ["good.tif", "--model", "model.onnx", "--output", tmp_path / "out"]
     done = stackseg("segment", *arguments, "--shard", "1/2", cwd=place)
     assert done.returncode == 0
-    recorded = json.loads((tmp_path / "out/.stackseg/settings.json").read_text())
+    recorded = json.loads((tmp_path / "out/.stackseg/settings.json").read_text())["settings"]
     assert recorded["array_task"] == "1/2" and "shard" not in recorded
     done = stackseg("segment", *arguments, "--array-task", "2/2", cwd=place)
     assert done.returncode == 0 and "already complete" in done.stderr  # it has one block
