@@ -59,7 +59,7 @@ def test_names_that_differ_in_their_suffix_alone_are_refused(tmp_path: Path, fol
     """An image twice would be in two parts of the split; of two truths one would be taken."""
     write_pairs(tmp_path, ["a.tif", "b.tif"])
     shutil.copy(tmp_path / folder / "a.tif", tmp_path / folder / "a.tiff")
-    with pytest.raises(StackError, match=rf"{folder}: a\.tif and a\.tiff differ in their suffix"):
+    with pytest.raises(StackError, match=rf"{folder}: a\.tif and a\.tiff differ only in their suffix"):
         find_pairs(tmp_path)
 
 
@@ -153,7 +153,7 @@ def test_truth_of_another_size_is_refused_with_both(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "image.tif", nuclei(0, 64)[0])
     tifffile.imwrite(tmp_path / "labels.tif", nuclei(0, 48)[1])
     source = FrameSource("a", "a", tmp_path / "image.tif", tmp_path / "labels.tif")
-    with pytest.raises(StackError, match=r"48x48 px but its image 64x64"):
+    with pytest.raises(StackError, match=r"48x48 px, its image 64x64"):
         load_frame(source, Normalisation(), 0)
 
 
