@@ -11,7 +11,7 @@ from functools import partial
 
 from engine import __version__
 from engine.errors import OutputError
-from engine.job import retry
+from engine.job import retry_failed
 from engine.job.added import list_labels
 from engine.job.executors import Executor, dask_cluster, dask_in_process
 from engine.job.preflight import measured_halo_error
@@ -103,9 +103,9 @@ def _claim_and_run(
     settings, wanted = job.settings, identity(job)
     array_task = settings.array_task_name
     if settings.retry_failed:
-        retry.check_begun(folder)
+        retry_failed.check_begun(folder)
         stack.enter_context(lock(folder))
-        retry.readmit(folder, job, wanted)
+        retry_failed.readmit(folder, job, wanted)
     else:
         check(folder, wanted, fresh=settings.fresh)
         if others := foreign_files(settings, job.plan):

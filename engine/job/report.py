@@ -31,7 +31,7 @@ from engine.store.committed import (
     store_of,
 )
 from engine.store.folder import FAILURES, IDENTITY, PRIVATE, REPORT, TABLES, JobFolder, key_of
-from engine.store.objects import digest_of
+from engine.store.object_store import digest_of
 from engine.store.ome_zarr import LABEL_LIST, metadata_keys
 from engine.store.records import BlockRecord, FrameRecord, Row, StitchRecord, TimingRecord
 from engine.store.reports import (

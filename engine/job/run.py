@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine import __version__
 from engine.errors import JobStopped, OutputError
-from engine.job import retry
+from engine.job import retry_failed
 from engine.job.added import label_names
 from engine.job.executors import Executor
 from engine.job.prepare import Prepared
@@ -23,7 +23,7 @@ from engine.job.signals import INTERRUPTED, graceful_stop
 from engine.plan.plan import StackPlan
 from engine.steps.base import IsMine, Step
 from engine.steps.hangs import MAX_HUNG_INPUTS, Frame, Hung, within
-from engine.steps.parts import PartStore
+from engine.steps.part_store import PartStore
 from engine.steps.task import Task
 from engine.steps.worker import JobContext, check_unchanged
 from engine.store.committed import block_record, store_of
@@ -71,7 +71,7 @@ class Run:
         self._again = {
             (stack.name, block): frames
             for stack in job.plan.stacks
-            for block, frames in retry.failed_frames(folder, job, stack).items()
+            for block, frames in retry_failed.failed_frames(folder, job, stack).items()
         }
         self._hung: set[str] = set()  # stacks with frames that this run set aside since they hang
 

@@ -13,7 +13,7 @@ from engine.geometry.layout import Block
 from engine.labels.components import bands
 from engine.plan.plan import StackPlan
 from engine.steps.base import IsMine, all_mine
-from engine.steps.parts import PartStore
+from engine.steps.part_store import PartStore
 from engine.steps.shards import put_shards
 from engine.steps.task import Outcome, TaskRun
 from engine.steps.whole import unfinished

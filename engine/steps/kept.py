@@ -18,7 +18,7 @@ from engine.steps.frame import Prediction
 from engine.steps.task import TaskRun
 from engine.store.committed import record_key, stitch_key, store_of
 from engine.store.folder import JobFolder
-from engine.store.objects import get_checked
+from engine.store.object_store import get_checked
 from engine.store.ome_zarr import decode_shard
 from engine.store.records import BlockRecord, FrameRecord, StitchRecord
 

@@ -23,7 +23,7 @@ from engine.store.committed import (
     shard_keys,
 )
 from engine.store.folder import JobFolder
-from engine.store.objects import get_checked
+from engine.store.object_store import get_checked
 from engine.store.ome_zarr import encode_shard, new_shard, planes_of
 from engine.store.records import LevelRecord
 

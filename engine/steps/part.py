@@ -27,7 +27,7 @@ from engine.measure.objects import ObjectSums, piece_sums
 from engine.plan.plan import StackPlan
 from engine.steps.base import IsMine
 from engine.steps.frame import Prediction, Source, segment_planes
-from engine.steps.parts import Arrays, PartStore
+from engine.steps.part_store import Arrays, PartStore
 from engine.steps.shards import BlockShards, put_shards
 from engine.steps.task import Outcome, TaskRun
 from engine.store.committed import block_record, record_key, shard_keys, stitch_record
@@ -225,7 +225,7 @@ class LocalLabels:
         self._classes.append(sums)
 
     def encode(self) -> bytes:
-        """The part as it is put: arrays by name, see `engine.steps.parts`."""
+        """The part as it is put: arrays by name, see `engine.steps.part_store`."""
         arrays: Arrays = {}
         if self._classes:
             arrays["class_counts"] = np.stack([c.counts for c in self._classes])

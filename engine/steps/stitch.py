@@ -23,7 +23,7 @@ from engine.measure.objects import ObjectSums, merged, no_sums, objects_of
 from engine.plan.plan import StackPlan
 from engine.steps.base import IsMine, all_mine
 from engine.steps.part import pending_groups
-from engine.steps.parts import Part, PartStore
+from engine.steps.part_store import Part, PartStore
 from engine.steps.task import Outcome, TaskRun
 from engine.store.committed import objects_key, record_key, stitch_key, stitch_record
 from engine.store.folder import JobFolder

@@ -18,7 +18,7 @@ from engine.steps.worker import JobContext, check_unchanged, stack_of
 from engine.store.folder import JobFolder, key_of
 from engine.store.records import Record, TimingRecord
 
-ATTEMPTS = 2  # a frame is tried once more before it is set aside
+TRIES = 2  # a frame is tried once more before it is set aside
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class TaskRun:
         for skipped_t, skipped_z, reason in self.task.skip:
             if (t, z) == (skipped_t, skipped_z):
                 raise FrameError(reason)
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, TRIES + 1):
             self.attempts = max(self.attempts, attempt)  # deaths in earlier processes count
             try:
                 with self._at(t, z):
                     return call()
             except FrameError as error:
-                if attempt == ATTEMPTS:
+                if attempt == TRIES:
                     with self.pulse.opening():
                         check_cause(self.plan, error)
                     raise

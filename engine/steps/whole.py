@@ -19,7 +19,7 @@ from engine.steps.shards import BlockShards, put_shards
 from engine.steps.task import Outcome, TaskRun
 from engine.store.committed import block_record, objects_key, record_key, shard_keys
 from engine.store.folder import JobFolder
-from engine.store.objects import get_checked
+from engine.store.object_store import get_checked
 from engine.store.ome_zarr import decode_shard
 from engine.store.records import BlockRecord, FrameRecord
 from engine.store.tables import decode_objects, encode_objects

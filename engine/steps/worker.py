@@ -52,7 +52,7 @@ class JobContext:
     timeout: Timeout = "auto"  # see `engine.steps.hangs.limit_of`
 
 
-class _Kept(Generic[Value]):
+class _Cache(Generic[Value]):
     """A small cache shared by the threads of a process: the least recently used goes first.
 
     Whoever makes a value holds up those who want the same one, and nobody else: making one may
@@ -89,10 +89,10 @@ class _Kept(Generic[Value]):
         return values
 
 
-_models: _Kept[ModelFile] = _Kept(2)
-_sessions: _Kept[Session] = _Kept(4)
-_stacks: _Kept[Stack] = _Kept(OPEN_STACKS)
-_in_flight: _Kept[threading.Semaphore] = _Kept(2)
+_models: _Cache[ModelFile] = _Cache(2)
+_sessions: _Cache[Session] = _Cache(4)
+_stacks: _Cache[Stack] = _Cache(OPEN_STACKS)
+_in_flight: _Cache[threading.Semaphore] = _Cache(2)
 _smaller_tiles: dict[tuple[str, str], int] = {}  # by job and stack: what fitted after all
 
 

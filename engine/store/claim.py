@@ -11,12 +11,11 @@ from pathlib import Path
 from engine.errors import OutputError, printable
 from engine.stacks.inputs import places_of
 from engine.store.committed import store_of
-from engine.store.differences import Difference, in_words, retry_hint
-from engine.store.differences import differences as identity_differences
 from engine.store.folder import IDENTITY, PRIVATE, RELABELLED, REPORT, SETTINGS, TABLES, JobFolder
 from engine.store.identity import Holdings, JobIdentity
+from engine.store.identity_differences import Difference, in_words, retry_hint
+from engine.store.identity_differences import differences as identity_differences
 
-KINDS = ("records", "stitched", "levels", "objects", "timings", "attempts", "work")
 WAIT, LOOKS = 0.02, 1500  # s between two looks at a lease that is held for milliseconds; how many
 
 
@@ -83,8 +82,9 @@ def _clear(folder: JobFolder, known: Holdings) -> None:
     leaves a job to be done, never one that seems to be done.
     """
     folder.own.delete(REPORT)
-    for kind in KINDS:
-        folder.own.delete_all(f"{PRIVATE}/{kind}")
+    for name in list(folder.own.children(PRIVATE)):
+        if not folder.own.exists(key := f"{PRIVATE}/{name}"):  # records, timings, work, ...
+            folder.own.delete_all(key)
     for name in known.stacks:  # of labels that were added to another job's result, these alone
         store = store_of(name)
         folder.results.delete_all(f"{store}/{known.labels}" if folder.is_added else store)

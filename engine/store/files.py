@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.errors import OutputError
 from engine.store.claim import check_writable
-from engine.store.local import write_error
+from engine.store.local_store import write_error
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

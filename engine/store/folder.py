@@ -13,7 +13,7 @@
       work/                     what stitching needs on its way; gone when the job is complete
 
 A block's record is put last, so that a record means: all of it is there. The types of records are
-in `engine.store.records`; how objects are put is in `engine.store.objects`.
+in `engine.store.records`; how objects are put is in `engine.store.object_store`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from engine.errors import JobStopped, OutputError
 from engine.plan.settings import JobSettings
 from engine.stacks.inputs import given_path
 from engine.store.identity import Holdings, JobIdentity, SettingsRecord
-from engine.store.local import LocalStore
-from engine.store.objects import ObjectStore
+from engine.store.local_store import LocalStore
+from engine.store.object_store import ObjectStore
 from engine.store.records import AnyRecord, Record, decode, encode
 from engine.store.reports import Failures, JobReport
 

@@ -6,7 +6,7 @@
           0, 1, ...            labels and their levels, sharded
       probability/MODEL/0      an NGFF image of 8-bit probabilities, where they are kept
 
-Shards are encoded in memory and put into place as whole objects by `engine.store.folder`: nothing
+Shards are encoded in memory and put into place as whole objects by an `ObjectStore`: nothing
 is ever changed in place, and the bytes of a shard depend on its pixels alone.
 """
 

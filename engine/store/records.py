@@ -113,12 +113,12 @@ class BlockRecord(Record):
 class PartRecord(Record):
     """A block of a stitched stack with provisional labels; written by `segment`.
 
-    Read by `stitch` and `finish`; it goes when the job is complete.
+    Read by `stitch`, `finish` and `verify`; it goes when the job is complete.
     """
 
     block: int
     labels_sha256: Sha256  # of the provisional labels
-    part_sha256: Sha256  # of its other arrays, see `engine.steps.part`
+    part_sha256: Sha256  # of its other arrays, see `engine.steps.part_store`
     shards: dict[str, Sha256]  # of what is kept besides labels, by kind of array
     count: int  # provisional labels
     frames: tuple[FrameRecord, ...]  # without measures

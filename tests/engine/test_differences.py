@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.store.differences import differences, in_words, retry_hint
+from engine.store.identity_differences import differences, in_words, retry_hint
 
 STACK = {
     "path": "/data/loop.tif",

@@ -28,10 +28,10 @@ from engine.steps import hangs
 from engine.steps.hangs import Abandoned, Hung, Place, Pulse, limit_of, watched
 from engine.steps.limited import LimitedStack
 from engine.steps.task import Outcome, Task
-from engine.steps.worker import _Kept
+from engine.steps.worker import _Cache
 from engine.store.destination import check_apart
 from engine.store.folder import IDENTITY, JobFolder, key_of
-from engine.store.local import LocalStore
+from engine.store.local_store import LocalStore
 from engine.store.records import AttemptRecord, Death
 from tests.engine import jobs
 
@@ -286,7 +286,7 @@ def test_inputs_that_hang_at_the_end_cost_two_limits(
 
 
 def test_a_value_that_is_never_made_holds_up_nobody_else() -> None:
-    kept, gate = _Kept(3), threading.Event()
+    kept, gate = _Cache(3), threading.Event()
     thread = threading.Thread(target=kept.get, args=("stuck", gate.wait))
     thread.start()
     assert kept.get("other", lambda: 1) == 1

@@ -19,7 +19,7 @@ from engine.job.job import JobSummary, run_job
 from engine.steps.task import Outcome, Task
 from engine.store.claim import lock
 from engine.store.folder import IDENTITY, JobFolder
-from engine.store.local import LocalStore
+from engine.store.local_store import LocalStore
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs

@@ -14,7 +14,7 @@ import pytest
 
 from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
-from engine.store.local import LocalStore
+from engine.store.local_store import LocalStore
 from tests.engine import jobs
 from tests.faults.harness import LAYOUT, three_kinds
 

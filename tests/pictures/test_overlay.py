@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from engine.results.pictures.panels import colours, contrast, outlines, overlay, overlay_png
+from engine.results.pictures.colours import colours
+from engine.results.pictures.panels import contrast, outlines, overlay, overlay_png
 
 
 def draw(*rows: str) -> np.ndarray:

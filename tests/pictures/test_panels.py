@@ -2,13 +2,12 @@
 
 import numpy as np
 
+from engine.results.pictures.colours import colours, label_colours
 from engine.results.pictures.files import contact_sheet
 from engine.results.pictures.panels import (
     class_mixture,
-    colours,
     filled,
     heat,
-    label_colours,
     outlined,
     side_by_side,
 )

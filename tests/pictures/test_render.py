@@ -16,8 +16,9 @@ from PIL import Image
 from engine.commands.render import render as command
 from engine.errors import OutputError, StackError, UsageError
 from engine.results.pictures import render as module
+from engine.results.pictures.colours import colours
 from engine.results.pictures.image import open_image
-from engine.results.pictures.panels import colours, outlines
+from engine.results.pictures.panels import outlines
 from engine.results.pictures.render import RenderSettings, choose_views, render
 from engine.results.pictures.sampling import draw_labels
 from engine.results.pictures.scene import View

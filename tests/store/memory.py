@@ -27,7 +27,7 @@ class Memory:
 
 @dataclass(frozen=True, eq=False)
 class MemoryStore:
-    """Objects below a root. See `engine.store.objects.ObjectStore`."""
+    """Objects below a root. See `engine.store.object_store.ObjectStore`."""
 
     memory: Memory
     root: str = "memory"

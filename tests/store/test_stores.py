@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from engine.errors import OutputError
-from engine.store.local import LocalStore
-from engine.store.objects import ObjectStore, digest_of, get_checked
+from engine.store.local_store import LocalStore
+from engine.store.object_store import ObjectStore, digest_of, get_checked
 from tests.store.memory import Memory, MemoryStore
 
 KEY = "embryo.zarr/labels/nuclei/0/c/0/0/0"
 
 
 class StoreTests:
-    """See `engine.store.objects.ObjectStore`."""
+    """See `engine.store.object_store.ObjectStore`."""
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> ObjectStore:

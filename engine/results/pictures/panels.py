@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.results.pictures.colours import heat_colours, label_colours
 from engine.results.result import LabelClass
 from engine.store.files import whole_file
 
@@ -17,13 +18,6 @@ Picture = NDArray[np.uint8]
 
 OPACITY = 0.4  # of a fill over the image
 GAP = 4  # px between panels
-GOLDEN = (5**0.5 - 1) / 2  # turns of the colour wheel; consecutive ids lie far apart on it
-
-# Black over violet and orange to pale yellow, even steps of lightness: as matplotlib's "inferno".
-_HEAT = np.array(
-    [(0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85), (227, 89, 51),
-     (249, 140, 10), (249, 201, 50), (252, 255, 164)], np.float32,
-)  # fmt: skip
 
 
 def overlay_png(path: Path, frame: NDArray[Any], labels: NDArray[Any]) -> None:
@@ -61,10 +55,7 @@ def filled(picture: Picture, labels: NDArray[Any], classes: Sequence[LabelClass]
 
 def heat(probability: NDArray[np.float32], labels: NDArray[Any]) -> Picture:
     """Probabilities 0..1 (Y, X) by colour, under white outlines of the labels."""
-    at = np.clip(probability, 0, 1) * (len(_HEAT) - 1)
-    points = np.arange(len(_HEAT))
-    out = np.stack([np.interp(at, points, _HEAT[:, c]) for c in range(3)], axis=-1)
-    picture: Picture = np.rint(out).astype(np.uint8)
+    picture = heat_colours(probability)
     picture[outlines(labels)] = 255
     return picture
 
@@ -78,17 +69,6 @@ def class_mixture(
     picture: Picture = np.rint(mixed).astype(np.uint8)
     picture[outlines(labels)] = 255
     return picture
-
-
-def label_colours(ids: NDArray[Any], classes: Sequence[LabelClass]) -> NDArray[np.uint8]:
-    """Colours of labels, (n,) -> (n, 3): of a class map the classes' own, else by id."""
-    if not classes:
-        return colours(ids)
-    table = np.zeros((max(c.value for c in classes) + 1, 3), np.uint8)
-    for one in classes:
-        table[one.value] = one.rgb
-    picked: NDArray[np.uint8] = table[np.minimum(ids, len(table) - 1)]
-    return picked
 
 
 def side_by_side(panels: Sequence[Picture]) -> Picture:
@@ -141,12 +121,3 @@ def grey(frame: NDArray[Any], black: float, white: float, gamma: float = 1.0) ->
     level = np.clip(np.nan_to_num(level), 0, 1) ** np.float32(gamma)
     levels: NDArray[np.uint8] = np.rint(255 * level).astype(np.uint8)
     return levels
-
-
-def colours(ids: NDArray[Any]) -> NDArray[np.uint8]:
-    """A bright colour for each id, always the same: shape (n,) -> (n, 3) RGB."""
-    hue = 6 * ((np.asarray(ids, np.float64) * GOLDEN) % 1)  # in sixths of the wheel
-    ramps = np.stack([np.abs(hue - 3) - 1, 2 - np.abs(hue - 2), 2 - np.abs(hue - 4)], axis=-1)
-    light = 0.25 + 0.75 * np.clip(ramps, 0, 1)  # never darker than nuclei on black
-    rgb: NDArray[np.uint8] = np.rint(255 * light).astype(np.uint8)
-    return rgb

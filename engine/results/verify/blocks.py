@@ -19,7 +19,7 @@ from engine.results.verify.stack import JobStack
 from engine.stacks.zarr.chunks import ShardIndex, absent
 from engine.store.committed import parents_hash, record_key, shard_keys
 from engine.store.folder import JobFolder, key_of
-from engine.store.objects import digest_of
+from engine.store.object_store import digest_of
 from engine.store.ome_zarr import decode_shard
 from engine.store.records import (
     BlockRecord,

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.geometry.arrays import IMAGE, level_layout
+from engine.results.verify.job_report import CHANGED
 from engine.results.verify.problems import Problem
-from engine.results.verify.report import CHANGED
 from engine.results.verify.stack import JobStack
 from engine.store.committed import store_of
 from engine.store.ome_zarr import LABEL_LIST, array_metadata, metadata_keys

@@ -17,7 +17,7 @@ from engine.errors import OutputError
 from engine.geometry.arrays import level_layout
 from engine.job.added import label_names
 from engine.plan.resources import cores
-from engine.results.verify import report as ended
+from engine.results.verify import job_report as ended
 from engine.results.verify.blocks import check_block, check_level, check_parts
 from engine.results.verify.groups import check_group
 from engine.results.verify.metadata import check_metadata

@@ -329,7 +329,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "engine.model.file": patch_model_file,
     "engine.steps.registry": patch_tasks,
     "engine.store.folder": patch_folder,
-    "engine.store.local": patch_store,
+    "engine.store.local_store": patch_store,
     "engine.steps.stitch": patch_stitch,
     "engine.stacks.open": patch_open,
     "engine.stacks.units": patch_reader("UnitStack"),

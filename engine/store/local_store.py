@@ -22,7 +22,7 @@ log = logging.getLogger("stackseg")
 
 @dataclass(frozen=True)
 class LocalStore:
-    """Objects below a folder. See `engine.store.objects.ObjectStore`."""
+    """Objects below a folder. See `engine.store.object_store.ObjectStore`."""
 
     root: Path
     staging: Path  # for objects on their way; on the same file system

@@ -2,7 +2,7 @@
 
 A key is a POSIX path relative to the root, such as `embryo.zarr/labels/nuclei/0/c/0/0/0/0`. An
 object is put whole or not at all, and is durable when `put` returns; nothing is changed in place.
-The local disk is `engine.store.local`; an object store, whose put is as atomic, is the next.
+The local disk is `engine.store.local_store`; an object store, whose put is as atomic, is the next.
 """
 
 from __future__ import annotations

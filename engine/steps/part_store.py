@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from engine.measure.objects import ObjectSums
 from engine.plan.plan import StackPlan
 from engine.store.folder import JobFolder, key_of
-from engine.store.objects import digest_of, get_checked
+from engine.store.object_store import digest_of, get_checked
 from engine.store.ome_zarr import decode_shard, provisional
 from engine.store.records import PartRecord
 

@@ -12,7 +12,7 @@ from engine.job.prepare import Prepared
 from engine.plan.plan import StackPlan
 from engine.stacks.base import Stack, windows_of
 from engine.steps.hangs import Frame, Hung
-from engine.steps.parts import PartStore
+from engine.steps.part_store import PartStore
 from engine.steps.survey import KIND as SURVEYS
 from engine.steps.worker import open_within
 from engine.store.claim import check, differences

@@ -12,7 +12,7 @@ from engine.results.verify.groups import group_record
 from engine.results.verify.problems import Problem
 from engine.results.verify.stack import JobStack
 from engine.store.folder import FAILURES, IDENTITY, REPORT, JobFolder
-from engine.store.objects import digest_of
+from engine.store.object_store import digest_of
 from engine.store.records import decode
 from engine.store.reports import JobReport
 from engine.store.tables import ROWS
