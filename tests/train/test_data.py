@@ -59,9 +59,8 @@ def test_names_that_differ_in_their_suffix_alone_are_refused(tmp_path: Path, fol
     """An image twice would be in two parts of the split; of two truths one would be taken."""
     write_pairs(tmp_path, ["a.tif", "b.tif"])
     shutil.copy(tmp_path / folder / "a.tif", tmp_path / folder / "a.tiff")
-    with pytest.raises(
-        StackError, match=rf"{folder}: a\.tif and a\.tiff differ only in their suffix"
-    ):
+    names = rf"{folder}: a\.tif and a\.tiff differ only in their suffix"
+    with pytest.raises(StackError, match=names):
         find_pairs(tmp_path)
 
 

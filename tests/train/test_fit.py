@@ -107,7 +107,7 @@ def test_a_run_does_not_go_on_with_other_settings(pairs: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="no training run to resume"):
         fit(_settings(pairs), tmp_path, note=_silent, resume=True)
     fit(_settings(pairs, epochs=1), tmp_path, note=_silent)
-    with pytest.raises(UsageError, match="begun with other settings"):
+    with pytest.raises(UsageError, match="started with other settings"):
         fit(_settings(pairs, epochs=2), tmp_path, note=_silent, resume=True)
 
 
