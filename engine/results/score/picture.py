@@ -88,16 +88,16 @@ def draw_worst(comparison: Comparison, path: Path, image: str | None = None) -> 
 
 
 def _panel(frame: FrameScore, border: int, image: str | None) -> tuple[Panel, str | None]:
-    result, truth = (crop(side, border) for side in _both(frame))
+    labelled = [pair for pair in frame.pairs if pair.labels is not None]
+    both = frame.sides.arrays(labelled or frame.pairs, markers=not labelled)
+    result, truth = (crop(side, border) for side in both)
     if isinstance(frame.score, Score):
         found, true = _found(result, truth, by_iou=frame.score.frames > 0)
     else:
         found = true = result == truth
-    if result.ndim == 3:  # of a volume the plane with most of the truth
-        plane = int(np.argmax((truth != 0).sum((1, 2))))
-        result, truth, found, true = (a[plane] for a in (result, truth, found, true))
-    else:
-        plane = 0
+    volumes = [a.reshape(-1, *a.shape[-2:]) for a in (result, truth, found, true)]
+    plane = int(np.argmax((volumes[1] != 0).sum((1, 2))))  # with most of the truth
+    result, truth, found, true = (a[plane] for a in volumes)
     grey, problem = np.zeros(result.shape, np.uint8), None
     try:
         grey = contrast(crop(background(frame, plane, image), border), gamma=0.6)
@@ -107,16 +107,6 @@ def _panel(frame: FrameScore, border: int, image: str | None) -> tuple[Panel, st
     except StacksegError as error:
         grey, problem = np.zeros(result.shape, np.uint8), f"drawn over black: {error}"
     return Panel(*(_fit(a) for a in (result, truth, grey, found, true))), problem
-
-
-def _both(frame: FrameScore) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Result and truth; the markers where there is no truth of objects."""
-    pairs, sides = [p for p in frame.pairs if p.labels is not None], frame.sides
-    if sides.classes is not None:
-        return sides.classes_of(pairs)
-    if pairs:
-        return sides.result(pairs), sides.labels(pairs)
-    return sides.result(frame.pairs), sides.markers(frame.pairs)
 
 
 def _found(

@@ -32,24 +32,23 @@ class Sides:
     classes: tuple[LabelClass, ...] | None  # of class maps, none where unknown; None: of objects
     masks: bool = False  # the truth is of masks, whose pieces are the objects
 
-    def result(self, pairs: Sequence[Pair]) -> NDArray[Any]:
-        """Labels of the result."""
-        numbers = [p.ours for p in pairs]
-        masks = self.masks and self.ours.load(numbers[0]).pixels.dtype == np.bool_
-        return self.ours.read_all(numbers, masks=masks)
+    def arrays(
+        self, pairs: Sequence[Pair], *, markers: bool = False
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Result and truth: class numbers or labels, with `markers` those of the markers."""
+        if self.classes is not None:
+            return self._classes_of(pairs)
+        truth = self.truth.markers if markers else self.truth.labels
+        numbers = [pair.markers if markers else pair.labels for pair in pairs]
+        assert truth is not None
+        ours = [pair.ours for pair in pairs]
+        masks = self.masks and self.ours.load(ours[0]).pixels.dtype == np.bool_
+        return (
+            self.ours.read_all(ours, masks=masks),
+            truth.read_all([n for n in numbers if n is not None], masks=self.masks and not markers),
+        )
 
-    def labels(self, pairs: Sequence[Pair]) -> NDArray[Any]:
-        """Labels of the truth."""
-        assert self.truth.labels is not None
-        numbers = [p.labels for p in pairs if p.labels is not None]
-        return self.truth.labels.read_all(numbers, masks=self.masks)
-
-    def markers(self, pairs: Sequence[Pair]) -> NDArray[Any]:
-        """Labels of the truth's markers."""
-        assert self.truth.markers is not None
-        return self.truth.markers.read_all([p.markers for p in pairs if p.markers is not None])
-
-    def classes_of(self, pairs: Sequence[Pair]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _classes_of(self, pairs: Sequence[Pair]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Class numbers of the result and of the truth."""
         assert self.truth.labels is not None
         ours, theirs = [], []
@@ -76,20 +75,18 @@ class Sides:
         """The score of frames as one, and what shows that the truth may hold no objects."""
         with_labels = [p for p in pairs if p.labels is not None]
         with_markers = [p for p in pairs if p.markers is not None]
-        if self.classes is not None:
-            ours, theirs = self.classes_of(with_labels)
-            with self._named(with_labels[0]):
-                return score_classes(ours, theirs, self.classes, border), None
         scored, apart = Score(), None
         if with_labels:
-            ours, theirs = self.result(with_labels), self.labels(with_labels)
+            ours, theirs = self.arrays(with_labels)
             with self._named(with_labels[0]):
+                if self.classes is not None:
+                    return score_classes(ours, theirs, self.classes, border), None
                 scored = score(ours, theirs, border)
             apart = self._in_pieces(with_labels[0], ours, theirs)
         if self.truth.markers is not None:
             scored = replace(scored, detection=Detection())
         if with_markers:
-            ours, theirs = self.result(with_markers), self.markers(with_markers)
+            ours, theirs = self.arrays(with_markers, markers=True)
             with self._named(with_markers[0]):
                 scored = replace(scored, detection=detect(ours, theirs, border))
         return scored, apart
