@@ -43,14 +43,16 @@ def real_tile(frame: NDArray[Any], stride: int, limit: int = 512) -> NDArray[Any
     Its edges are multiples of `stride` in the frame; a frame that is smaller and no multiple is
     padded as in a job.
     """
+    tile = frame[:, *(middle(length, stride, limit) for length in frame.shape[1:])]
+    height, width = (round_up(length, stride) for length in tile.shape[1:])
+    return np.ascontiguousarray(pad_to(tile, (height, width)))
+
+
+def middle(length: int, stride: int, limit: int) -> slice:
+    """At most `limit` px (but one stride at least) of an axis, from a multiple of `stride` on."""
     most = max(limit - limit % stride, stride)
-    sides = [min(round_up(length, stride), most) for length in frame.shape[1:]]
-    starts = [
-        max(length - side, 0) // 2 // stride * stride
-        for length, side in zip(frame.shape[1:], sides, strict=True)
-    ]
-    windows = [slice(start, start + side) for start, side in zip(starts, sides, strict=True)]
-    return np.ascontiguousarray(pad_to(frame[:, windows[0], windows[1]], (sides[0], sides[1])))
+    start = max(length - most, 0) // 2 // stride * stride
+    return slice(start, min(start + most, length))
 
 
 def least_caution(

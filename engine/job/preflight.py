@@ -17,7 +17,7 @@ import psutil
 
 from engine.errors import FrameError
 from engine.geometry.tiling import FrameTiling
-from engine.inference.device_check import halo_error, real_tile
+from engine.inference.device_check import halo_error, middle, real_tile
 from engine.model.file import ModelFile
 from engine.model.statistics import frame_statistics, is_blank
 from engine.plan.plan import Plan, StackPlan
@@ -140,7 +140,7 @@ def _synthetic(plan: StackPlan) -> tuple[Pixels, Floats]:
 
 def _read(model: ModelFile, plan: StackPlan, timeout: Timeout) -> tuple[Pixels, Floats] | None:
     layout, only_blank = plan.layout, False
-    windows = [_middle(size, model.spec.stride) for size in layout.sizes[2:]]
+    windows = [middle(size, model.spec.stride, SIDE) for size in layout.sizes[2:]]
     frames = (place for block in layout.blocks() for place in block.frames)
 
     def read(stack: Stack, frame: Frame) -> Pixels:
@@ -158,10 +158,3 @@ def _read(model: ModelFile, plan: StackPlan, timeout: Timeout) -> tuple[Pixels, 
                 return frame, statistics
             only_blank = True
     return _synthetic(plan) if only_blank else None  # those with something in them come later
-
-
-def _middle(size: int, stride: int) -> slice:
-    if size <= SIDE:
-        return slice(0, size)
-    start = (size - SIDE) // 2 // stride * stride
-    return slice(start, start + SIDE)
