@@ -22,6 +22,7 @@ import tifffile
 from engine import cli
 from engine.errors import UsageError
 from engine.job.job import run_job
+from engine.labels.components import label_frame
 from engine.stacks.inputs import expand_inputs
 from engine.streams import reader_has_gone
 from tests.conftest import make_threshold_model
@@ -278,9 +279,13 @@ def test_a_folder_of_such_names_is_a_stack(
     done = here("segment", tmp_path / "frames", "--model", model, "--output", output)
     assert done.returncode == 0, done.stderr
     assert objects(output) > 0
-    scores = tmp_path / "scores.csv"
+    scores, truth = tmp_path / "scores.csv", tmp_path / "truth"
+    truth.mkdir()
+    for path in folder.iterdir():
+        mask = tifffile.imread(path) > 0
+        tifffile.imwrite(truth / path.name, label_frame(mask)[0].astype("uint16"))
     (store,) = output.glob("*.zarr")
-    done = here("evaluate", store, tmp_path / "frames", "--output", scores)
+    done = here("evaluate", store, truth, "--output", scores)
     assert done.returncode == 0, done.stderr
     assert "Zelle_\\udcfc" in scores.read_text(encoding="utf-8")
 

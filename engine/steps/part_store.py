@@ -20,6 +20,7 @@ and of class maps: class_counts, class_intensities (F, K), class_certainty (F,).
 from __future__ import annotations
 
 import io
+import threading
 from typing import Any, NoReturn
 
 import numpy as np
@@ -33,6 +34,9 @@ from engine.store.ome_zarr import decode_shard, provisional
 from engine.store.records import PartRecord
 
 Arrays = dict[str, NDArray[Any]]
+# NumPy parses headers with `ast`, which fails now and then under Python 3.11 where another thread
+# parses as well: "AST constructor recursion depth mismatch" (python/cpython#106905).
+_parsing = threading.Lock()
 
 
 class PartStore:
@@ -111,7 +115,10 @@ class PartStore:
         """See `put_ids`."""
         key = self._ids_key(block)
         try:
-            found: NDArray[Any] = np.load(io.BytesIO(self._folder.own.get(key)), allow_pickle=False)
+            with _parsing:
+                found: NDArray[Any] = np.load(
+                    io.BytesIO(self._folder.own.get(key)), allow_pickle=False
+                )
             return found
         except (OSError, ValueError, EOFError) as error:
             self._folder.discard([key], error)
@@ -144,6 +151,7 @@ class Part:
 
     def _read(self, wanted: Any) -> Arrays:
         with (
+            _parsing,
             self._folder.own.open(self._key) as file,
             np.load(file, allow_pickle=False) as arrays,
         ):

@@ -9,7 +9,7 @@ from engine.plan.plan import Plan
 from engine.plan.settings import JobSettings
 from engine.stacks.guard import some
 from engine.stacks.inputs import places_of
-from engine.store.folder import RELABELLED, JobFolder
+from engine.store.folder import IDENTITY, RELABELLED, JobFolder
 
 SAMPLE = "sample"  # folder of the overlays of a few frames, which are drawn before a job begins
 
@@ -40,7 +40,7 @@ def foreign_files(settings: JobSettings, plan: Plan) -> str:
     the job reads are expected there.
     """
     root = settings.output
-    if not root.is_dir() or JobFolder(root).identity() is not None:
+    if not root.is_dir() or JobFolder(root).own.exists(IDENTITY):
         return ""
     names = {path.name for path in root.iterdir() if not path.name.startswith(".")}
     names -= {SAMPLE, RELABELLED}

@@ -88,7 +88,7 @@ def test_names_are_listed_as_they_can_be_given(names: list[str]) -> None:
     with pytest.raises(StackError) as caught:
         channel_number(info, len(names))
     listed = str(caught.value).partition(f"numbers 0 to {len(names) - 1} (")[2][:-1]
-    if not listed.endswith("included"):
+    if str(len(names)) not in names:  # else a hint on that name follows
         assert parse_channels(listed) == tuple(names)
         assert [channel_number(info, name) for name in parse_channels(listed)] == list(
             range(len(names))
