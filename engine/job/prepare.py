@@ -59,8 +59,13 @@ def plan_job(settings: JobSettings, model: ModelFile, site: Site) -> Plan:
 def prepare_merge(folder: JobFolder) -> Prepared:
     """A job as it was begun in a folder, to be completed without the network."""
     known, settings = folder.identity(), folder.settings()
-    if known is None or settings is None:
+    if known is None:
         raise OutputError(f"{folder.root}: holds no job that could be completed")
+    if settings is None:
+        raise OutputError(
+            f"{folder.own.where(SETTINGS)}: is gone or damaged; run the `stackseg segment` of this "
+            "job again, which writes it"
+        )
     changes: dict[str, Any] = {
         "output": folder.root, "array_task": None, "device": "cpu", "scheduler": None,
         "retry_failed": False, "fresh": False, "workers": None, "memory": None,

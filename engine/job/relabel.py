@@ -75,9 +75,10 @@ def relabel(
         opened.enter_context(reading(JobFolder(result)))
         job = _prepare(result, name, options)
         folder = JobFolder(job.settings.output, result)
+        begun = folder.own.exists(IDENTITY)
         for stack in job.plan.stacks:
             group = f"{store_of(stack.name)}/{stack.labels.group}"
-            if folder.identity() is None and folder.results.holds(group):
+            if not begun and folder.results.holds(group):
                 where = folder.results.where(group)
                 raise OutputError(f"{where}: is there already; give another --name")
         summary = run_prepared(job, folder, progress or Progress(), opened)

@@ -173,10 +173,14 @@ class Run:
         )
 
     def _write_metadata(self) -> None:
-        job = self.job
+        job, results = self.job, self.folder.results
         # A list of label images that was lost named what relabellings had added as well.
         names = {} if job.stores else label_names(self.folder)
         for stack in job.plan.stacks:
+            keys = metadata_keys(stack.arrays, added=self.folder.is_added)
+            missing = [k for k in keys if not results.exists(f"{store_of(stack.name)}/{k}")]
+            if not missing:
+                continue
             provenance = {
                 "version": __version__,
                 "model": job.model.spec.name,
@@ -185,15 +189,13 @@ class Run:
                 **asdict(stack.postprocessing),
                 "channels": list(stack.channels),
             }
-            results, name = self.folder.results, stack.name.rpartition("/")[2]
             files = metadata_files(
-                name, stack.info, stack.layout, stack.arrays, job.model.spec, provenance
-            )
-            for key in metadata_keys(stack.arrays, added=self.folder.is_added):
-                if not results.exists(place := f"{store_of(stack.name)}/{key}"):
-                    listed = key == LABEL_LIST
-                    content = label_list(names[stack.name]) if listed else files[key]
-                    results.put(place, content)
+                stack.name.rpartition("/")[2],
+                stack.info, stack.layout, stack.arrays, job.model.spec, provenance,
+            )  # fmt: skip
+            for key in missing:
+                content = label_list(names[stack.name]) if key == LABEL_LIST else files[key]
+                results.put(f"{store_of(stack.name)}/{key}", content)
 
 
 def _committed(

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import StackError, UsageError
+from engine.errors import OutputError, StackError, UsageError
 from engine.results.planes import Number, Planes, open_planes
 from engine.stacks.zarr import ngff
 from engine.stacks.zarr.metadata import read_node
-from engine.store.folder import IDENTITY, REPORT, JobFolder, relabelling
+from engine.store.folder import FAILURES, IDENTITY, REPORT, JobFolder, relabelling
 from engine.store.identity import JobIdentity, StackIdentity
 from engine.store.records import RecordVersionError
 from engine.store.reports import JobReport
@@ -71,7 +71,13 @@ class Job:
     def failed(self) -> Mapping[str, frozenset[Number]]:
         """Frames that were set aside, by stack: their labels are 0."""
         found: dict[str, set[Number]] = {}
-        for frame in JobFolder(self.folder).failures().frames:
+        failures = JobFolder(self.folder).failures().frames
+        if len(failures) != self.report.counts.failed:  # frames set aside would pass for empty ones
+            raise OutputError(
+                f"{self.folder / FAILURES}: is gone or damaged, and frames were set aside; run "
+                "the same `stackseg segment` again to have it made"
+            )
+        for frame in failures:
             found.setdefault(frame.stack, set()).add((frame.t, frame.z))
         return {stack: frozenset(numbers) for stack, numbers in found.items()}
 

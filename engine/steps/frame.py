@@ -42,7 +42,7 @@ class Prediction:
 
     pixels: NDArray[Any]  # raw, (C, Y, X): the channels that are read
     probability: NDArray[np.float32]  # (K, Y, X)
-    sha256: str  # of all pixels of the frame
+    sha256: str  # of all pixels read of the frame
     missing_chunks: int  # that the input lacks, and that were read as its fill value
     blank: bool  # whether every channel that the network takes is constant over the whole frame
 
@@ -64,7 +64,10 @@ class Labelling(Protocol):
         """Label planes of one time point, by z; those that were set aside are not among them."""
 
     def measure(self, t: int, z: int, plane: Prediction | None) -> Measures:
-        """Columns of the frames table for a labelled plane; None: it was set aside."""
+        """Columns of the frames table for a plane, None: it was set aside; {}: they come later.
+
+        Called after `label`, for each plane of the time point in order.
+        """
 
 
 def segment_planes(
@@ -120,7 +123,10 @@ class Network:
 
     def failure(self, t: int, z: int) -> str:
         """See `Source`."""
-        return (self._survey(t, z).frame.reason or "") if self._survey else ""
+        if self._survey is None:
+            return ""
+        frame = self._survey(t, z).frame
+        return frame.reason or "was set aside" if frame.failed else ""
 
     def predict(self, t: int, z: int) -> Prediction:
         """See `Source`. Tiles become smaller where memory runs out."""
@@ -224,8 +230,9 @@ def label_whole(
     channel = pixels[number]
     if postprocessing.gives_instances:
         with watch.stage("labels"):
-            mask = foreground(probability[0], postprocessing.threshold)
-            labels = label_instances(mask, postprocessing)
+            labels = label_instances(
+                foreground(probability[0], postprocessing.threshold), postprocessing
+            )
         with watch.stage("measure"):
             sums = object_sums(labels, pixels, probability[0])
             total = FrameSums(channel.size, total_intensity(channel), number)

@@ -115,10 +115,9 @@ class PartStore:
         """See `put_ids`."""
         key = self._ids_key(block)
         try:
+            data = io.BytesIO(self._folder.own.get(key))
             with _parsing:
-                found: NDArray[Any] = np.load(
-                    io.BytesIO(self._folder.own.get(key)), allow_pickle=False
-                )
+                found: NDArray[Any] = np.load(data, allow_pickle=False)
             return found
         except (OSError, ValueError, EOFError) as error:
             self._folder.discard([key], error)

@@ -13,7 +13,7 @@ from engine.geometry.layout import Block
 from engine.measure.frames import Measures
 from engine.measure.objects import ObjectColumns
 from engine.plan.plan import StackPlan
-from engine.steps.frame import Prediction, SegmentedFrame, Source, label_whole, segment_planes
+from engine.steps.frame import Prediction, Source, label_whole, segment_planes
 from engine.steps.hangs import Frame
 from engine.steps.shards import BlockShards, put_shards
 from engine.steps.task import Outcome, TaskRun
@@ -60,14 +60,15 @@ class _WholeLabels:
 
     def __init__(self, run: TaskRun, shards: BlockShards) -> None:
         self._run, self._shards = run, shards
-        self._done: dict[int, SegmentedFrame] = {}
+        self._measures: dict[int, Measures] = {}
         self.objects: list[tuple[int, int, ObjectColumns]] = []  # t, z, columns
 
     def label(self, t: int, planes: dict[int, Prediction]) -> None:
         """See `Labelling`. Measures come with the labels."""
         plan = self._run.plan
-        self._done = {
-            z: label_whole(
+        self._measures = {}
+        for z, plane in planes.items():
+            done = label_whole(
                 plan.summed_channels(plane.pixels),
                 plan.channels[0],
                 plane.probability,
@@ -76,16 +77,14 @@ class _WholeLabels:
                 plan.pixel_area_um2,
                 self._run.watch,
             )
-            for z, plane in planes.items()
-        }
-        for z, done in self._done.items():
+            self._measures[z] = done.measures
             self._shards.put_labels(t, z, done.labels)
             if done.objects is not None:
                 self.objects.append((t, z, done.objects))
 
     def measure(self, t: int, z: int, plane: Prediction | None) -> Measures:
         """See `Labelling`."""
-        return self._done[z].measures if plane is not None else {}
+        return self._measures[z] if plane is not None else {}
 
 
 def _commit(

@@ -37,12 +37,14 @@ def claim(folder: JobFolder, identity: JobIdentity, *, fresh: bool, alone: bool)
 
 def check(folder: JobFolder, identity: JobIdentity, *, fresh: bool) -> Holdings | None:
     """What `claim` would refuse, without writing; what the job holds that is here."""
-    known = folder.holdings()
+    begun = None if fresh else folder.identity()
+    known = folder.holdings() if fresh else _holdings_of(begun)
     if known is None:
         own = [*TABLES, REPORT, *map(store_of, identity.stacks)]
         found = next((key for key in own if folder.own.holds(key)), None)
         # Another array task of this job may have claimed the folder a moment ago.
-        known = folder.holdings() if found else None
+        begun = folder.identity() if found and not fresh else None
+        known = folder.holdings() if found and fresh else _holdings_of(begun)
         if found and known is None:
             raise OutputError(
                 f"{folder.own.where(found)}: is there already, and not by this job; give another "
@@ -50,7 +52,7 @@ def check(folder: JobFolder, identity: JobIdentity, *, fresh: bool) -> Holdings 
             )
     if known is not None and fresh:
         _check_removal(folder, known, identity)
-    elif (begun := folder.identity()) is not None and (differing := differences(begun, identity)):
+    elif begun is not None and (differing := differences(begun, identity)):
         added = folder.is_added  # by a relabelling, which cannot retry
         hint = "" if added else retry_hint(differing)
         raise OutputError(
@@ -59,6 +61,12 @@ def check(folder: JobFolder, identity: JobIdentity, *, fresh: bool) -> Holdings 
             "start over with --fresh"
         )
     return known
+
+
+def _holdings_of(begun: JobIdentity | None) -> Holdings | None:
+    if begun is None:
+        return None
+    return Holdings.model_construct(labels=begun.labels, stacks=dict(begun.stacks))
 
 
 def _check_removal(folder: JobFolder, known: Holdings, identity: JobIdentity) -> None:
@@ -157,10 +165,17 @@ def check_writable(root: Path) -> None:
 
 def differences(known: JobIdentity, wanted: JobIdentity) -> list[Difference]:
     """What differs between two identities, where an input is the same by every path to it."""
-    stacks = dict(wanted.stacks)
-    for name, stack in stacks.items():
-        before = known.stacks.get(name)
-        if before and os.path.realpath(before.path) == os.path.realpath(stack.path):
-            stacks[name] = stack.model_copy(update={"path": before.path})
-    wanted = wanted.model_copy(update={"stacks": stacks})
-    return identity_differences(known.model_dump(mode="json"), wanted.model_dump(mode="json"))
+    before, now = dict(known.stacks), dict(wanted.stacks)
+    for name in before.keys() & now.keys():
+        if before[name].path != now[name].path and _same_place(before[name].path, now[name].path):
+            now[name] = now[name].model_copy(update={"path": before[name].path})
+        if before[name] == now[name]:  # of many thousands, nearly all
+            del before[name], now[name]
+    return identity_differences(
+        known.model_copy(update={"stacks": before}).model_dump(mode="json"),
+        wanted.model_copy(update={"stacks": now}).model_dump(mode="json"),
+    )
+
+
+def _same_place(path: str, other: str) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)

@@ -8,7 +8,7 @@ from engine.errors import OutputError
 from engine.plan.plan import Plan
 from engine.plan.settings import JobSettings
 from engine.stacks.guard import some
-from engine.stacks.inputs import places_of
+from engine.stacks.inputs import given_path, places_of
 from engine.store.folder import IDENTITY, RELABELLED, JobFolder
 
 SAMPLE = "sample"  # folder of the overlays of a few frames, which are drawn before a job begins
@@ -45,9 +45,13 @@ def foreign_files(settings: JobSettings, plan: Plan) -> str:
     names = {path.name for path in root.iterdir() if not path.name.startswith(".")}
     names -= {SAMPLE, RELABELLED}
     if names:
+        places, real = (
+            {place for one in plan.stacks for place in places_of(one.path)},
+            root.resolve(),
+        )
+        # What was refused may hang, or be a loop of links: it is compared by its name alone.
         given = [*settings.inputs, settings.model, *(path for path, _ in plan.refused)]
-        read = [*(stack.path for stack in plan.stacks), *(path.removeprefix("@") for path in given)]
-        places, real = {place for path in read for place in places_of(path)}, root.resolve()
+        places |= {Path(given_path(path.removeprefix("@"))) for path in given}
         if real in places:  # a folder of frames, all of which are inputs
             return ""
         names -= {p.relative_to(real).parts[0] for p in places if real in p.parents}

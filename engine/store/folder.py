@@ -32,7 +32,7 @@ from engine.stacks.inputs import given_path
 from engine.store.identity import Holdings, JobIdentity, SettingsRecord
 from engine.store.local_store import LocalStore
 from engine.store.object_store import ObjectStore
-from engine.store.records import AnyRecord, Record, decode, encode
+from engine.store.records import AnyRecord, Record, RecordVersionError, decode, encode
 from engine.store.reports import Failures, JobReport
 
 PRIVATE = ".stackseg"
@@ -84,7 +84,10 @@ class JobFolder:
         self.own.put(key, encode(record), durable=durable)
 
     def record(self, kind: type[AnyRecord], key: str) -> AnyRecord | None:
-        """The record at `key`; None where there is none, or none that can be read."""
+        """The record at `key`; None where there is none, or a damaged one.
+
+        RecordVersionError where another version of stackseg wrote it.
+        """
         try:
             data = self.own.get(key)
         except OSError:
@@ -114,9 +117,13 @@ class JobFolder:
 
         OutputError where it is damaged, RecordVersionError where another version began.
         """
-        if (data := self._identity()) is None or self.holdings() is None:
+        if (data := self._identity()) is None:
             return None
-        found = decode(JobIdentity, data, self.own.where(IDENTITY))
+        try:
+            found = decode(JobIdentity, data, self.own.where(IDENTITY))
+        except RecordVersionError:
+            self.holdings()  # or it is damaged
+            raise
         if found is None:
             raise self._damaged()
         return found
@@ -145,7 +152,7 @@ class JobFolder:
 
     def keep_settings(self, settings: JobSettings) -> None:
         """Keep the settings with which a job began: what completes it later needs them."""
-        if not self.own.exists(SETTINGS):
+        if self.settings() is None:
             model = Path(settings.model)
             absolute = {
                 "inputs": tuple(map(_absolute, settings.inputs)),

@@ -53,7 +53,7 @@ class LocalStore:
         try:
             # Without parents: a job's folder that is gone with its disk is not made again.
             staged.parent.mkdir(exist_ok=True)
-            _make_folder(path.parent)
+            _make_folder(path.parent, durable=durable)
             yield staged
             if durable:
                 _flush_file(staged)
@@ -82,7 +82,7 @@ class LocalStore:
         path = self._path(prefix)
         try:
             if path.exists():
-                shutil.rmtree(path)
+                shutil.rmtree(path, onerror=_unless_gone)
         except OSError as error:
             raise write_error(error, path) from error
 
@@ -145,13 +145,20 @@ def _files(folder: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def _make_folder(folder: Path) -> None:
-    """Make a folder, each new one on the disk before anything is put below it."""
+def _make_folder(folder: Path, *, durable: bool) -> None:
+    """Make a folder; if `durable`, each new one is on the disk before anything is put below it."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    _make_folder(folder.parent, durable=durable)
     folder.mkdir(exist_ok=True)
-    _flush_folder(folder.parent)
+    if durable:
+        _flush_folder(folder.parent)
+
+
+def _unless_gone(function: object, path: object, error: tuple[type, BaseException, object]) -> None:
+    """Of a tree that is being removed, what others have removed is no error."""
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
 
 
 def _flush_file(path: Path) -> None:

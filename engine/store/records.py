@@ -1,7 +1,8 @@
 """What a job keeps on its disk, as types. Each is one JSON object, put whole and never changed.
 
 Every type says who writes it and who reads it. A record of another version is refused in one
-sentence; one that is damaged counts as absent, so that what it stood for is done again.
+sentence; one that is damaged counts as absent, so that what it stood for is done again (but for the
+identity: who can't tell what job this is refuses).
 """
 
 from __future__ import annotations

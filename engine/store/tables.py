@@ -53,18 +53,20 @@ class _RowGroups:
         self._schema = schema
         self._writer = pq.ParquetWriter(sink, schema, compression="zstd")
         self._gathered: list[pa.Table] = []
+        self._rows = 0
 
     def add_rows(self, table: pa.Table) -> None:
         """Add rows; they are written once they are enough."""
         if table.num_rows:
             self._gathered.append(table)
-        if sum(one.num_rows for one in self._gathered) >= ROWS:
+            self._rows += table.num_rows
+        if self._rows >= ROWS:
             self._flush()
 
     def _flush(self) -> None:
         if self._gathered:
             self._writer.write_table(pa.concat_tables(self._gathered).combine_chunks())
-        self._gathered = []
+        self._gathered, self._rows = [], 0
         # Have the allocator return what is free: else a job's peak grows with its frames.
         pa.default_memory_pool().release_unused()
 
