@@ -107,7 +107,7 @@ def test_a_run_does_not_go_on_with_other_settings(pairs: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="no training run to resume"):
         fit(_settings(pairs), tmp_path, note=_silent, resume=True)
     fit(_settings(pairs, epochs=1), tmp_path, note=_silent)
-    with pytest.raises(UsageError, match="begun with other settings"):
+    with pytest.raises(UsageError, match="started with other settings"):
         fit(_settings(pairs, epochs=2), tmp_path, note=_silent, resume=True)
 
 
@@ -139,7 +139,7 @@ def test_a_run_starts_from_a_model_that_was_exported(pairs: Path, tmp_path: Path
         for network_now in (network.eval(), network.train()):  # statistics are those of `image`
             found = torch.sigmoid(network_now(image)).numpy()
             assert np.abs(found - wanted).max() < 1e-4
-    with pytest.raises(UsageError, match="give the --arch and --channels"):
+    with pytest.raises(UsageError, match="give the --preset and --channels"):
         start_from(UNet(1, 1, (2, 4)), NetworkArgs("unet", 1, 1, (2, 4)), settings, image)
 
 
