@@ -36,6 +36,7 @@ from engine.runtimes.registry import open_session
 from engine.store.files import whole_file
 from engine.synthetic import TimeLapse
 from export.graph import ServedNetwork
+from export.shuffle import space_to_depth
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.networks import Network
 from train.networks.base import pad_to_stride
@@ -86,6 +87,7 @@ def to_onnx(network: Network, n_outputs: int) -> onnx.ModelProto:
             served,
             (image, statistics),
             dynamo=True,
+            custom_translation_table={torch.ops.aten.pixel_unshuffle.default: space_to_depth},
             opset_version=OPSET,
             input_names=[IMAGE, STATISTICS],
             output_names=[PROBABILITIES],

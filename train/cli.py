@@ -60,6 +60,8 @@ def _frame_range(
 @click.option("--dropout", type=float, help="Share dropped at the end of the contracting path.")
 @click.option("--up", type=click.Choice(["transposed", "bilinear"]),
               help="How a level becomes twice as fine.")  # fmt: skip
+@click.option("--shuffle", type=int, metavar="1|2|4",
+              help="Work at 1/N of the resolution, with N x N pixels as channels.")  # fmt: skip
 @click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
 @click.option("--steps-per-epoch", default=200, show_default=True, help="Steps per epoch.")
 @click.option("--batch", default=4, show_default=True, help="Patches per step.")

@@ -93,6 +93,8 @@ class TrainSettings(_Frozen):
     """How a level becomes twice as fine: a transposed 2x2 convolution, or interpolation and 1x1."""
     head_kernel: Literal[1, 3] = 1
     """Side of the output layer's convolution, px."""
+    shuffle: Literal[1, 2, 4] = 1
+    """Pixels of the image along one of the finest level: 2 is the network at half resolution."""
 
     init: str | None = None
     """What to start from: the folder of an earlier run (its best weights), or an exported model, by
@@ -130,7 +132,7 @@ class TrainSettings(_Frozen):
     @property
     def stride(self) -> int:
         """Coarsest grid of the network, px: each level but the first halves the resolution."""
-        return int(2 ** (len(self.channels) - 1))
+        return int(self.shuffle * 2 ** (len(self.channels) - 1))
 
     def network(self, n_in: int, n_out: int) -> NetworkArgs:
         """The network for images of `n_in` channels, with `n_out` channels of logits."""
@@ -144,6 +146,7 @@ class TrainSettings(_Frozen):
             dropout=self.dropout,
             up=self.up,
             head_kernel=self.head_kernel,
+            shuffle=self.shuffle,
         )
 
     @model_validator(mode="after")

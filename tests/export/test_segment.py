@@ -26,9 +26,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "one level": {"channels": (4,)},
     "like the notebook's": {"channels": (4, 8, 16), "conv_bias": True, "head_kernel": 3},
     "like the paper's": {"channels": (4, 8, 16), "norm": "none", "dropout": 0.5},
+    "half resolution": {"channels": (4, 8), "shuffle": 2},
+    "quarter": {"channels": (8, 16), "shuffle": 4, "norm": "none"},
     "bilinear": {"channels": (4, 8, 16), "up": "bilinear"},
 }
-FULL: dict[str, dict[str, Any]] = {name: dict(options) for name, options in PRESETS.items()}
+FULL: dict[str, dict[str, Any]] = {
+    **{name: dict(options) for name, options in PRESETS.items()},
+    "nuclei at half resolution": {"channels": (16, 32, 64, 128), "shuffle": 2},
+}
 
 
 @pytest.mark.parametrize("options", [*SMALL.values(), *map(slow, FULL.values())],

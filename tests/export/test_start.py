@@ -18,6 +18,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "batch normalisation": {},
     "and biases": {"conv_bias": True, "head_kernel": 3},
     "no normalisation": {"norm": "none", "dropout": 0.5},
+    "half resolution": {"shuffle": 2},
     "bilinear": {"up": "bilinear"},
 }
 
@@ -41,7 +42,7 @@ def test_an_exported_model_is_what_training_starts_from(
 def test_a_network_with_other_options_is_not_started_from(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     export_run(tmp_path / "run", tmp_path / "m.onnx")
-    for options in ({"head_kernel": 3}, {"up": "bilinear"}):
+    for options in ({"head_kernel": 3}, {"up": "bilinear"}, {"shuffle": 2}):
         settings = settings_of(init=str(tmp_path / "m.onnx"), **options)
         args = settings.network(1, 1)
         with pytest.raises(UsageError, match="its network differs from this run's"):

@@ -86,6 +86,8 @@ def test_options_of_the_network_change_the_preset(
         (["--data", "nowhere"], "there is no such folder"),
         (["--patch", "100"], "multiple of the network's stride 8"),
         (["--preset", "ronneberger", "--patch", "40"], "multiple of the network's stride 16"),
+        (["--shuffle", "4", "--patch", "48"], "multiple of the network's stride 32; use 64"),
+        (["--shuffle", "3"], "--shuffle: Input should be 1, 2 or 4"),
         (["--dropout", "1"], "--dropout: Input should be less than 1"),
         (["--lr", "0"], "--lr: Input should be greater than 0"),
         (["--frames", "0:5"], "layout ctc only"),

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from engine.inference.tiles import pad_to
-from train.networks import NetworkArgs, UNet, build_network, n_weights
+from train.networks import Network, NetworkArgs, Shuffled, UNet, build_network, n_weights
 from train.networks.normalise import normalise
 from train.presets import PRESETS
 from train.settings import TrainSettings
@@ -27,9 +28,13 @@ def test_probabilities_lie_on_the_pixels_of_the_image(
 
 
 @pytest.mark.parametrize("size", [(16, 17), (18, 16), (21, 30), (1, 1), (3, 2)])
-def test_any_size_is_computed_as_the_engine_does(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("args", [
+    NetworkArgs("unet", 2, 3, (2, 4, 8)),
+    NetworkArgs("unet", 2, 3, (2, 4), shuffle=2),
+], ids=["unet", "shuffled"])  # fmt: skip
+def test_any_size_is_computed_as_the_engine_does(args: NetworkArgs, size: tuple[int, int]) -> None:
     """18 is odd after one pooling, and 16 is not: they must not be taken for each other."""
-    network, image = UNet(2, 3, (2, 4, 8)).eval(), torch.rand(1, 2, *size)
+    network, image = build_network(args).eval(), torch.rand(1, 2, *size)
     height, width = size
     padded = pad_to(image[0].numpy(), (-(-height // 4) * 4, -(-width // 4) * 4))
     found, wanted = network(image), network(torch.from_numpy(padded)[None])
@@ -78,20 +83,45 @@ def _with_average_pooling(network: UNet) -> UNet:
 
 
 @pytest.mark.parametrize(
-    ("preset", "weights", "stride", "radius"),
+    ("preset", "shuffle", "weights", "stride", "radius"),
     [
-        ("nuclei", 482_449, 8, 46),
-        ("notebook", 483_281, 8, 46),
-        ("ronneberger", 31_030_593, 16, 94),
+        ("nuclei", 1, 482_449, 8, 46),
+        ("nuclei", 2, 482_932, 16, 92),
+        ("nuclei", 4, 484_864, 32, 184),
+        ("notebook", 1, 483_281, 8, 46),
+        ("ronneberger", 1, 31_030_593, 16, 94),
     ],
 )
 def test_presets_have_the_weights_of_their_figures(
-    preset: str, weights: int, stride: int, radius: int
+    preset: str, shuffle: int, weights: int, stride: int, radius: int
 ) -> None:
-    settings = TrainSettings(data="d", layout="pairs", **PRESETS[preset])
+    settings = TrainSettings(data="d", layout="pairs", shuffle=shuffle, **PRESETS[preset])
     network = build_network(settings.network(1, 1))
     assert n_weights(network) == weights
     assert (network.stride, network.receptive_radius) == (stride, radius)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_shuffle_takes_its_share_of_the_arithmetic(factor: int) -> None:
+    """A quarter, and a sixteenth: the first and the last layer are small in either."""
+    flops = []
+    for shuffle in (1, factor):
+        network = build_network(NetworkArgs("unet", 1, 1, (16, 32, 64, 128), shuffle=shuffle))
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            assert network(torch.rand(1, 1, 64, 64)).shape == (1, 1, 64, 64)
+        flops.append(counter.get_total_flops())
+    assert flops[1] == pytest.approx(flops[0] / factor**2, rel=0.1)
+
+
+def test_a_shuffle_undoes_itself() -> None:
+    class Same(Network):
+        def logits(self, image: torch.Tensor) -> torch.Tensor:
+            return image
+
+    image = torch.rand(2, 3, 8, 12)
+    assert torch.equal(Shuffled(Same(12, 1), 2)(image), image)
+    with pytest.raises(ValueError, match="a multiple of 4 channels, not 3"):
+        Shuffled(Same(3, 1), 2)
 
 
 def test_without_normalisation_signals_keep_their_strength() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from train.networks.base import Network
 from train.networks.blocks import Norm, Up
+from train.networks.shuffled import Shuffled
 from train.networks.unet import UNet
 
-__all__ = ["Network", "NetworkArgs", "Norm", "UNet", "Up", "build_network", "n_weights"]
+__all__ = ["Network", "NetworkArgs", "Norm", "Shuffled", "UNet", "Up", "build_network", "n_weights"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class NetworkArgs:
     dropout: float = 0.0  # share of values dropped at the end of the contracting path
     up: Up = "transposed"  # how a level becomes twice as fine
     head_kernel: int = 1  # px; side of the output layer
+    shuffle: int = 1  # px of the image along one px of the finest level
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
@@ -41,6 +43,10 @@ def build_network(args: NetworkArgs) -> Network:
     """A network with fresh weights from torch's random generator."""
     if args.arch != "unet":
         raise ValueError(f"there is no architecture {args.arch!r}; use unet")
+    if args.shuffle > 1:
+        blocks = args.shuffle**2
+        inner = replace(args, n_in=args.n_in * blocks, n_out=args.n_out * blocks, shuffle=1)
+        return Shuffled(build_network(inner), args.shuffle)
     return UNet(
         args.n_in,
         args.n_out,
