@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from onnxscript import opset18 as op
 
 
 def space_to_depth(image: Any, downscale_factor: int) -> Any:
-    """`pixel_unshuffle` of (N, C, H, W), a value of the graph: SpaceToDepth, channels reordered.
+    """`pixel_unshuffle` of (N, C, H, W), a value of the graph: SpaceToDepth, channel by channel.
 
-    PyTorch has all pixels of a block beside each other for each channel, ONNX all channels for
-    each pixel of the block. Of one channel they are the same.
+    PyTorch puts all pixels of a block in a row for each channel, ONNX all channels for each pixel
+    of the block. Of one channel the two are the same. (SpaceToDepth of all channels and a Gather
+    that reorders them is right as well, but OpenVINO 2026.4 gets the convolution after it wrong.)
     """
-    n_channels, n_pixels = int(image.shape[1]), downscale_factor**2
-    blocks = op.SpaceToDepth(image, blocksize=downscale_factor)
+    n_channels = int(image.shape[1])
     if n_channels == 1:
-        return blocks
-    order = np.arange(n_pixels * n_channels).reshape(n_pixels, n_channels).T.ravel()
-    channels = op.Constant(value_ints=order.tolist())
-    return op.Gather(blocks, channels, axis=1)  # type: ignore[type-var]
+        return op.SpaceToDepth(image, blocksize=downscale_factor)
+    channels = op.Split(image, num_outputs=n_channels, axis=1)
+    blocks = [op.SpaceToDepth(channel, blocksize=downscale_factor) for channel in channels]
+    return op.Concat(*blocks, axis=1)

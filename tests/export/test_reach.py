@@ -50,10 +50,11 @@ def test_the_graph_the_network_and_poked_pixels_agree(options: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_shuffles_are_two_operators_and_multiply_stride_and_radius(factor: int) -> None:
+def test_shuffles_are_plain_operators_and_multiply_stride_and_radius(factor: int) -> None:
     graph, *_ = logits_graph({"shuffle": factor})
     kinds = [node.op_type for node in graph.graph.node]
-    assert kinds.count("SpaceToDepth") == kinds.count("DepthToSpace") == 1
+    assert kinds.count("SpaceToDepth") == N  # one for each channel
+    assert kinds.count("DepthToSpace") == 1
     assert "Reshape" not in kinds and "Shape" not in kinds
     plain = receptive_field(logits_graph({})[0])
     found = receptive_field(graph)
