@@ -36,10 +36,11 @@ from engine.runtimes.registry import open_session
 from engine.store.files import whole_file
 from engine.synthetic import TimeLapse
 from export.graph import ServedNetwork
+from export.shuffle import space_to_depth
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.networks import UNet
+from train.networks import Network
+from train.networks.base import pad_to_stride
 from train.networks.normalise import normalise
-from train.predict import pad_to_stride
 
 OPSET = 18
 TOLERANCE = 1e-4  # of probability
@@ -74,7 +75,7 @@ def export_run(
     return spec
 
 
-def to_onnx(network: UNet, n_outputs: int) -> onnx.ModelProto:
+def to_onnx(network: Network, n_outputs: int) -> onnx.ModelProto:
     """The graph of engine/model/spec.py's contract, dynamic in batch, height and width."""
     served = ServedNetwork(network, n_outputs)
     stride, n_in = network.stride, network.n_in
@@ -86,6 +87,7 @@ def to_onnx(network: UNet, n_outputs: int) -> onnx.ModelProto:
             served,
             (image, statistics),
             dynamo=True,
+            custom_translation_table={torch.ops.aten.pixel_unshuffle.default: space_to_depth},
             opset_version=OPSET,
             input_names=[IMAGE, STATISTICS],
             output_names=[PROBABILITIES],
@@ -101,9 +103,11 @@ def to_onnx(network: UNet, n_outputs: int) -> onnx.ModelProto:
 
 
 def make_spec(
-    state: Checkpoint, model: onnx.ModelProto, network: UNet, name: str, description: str = ""
+    state: Checkpoint, model: onnx.ModelProto, network: Network, name: str, description: str = ""
 ) -> ModelSpec:
     """The spec: stride and radius are read off the graph and must be the architecture's own."""
+    if state.network.n_out == 2:
+        raise ModelError("two classes are one foreground class: export a network of 1 output, or 3")
     field = receptive_field(model)
     if (field.stride, field.radius) != (network.stride, network.receptive_radius):
         raise ModelError(
@@ -138,7 +142,7 @@ def embed(model: onnx.ModelProto, spec: ModelSpec) -> None:
     model.metadata_props.add(key=METADATA_KEY, value=spec.model_dump_json())
 
 
-def check_agreement(data: bytes, network: UNet, spec: ModelSpec) -> float:
+def check_agreement(data: bytes, network: Network, spec: ModelSpec) -> float:
     """Largest difference of probability between ONNX Runtime on the CPU and PyTorch.
 
     `data` is the serialised model. The reference is the network as it was trained, batch
@@ -164,7 +168,7 @@ def check_agreement(data: bytes, network: UNet, spec: ModelSpec) -> float:
 
 
 def _reference(
-    network: UNet, image: Tensor, statistics: Tensor, spec: ModelSpec
+    network: Network, image: Tensor, statistics: Tensor, spec: ModelSpec
 ) -> NDArray[np.float32]:
     with torch.inference_mode():
         logits = network.eval()(normalise(image, statistics))
@@ -173,7 +177,7 @@ def _reference(
 
 
 def _frames(
-    size: tuple[int, int, int], network: UNet, normalisation: Normalisation
+    size: tuple[int, int, int], network: Network, normalisation: Normalisation
 ) -> tuple[Tensor, Tensor]:
     """Synthetic nuclei (N, C, H, W), padded to the stride, and their statistics (N, C, 2)."""
     batch, height, width = size

@@ -16,14 +16,14 @@ from train.choose import choose, score_maps, write_curve
 from train.data.frames import LabelledFrame
 from train.data.patches import Example, normalised
 from train.losses import segmentation_loss
-from train.networks import UNet
+from train.networks import Network
 from train.predict import predict_logits, probabilities
 from train.scores import Scores, label_objects
 from train.settings import TrainSettings
 
 
 def validate(
-    network: UNet, validation: Sequence[tuple[LabelledFrame, Example]], settings: TrainSettings
+    network: Network, validation: Sequence[tuple[LabelledFrame, Example]], settings: TrainSettings
 ) -> tuple[float, Scores]:
     """Mean loss and scores of whole frames, at probability 0.5."""
     network.eval()

@@ -19,7 +19,7 @@ import train
 from engine import synthetic
 from engine.errors import ModelError
 from engine.store.files import whole_file
-from train.networks import NetworkArgs, UNet, build_network
+from train.networks import Network, NetworkArgs, build_network
 from train.settings import TrainSettings
 
 FORMAT = 1
@@ -43,7 +43,7 @@ class Checkpoint:
     optimiser: Mapping[str, Any] = field(default_factory=dict)
     rng: torch.Tensor | None = None  # torch's generator; patches draw from seeds of their own
 
-    def build(self) -> UNet:
+    def build(self) -> Network:
         """The network with these weights, ready to predict."""
         network = build_network(self.network)
         network.load_state_dict(dict(self.weights))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from train.presets import PRESETS
+
 if TYPE_CHECKING:
     from train.curves import Epoch
 
@@ -15,7 +17,9 @@ DEFAULT_BORDER = {"ctc": 25, "pairs": 0}  # px; the challenge's HeLa truth ends 
 DEFAULT_TEST = {"ctc": 0.0, "pairs": 0.2}
 
 
-def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
     try:
         return tuple(int(part) for part in value.split(","))
     except ValueError:
@@ -47,8 +51,17 @@ def _frame_range(
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to create.")
 @click.option("--arch", default="unet", show_default=True, type=click.Choice(["unet"]),
               help="Network architecture.")  # fmt: skip
-@click.option("--channels", default="16,32,64,128", show_default=True, callback=_numbers,
-              metavar="N,N,...", help="Channels of each level, finest first.")  # fmt: skip
+@click.option("--preset", default="nuclei", show_default=True, type=click.Choice([*PRESETS]),
+              help="A U-Net by name; the options below change it.")  # fmt: skip
+@click.option("--channels", callback=_numbers, metavar="N,N,...",
+              help="Channels of each level, finest first.  [nuclei 16,32,64,128]")  # fmt: skip
+@click.option("--norm", type=click.Choice(["batch", "none"]),
+              help="Normalisation after each convolution.")  # fmt: skip
+@click.option("--dropout", type=float, help="Share dropped at the end of the contracting path.")
+@click.option("--up", type=click.Choice(["transposed", "bilinear"]),
+              help="How a level becomes twice as fine.")  # fmt: skip
+@click.option("--shuffle", type=int, metavar="1|2|4",
+              help="Work at 1/N of the resolution, with N x N pixels as channels.")  # fmt: skip
 @click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
 @click.option("--steps-per-epoch", default=200, show_default=True, help="Steps per epoch.")
 @click.option("--batch", default=4, show_default=True, help="Patches per step.")
@@ -79,7 +92,7 @@ def _frame_range(
               help="Arithmetic; auto: bf16 if the hardware multiplies in it.")  # fmt: skip
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
 @click.option("--resume", is_flag=True, help="Resume the run in OUTPUT.")
-def train(output: Path, layout: str, resume: bool, **options: Any) -> None:
+def train(output: Path, layout: str, preset: str, resume: bool, **options: Any) -> None:
     """Train a U-Net to separate objects from background and from each other.
 
     Writes best.pt, last.pt, history.csv, curves.png, settings.json, split.json and threshold.csv
@@ -100,6 +113,7 @@ def train(output: Path, layout: str, resume: bool, **options: Any) -> None:
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
     defaults = {"ignore_border": DEFAULT_BORDER[layout], "test_fraction": DEFAULT_TEST[layout]}
+    defaults |= PRESETS[preset]
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
     settings = _settings(defaults | given | {"layout": layout})

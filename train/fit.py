@@ -26,7 +26,7 @@ from train.curves import Epoch, draw_curves, read_history, write_history
 from train.data.dataset import TrainingData, load_data, load_part
 from train.data.patches import Example, Patches, shares_by_area, whole_frame
 from train.losses import segmentation_loss
-from train.networks import NetworkArgs, UNet, build_network
+from train.networks import Network, NetworkArgs, build_network, n_weights
 from train.settings import TrainSettings
 from train.start import start_from, start_hash
 
@@ -59,9 +59,9 @@ def fit(
         note(remark)
     note(_describe(data))
 
-    args = NetworkArgs(settings.arch, data.n_channels, 1, settings.channels)
+    args = settings.network(data.n_channels, n_out=1)
     network = build_network(args).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    note(f"{_size(network):,} weights, on {device} in {'bf16' if bf16 else 'fp32'}")
+    note(f"{n_weights(network):,} weights, on {device} in {'bf16' if bf16 else 'fp32'}")
     if settings.init is not None:
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
     optimiser = torch.optim.AdamW(
@@ -138,7 +138,7 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
 
 
 def _train_epoch(
-    network: UNet,
+    network: Network,
     optimiser: torch.optim.Optimizer,
     data: TrainingData,
     epoch: int,
@@ -208,7 +208,7 @@ def _initial(args: NetworkArgs, settings: TrainSettings, data: TrainingData) -> 
 
 
 def _restore(
-    run: Path, fresh: Checkpoint, network: UNet, optimiser: torch.optim.Optimizer
+    run: Path, fresh: Checkpoint, network: Network, optimiser: torch.optim.Optimizer
 ) -> tuple[Checkpoint, list[Epoch]]:
     """Restore network, optimiser and generator from `last.pt`."""
     last = load_checkpoint(run / "last.pt")
@@ -225,10 +225,6 @@ def _restore(
 def _describe(data: TrainingData) -> str:
     parts = f"{len(data.train)} training, {len(data.val)} validation frames"
     return f"{parts}, {len(data.split.test)} held back; split {data.split.rule}"
-
-
-def _size(network: UNet) -> int:
-    return sum(p.numel() for p in network.parameters())
 
 
 def _write_json(path: Path, values: object) -> None:

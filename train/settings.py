@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine.model.spec import Normalisation
+from train.networks import NetworkArgs, Norm, Up
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
@@ -82,6 +83,18 @@ class TrainSettings(_Frozen):
         128,
     )
     """Channels of each level of the network, finest first."""
+    norm: Norm = "batch"
+    """Normalisation after each convolution."""
+    conv_bias: bool = False
+    """Whether convolutions have biases beside those of the batch normalisation after them."""
+    dropout: Fraction = 0.0
+    """Share of values dropped at the end of the contracting path."""
+    up: Up = "transposed"
+    """How a level becomes twice as fine: a transposed 2x2 convolution, or interpolation and 1x1."""
+    head_kernel: Literal[1, 3] = 1
+    """Side of the output layer's convolution, px."""
+    shuffle: Literal[1, 2, 4] = 1
+    """Pixels of the image along one of the finest level: 2 is the network at half resolution."""
 
     init: str | None = None
     """What to start from: the folder of an earlier run (its best weights), or an exported model, by
@@ -119,7 +132,22 @@ class TrainSettings(_Frozen):
     @property
     def stride(self) -> int:
         """Coarsest grid of the network, px: each level but the first halves the resolution."""
-        return int(2 ** (len(self.channels) - 1))
+        return int(self.shuffle * 2 ** (len(self.channels) - 1))
+
+    def network(self, n_in: int, n_out: int) -> NetworkArgs:
+        """The network for images of `n_in` channels, with `n_out` channels of logits."""
+        return NetworkArgs(
+            self.arch,
+            n_in,
+            n_out,
+            self.channels,
+            norm=self.norm,
+            conv_bias=self.conv_bias,
+            dropout=self.dropout,
+            up=self.up,
+            head_kernel=self.head_kernel,
+            shuffle=self.shuffle,
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -23,11 +23,13 @@ from torch.utils.hooks import RemovableHandle
 from engine.errors import ModelError, UsageError
 from engine.model.file import find_model, open_model
 from train.checkpoint import load_checkpoint
-from train.networks import NetworkArgs, UNet
+from train.networks import Network, NetworkArgs
 from train.settings import TrainSettings
 
 
-def start_from(network: UNet, args: NetworkArgs, settings: TrainSettings, patches: Tensor) -> str:
+def start_from(
+    network: Network, args: NetworkArgs, settings: TrainSettings, patches: Tensor
+) -> str:
     """Load the weights that `settings.init` names; returns where they are from, in words.
 
     `patches`, normalised and of shape (N, C, Y, X), are what batch statistics are taken of where
@@ -56,7 +58,7 @@ def start_hash(init: str) -> str:
         raise ModelError(f"{path}: there is no such checkpoint; train first") from None
 
 
-def _from_run(network: UNet, args: NetworkArgs, earlier: Path) -> None:
+def _from_run(network: Network, args: NetworkArgs, earlier: Path) -> None:
     checkpoint = load_checkpoint(earlier / "best.pt")
     if checkpoint.network != args:
         raise UsageError(
@@ -66,7 +68,7 @@ def _from_run(network: UNet, args: NetworkArgs, earlier: Path) -> None:
 
 
 @torch.no_grad()
-def _from_model(network: UNet, path: Path, patches: Tensor) -> None:
+def _from_model(network: Network, path: Path, patches: Tensor) -> None:
     weights = {
         tensor.name.removeprefix("network."): torch.from_numpy(
             onnx.numpy_helper.to_array(tensor).astype(np.float32)
@@ -82,16 +84,18 @@ def _from_model(network: UNet, path: Path, patches: Tensor) -> None:
         if name not in weights or weights[name].shape != parameter.shape:
             raise UsageError(
                 f"{path}: its network differs from this run's ({name}); give the "
-                "--arch and --channels that it was trained with"
+                "--preset and --channels that it was trained with"
             )
         parameter.copy_(weights[name])
     network.eval()
     hooks = [
-        _unfold(norm, weights[f"{name}.{at}.bias"])
+        # A bias that the convolution keeps has been copied to it already.
+        _unfold(norm, 0 * bias if convolution.bias is not None else bias)
         for name, block in network.named_modules()
         if isinstance(block, nn.Sequential)
-        for (at, _), (_, norm) in pairwise(block.named_children())
+        for (at, convolution), (_, norm) in pairwise(block.named_children())
         if isinstance(norm, nn.BatchNorm2d)
+        for bias in [weights[f"{name}.{at}.bias"]]
     ]
     network(patches)  # from the first to the last, so that each sees what those before it give
     for hook in hooks:

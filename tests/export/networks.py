@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from train.checkpoint import Checkpoint, save_checkpoint
-from train.networks import NetworkArgs, UNet, build_network
+from train.networks import Network, build_network
 from train.settings import TrainSettings
 
 
-def trained(n_in: int = 1, n_out: int = 1, channels: tuple[int, ...] = (2, 4)) -> UNet:
+def settings_of(channels: tuple[int, ...] = (2, 4), **options: Any) -> TrainSettings:
+    """Settings of a run; `options` are those of the network."""
+    given = {"data": "d", "layout": "pairs", "channels": channels, "class_name": "nucleus"}
+    return TrainSettings.model_validate(given | options)
+
+
+def trained(n_in: int = 1, n_out: int = 1, **options: Any) -> Network:
     """A network with weights and batch statistics that are not those of a fresh one."""
     torch.manual_seed(0)
-    network = build_network(NetworkArgs("unet", n_in, n_out, channels))
+    network = build_network(settings_of(**options).network(n_in, n_out))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.3, 0.3)
             nn.init.uniform_(module.running_mean, -0.3, 0.3)  # type: ignore[arg-type]
             nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+        elif getattr(module, "bias", None) is not None and not module.bias.any():
+            nn.init.uniform_(module.bias, -0.3, 0.3)  # type: ignore[arg-type]
     return network.eval()
 
 
-def write_run(
-    run: Path, n_in: int = 1, n_out: int = 1, channels: tuple[int, ...] = (2, 4)
-) -> Checkpoint:
+def write_run(run: Path, n_in: int = 1, n_out: int = 1, **options: Any) -> Checkpoint:
     """A folder with best.pt."""
     run.mkdir(parents=True, exist_ok=True)
-    settings = TrainSettings(data="d", layout="pairs", channels=channels, class_name="nucleus")
+    settings = settings_of(**options)
     checkpoint = Checkpoint(
-        network=NetworkArgs("unet", n_in, n_out, channels),
-        weights=trained(n_in, n_out, channels).state_dict(),
+        network=settings.network(n_in, n_out),
+        weights=trained(n_in, n_out, **options).state_dict(),
         settings=settings,
         epoch=3,
         step=30,

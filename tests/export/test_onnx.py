@@ -73,13 +73,20 @@ def test_the_file_stands_alone_and_tells_no_paths(tiny: Path) -> None:
 def test_other_networks_agree_and_know_their_reach(
     n_in: int, n_out: int, channels: tuple[int, ...], tmp_path: Path
 ) -> None:
-    write_run(tmp_path / "run", n_in, n_out, channels)
+    write_run(tmp_path / "run", n_in, n_out, channels=channels)
     spec = export_run(tmp_path / "run", tmp_path / "m.onnx")
     field = receptive_field(onnx.load(tmp_path / "m.onnx"))
     assert (spec.stride, spec.receptive_radius) == (field.stride, field.radius)
     assert len(spec.channels) == n_in
     assert spec.n_outputs == n_out
     assert len(spec.classes) == max(n_out, 2)
+
+
+def test_two_outputs_are_no_classes(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", n_out=2)
+    with pytest.raises(ModelError, match="two classes are one foreground class"):
+        export_run(tmp_path / "run", tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_any_batch_and_size_run(tiny: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from engine.errors import MissingExtra, StacksegError
 from tests.train.data import write_ctc, write_pairs
-from train.checkpoint import load_checkpoint
+from train.checkpoint import Checkpoint, load_checkpoint
 from train.cli import train
+from train.settings import TrainSettings
 
 SMALL = [
     "--channels", "2,4", "--epochs", "1", "--steps-per-epoch", "2", "--patch", "32",
@@ -46,10 +48,47 @@ def test_pairs_hold_back_a_fifth_and_no_margin(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "network"),
+    [
+        ([], {"channels": (16, 32, 64, 128), "norm": "batch", "conv_bias": False, "dropout": 0}),
+        (["--preset", "notebook"], {"conv_bias": True, "head_kernel": 3, "up": "transposed"}),
+        (["--preset", "ronneberger", "--channels", "2,4", "--dropout", "0.2", "--up", "bilinear"],
+         {"channels": (2, 4), "norm": "none", "dropout": 0.2, "up": "bilinear"}),
+    ],
+)  # fmt: skip
+def test_options_of_the_network_change_the_preset(
+    options: list[str], network: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[TrainSettings] = []
+
+    def fit(settings: TrainSettings, *_: Any, **__: Any) -> Checkpoint:
+        runs.append(settings)
+        return Checkpoint(
+            settings.network(1, 1),
+            {},
+            settings,
+            1,
+            1,
+            0.0,
+            chosen={"threshold": 0.5, "min_area": 0},
+        )
+
+    monkeypatch.setattr("train.fit.fit", fit)
+    arguments = ["--data", str(tmp_path), "--layout", "pairs", "--output", str(tmp_path / "run")]
+    result = CliRunner().invoke(train, arguments + options, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert network.items() <= runs[0].model_dump().items()
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--data", "nowhere"], "there is no such folder"),
         (["--patch", "100"], "multiple of the network's stride 8"),
+        (["--preset", "ronneberger", "--patch", "40"], "multiple of the network's stride 16"),
+        (["--shuffle", "4", "--patch", "48"], "multiple of the network's stride 32; use 64"),
+        (["--shuffle", "3"], "--shuffle: Input should be 1, 2 or 4"),
+        (["--dropout", "1"], "--dropout: Input should be less than 1"),
         (["--lr", "0"], "--lr: Input should be greater than 0"),
         (["--frames", "0:5"], "layout ctc only"),
     ],

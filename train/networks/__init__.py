@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from train.networks.base import Network
+from train.networks.blocks import Norm, Up
+from train.networks.shuffled import Shuffled
 from train.networks.unet import UNet
 
-__all__ = ["NetworkArgs", "UNet", "build_network"]
+__all__ = ["Network", "NetworkArgs", "Norm", "Shuffled", "UNet", "Up", "build_network", "n_weights"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,15 @@ class NetworkArgs:
 
     arch: str  # "unet"
     n_in: int  # channels of the image
-    n_out: int  # 1: one foreground class; else classes, background first
+    n_out: int  # channels of the logits
     channels: tuple[int, ...]  # of each level, finest first
+    # Checkpoints from before these were arguments lack them: the defaults are what was built then.
+    norm: Norm = "batch"  # after each convolution
+    conv_bias: bool = False  # whether convolutions before a batch normalisation have biases
+    dropout: float = 0.0  # share of values dropped at the end of the contracting path
+    up: Up = "transposed"  # how a level becomes twice as fine
+    head_kernel: int = 1  # px; side of the output layer
+    shuffle: int = 1  # px of the image along one px of the finest level
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
@@ -29,10 +39,26 @@ class NetworkArgs:
         return cls(**(values | {"channels": tuple(values["channels"])}))
 
 
-def build_network(args: NetworkArgs) -> UNet:
+def build_network(args: NetworkArgs) -> Network:
     """A network with fresh weights from torch's random generator."""
     if args.arch != "unet":
         raise ValueError(f"there is no architecture {args.arch!r}; use unet")
-    if args.n_out == 2:
-        raise ValueError("two classes are one foreground class: use n_out 1, or 3 and more")
-    return UNet(args.n_in, args.n_out, args.channels)
+    if args.shuffle > 1:
+        blocks = args.shuffle**2
+        inner = replace(args, n_in=args.n_in * blocks, n_out=args.n_out * blocks, shuffle=1)
+        return Shuffled(build_network(inner), args.shuffle)
+    return UNet(
+        args.n_in,
+        args.n_out,
+        args.channels,
+        norm=args.norm,
+        conv_bias=args.conv_bias,
+        dropout=args.dropout,
+        up=args.up,
+        head_kernel=args.head_kernel,
+    )
+
+
+def n_weights(network: Network) -> int:
+    """Number of values that are learnt."""
+    return sum(p.numel() for p in network.parameters())
