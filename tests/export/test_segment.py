@@ -28,10 +28,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "like the paper's": {"channels": (4, 8, 16), "norm": "none", "dropout": 0.5},
     "half resolution": {"channels": (4, 8), "shuffle": 2},
     "quarter": {"channels": (8, 16), "shuffle": 4, "norm": "none"},
+    "resnet18": {"arch": "unet-resnet18", "channels": (4, 4, 4, 8, 8)},
     "bilinear": {"channels": (4, 8, 16), "up": "bilinear"},
 }
 FULL: dict[str, dict[str, Any]] = {
     **{name: dict(options) for name, options in PRESETS.items()},
+    "unet-resnet18": {"arch": "unet-resnet18", "channels": (16, 32, 64, 128, 256)},
     "nuclei at half resolution": {"channels": (16, 32, 64, 128), "shuffle": 2},
 }
 
