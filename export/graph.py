@@ -37,19 +37,14 @@ class ServedNetwork(nn.Module):
 def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy in eval mode whose batch normalisations are part of the convolutions before them.
 
-    Folded in float64, so that the copy agrees with the original to float32 rounding.
+    Folded in float64, so that the copy agrees with the original to float32 rounding. A module's
+    children are taken to run in their order: so they do in sequences and in a ResNet's blocks.
     """
     folded = copy.deepcopy(network).eval()
-    for block in folded.modules():
-        if isinstance(block, nn.Sequential):
-            _fold_sequence(block)
+    for module in folded.modules():
+        for (name, convolution), (following, norm) in pairwise(list(module.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                fused = fuse_conv_bn_eval(convolution.double(), norm.double()).float()
+                setattr(module, name, fused)
+                setattr(module, following, nn.Identity())
     return folded
-
-
-def _fold_sequence(block: nn.Sequential) -> None:
-    names = list(block._modules)
-    for name, following in pairwise(names):
-        convolution, norm = block._modules[name], block._modules[following]
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            block._modules[name] = fuse_conv_bn_eval(convolution.double(), norm.double()).float()
-            block._modules[following] = nn.Identity()

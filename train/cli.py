@@ -49,12 +49,14 @@ def _frame_range(
     help="ctc: NN/tTTT.tif with NN_ST/SEG or NN_GT/SEG; pairs: images/ and labels/ or masks/.",
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to create.")
-@click.option("--arch", default="unet", show_default=True, type=click.Choice(["unet"]),
+@click.option("--arch", default="unet", show_default=True,
+              type=click.Choice(["unet", "unet-resnet18"]),
               help="Network architecture.")  # fmt: skip
-@click.option("--preset", default="nuclei", show_default=True, type=click.Choice([*PRESETS]),
-              help="A U-Net by name; the options below change it.")  # fmt: skip
+@click.option("--preset", type=click.Choice([*PRESETS]),
+              help="A U-Net by name; the options below change it.  [nuclei]")  # fmt: skip
 @click.option("--channels", callback=_numbers, metavar="N,N,...",
-              help="Channels of each level, finest first.  [nuclei 16,32,64,128]")  # fmt: skip
+              help="Channels of each level (of the decoder), finest first.  "
+              "[16,32,64,128; unet-resnet18 16,32,64,128,256]")  # fmt: skip
 @click.option("--norm", type=click.Choice(["batch", "none"]),
               help="Normalisation after each convolution.")  # fmt: skip
 @click.option("--dropout", type=float, help="Share dropped at the end of the contracting path.")
@@ -62,6 +64,10 @@ def _frame_range(
               help="How a level becomes twice as fine.")  # fmt: skip
 @click.option("--shuffle", type=int, metavar="1|2|4",
               help="Work at 1/N of the resolution, with N x N pixels as channels.")  # fmt: skip
+@click.option("--pretrained", metavar="imagenet|FILE",
+              help="Weights that the encoder of unet-resnet18 starts from.")  # fmt: skip
+@click.option("--freeze-encoder", default=0, show_default=True, metavar="N",
+              help="Keep that encoder as it is for the first N epochs.")  # fmt: skip
 @click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
 @click.option("--steps-per-epoch", default=200, show_default=True, help="Steps per epoch.")
 @click.option("--batch", default=4, show_default=True, help="Patches per step.")
@@ -92,14 +98,16 @@ def _frame_range(
               help="Arithmetic; auto: bf16 if the hardware multiplies in it.")  # fmt: skip
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
 @click.option("--resume", is_flag=True, help="Resume the run in OUTPUT.")
-def train(output: Path, layout: str, preset: str, resume: bool, **options: Any) -> None:
+def train(
+    output: Path, layout: str, arch: str, preset: str | None, resume: bool, **options: Any
+) -> None:
     """Train a U-Net to separate objects from background and from each other.
 
     Writes best.pt, last.pt, history.csv, curves.png, settings.json, split.json and threshold.csv
     to OUTPUT. `stackseg export` turns it into a model. Data are split by sequence, folder or
     image, never by patch; a single sequence is split by time.
     """
-    from engine.errors import MissingExtra
+    from engine.errors import MissingExtra, UsageError
     from engine.job.progress import counter
 
     # Threads that wait must not spin away cores that are shared with anything else. OpenMP
@@ -113,10 +121,12 @@ def train(output: Path, layout: str, preset: str, resume: bool, **options: Any) 
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
     defaults = {"ignore_border": DEFAULT_BORDER[layout], "test_fraction": DEFAULT_TEST[layout]}
-    defaults |= PRESETS[preset]
+    if preset is not None and arch != "unet":
+        raise UsageError(f"--preset {preset}: is a unet; omit it, or --arch {arch}")
+    defaults |= PRESETS[preset or "nuclei"] if arch == "unet" else {}
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
-    settings = _settings(defaults | given | {"layout": layout})
+    settings = _settings(defaults | given | {"layout": layout, "arch": arch})
     with counter("epoch", every=None) as count:
 
         def report(row: Epoch) -> None:

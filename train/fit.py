@@ -26,7 +26,8 @@ from train.curves import Epoch, draw_curves, read_history, write_history
 from train.data.dataset import TrainingData, load_data, load_part
 from train.data.patches import Example, Patches, shares_by_area, whole_frame
 from train.losses import segmentation_loss
-from train.networks import Network, NetworkArgs, build_network, n_weights
+from train.networks import Network, NetworkArgs, ResNetUNet, build_network, n_weights
+from train.networks.pretrained import load_pretrained
 from train.settings import TrainSettings
 from train.start import start_from, start_hash
 
@@ -62,6 +63,11 @@ def fit(
     args = settings.network(data.n_channels, n_out=1)
     network = build_network(args).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     note(f"{n_weights(network):,} weights, on {device} in {'bf16' if bf16 else 'fp32'}")
+    pretrained = ""
+    if settings.pretrained is not None and not resume:
+        assert isinstance(network, ResNetUNet)
+        pretrained = load_pretrained(network, settings.pretrained)
+        note(f"the encoder starts from {settings.pretrained}")
     if settings.init is not None:
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
     optimiser = torch.optim.AdamW(
@@ -70,11 +76,13 @@ def fit(
     validation = [(frame, whole_frame(frame, settings)) for frame in data.val]
 
     history: list[Epoch] = []
-    best = _initial(args, settings, data)
+    best = _initial(args, settings, data, pretrained)
     if resume:
         best, history = _restore(run, best, network, optimiser)
         note(f"resuming after epoch {len(history)}")
     for epoch in range(len(history), settings.epochs):
+        if isinstance(network, ResNetUNet):
+            network.freeze_encoder(epoch < settings.freeze_encoder)
         lr, loss, iou = _train_epoch(network, optimiser, data, epoch, device, bf16, settings)
         val_loss, scores = validate(network, validation, settings)
         step = (epoch + 1) * settings.steps_per_epoch
@@ -199,10 +207,14 @@ def _prepare(run: Path, resume: bool) -> None:
         raise OutputError(f"{run}: cannot be created ({error.strerror})") from None
 
 
-def _initial(args: NetworkArgs, settings: TrainSettings, data: TrainingData) -> Checkpoint:
+def _initial(
+    args: NetworkArgs, settings: TrainSettings, data: TrainingData, pretrained: str
+) -> Checkpoint:
     hashes = {"data": data.sha256, "code": code_hash(), "settings": settings_hash(settings)}
     if settings.init is not None:
         hashes["init"] = start_hash(settings.init)
+    if pretrained:
+        hashes["pretrained"] = pretrained
     words = data.described(settings)
     return Checkpoint(args, {}, settings, 0, 0, -math.inf, hashes=hashes, trained_on=words)
 

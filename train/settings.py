@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from engine.model.spec import Normalisation
 from train.networks import NetworkArgs, Norm, Up
 
+CHANNELS = {"unet": (16, 32, 64, 128), "unet-resnet18": (16, 32, 64, 128, 256)}
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
@@ -74,15 +75,12 @@ class TrainSettings(_Frozen):
     class_name: Annotated[str, Field(min_length=1)] = "foreground"
     """Name of what is segmented: "nucleus"."""
 
-    arch: Literal["unet"] = "unet"
-    """Network architecture."""
-    channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (
-        16,
-        32,
-        64,
-        128,
+    arch: Literal["unet", "unet-resnet18"] = "unet"
+    """Network architecture. unet-resnet18 has `channels` and `up` of the options below."""
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default_factory=lambda values: CHANNELS[values.get("arch", "unet")], min_length=1
     )
-    """Channels of each level of the network, finest first."""
+    """Channels of each level of the network, or of a ResNet's decoder, finest first."""
     norm: Norm = "batch"
     """Normalisation after each convolution."""
     conv_bias: bool = False
@@ -96,6 +94,12 @@ class TrainSettings(_Frozen):
     shuffle: Literal[1, 2, 4] = 1
     """Pixels of the image along one of the finest level: 2 is the network at half resolution."""
 
+    pretrained: str | None = None
+    """Weights that the encoder of unet-resnet18 starts from: "imagenet", or a file with a state
+    dict of torchvision's resnet18. Fresh weights where None."""
+    freeze_encoder: Annotated[int, Field(ge=0)] = 0
+    """First epochs in which the encoder of unet-resnet18, with its batch statistics, stays as it
+    is."""
     init: str | None = None
     """What to start from: the folder of an earlier run (its best weights), or an exported model, by
     its file or a bundled name. Fresh weights where None."""
@@ -132,7 +136,8 @@ class TrainSettings(_Frozen):
     @property
     def stride(self) -> int:
         """Coarsest grid of the network, px: each level but the first halves the resolution."""
-        return int(self.shuffle * 2 ** (len(self.channels) - 1))
+        halvings = len(self.channels) - (self.arch == "unet")
+        return int(self.shuffle * 2**halvings)
 
     def network(self, n_in: int, n_out: int) -> NetworkArgs:
         """The network for images of `n_in` channels, with `n_out` channels of logits."""
@@ -151,6 +156,10 @@ class TrainSettings(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.arch == "unet-resnet18":
+            self._check_resnet()
+        elif self.pretrained is not None or self.freeze_encoder:
+            raise ValueError("pretrained and freeze_encoder are for arch unet-resnet18")
         if self.patch % self.stride:
             nearest = max(round(self.patch / self.stride), 1) * self.stride
             raise ValueError(
@@ -164,6 +173,24 @@ class TrainSettings(_Frozen):
         if self.frames is not None and not 0 <= self.frames[0] < self.frames[1]:
             raise ValueError(f"frames {self.frames[0]}:{self.frames[1]} hold no frame")
         return self
+
+    def _check_resnet(self) -> None:
+        """ValueError where options do not fit unet-resnet18, or each other."""
+        if len(self.channels) != len(CHANNELS[self.arch]):
+            raise ValueError(
+                f"the decoder of {self.arch} has {len(CHANNELS[self.arch])} levels, and channels "
+                f"has {len(self.channels)}"
+            )
+        for name in ("norm", "conv_bias", "dropout", "head_kernel", "shuffle"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for arch unet, and not for {self.arch}")
+        if self.pretrained is not None and self.init is not None:
+            raise ValueError("pretrained and init both say where to start; give one of them")
+        if self.freeze_encoder and self.pretrained is None and self.init is None:
+            raise ValueError(
+                "freeze_encoder would keep an encoder that has learnt nothing; give pretrained or "
+                "init as well"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

@@ -84,7 +84,7 @@ def _from_model(network: Network, path: Path, patches: Tensor) -> None:
         if name not in weights or weights[name].shape != parameter.shape:
             raise UsageError(
                 f"{path}: its network differs from this run's ({name}); give the "
-                "--preset and --channels that it was trained with"
+                "--arch, --preset and --channels that it was trained with"
             )
         parameter.copy_(weights[name])
     network.eval()
@@ -92,9 +92,8 @@ def _from_model(network: Network, path: Path, patches: Tensor) -> None:
         # A bias that the convolution keeps has been copied to it already.
         _unfold(norm, 0 * bias if convolution.bias is not None else bias)
         for name, block in network.named_modules()
-        if isinstance(block, nn.Sequential)
         for (at, convolution), (_, norm) in pairwise(block.named_children())
-        if isinstance(norm, nn.BatchNorm2d)
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         for bias in [weights[f"{name}.{at}.bias"]]
     ]
     network(patches)  # from the first to the last, so that each sees what those before it give

@@ -28,10 +28,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "like the paper's": {"channels": (4, 8, 16), "norm": "none", "dropout": 0.5},
     "half resolution": {"channels": (4, 8), "shuffle": 2},
     "quarter": {"channels": (8, 16), "shuffle": 4, "norm": "none"},
+    "resnet18": {"arch": "unet-resnet18", "channels": (4, 4, 4, 8, 8)},
     "bilinear": {"channels": (4, 8, 16), "up": "bilinear"},
 }
 FULL: dict[str, dict[str, Any]] = {
     **{name: dict(options) for name, options in PRESETS.items()},
+    "unet-resnet18": {"arch": "unet-resnet18", "channels": (16, 32, 64, 128, 256)},
     "nuclei at half resolution": {"channels": (16, 32, 64, 128), "shuffle": 2},
 }
 
@@ -42,7 +44,9 @@ def test_a_network_segments_as_it_does_in_pytorch(options: dict[str, Any], tmp_p
     """Whole frames and tiles, of odd height and even width; but for pixels at the threshold."""
     write_run(tmp_path / "run", **options)
     spec = export_run(tmp_path / "run", tmp_path / "m.onnx")  # equal to 1e-4, or it raises
-    frames = TimeLapse(shape=(2, 133, 170), seed=3, density=2000)
+    assert spec.receptive_radius is not None
+    side = 2 * -(-spec.receptive_radius // spec.stride) * spec.stride + 64
+    frames = TimeLapse(shape=(2, 133, side + 90), seed=3, density=2000)  # several tiles wide
     stack = np.stack([frames.frame(t)[0] for t in range(2)])
     jobs.write_stack(tmp_path / "stack.tif", stack)
 
@@ -55,8 +59,6 @@ def test_a_network_segments_as_it_does_in_pytorch(options: dict[str, Any], tmp_p
     clear = np.abs(probability - threshold) > 1e-5
     assert clear.mean() > 0.5
 
-    assert spec.receptive_radius is not None
-    side = 2 * -(-spec.receptive_radius // spec.stride) * spec.stride + 64
     for tile in ("auto", str(side)):
         output = tmp_path / tile
         arguments = ["segment", str(tmp_path / "stack.tif"), "--model", str(tmp_path / "m.onnx")]

@@ -19,6 +19,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "and biases": {"conv_bias": True, "head_kernel": 3},
     "no normalisation": {"norm": "none", "dropout": 0.5},
     "half resolution": {"shuffle": 2},
+    "resnet18": {"arch": "unet-resnet18", "channels": (4, 4, 4, 8, 8)},
     "bilinear": {"up": "bilinear"},
 }
 
@@ -30,7 +31,7 @@ def test_an_exported_model_is_what_training_starts_from(
     write_run(tmp_path / "run", **options)
     export_run(tmp_path / "run", tmp_path / "m.onnx")
     settings = settings_of(init=str(tmp_path / "m.onnx"), **options)
-    args, image = settings.network(1, 1), torch.rand(3, 1, 32, 48)
+    args, image = settings.network(1, 1), torch.rand(3, 1, 64, 96)
     torch.manual_seed(1)
     network = build_network(args)
     start_from(network, args, settings, image)

@@ -54,6 +54,8 @@ def test_pairs_hold_back_a_fifth_and_no_margin(tmp_path: Path) -> None:
         (["--preset", "notebook"], {"conv_bias": True, "head_kernel": 3, "up": "transposed"}),
         (["--preset", "ronneberger", "--channels", "2,4", "--dropout", "0.2", "--up", "bilinear"],
          {"channels": (2, 4), "norm": "none", "dropout": 0.2, "up": "bilinear"}),
+        (["--arch", "unet-resnet18", "--pretrained", "imagenet", "--freeze-encoder", "2"],
+         {"arch": "unet-resnet18", "channels": (16, 32, 64, 128, 256), "freeze_encoder": 2}),
     ],
 )  # fmt: skip
 def test_options_of_the_network_change_the_preset(
@@ -88,6 +90,13 @@ def test_options_of_the_network_change_the_preset(
         (["--preset", "ronneberger", "--patch", "40"], "multiple of the network's stride 16"),
         (["--shuffle", "4", "--patch", "48"], "multiple of the network's stride 32; use 64"),
         (["--shuffle", "3"], "--shuffle: Input should be 1, 2 or 4"),
+        (["--arch", "unet-resnet18", "--preset", "nuclei"], "--preset nuclei: is a unet; omit it"),
+        (["--arch", "unet-resnet18", "--channels", "4,8"], "has 5 levels, and channels has 2"),
+        (["--arch", "unet-resnet18", "--shuffle", "2"], "shuffle is for arch unet, and not"),
+        (["--arch", "unet-resnet18", "--freeze-encoder", "2"], "give pretrained or init as well"),
+        (["--arch", "unet-resnet18", "--pretrained", "imagenet", "--init", "run"], "give one of"),
+        (["--pretrained", "imagenet"], "are for arch unet-resnet18"),
+        (["--freeze-encoder", "1"], "are for arch unet-resnet18"),
         (["--dropout", "1"], "--dropout: Input should be less than 1"),
         (["--lr", "0"], "--lr: Input should be greater than 0"),
         (["--frames", "0:5"], "layout ctc only"),

@@ -139,7 +139,7 @@ def test_a_run_starts_from_a_model_that_was_exported(pairs: Path, tmp_path: Path
         for network_now in (network.eval(), network.train()):  # statistics are those of `image`
             found = torch.sigmoid(network_now(image)).numpy()
             assert np.abs(found - wanted).max() < 1e-4
-    with pytest.raises(UsageError, match="give the --preset and --channels"):
+    with pytest.raises(UsageError, match="give the --arch, --preset and --channels"):
         start_from(UNet(1, 1, (2, 4)), NetworkArgs("unet", 1, 1, (2, 4)), settings, image)
 
 

@@ -7,20 +7,31 @@ from typing import Any
 
 from train.networks.base import Network
 from train.networks.blocks import Norm, Up
+from train.networks.resnet import ResNetUNet
 from train.networks.shuffled import Shuffled
 from train.networks.unet import UNet
 
-__all__ = ["Network", "NetworkArgs", "Norm", "Shuffled", "UNet", "Up", "build_network", "n_weights"]
+__all__ = [
+    "Network",
+    "NetworkArgs",
+    "Norm",
+    "ResNetUNet",
+    "Shuffled",
+    "UNet",
+    "Up",
+    "build_network",
+    "n_weights",
+]
 
 
 @dataclass(frozen=True)
 class NetworkArgs:
     """All that is needed to build a network again before its weights are loaded."""
 
-    arch: str  # "unet"
+    arch: str  # "unet" or "unet-resnet18"
     n_in: int  # channels of the image
     n_out: int  # channels of the logits
-    channels: tuple[int, ...]  # of each level, finest first
+    channels: tuple[int, ...]  # of each level (with resnet18: of the decoder), finest first
     # Checkpoints from before these were arguments lack them: the defaults are what was built then.
     norm: Norm = "batch"  # after each convolution
     conv_bias: bool = False  # whether convolutions before a batch normalisation have biases
@@ -41,8 +52,10 @@ class NetworkArgs:
 
 def build_network(args: NetworkArgs) -> Network:
     """A network with fresh weights from torch's random generator."""
+    if args.arch == "unet-resnet18":
+        return ResNetUNet(args.n_in, args.n_out, args.channels, up=args.up)
     if args.arch != "unet":
-        raise ValueError(f"there is no architecture {args.arch!r}; use unet")
+        raise ValueError(f"there is no architecture {args.arch!r}; use unet or unet-resnet18")
     if args.shuffle > 1:
         blocks = args.shuffle**2
         inner = replace(args, n_in=args.n_in * blocks, n_out=args.n_out * blocks, shuffle=1)
