@@ -23,7 +23,7 @@ from engine.results.pictures.render import RenderSettings, render
 from engine.results.result import LabelClass, classes_of, open_result
 from engine.results.score.compare import compare
 from engine.results.score.sources import open_labels
-from engine.store.folder import FAILURES, JobFolder
+from engine.store.folder import FAILURES, REPORT, JobFolder
 from engine.store.reports import FailedFrame, Failures
 from tests import results
 from tests.engine import jobs
@@ -92,7 +92,14 @@ def test_frames_that_were_set_aside_are_those_of_the_job_that_made_the_labels(
     result: Path,
 ) -> None:
     failure = FailedFrame(stack="lapse", t=1, z=0, reason="cannot be read")
-    JobFolder(result / "relabelled/again").put_record(FAILURES, Failures(frames=(failure,)))
+    added = JobFolder(result / "relabelled/again")
+    report = added.report()
+    assert report is not None
+    counts = report.counts.model_copy(update={"failed": 1})
+    added.put_record(REPORT, report.model_copy(update={"counts": counts}))
+    with pytest.raises(OutputError, match=r"failures.json: is gone or damaged, and frames were"):
+        open_result(result, "again")
+    added.put_record(FAILURES, Failures(frames=(failure,)))
     assert open_result(result, "again")[0].failed == {(1, 0)}
     assert not open_result(result)[0].failed
 
