@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from engine.job.report import machine
-from engine.plan.memory import MB
+from engine.plan.footprint import MB
 from engine.store.folder import JobFolder
 from engine.synthetic import TimeLapse
 from tests.conftest import make_threshold_model

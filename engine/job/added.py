@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from engine.store.claim import listing
 from engine.store.committed import store_of
@@ -15,15 +16,18 @@ from engine.store.folder import JobFolder, added_jobs
 from engine.store.ome_zarr import LABEL_LIST, label_list
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A job on a result's stores, and the label image that it makes of each of its stacks."""
+
+    label: str
+    stacks: Iterable[str]
+    is_named: bool  # the job's own always, those of relabellings once they are complete
+
+
 def label_names(result: JobFolder) -> dict[str, list[str]]:
     """Names of each stack's label images: the job's own, then those of complete relabellings."""
-    names: dict[str, list[str]] = {}
-    for job in (result, *_added(result)):
-        if job is result or job.report() is not None:
-            label, stacks = _label_of(job)
-            for stack in stacks:
-                names.setdefault(stack, []).append(label)
-    return names
+    return _names(_made_on(result))
 
 
 def list_labels(result: JobFolder, stacks: Iterable[str], job: JobFolder) -> None:
@@ -33,8 +37,8 @@ def list_labels(result: JobFolder, stacks: Iterable[str], job: JobFolder) -> Non
     away what a kill leaves there.
     """
     with listing(result):
-        names = label_names(result)
-        ours = {_label_of(one)[0] for one in (result, *_added(result))}
+        made = _made_on(result)
+        names, ours = _names(made), {one.label for one in made}
         for stack in stacks:
             key = f"{store_of(stack)}/{LABEL_LIST}"
             listed = _listed(result, key)
@@ -45,14 +49,22 @@ def list_labels(result: JobFolder, stacks: Iterable[str], job: JobFolder) -> Non
                 job.results.put(key, label_list(wanted))
 
 
-def _added(result: JobFolder) -> list[JobFolder]:
-    return [JobFolder(root) for root in added_jobs(result.root)]
+def _made_on(result: JobFolder) -> list[_Made]:
+    """The job itself, then the relabellings of its result."""
+    made = []
+    for job in (result, *map(JobFolder, added_jobs(result.root))):
+        if (identity := job.identity()) is not None:
+            is_named = job is result or job.report() is not None
+            made.append(_Made(identity.label_image, identity.stacks, is_named))
+    return made
 
 
-def _label_of(job: JobFolder) -> tuple[str, Iterable[str]]:
-    """The label image that a job makes, and of which stacks."""
-    identity = job.identity()
-    return (identity.label_image, identity.stacks) if identity else ("", ())
+def _names(made: Iterable[_Made]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for one in made:
+        for stack in one.stacks if one.is_named else ():
+            names.setdefault(stack, []).append(one.label)
+    return names
 
 
 def _listed(result: JobFolder, key: str) -> list[str] | None:

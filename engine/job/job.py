@@ -152,7 +152,7 @@ def _carry_out_array_task(run: Run) -> JobSummary:
 def _lost(job: Prepared, folder: JobFolder, report: JobReport) -> str:
     """What a complete job lacks, in words: it is made again. Contents are for `verify`."""
     if report.files_sha256.get(IDENTITY) != folder.identity_hash():
-        return f"{IDENTITY} is that of a mended input, and {REPORT} has the checksum of another"
+        return f"{IDENTITY} is that of a repaired input, and {REPORT} has another checksum"
     for key in TABLES:
         if not folder.own.exists(key):
             return f"{key} is gone"
@@ -163,7 +163,7 @@ def _lost(job: Prepared, folder: JobFolder, report: JobReport) -> str:
                 return f"{place} is gone"
         for step in steps:
             for index in step.pending(stack, folder):
-                return f"{stack.name} lacks what the step {step.name} made of number {index}"
+                return f"{stack.name} lacks number {index} of the step {step.name}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Measures of frames: the sums over pixels, objects and regions that their rows are made of."""
+"""Measures of frames: sums over pixels, objects and regions, and the rows that follow."""
 
 from __future__ import annotations
 

@@ -16,8 +16,7 @@ from engine.steps.base import IsMine, all_mine
 from engine.steps.part_store import PartStore
 from engine.steps.shards import put_shards
 from engine.steps.task import Outcome, TaskRun
-from engine.steps.whole import unfinished
-from engine.store.committed import record_key, stitch_record
+from engine.store.committed import record_key, stitch_record, unfinished
 from engine.store.folder import JobFolder
 from engine.store.ome_zarr import encode_shard, new_shard
 from engine.store.records import BlockRecord
@@ -34,7 +33,7 @@ class Finish:
     ) -> Iterator[int]:
         """Blocks without their final labels."""
         if stack.layout.is_stitched:
-            yield from unfinished(stack, folder)
+            yield from unfinished(folder, stack)
 
     def carry_out(self, run: TaskRun) -> Outcome:
         """Do a block."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -89,7 +90,7 @@ def segment_planes(
         try:
             if reason := source.failure(t, z):
                 raise FrameError(reason)
-            plane = run.tried(t, z, lambda z=z: source.predict(t, z))  # type: ignore[misc]
+            plane = run.tried(t, z, partial(source.predict, t, z))
         except FrameError as error:
             records[z] = FrameRecord(t=t, z=z, status="failed", reason=str(error))
             continue
@@ -149,10 +150,9 @@ class Network:
         run, plan, block = self._run, self._run.plan, self._block
         region = tiling.region(block.y, block.x)
         pixels, missing = self._read(t, z, region)
-        if self._survey is None:
-            digest = hashlib.sha256(pixels.data).hexdigest()
         taken = plan.model_input(pixels)
         if self._survey is None:
+            digest = hashlib.sha256(pixels.data).hexdigest()
             with run.watch.stage("statistics"):
                 statistics = frame_statistics(taken, run.model.spec.normalisation)
         else:
@@ -172,7 +172,7 @@ class Network:
         return Prediction(pixels[:, *inside], probability, digest, missing, blank)
 
     def _read(self, t: int, z: int, region: Region) -> tuple[NDArray[Any], int]:
-        """Raw pixels (C, Y, X) of the region with its halo, and how many of its chunks lack."""
+        """Raw pixels (C, Y, X) of the region with its halo, and how many chunks it lacks."""
         run, plan = self._run, self._run.plan
         rows, columns = region.read_y.as_slice(), region.read_x.as_slice()
         with run.watch.stage("read"):

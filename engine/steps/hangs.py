@@ -39,7 +39,7 @@ class Hung(Exception):
 
 
 class Abandoned(JobStopped):
-    """What was given up on goes on after all, and must not: somebody else has its work."""
+    """An abandoned task is still running, and must end: somebody else has its work."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Level:
     def pending(
         self, stack: StackPlan, folder: JobFolder, is_mine: IsMine = all_mine
     ) -> Iterator[int]:
-        """Blocks of the level without a record, or made of what is no longer below them."""
+        """Blocks of the level without a record, or whose parents have changed."""
         if any(self.level < array.levels for array in stack.arrays):
             for block in level_layout(stack.layout, self.level).blocks():
                 if level_record(folder, stack, block, self.level) is None:

@@ -9,7 +9,7 @@ of their rows as well, of which the convex hull of the whole is made.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,14 +30,14 @@ from engine.steps.frame import Prediction, Source, segment_planes
 from engine.steps.part_store import Arrays, PartStore
 from engine.steps.shards import BlockShards, put_shards
 from engine.steps.task import Outcome, TaskRun
-from engine.store.committed import block_record, record_key, shard_keys, stitch_record
+from engine.store.committed import record_key, shard_keys, stitch_record, unfinished
 from engine.store.folder import JobFolder
 from engine.store.ome_zarr import encode_shard, new_shard, provisional
 from engine.store.records import FrameRecord, PartRecord
 
 
-def pending_groups(stack: StackPlan, folder: JobFolder) -> Iterator[int]:
-    """Stitch groups without a record, and those whose ids a block still needs."""
+def pending_groups(stack: StackPlan, folder: JobFolder, blocks: Iterable[int]) -> list[int]:
+    """Stitch groups without a record, and those whose ids one of the unfinished `blocks` needs."""
     layout, parts = stack.layout, PartStore(folder, stack)
     wanted = {
         group.index
@@ -45,19 +45,15 @@ def pending_groups(stack: StackPlan, folder: JobFolder) -> Iterator[int]:
         if stitch_record(folder, stack.name, group) is None
     }
     if stack.postprocessing.gives_instances:
-        for block in layout.blocks():
-            if block_record(folder, stack, block) is None and not parts.has_ids(block.index):
-                wanted.add(layout.stitch_group_of(block.index))
-    return iter(sorted(wanted))
+        wanted |= {layout.stitch_group_of(block) for block in blocks if not parts.has_ids(block)}
+    return sorted(wanted)
 
 
 def pending_parts(stack: StackPlan, folder: JobFolder, is_mine: IsMine) -> Iterator[int]:
     """Blocks whose local labels are needed and not there."""
     layout, parts = stack.layout, PartStore(folder, stack)
-    if not layout.is_stitched:
-        return
-    needed = {b.index for b in layout.blocks() if block_record(folder, stack, b) is None}
-    for index in pending_groups(stack, folder):
+    needed = set(unfinished(folder, stack))
+    for index in pending_groups(stack, folder, frozenset(needed)):
         needed.update(layout.stitch_group(index).blocks)
     for index in filter(is_mine, sorted(needed)):
         kept = shard_keys(stack, layout.block(index))
@@ -90,7 +86,7 @@ def _commit(
         encoded = kept.encode()
         run.check_identity()
         if encoded:
-            # A record of the block speaks of shards that are now put anew.
+            # A record of the block speaks of shards that are now replaced.
             folder.own.delete(record_key(plan.name, block.index))
         checksums = put_shards(folder, plan, block, encoded)
         parts.put(block.index, labels, part)

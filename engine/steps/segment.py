@@ -12,7 +12,8 @@ from engine.steps.kept import Kept
 from engine.steps.part import pending_parts, segment_part
 from engine.steps.survey import surveyed
 from engine.steps.task import Outcome, TaskRun
-from engine.steps.whole import segment_whole, unfinished
+from engine.steps.whole import segment_whole
+from engine.store.committed import unfinished
 from engine.store.folder import JobFolder
 
 
@@ -29,7 +30,7 @@ class Segment:
         if stack.layout.is_stitched:
             yield from pending_parts(stack, folder, is_mine)
         else:
-            yield from filter(is_mine, unfinished(stack, folder))
+            yield from filter(is_mine, unfinished(folder, stack))
 
     def carry_out(self, run: TaskRun) -> Outcome:
         """Do a block."""

@@ -25,7 +25,13 @@ from engine.steps.base import IsMine, all_mine
 from engine.steps.part import pending_groups
 from engine.steps.part_store import Part, PartStore
 from engine.steps.task import Outcome, TaskRun
-from engine.store.committed import objects_key, record_key, stitch_key, stitch_record
+from engine.store.committed import (
+    objects_key,
+    record_key,
+    stitch_key,
+    stitch_record,
+    unfinished,
+)
 from engine.store.folder import JobFolder
 from engine.store.records import FrameRecord, StitchRecord
 from engine.store.tables import ObjectsWriter
@@ -58,7 +64,7 @@ class Stitch:
     ) -> Iterator[int]:
         """Stitch groups without a record, and those whose ids a block still needs."""
         if stack.layout.is_stitched:
-            yield from pending_groups(stack, folder)
+            yield from pending_groups(stack, folder, unfinished(folder, stack))
 
     def carry_out(self, run: TaskRun) -> Outcome:
         """Do a stitch group."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,24 +11,15 @@ from numpy.typing import NDArray
 from engine.geometry.layout import Block
 from engine.measure.frames import Measures
 from engine.measure.objects import ObjectColumns
-from engine.plan.plan import StackPlan
 from engine.steps.frame import Prediction, Source, label_whole, segment_planes
 from engine.steps.hangs import Frame
 from engine.steps.shards import BlockShards, put_shards
 from engine.steps.task import Outcome, TaskRun
 from engine.store.committed import block_record, objects_key, record_key, shard_keys
-from engine.store.folder import JobFolder
 from engine.store.object_store import get_checked
 from engine.store.ome_zarr import decode_shard
 from engine.store.records import BlockRecord, FrameRecord
 from engine.store.tables import decode_objects, encode_objects
-
-
-def unfinished(stack: StackPlan, folder: JobFolder) -> Iterator[int]:
-    """Blocks without final labels."""
-    for block in stack.layout.blocks():
-        if block_record(folder, stack, block) is None:
-            yield block.index
 
 
 def segment_whole(run: TaskRun, source: Source) -> Outcome:
@@ -117,7 +107,7 @@ def _commit(
 
 @dataclass
 class _Earlier:
-    """What an earlier run made of the frames that are not to be done again."""
+    """What an earlier run left of the frames that are not repeated."""
 
     shards: dict[str, NDArray[Any]]  # by kind of array
     frames: dict[Frame, FrameRecord]

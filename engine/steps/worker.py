@@ -48,7 +48,7 @@ class JobContext:
     threads: int
     in_flight: int  # blocks at once in a process, as planned for its memory
     stores: str = ""  # folder of the Zarr stores, where that is not `output`
-    spec: ModelSpec | None = None  # where what the model gave is labelled anew, without it
+    spec: ModelSpec | None = None  # of a relabelling, which has no model
     timeout: Timeout = "auto"  # see `engine.steps.hangs.limit_of`
 
 
@@ -179,18 +179,18 @@ def _key(plan: StackPlan) -> tuple[str, str | None, str, str]:
 
 
 def open_unchanged(plan: StackPlan) -> Stack:
-    """Open a stack anew; JobStopped where it is gone or has changed."""
+    """Open a stack again; JobStopped where it is gone or has changed."""
     from engine.stacks.open import open_stack
 
     try:
         stack = open_stack(plan.path, plan.axes, plan.info.series or None)
     except StackError as error:
-        raise JobStopped(f"{error}; once it can be read again, the same command goes on") from error
+        raise JobStopped(f"{error}; run the same command again once it can be read") from error
     if stack.info.identity != plan.info.identity:
         stack.close()
         raise JobStopped(
-            f"{plan.info.path}: has changed since the job began; once it is what it was, the same "
-            "command goes on, or start over with --fresh"
+            f"{plan.info.path}: has changed since the job began; restore it and run the same "
+            "command again, or start over with --fresh"
         )
     return stack
 
@@ -201,7 +201,7 @@ def open_within(timeout: Timeout, plan: StackPlan) -> LimitedStack:
 
 
 def check_unchanged(plan: StackPlan) -> None:
-    """JobStopped where the input is not, any more, what the job began with. Opens it anew."""
+    """JobStopped where the input is no longer what the job began with. Opens it again."""
     open_unchanged(plan).close()
 
 
@@ -224,5 +224,5 @@ def halve_tile(context: JobContext, plan: StackPlan, failed: FrameTiling) -> Fra
         return None
     known = _smaller_tiles.get((context.identity_sha256, plan.name), side)
     _smaller_tiles[context.identity_sha256, plan.name] = min(side, known)
-    log.warning("%s: out of memory; going on with tiles of %d px", plan.name, min(side, known))
+    log.warning("%s: out of memory; continuing with tiles of %d px", plan.name, min(side, known))
     return tiling_of(context, plan)

@@ -16,6 +16,7 @@ from engine.store.identity import Holdings, JobIdentity
 from engine.store.identity_differences import Difference, in_words, retry_hint
 from engine.store.identity_differences import differences as identity_differences
 
+Begun = Holdings | JobIdentity  # a job as --fresh needs to know it, and as others do
 WAIT, LOOKS = 0.02, 1500  # s between two looks at a lease that is held for milliseconds; how many
 
 
@@ -27,7 +28,7 @@ def claim(folder: JobFolder, identity: JobIdentity, *, fresh: bool, alone: bool)
     `alone`: no other run of the job is going on, so that what is staged is nobody's.
     """
     known = check(folder, identity, fresh=fresh)
-    if known is not None and fresh:
+    if isinstance(known, Holdings):
         _clear(folder, known)
     if known is None or fresh:
         folder.put_record(IDENTITY, identity)
@@ -35,24 +36,23 @@ def claim(folder: JobFolder, identity: JobIdentity, *, fresh: bool, alone: bool)
         folder.sweep()
 
 
-def check(folder: JobFolder, identity: JobIdentity, *, fresh: bool) -> Holdings | None:
-    """What `claim` would refuse, without writing; what the job holds that is here."""
-    begun = None if fresh else folder.identity()
-    known = folder.holdings() if fresh else _holdings_of(begun)
+def check(folder: JobFolder, identity: JobIdentity, *, fresh: bool) -> Begun | None:
+    """What `claim` would refuse, without writing; the job that is here, if any."""
+    look = folder.holdings if fresh else folder.identity
+    known: Begun | None = look()
     if known is None:
         own = [*TABLES, REPORT, *map(store_of, identity.stacks)]
         found = next((key for key in own if folder.own.holds(key)), None)
         # Another array task of this job may have claimed the folder a moment ago.
-        begun = folder.identity() if found and not fresh else None
-        known = folder.holdings() if found and fresh else _holdings_of(begun)
+        known = look() if found else None
         if found and known is None:
             raise OutputError(
                 f"{folder.own.where(found)}: is there already, and not by this job; give another "
                 "--output"
             )
-    if known is not None and fresh:
+    if isinstance(known, Holdings):
         _check_removal(folder, known, identity)
-    elif begun is not None and (differing := differences(begun, identity)):
+    elif known is not None and (differing := differences(known, identity)):
         added = folder.is_added  # by a relabelling, which cannot retry
         hint = "" if added else retry_hint(differing)
         raise OutputError(
@@ -61,12 +61,6 @@ def check(folder: JobFolder, identity: JobIdentity, *, fresh: bool) -> Holdings 
             "start over with --fresh"
         )
     return known
-
-
-def _holdings_of(begun: JobIdentity | None) -> Holdings | None:
-    if begun is None:
-        return None
-    return Holdings.model_construct(labels=begun.labels, stacks=dict(begun.stacks))
 
 
 def _check_removal(folder: JobFolder, known: Holdings, identity: JobIdentity) -> None:

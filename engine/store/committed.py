@@ -73,6 +73,13 @@ def block_record(folder: JobFolder, stack: Stored, block: Block) -> BlockRecord 
     return record
 
 
+def unfinished(folder: JobFolder, stack: Stored) -> Iterator[int]:
+    """Numbers of the blocks without final labels."""
+    for block in stack.layout.blocks():
+        if block_record(folder, stack, block) is None:
+            yield block.index
+
+
 def stitch_record(folder: JobFolder, stack: str, group: StitchGroup) -> StitchRecord | None:
     """The record of a stitch group, None where it is not committed."""
     record = folder.record(StitchRecord, stitch_key(stack, group.index))

@@ -138,7 +138,7 @@ class StitchRecord(Record):
 
     @property
     def n_objects(self) -> int:
-        """How many objects it has; one that goes on from plane to plane counts once."""
+        """How many objects it has; one that spans planes counts once."""
         return self.objects
 
 

@@ -241,7 +241,7 @@ def test_a_store_that_goes_meanwhile_stops_the_job(
                     store.rename(tmp_path / "away")
                 yield from super().run(iter([task]))
 
-    with pytest.raises(JobStopped, match="same command goes on"):
+    with pytest.raises(JobStopped, match="same command again"):
         run_job(job, executor=Goes())
     (tmp_path / "away").rename(store)
     assert run_job(job).exit_status == 0

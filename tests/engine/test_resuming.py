@@ -235,7 +235,7 @@ def test_an_input_that_changes_stops_the_job(
             yield from super().run(tasks)
 
     job = jobs.settings(stack, threshold_model, output)
-    with pytest.raises(JobStopped, match=r"stack.tif.*same command goes on"):
+    with pytest.raises(JobStopped, match=r"stack.tif.*same command again"):
         run_job(job, executor=Changes(0))
     assert not JobFolder(output).numbers("records", "stack")
 
@@ -348,7 +348,7 @@ def test_an_input_that_goes_away_sets_no_frame_aside(
                 yield outcome
 
     job = jobs.settings(place, threshold_model, tmp_path / "out", axes="TYX")
-    with pytest.raises(JobStopped, match="same command goes on"):
+    with pytest.raises(JobStopped, match="same command again"):
         run_job(job, executor=Loses(0))
     assert JobFolder(job.output).numbers("records", "stack") == [0]
     (tmp_path / "away").rename(place)

@@ -30,7 +30,7 @@ def test_a_frame_that_finds_no_memory_goes_in_tiles(tmp_path: Path, kind: str) -
     # Set when the first task begins: a plan that saw the limit would choose tiles by itself.
     limited = one.run(limit={"kind": kind, "extra": int(need * 0.55)})
     assert limited.popen.returncode == 0, limited.err
-    assert "out of memory; going on with tiles of" in limited.err
+    assert "out of memory; continuing with tiles of" in limited.err
     assert jobs.contents(one.output) == jobs.contents(whole.output)
     assert 0 < tile(one.output) <= SIDE // 2 + 64  # it was told a tile that is smaller
     assert tile(whole.output) is None

@@ -1,7 +1,7 @@
 """Pixels of each label in each frame: counted in the labels, and as the objects table has them.
 
 This is what no checksum can show: that labels were wrong already when they were hashed. Counted
-here anew, and not by `engine.measure`, whose figures these are compared with.
+here once more, and not by `engine.measure`, whose figures these are compared with.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def check_group(
     found, has_objects = joined(areas), stack.layout.gives_instances
     counts = {}  # of objects, by place: on record, and in the labels
     if isinstance(record, StitchRecord):
-        times = found.frame // stack.layout.sizes[1]  # ids begin anew with each
+        times = found.frame // stack.layout.sizes[1]  # ids start again with each
         n_objects = np.unique([times, found.label], axis=1).shape[1]
         counts[where] = (record.objects, n_objects)
     for frame in check.frames:

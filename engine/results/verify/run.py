@@ -182,7 +182,7 @@ class _Verification:
         if not self.problems.of_kind("record"):
             damage = (
                 "a record has changed since the end of the job: the SHA-256 over all of them is "
-                "not that in job.json; which one cannot be told: start over with --fresh"
+                "not that in job.json; it is unknown which: start over with --fresh"
             )
             self._add("record", f"{PRIVATE}/records", damage)
 
