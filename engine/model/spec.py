@@ -2,8 +2,9 @@
 
 Graph:  image       float32 (N, C, H, W)  raw pixel values, H and W multiples of `stride`
         statistics  float32 (N, C, 2)     the frame's low and high value, see `Normalisation`
-     -> probabilities float32 (N, K, H, W)  K = 1: sigmoid of one foreground class;
-                                            K > 1: softmax over the classes, background first
+     -> probabilities float32 (N, K, H, W)  one foreground class: its sigmoid, K = 1; and with
+                                            `cores` that of its objects' cores, K = 2;
+                                            several: softmax over them, background first
 
 All else that is needed travels as a `ModelSpec`, JSON under the metadata key "stackseg".
 """
@@ -68,6 +69,20 @@ class Normalisation(_Frozen):
         return self
 
 
+class CoreSpec(_Frozen):
+    """How objects are made of cores, each grown inside the foreground by a few pixels.
+
+    A core is what of an object lies deeper than `depth` below its edge, so that the cores of
+    objects that touch do not touch. See `engine.labels.cores`.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.8  # of the core's probability
+    depth: Annotated[float, Field(ge=0)] = 2.0  # px; as the network was taught
+    growth: Annotated[int, Field(ge=1, le=16)] = 3  # px; how far a core grows at the most
+    unreached: Literal["keep", "drop"] = "drop"  # foreground beyond the growth of any core
+    pinhole: Annotated[int, Field(ge=0, le=32)] = 6  # px; holes that fit into such a box are filled
+
+
 class CurvePoint(_Frozen):
     """What a threshold and a minimum area reach on the validation part; the model's were chosen so.
 
@@ -76,6 +91,7 @@ class CurvePoint(_Frozen):
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)]
+    core_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # of models with cores
     min_area: Annotated[int, Field(ge=0)]  # px
     iou: FiniteFloat | None = None  # None where nothing defines it
     f1: FiniteFloat | None = None
@@ -85,7 +101,7 @@ class CurvePoint(_Frozen):
 class ModelSpec(_Frozen):
     """Everything about a model that the graph itself does not say."""
 
-    spec_version: Literal[1] = 1
+    spec_version: Literal[1, 2] = 2  # cores came with version 2
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     description: str = ""
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -94,7 +110,8 @@ class ModelSpec(_Frozen):
     stride: Annotated[int, Field(ge=1)]  # px; tile origins and sizes are multiples of it
     receptive_radius: Annotated[int, Field(ge=0)]  # px beyond a write window that can matter
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of probability; binary models
-    instances: Literal["components", "watershed", "none"] = "components"  # binary models
+    instances: Literal["components", "watershed", "cores", "none"] = "components"  # binary models
+    cores: CoreSpec | None = None  # of binary models with a second output
     min_area: Annotated[int, Field(ge=0)] = 0  # px; smaller objects are dropped
     min_distance: Annotated[float, Field(ge=0)] = 0.0  # px between the seeds of a watershed
     pixel_size_um: Annotated[float, Field(gt=0)] | None = None  # of the training images
@@ -113,13 +130,19 @@ class ModelSpec(_Frozen):
     @property
     def n_outputs(self) -> int:
         """Channels of the probability output."""
-        return 1 if self.is_binary else len(self.classes)
+        if self.is_binary:
+            return 1 if self.cores is None else 2
+        return len(self.classes)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
         names = [c.name for c in self.classes]
         if len(set(names)) != len(names):
             raise ValueError(f"class names repeat: {', '.join(names)}")
+        if self.cores is not None and not (self.is_binary and self.spec_version > 1):
+            raise ValueError("cores are of binary models, and of spec version 2 on")
+        if self.instances == "cores" and self.cores is None:
+            raise ValueError("instances by cores need an output of cores")
         return self
 
 

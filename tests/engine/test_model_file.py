@@ -42,7 +42,7 @@ def test_bundled_models_open() -> None:
     ("change", "sentence"),
     [
         ({"stride": None}, r"not valid \(stride: Input should be a valid integer"),
-        ({"spec_version": 2}, "spec_version"),
+        ({"spec_version": 3}, "spec_version"),
         ({"threshold": 1.5}, "threshold"),
         ({"classes": []}, "classes"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
