@@ -12,13 +12,13 @@ by the faces of the blocks that it lies in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.labels.components import label_part
+from engine.labels.components import bands, label_part
 from engine.labels.cores import Inside, Seeds, find_seeds
 from engine.labels.holes import filled
 from engine.labels.postprocessing import Postprocessing
@@ -93,7 +93,8 @@ def _by_cores(
     foreign = np.flatnonzero(there & ~begins)
     anchors = _anchors(labels, inside, foreign, count)
     new = (np.cumsum(there) * there).astype(np.uint32)
-    np.take(new, own, out=out)
+    for target, band in zip(_bands(out), _bands(own), strict=True):
+        target[...] = new[band]
     return BlockLabels(
         int(there.sum()),
         {name: new[face] for name, face in faces.items()},
@@ -106,9 +107,15 @@ def _by_cores(
 def _present(labels: NDArray[np.uint32], count: int) -> NDArray[np.bool_]:
     """Which labels there are, (count + 1,); not the background."""
     there = np.zeros(count + 1, dtype=bool)
-    there[labels] = True
+    for band in _bands(labels):
+        there[band] = True
     there[0] = False
     return there
+
+
+def _bands(labels: NDArray[np.uint32]) -> Iterator[NDArray[np.uint32]]:
+    """Views of a few rows each, (Y, X), plane by plane of (Z, Y, X)."""
+    return (band for plane in labels for band in bands(plane))
 
 
 def _anchors(
