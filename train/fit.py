@@ -60,7 +60,7 @@ def fit(
         note(remark)
     note(_describe(data))
 
-    args = settings.network(data.n_channels, n_out=1)
+    args = settings.network(data.n_channels, n_out=settings.n_outputs)
     network = build_network(args).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     note(f"{n_weights(network):,} weights, on {device} in {'bf16' if bf16 else 'fp32'}")
     pretrained = ""
@@ -190,7 +190,9 @@ def _some_patches(data: TrainingData, settings: TrainSettings) -> Tensor:
 
 
 def _overlap(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[int, int]:
-    found, truth = (logits > 0) & (weight > 0), (target > 0) & (weight > 0)
+    """Pixels of the foreground, the first output, that are found and true, and that are either."""
+    logits, target, counts = logits[:, 0], target[:, 0], weight[:, 0] > 0
+    found, truth = (logits > 0) & counts, (target > 0) & counts
     return int((found & truth).sum()), int((found | truth).sum())
 
 
