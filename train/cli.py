@@ -70,18 +70,28 @@ def _frame_range(
               help="Keep that encoder as it is for the first N epochs.")  # fmt: skip
 @click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
 @click.option("--steps-per-epoch", default=200, show_default=True, help="Steps per epoch.")
-@click.option("--batch", default=4, show_default=True, help="Patches per step.")
-@click.option("--patch", default=256, show_default=True, help="Side of a patch, px.")
+@click.option("--instances", type=click.Choice(["cores", "components", "none"]),
+              help="How objects are told apart: cores, which the network learns beside the "
+                   "foreground; components, between which it leaves a gap; or not at all.  "
+                   "[cores]")  # fmt: skip
+@click.option("--core-depth", type=float, metavar="PX",
+              help="How far below an object's edge its core begins.  [2]")  # fmt: skip
+@click.option("--growth", type=int, metavar="PX",
+              help="How far a core is grown inside the foreground.  [3]")  # fmt: skip
+@click.option("--batch", type=int, metavar="N", help="Patches per step.  [8; notebook 4]")
+@click.option("--patch", type=int, metavar="PX", help="Side of a patch.  [192]")
 @click.option("--lr", default=2e-3, show_default=True, help="Peak learning rate.")
 @click.option("--frames", metavar="A:B", callback=_frame_range,
               help="Only frames A to B-1 (ctc).")  # fmt: skip
 @click.option("--group", metavar="REGEX", help="Files that agree here stay together (pairs).")
 @click.option("--masks", is_flag=True,
               help="Truth is masks, not ids: objects are their 8-connected pieces.")  # fmt: skip
-@click.option("--val-fraction", default=0.1, show_default=True, help="Share for validation.")
+@click.option("--val-fraction", type=float, help="Share for validation.  [0.15]")
 @click.option(
     "--test-fraction", type=float, help="Share held back for testing.  [pairs 0.2, ctc 0]"
 )
+@click.option("--test-every", type=int, metavar="N",
+              help="Hold back every Nth frame of each sequence or folder instead.")  # fmt: skip
 @click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, pairs 0]")
 @click.option("--synthetic", default=0, show_default=True, help="Synthetic frames to add.")
 @click.option("--synthetic-share", default=0.4, show_default=True,
@@ -120,7 +130,9 @@ def train(
             raise
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
-    defaults = {"ignore_border": DEFAULT_BORDER[layout], "test_fraction": DEFAULT_TEST[layout]}
+    defaults = {"ignore_border": DEFAULT_BORDER[layout]}
+    if options["test_every"] is None:
+        defaults["test_fraction"] = DEFAULT_TEST[layout]
     if preset is not None and arch != "unet":
         raise UsageError(f"--preset {preset}: is a unet; omit it, or --arch {arch}")
     defaults |= PRESETS[preset or "nuclei"] if arch == "unet" else {}

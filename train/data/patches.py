@@ -99,7 +99,10 @@ def make_example(
     settings: TrainSettings,
 ) -> Example:
     """Image, targets and weights as tensors. `counts` (Y, X): where the truth is known."""
-    if settings.instances == "cores":
+    if settings.instances == "none":
+        target = (labels > 0)[None]
+        weight = np.ones(target.shape, dtype=np.float32)
+    elif settings.instances == "cores":
         target = np.stack([labels > 0, cores(labels, settings.core_depth)])
         weight = np.ones(target.shape, dtype=np.float32)
     else:
