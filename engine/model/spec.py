@@ -131,9 +131,12 @@ class ModelSpec(_Frozen):
     @property
     def n_outputs(self) -> int:
         """Channels of the probability output."""
-        if self.is_binary:
-            return 1 if self.cores is None else 2
-        return len(self.classes)
+        return self.n_class_outputs + (self.cores is not None)
+
+    @property
+    def n_class_outputs(self) -> int:
+        """Those that tell classes; that of cores comes after them."""
+        return 1 if self.is_binary else len(self.classes)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
