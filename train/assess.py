@@ -30,9 +30,7 @@ def validate(
     losses, parts = [], []
     for frame, example in validation:
         logits = predict_logits(network, example.image)
-        loss = segmentation_loss(
-            logits[None], example.target[None], example.weight[None], settings.dice
-        )
+        loss = segmentation_loss(logits[None], example.target[None], example.weight[None], settings)
         losses.append(loss.item())
         found = label_objects((logits[0] >= 0).numpy()[frame.inside])
         parts.append(score(found, frame.labels[frame.inside]))

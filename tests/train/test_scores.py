@@ -13,7 +13,7 @@ from engine.model.spec import CurvePoint, ModelSpec
 from engine.results.score.metrics import score
 from train.assess import named_scores
 from train.choose import choose, score_maps, write_curve
-from train.curves import Epoch, draw_curves, read_history, write_history
+from train.curves import Epoch, draw_curves, read_rows, write_rows
 from train.scores import Scores, label_objects
 
 
@@ -59,9 +59,9 @@ def test_a_threshold_whose_score_is_not_defined_loses() -> None:
 def test_the_history_leaves_undefined_scores_empty(tmp_path: Path) -> None:
     rows = [Epoch(1, 5, 0.1, 1.0, math.nan, 1.0, math.nan, math.nan, math.nan),
             Epoch(2, 10, 0.1, 1.0, 0.25, 1.0, 0.5, 0.0, 0.0)]  # fmt: skip
-    write_history(tmp_path / "history.csv", rows)
+    write_rows(tmp_path / "history.csv", rows)
     assert "nan" not in (tmp_path / "history.csv").read_text()
-    first, second = read_history(tmp_path / "history.csv")
+    first, second = read_rows(tmp_path / "history.csv", Epoch)
     assert second == rows[1] and (first.epoch, first.val_loss) == (1, 1.0)
     assert math.isnan(first.val_f1) and math.isnan(first.train_iou)
     draw_curves(tmp_path / "curves.png", rows)

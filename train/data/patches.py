@@ -26,6 +26,7 @@ class Example(NamedTuple):
     image: Tensor  # float32 (C, Y, X), normalised
     target: Tensor  # float32 (1, Y, X), 0 or 1
     weight: Tensor  # float32 (1, Y, X), 0 where nothing is to be learnt
+    frame: int = -1  # its index among the training frames
 
 
 class Patches(Dataset[Example]):
@@ -54,10 +55,11 @@ class Patches(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.epoch, index])
-        frame = self.frames[rng.choice(len(self.frames), p=self.shares)]
+        at = int(rng.choice(len(self.frames), p=self.shares))
+        frame = self.frames[at]
         image, foreground, counts = cut_patch(frame, _place(frame, rng, settings))
         image = vary_intensity(image, foreground, rng, settings.augment)
-        return make_example(image, foreground, counts, settings)
+        return make_example(image, foreground, counts, settings)._replace(frame=at)
 
 
 def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Geometry:
