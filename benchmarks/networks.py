@@ -156,8 +156,8 @@ def table(rows: list[Row], options: argparse.Namespace) -> str:
         f"medians of 9; {options.epochs} x {options.steps} steps each, on the same patches of "
         f"{Path(options.data).name}; {time.strftime('%Y-%m-%d')}; `python -m benchmarks.networks`",
         "",
-        f"| network | weights | GFLOP/Mpx | ms a frame | val (SEG + F1) / 2 | test SEG | test F1 at "
-        f"0.5{unseen and f' |{unseen[1:]} SEG |{unseen[1:]} F1 at 0.5'} | minutes to train |",
+        "| network | weights | GFLOP/Mpx | ms a frame | val (SEG + F1) / 2 | test SEG "
+        f"| test F1 at 0.5{unseen and f' |{unseen[1:]} SEG |{unseen[1:]} F1 at 0.5'} | min |",
         "| --- " * (9 if unseen else 7) + "| --- |",
     ]  # fmt: skip
     for r in rows:

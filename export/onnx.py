@@ -39,10 +39,10 @@ from engine.synthetic import TimeLapse
 from export.graph import ServedNetwork
 from export.shuffle import space_to_depth
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.choose import CORE_THRESHOLD
 from train.networks import Network
 from train.networks.base import pad_to_stride
 from train.networks.normalise import normalise
+from train.objects import CORE_THRESHOLD
 
 OPSET = 18
 TOLERANCE = 1e-4  # of probability

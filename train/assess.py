@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.labels.postprocessing import Postprocessing
 from engine.results.score.metrics import Score
 from train.checkpoint import Checkpoint
-from train.choose import Frame, choose, postprocessing_of, score_frame, score_frames, write_curve
+from train.choose import Frame, choose, score_frame, score_frames, write_curve
 from train.data.frames import LabelledFrame
 from train.data.patches import Example, normalised
 from train.losses import segmentation_loss
 from train.networks import Network
+from train.objects import chosen_postprocessing, postprocessing_of
 from train.predict import predict_logits, probabilities
 from train.scores import Scores
 from train.settings import TrainSettings
@@ -30,9 +30,7 @@ def validate(
     losses, frames = [], []
     for frame, example in validation:
         logits = predict_logits(network, example.image)
-        loss = segmentation_loss(
-            logits[None], example.target[None], example.weight[None], settings.dice
-        )
+        loss = segmentation_loss(logits[None], example.target[None], example.weight[None], settings)
         losses.append(loss.item())
         frames.append(Frame(probabilities(logits), frame.labels, frame.counted))
     return float(np.mean(losses)), score_frames(frames, postprocessing_of(settings))
@@ -63,12 +61,6 @@ def score_whole(best: Checkpoint, frames: Sequence[LabelledFrame]) -> list[Score
     """What the best state, with what was chosen for it, reaches on each frame."""
     rules = chosen_postprocessing(best)
     return [score_frame(frame, rules) for frame in _predicted(best, frames, torch.device("cpu"))]
-
-
-def chosen_postprocessing(best: Checkpoint) -> Postprocessing:
-    """How objects are told apart by what was chosen."""
-    chosen = {**best.chosen, "min_area": int(best.chosen["min_area"])}
-    return replace(postprocessing_of(best.settings), **chosen)
 
 
 def _predicted(

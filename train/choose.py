@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.labels.classes import masks
-from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
 from engine.results.score.metrics import Score, score_overlaps
 from engine.results.score.overlaps import count_overlaps
+from train.objects import label_objects
 from train.scores import Scores
-from train.settings import TrainSettings
 
-CORE_THRESHOLD = 0.7  # while a network is trained; then it is chosen
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))  # 0.3 .. 0.7
 CORE_THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 MIN_AREAS = (0, 10, 20, 30, 50, 80)  # px
@@ -56,18 +53,6 @@ class Choice:
     def as_dict(self) -> dict[str, float]:
         """The combination and the scores that are defined, rounded, as plain values."""
         return self.chosen | {name: round(v, 5) for name, v in self.scores.defined().items()}
-
-
-def postprocessing_of(settings: TrainSettings) -> Postprocessing:
-    """How objects are told apart while nothing has been chosen."""
-    return Postprocessing(
-        threshold=0.5,
-        instances="cores" if settings.instances == "cores" else "components",
-        core_threshold=CORE_THRESHOLD,
-        growth=settings.growth,
-        pinhole=settings.pinhole,
-        unreached=settings.unreached,
-    )
 
 
 def choose(frames: Sequence[Frame], base: Postprocessing) -> tuple[Choice, list[Choice]]:
@@ -140,7 +125,7 @@ def _scored(
 
 def _frame_scores(frame: Frame, rules: Postprocessing) -> list[Score]:
     """Scores of a frame with each of MIN_AREAS: it is labelled once."""
-    labels = _labels(frame, rules)
+    labels = label_objects(frame.probability, rules)
     areas = np.bincount(labels.reshape(-1))[1:]
     found = []
     for min_area in MIN_AREAS:
@@ -157,13 +142,8 @@ def score_frames(frames: Sequence[Frame], rules: Postprocessing) -> Scores:
 
 def score_frame(frame: Frame, rules: Postprocessing) -> Score:
     """Score of one frame whose objects are told apart by `rules`."""
-    labels = np.where(frame.counted, _labels(frame, rules), 0)
+    labels = np.where(frame.counted, label_objects(frame.probability, rules), 0)
     return score_overlaps(count_overlaps(labels, frame.truth))
-
-
-def _labels(frame: Frame, rules: Postprocessing) -> NDArray[np.uint32]:
-    mask, core = masks(frame.probability, rules)
-    return label_instances(mask, rules, core)
 
 
 def write_curve(path: Path, curve: Sequence[Choice]) -> None:

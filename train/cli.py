@@ -80,7 +80,25 @@ def _frame_range(
               help="How far a core is grown inside the foreground.  [3]")  # fmt: skip
 @click.option("--batch", type=int, metavar="N", help="Patches per step.  [8; notebook 4]")
 @click.option("--patch", type=int, metavar="PX", help="Side of a patch.  [192]")
-@click.option("--lr", default=2e-3, show_default=True, help="Peak learning rate.")
+@click.option("--accumulate", default=1, show_default=True, metavar="N",
+              help="Average the gradients of N batches for one step.")  # fmt: skip
+@click.option("--loss", default="bce+dice", show_default=True,
+              type=click.Choice(["bce", "dice", "bce+dice"]),
+              help="What is minimised: weighted cross entropy, soft Dice, or both.")  # fmt: skip
+@click.option("--dice", default=0.5, show_default=True, help="Weight of Dice in bce+dice.")
+@click.option("--foreground-weight", default=1.0, show_default=True,
+              help="Weight of foreground pixels in the cross entropy.")  # fmt: skip
+@click.option("--border-weight", default=10.0, show_default=True,
+              help="Extra weight of the gaps between neighbours; 0: none.")  # fmt: skip
+@click.option("--optimiser", default="adamw", show_default=True,
+              type=click.Choice(["adamw", "adam", "sgd"]),
+              help="What moves the weights; sgd has a momentum of 0.99.")  # fmt: skip
+@click.option("--lr", type=float, help="Peak learning rate.  [0.002; sgd 0.02]")
+@click.option("--schedule", default="cosine", show_default=True,
+              type=click.Choice(["cosine", "one-cycle", "step", "constant"]),
+              help="Course of the learning rate; step: a tenth after each third.")  # fmt: skip
+@click.option("--ema", default=0.0, show_default=True, metavar="DECAY",
+              help="Keep an exponential average of the weights; 0: none.")  # fmt: skip
 @click.option("--frames", metavar="A:B", callback=_frame_range,
               help="Only frames A to B-1 (ctc).")  # fmt: skip
 @click.option("--group", metavar="REGEX", help="Files that agree here stay together (pairs).")
@@ -104,18 +122,21 @@ def _frame_range(
               type=click.Choice(["auto", "cpu", "cuda"]),
               help="Where to train; auto: on a GPU if there is one.")  # fmt: skip
 @click.option("--precision", default="auto", show_default=True,
-              type=click.Choice(["auto", "fp32", "bf16"]),
+              type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
               help="Arithmetic; auto: bf16 if the hardware multiplies in it.")  # fmt: skip
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
+@click.option("--strip-every", default=5, show_default=True, metavar="N",
+              help="Draw predictions beside the truth every N epochs; 0: never.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Resume the run in OUTPUT.")
 def train(
     output: Path, layout: str, arch: str, preset: str | None, resume: bool, **options: Any
 ) -> None:
     """Train a U-Net to separate objects from background and from each other.
 
-    Writes best.pt, last.pt, history.csv, curves.png, settings.json, split.json and threshold.csv
-    to OUTPUT. `stackseg export` turns it into a model. Data are split by sequence, folder or
-    image, never by patch; a single sequence is split by time.
+    Writes best.pt, last.pt, summary.json, history.csv, timings.csv, curves.png, strips/,
+    settings.json, split.json and threshold.csv to OUTPUT, and tensorboard/ if TensorBoard is
+    installed. `stackseg export` turns it into a model, `stackseg compare` sets runs side by side.
+    Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
     """
     from engine.errors import MissingExtra, UsageError
     from engine.job.progress import counter
@@ -130,7 +151,7 @@ def train(
             raise
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
-    defaults = {"ignore_border": DEFAULT_BORDER[layout]}
+    defaults: dict[str, Any] = {"ignore_border": DEFAULT_BORDER[layout]}
     if options["test_every"] is None:
         defaults["test_fraction"] = DEFAULT_TEST[layout]
     if preset is not None and arch != "unet":

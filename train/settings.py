@@ -11,6 +11,7 @@ from engine.model.spec import Normalisation
 from train.networks import Activation, NetworkArgs, Norm, Up
 
 CHANNELS = {"unet": (16, 32, 64, 128), "unet-resnet18": (16, 32, 64, 128, 256)}
+RATES = {"adamw": 2e-3, "adam": 2e-3, "sgd": 2e-2}
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
@@ -130,12 +131,28 @@ class TrainSettings(_Frozen):
     """Patches per step."""
     patch: Annotated[int, Field(ge=8)] = 192
     """Side of a patch, px; a multiple of the network's stride."""
-    lr: Annotated[float, Field(gt=0)] = 2e-3
-    """Peak learning rate of AdamW; warmed up over 100 steps, then lowered along a cosine to 0."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Weight decay of AdamW."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches whose gradients are averaged for one step: batch * accumulate patches a step."""
+
+    loss: Literal["bce", "dice", "bce+dice"] = "bce+dice"
+    """What is minimised: weighted binary cross entropy, soft Dice, or both."""
     dice: Annotated[float, Field(ge=0)] = 0.5
-    """Weight of the soft Dice loss, relative to the weighted cross entropy."""
+    """Weight of the soft Dice loss in bce+dice, relative to the cross entropy."""
+    foreground_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight in the cross entropy of pixels that are to be found, relative to background: w_c."""
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    """What moves the weights; sgd has a momentum of 0.99."""
+    lr: Annotated[float, Field(gt=0)] = Field(
+        default_factory=lambda values: RATES[values.get("optimiser", "adamw")]
+    )
+    """Peak learning rate."""
+    schedule: Literal["cosine", "one-cycle", "step", "constant"] = "cosine"
+    """Course of the learning rate; all but one-cycle are warmed up over 100 steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight decay; of adamw apart from the gradient, of adam and sgd as part of it."""
+    ema: Fraction = 0.0
+    """Decay of an exponential average of the weights, which is then what is validated, kept and
+    exported; 0: no average."""
     border_weight: Annotated[float, Field(ge=0)] = 10.0
     """w0 of the border weight map."""
     border_sigma: Annotated[float, Field(gt=0)] = 5.0
@@ -147,10 +164,13 @@ class TrainSettings(_Frozen):
     """Seed of weights, patches and synthetic frames."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes CUDA where there is a device."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of training; auto takes bf16 where the processor multiplies matrices in it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of training; auto takes bf16 where the processor multiplies matrices in it. fp16
+    is for CUDA."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Processes that cut and vary patches during training; 0: the training process does."""
+    strip_every: Annotated[int, Field(ge=0)] = 5
+    """Epochs after which predictions are drawn beside the truth; 0: never."""
 
     @property
     def n_outputs(self) -> int:

@@ -17,12 +17,13 @@ from engine.model.spec import Normalisation
 from engine.synthetic import TimeLapse
 from tests.train.data import write_ctc, write_pairs
 from train.checkpoint import load_checkpoint
-from train.curves import Epoch, read_history
+from train.curves import Epoch, read_rows
 from train.data.frames import make_frame
 from train.data.patches import whole_frame
-from train.fit import fit, learning_rate, resolve_device
+from train.fit import fit
 from train.losses import segmentation_loss
 from train.networks import NetworkArgs, UNet
+from train.optimise import learning_rate, resolve_arithmetic
 from train.settings import TrainSettings
 from train.start import start_from
 
@@ -44,14 +45,14 @@ def _silent(_: str) -> None:
 
 def test_a_run_leaves_all_it_promises(pairs: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    settings = _settings(pairs, test_fraction=0.2, synthetic=2)
+    settings = _settings(pairs, test_fraction=0.2, synthetic=2, strip_every=2)
     best = fit(settings, tmp_path / "run", note=said.append)
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert names == {
         "best.pt", "last.pt", "history.csv", "curves.png",
-        "settings.json", "split.json", "threshold.csv",
+        "settings.json", "split.json", "threshold.csv", "summary.json", "timings.csv", "strips",
     }  # fmt: skip
-    history = read_history(tmp_path / "run" / "history.csv")
+    history = read_rows(tmp_path / "run" / "history.csv", Epoch)
     assert [row.epoch for row in history] == [1, 2]
     assert [row.step for row in history] == [3, 6]
     split = json.loads((tmp_path / "run" / "split.json").read_text())
@@ -72,7 +73,7 @@ def test_a_checkpoint_says_all_and_builds_the_network_again(pairs: Path, tmp_pat
     assert last.optimiser["param_groups"][0]["weight_decay"] == settings.weight_decay
     assert last.rng is not None
     assert set(last.hashes) == {"data", "code", "settings"}
-    assert last.best_score == max(r.val_f1 for r in read_history(tmp_path / "history.csv"))
+    assert last.best_score == max(r.val_f1 for r in read_rows(tmp_path / "history.csv", Epoch))
     assert last.build()(torch.rand(1, 1, 8, 8)).shape == (1, 1, 8, 8)
     best = load_checkpoint(tmp_path / "best.pt")
     assert set(best.chosen) == {"threshold", "min_area"}
@@ -192,13 +193,14 @@ def test_bf16_is_taken_where_the_processor_has_instructions_for_it(
 ) -> None:
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda name=name: name in has, raising=False)
-    assert resolve_device(_settings(tmp_path, precision="auto"))[1] is bf16
+    found = resolve_arithmetic(_settings(tmp_path, precision="auto"))
+    assert found.precision == ("bf16" if bf16 else "fp32")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_a_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="finds no CUDA device"):
-        resolve_device(_settings(tmp_path, device="cuda"))
+        resolve_arithmetic(_settings(tmp_path, device="cuda"))
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_a_network_learns_one_frame_by_heart() -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(100):
         logits = network(example.image[None])
-        loss = segmentation_loss(logits, example.target[None], example.weight[None], settings.dice)
+        loss = segmentation_loss(logits, example.target[None], example.weight[None], settings)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

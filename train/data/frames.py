@@ -46,6 +46,13 @@ class LabelledFrame:
         height, width = self.labels.shape
         return slice(b, height - b), slice(b, width - b)
 
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Where the truth counts, (Y, X)."""
+        counted = np.zeros(self.labels.shape, dtype=bool)
+        counted[self.inside] = True
+        return counted
+
 
 class NoContrast(StackError):
     """A frame with a channel that has one value only: there is nothing to normalise by."""

@@ -26,6 +26,7 @@ class Example(NamedTuple):
     image: Tensor  # float32 (C, Y, X), normalised
     target: Tensor  # float32 (K, Y, X), 0 or 1
     weight: Tensor  # float32 (K, Y, X), 0 where nothing is to be learnt
+    frame: int = -1  # its index among the training frames
 
 
 class Patches(Dataset[Example]):
@@ -54,10 +55,11 @@ class Patches(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.epoch, index])
-        frame = self.frames[rng.choice(len(self.frames), p=self.shares)]
+        at = int(rng.choice(len(self.frames), p=self.shares))
+        frame = self.frames[at]
         image, labels, counts = cut_patch(frame, _place(frame, rng, settings))
         image = vary_intensity(image, cut_apart(labels), rng, settings.augment)
-        return make_example(image, labels, counts, settings)
+        return make_example(image, labels, counts, settings)._replace(frame=at)
 
 
 def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Geometry:
@@ -77,13 +79,13 @@ def cut_patch(
     raw = np.stack([geometry.cut(plane.astype(np.float32), 1, "reflect") for plane in frame.image])
     labels = geometry.cut(frame.labels, 0, "reflect")
     image = normalise(torch.from_numpy(raw)[None], torch.from_numpy(frame.statistics)[None])
-    return image[0].numpy(), labels, geometry.cut(_counts(frame), 0, "reflect")
+    return image[0].numpy(), labels, geometry.cut(frame.counted, 0, "reflect")
 
 
 def whole_frame(frame: LabelledFrame, settings: TrainSettings) -> Example:
     """A frame as it is, with target and weights; for validation."""
     image = normalised(frame).numpy()
-    return make_example(image, frame.labels, _counts(frame), settings)
+    return make_example(image, frame.labels, frame.counted, settings)
 
 
 def normalised(frame: LabelledFrame) -> Tensor:
@@ -129,9 +131,3 @@ def shares_by_area(
         shares[made] *= synthetic_share / shares[made].sum()
         shares[~made] *= (1 - synthetic_share) / shares[~made].sum()
     return np.asarray(shares / shares.sum(), dtype=np.float64)
-
-
-def _counts(frame: LabelledFrame) -> NDArray[np.bool_]:
-    counts = np.zeros(frame.labels.shape, dtype=bool)
-    counts[frame.inside] = True
-    return counts
