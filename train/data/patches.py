@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from train.augment import Geometry, random_geometry, vary_intensity
+from train.augment import vary_intensity
 from train.data.frames import LabelledFrame
 from train.data.targets import border_weights, cores, cut_apart
+from train.geometry import Geometry, random_geometry
 from train.networks.normalise import normalise
 from train.settings import TrainSettings
 
@@ -52,20 +53,23 @@ class Patches(Dataset[Example]):
         return self.count
 
     def __getitem__(self, index: int) -> Example:
+        image, labels, counts = self.draw(index)
+        return make_example(image, labels, counts, self.settings)
+
+    def draw(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
+        """Patch `index` as `cut_patch` has it, its intensities varied."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.epoch, index])
         frame = self.frames[rng.choice(len(self.frames), p=self.shares)]
         image, labels, counts = cut_patch(frame, _place(frame, rng, settings))
-        image = vary_intensity(image, cut_apart(labels), rng, settings.augment)
-        return make_example(image, labels, counts, settings)
+        return vary_intensity(image, labels, rng, settings.augment), labels, counts
 
 
 def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Geometry:
     """A random place, preferably one with an object: most of many frames is background."""
-    shape = (frame.labels.shape[0], frame.labels.shape[1])
     for _ in range(TRIES):
-        geometry = random_geometry(rng, shape, settings.patch, settings.augment)
-        if geometry.cut(frame.labels, 0, "reflect").any():
+        geometry = random_geometry(rng, frame.shape, settings.patch, settings.augment)
+        if geometry.on(frame.shape).nearest(frame.labels).any():
             break
     return geometry
 
@@ -74,16 +78,16 @@ def cut_patch(
     frame: LabelledFrame, geometry: Geometry
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
     """Normalised image (C, Y, X), labels (Y, X), and where the truth counts (Y, X)."""
-    raw = np.stack([geometry.cut(plane.astype(np.float32), 1, "reflect") for plane in frame.image])
-    labels = geometry.cut(frame.labels, 0, "reflect")
+    cut = geometry.on(frame.shape)
+    raw = np.stack([cut.linear(plane) for plane in frame.image])
     image = normalise(torch.from_numpy(raw)[None], torch.from_numpy(frame.statistics)[None])
-    return image[0].numpy(), labels, geometry.cut(_counts(frame), 0, "reflect")
+    return image[0].numpy(), cut.nearest(frame.labels), cut.nearest(frame.counted)
 
 
 def whole_frame(frame: LabelledFrame, settings: TrainSettings) -> Example:
     """A frame as it is, with target and weights; for validation."""
     image = normalised(frame).numpy()
-    return make_example(image, frame.labels, _counts(frame), settings)
+    return make_example(image, frame.labels, frame.counted, settings)
 
 
 def normalised(frame: LabelledFrame) -> Tensor:
@@ -126,9 +130,3 @@ def shares_by_area(
         shares[made] *= synthetic_share / shares[made].sum()
         shares[~made] *= (1 - synthetic_share) / shares[~made].sum()
     return np.asarray(shares / shares.sum(), dtype=np.float64)
-
-
-def _counts(frame: LabelledFrame) -> NDArray[np.bool_]:
-    counts = np.zeros(frame.labels.shape, dtype=bool)
-    counts[frame.inside] = True
-    return counts
