@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from train.augment import vary_intensity
 from train.data.frames import LabelledFrame
 from train.data.targets import border_weights, cores, cut_apart
-from train.geometry import Geometry, random_geometry
+from train.geometry import Cut, random_geometry
 from train.networks.normalise import normalise
 from train.settings import TrainSettings
 
@@ -65,20 +65,20 @@ class Patches(Dataset[Example]):
         return vary_intensity(image, labels, rng, settings.augment), labels, counts
 
 
-def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Geometry:
+def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Cut:
     """A random place, preferably one with an object: most of many frames is background."""
     for _ in range(TRIES):
         geometry = random_geometry(rng, frame.shape, settings.patch, settings.augment)
-        if geometry.on(frame.shape).nearest(frame.labels).any():
+        cut = geometry.on(frame.shape)
+        if cut.nearest(frame.labels).any():
             break
-    return geometry
+    return cut
 
 
 def cut_patch(
-    frame: LabelledFrame, geometry: Geometry
+    frame: LabelledFrame, cut: Cut
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
     """Normalised image (C, Y, X), labels (Y, X), and where the truth counts (Y, X)."""
-    cut = geometry.on(frame.shape)
     raw = np.stack([cut.linear(plane) for plane in frame.image])
     image = normalise(torch.from_numpy(raw)[None], torch.from_numpy(frame.statistics)[None])
     return image[0].numpy(), cut.nearest(frame.labels), cut.nearest(frame.counted)
