@@ -58,11 +58,17 @@ class Patches(Dataset[Example]):
 
     def draw(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
         """Patch `index` as `cut_patch` has it, its intensities varied."""
-        settings = self.settings
-        rng = np.random.default_rng([settings.seed, self.epoch, index])
-        frame = self.frames[rng.choice(len(self.frames), p=self.shares)]
-        image, labels, counts = cut_patch(frame, _place(frame, rng, settings))
-        return vary_intensity(image, labels, rng, settings.augment), labels, counts
+        frame, rng = self._begin(index)
+        image, labels, counts = cut_patch(frame, _place(frame, rng, self.settings))
+        return vary_intensity(image, labels, rng, self.settings.augment), labels, counts
+
+    def name(self, index: int) -> str:
+        """The name of the frame that patch `index` is cut from."""
+        return self._begin(index)[0].name
+
+    def _begin(self, index: int) -> tuple[LabelledFrame, np.random.Generator]:
+        rng = np.random.default_rng([self.settings.seed, self.epoch, index])
+        return self.frames[rng.choice(len(self.frames), p=self.shares)], rng
 
 
 def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Cut:
