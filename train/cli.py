@@ -28,6 +28,10 @@ def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
         ) from None
 
 
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(part.strip() for part in value.split(","))
+
+
 def _frame_range(
     _: click.Context, __: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
@@ -101,6 +105,13 @@ def _frame_range(
               help="Keep an exponential average of the weights; 0: none.")  # fmt: skip
 @click.option("--frames", metavar="A:B", callback=_frame_range,
               help="Only frames A to B-1 (ctc).")  # fmt: skip
+@click.option("--sequences", metavar="NN,NN,...", callback=_names,
+              help="Only these sequences (ctc).")  # fmt: skip
+@click.option("--truth", type=click.Choice(["silver", "gold", "both"]),
+              help="Truth to use; both: gold cells overrule silver ones (ctc).  "
+              "[silver, or gold if there is no silver]")  # fmt: skip
+@click.option("--channel", metavar="LIST",
+              help="Channels of the images, by number or name: 1 or GFP.  [all]")  # fmt: skip
 @click.option("--group", metavar="REGEX", help="Files that agree here stay together (pairs).")
 @click.option("--masks", is_flag=True,
               help="Truth is masks, not ids: objects are their 8-connected pieces.")  # fmt: skip
@@ -111,6 +122,12 @@ def _frame_range(
 @click.option("--test-every", type=int, metavar="N",
               help="Hold back every Nth frame of each sequence or folder instead.")  # fmt: skip
 @click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, pairs 0]")
+@click.option("--ignore-label", type=int, metavar="N",
+              help="Number in the truth of pixels that neither teach nor score.")  # fmt: skip
+@click.option("--augment", default="strong", show_default=True,
+              type=click.Choice(["strong", "light", "none"]),
+              help="How much patches are varied; strong: for other microscopes as well, "
+              "light: for the same.")  # fmt: skip
 @click.option("--synthetic", default=0, show_default=True, help="Synthetic frames to add.")
 @click.option("--synthetic-share", default=0.4, show_default=True,
               help="Share of patches cut from synthetic frames.")  # fmt: skip
@@ -127,9 +144,17 @@ def _frame_range(
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
 @click.option("--strip-every", default=5, show_default=True, metavar="N",
               help="Draw predictions beside the truth every N epochs; 0: never.")  # fmt: skip
+@click.option("--preview", is_flag=True,
+              help="Draw patches and targets to OUTPUT/preview.png, and stop.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Resume the run in OUTPUT.")
 def train(
-    output: Path, layout: str, arch: str, preset: str | None, resume: bool, **options: Any
+    output: Path,
+    layout: str,
+    arch: str,
+    preset: str | None,
+    preview: bool,
+    resume: bool,
+    **options: Any,
 ) -> None:
     """Train a U-Net to separate objects from background and from each other.
 
@@ -146,6 +171,7 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from train.fit import fit
+        from train.preview import write_preview
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "torchvision", "matplotlib"):
             raise
@@ -160,6 +186,9 @@ def train(
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
     settings = _settings(defaults | given | {"layout": layout, "arch": arch})
+    if preview:
+        _note(f"training patches: {write_preview(settings, output, _note)}")
+        return
     with counter("epoch", every=None) as count:
 
         def report(row: Epoch) -> None:
