@@ -117,8 +117,10 @@ def make_example(
         target = (labels > 0)[None]
         weight = np.ones(target.shape, dtype=np.float32)
     elif settings.instances == "cores":
-        target = np.stack([labels > 0, cores(labels, settings.core_depth)])
-        weight = np.ones(target.shape, dtype=np.float32)
+        core = cores(labels, settings.core_depth)
+        target = np.stack([labels > 0, core])
+        gaps = border_weights(core, settings.border_weight, settings.border_sigma)
+        weight = np.stack([np.ones_like(gaps), gaps])
     else:
         target = cut_apart(labels)[None]
         weight = border_weights(target[0], settings.border_weight, settings.border_sigma)[None]
