@@ -130,7 +130,7 @@ def test_one_sequence_is_split_by_time_and_says_so() -> None:
     assert [f.time for f in later.test] == [16, 17, 18, 19]
     assert [f.time for f in later.val] == [4, 12]
     assert split.rule.startswith("by time")
-    assert split.as_json()["val"]["frames"] == ["01/05", "01/15"]
+    assert split.as_json()["val"]["frames"] == ["01/5", "01/15"]
 
 
 def test_the_test_part_does_not_change_with_the_validation_fraction() -> None:
