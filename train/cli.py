@@ -48,7 +48,7 @@ def _frame_range(
     type=click.Choice(["ctc", "pairs"]),
     help="ctc: NN/tTTT.tif with NN_ST/SEG or NN_GT/SEG; pairs: images/ and labels/ or masks/.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to create.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to create.  [required]")
 @click.option("--arch", default="unet", show_default=True,
               type=click.Choice(["unet", "unet-resnet18"]),
               help="Network architecture.")  # fmt: skip
@@ -117,9 +117,17 @@ def _frame_range(
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
 @click.option("--strip-every", default=5, show_default=True, metavar="N",
               help="Draw predictions beside the truth every N epochs; 0: never.")  # fmt: skip
+@click.option("--overfit-one", is_flag=True,
+              help="Check the set-up: learn one patch by heart, in 100 steps.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Resume the run in OUTPUT.")
 def train(
-    output: Path, layout: str, arch: str, preset: str | None, resume: bool, **options: Any
+    output: Path | None,
+    layout: str,
+    arch: str,
+    preset: str | None,
+    overfit_one: bool,
+    resume: bool,
+    **options: Any,
 ) -> None:
     """Train a U-Net to separate objects from background and from each other.
 
@@ -127,6 +135,9 @@ def train(
     settings.json, split.json and threshold.csv to OUTPUT, and tensorboard/ if TensorBoard is
     installed. `stackseg export` turns it into a model, `stackseg compare` sets runs side by side.
     Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
+
+    --overfit-one trains on one patch only, without varying it, and exits with 1 unless its IoU
+    exceeds 0.98. It needs no OUTPUT, where otherwise overfit.png and overfit.json are written.
     """
     from engine.errors import MissingExtra, UsageError
     from engine.job.progress import counter
@@ -148,6 +159,13 @@ def train(
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
     settings = _settings(defaults | given | {"layout": layout, "arch": arch})
+    if overfit_one:
+        from train.overfit import overfit_one as learn_one
+
+        learn_one(settings, output, note=_note)
+        return
+    if output is None:
+        raise UsageError("--output: is missing; name a folder for the run")
     with counter("epoch", every=None) as count:
 
         def report(row: Epoch) -> None:
