@@ -85,7 +85,7 @@ def _frame_range(
 @click.option("--optimiser", default="adamw", show_default=True,
               type=click.Choice(["adamw", "adam", "sgd"]),
               help="What moves the weights; sgd has a momentum of 0.99.")  # fmt: skip
-@click.option("--lr", type=float, help="Peak learning rate.  [0.002; sgd 0.02]")
+@click.option("--lr", type=float, help="Peak learning rate.  [0.002; sgd 0.01]")
 @click.option("--schedule", default="cosine", show_default=True,
               type=click.Choice(["cosine", "one-cycle", "step", "constant"]),
               help="Course of the learning rate; step: a tenth after each third.")  # fmt: skip

@@ -10,7 +10,7 @@ from engine.model.spec import Normalisation
 from train.networks import NetworkArgs, Norm, Up
 
 CHANNELS = {"unet": (16, 32, 64, 128), "unet-resnet18": (16, 32, 64, 128, 256)}
-RATES = {"adamw": 2e-3, "adam": 2e-3, "sgd": 2e-2}
+RATES = {"adamw": 2e-3, "adam": 2e-3, "sgd": 1e-2}
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
