@@ -23,6 +23,7 @@ from train.networks import Network, NetworkArgs, build_network
 from train.settings import TrainSettings
 
 FORMAT = 1
+SHAPES_NOTHING = ("cli.py", "cli_compare.py", "compare.py")  # of the code
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def settings_hash(settings: TrainSettings) -> str:
 def code_hash() -> str:
     """SHA-256 of the code that shapes weights: training, statistics and synthetic frames."""
     top = Path(train.__file__).parent.parent
-    files = [path for path in (top / "train").rglob("*.py") if path.name != "cli.py"]
+    files = [path for path in (top / "train").rglob("*.py") if path.name not in SHAPES_NOTHING]
     files += [Path(engine.model.statistics.__file__), *Path(synthetic.__file__).parent.glob("*.py")]
     lines = [
         f"{path.relative_to(top).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}"

@@ -52,7 +52,7 @@ def _frame_range(
     type=click.Choice(["ctc", "pairs"]),
     help="ctc: NN/tTTT.tif with NN_ST/SEG or NN_GT/SEG; pairs: images/ and labels/ or masks/.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to create.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to create.  [required]")
 @click.option("--arch", default="unet", show_default=True,
               type=click.Choice(["unet", "unet-resnet18"]),
               help="Network architecture.")  # fmt: skip
@@ -97,7 +97,7 @@ def _frame_range(
 @click.option("--optimiser", default="adamw", show_default=True,
               type=click.Choice(["adamw", "adam", "sgd"]),
               help="What moves the weights; sgd has a momentum of 0.99.")  # fmt: skip
-@click.option("--lr", type=float, help="Peak learning rate.  [0.002; sgd 0.02]")
+@click.option("--lr", type=float, help="Peak learning rate.  [0.002; sgd 0.01]")
 @click.option("--schedule", default="cosine", show_default=True,
               type=click.Choice(["cosine", "one-cycle", "step", "constant"]),
               help="Course of the learning rate; step: a tenth after each third.")  # fmt: skip
@@ -146,13 +146,16 @@ def _frame_range(
               help="Draw predictions beside the truth every N epochs; 0: never.")  # fmt: skip
 @click.option("--preview", is_flag=True,
               help="Draw patches and targets to OUTPUT/preview.png, and stop.")  # fmt: skip
+@click.option("--overfit-one", is_flag=True,
+              help="Check the set-up: learn one patch by heart, in 100 steps.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Resume the run in OUTPUT.")
 def train(
-    output: Path,
+    output: Path | None,
     layout: str,
     arch: str,
     preset: str | None,
     preview: bool,
+    overfit_one: bool,
     resume: bool,
     **options: Any,
 ) -> None:
@@ -162,6 +165,9 @@ def train(
     settings.json, split.json and threshold.csv to OUTPUT, and tensorboard/ if TensorBoard is
     installed. `stackseg export` turns it into a model, `stackseg compare` sets runs side by side.
     Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
+
+    --overfit-one trains on one patch only, without varying it, and exits with 1 unless its IoU
+    exceeds 0.98. It needs no OUTPUT, where otherwise overfit.png and overfit.json are written.
     """
     from engine.errors import MissingExtra, UsageError
     from engine.job.progress import counter
@@ -186,6 +192,13 @@ def train(
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
     settings = _settings(defaults | given | {"layout": layout, "arch": arch})
+    if overfit_one:
+        from train.overfit import overfit_one as learn_one
+
+        learn_one(settings, output, note=_note)
+        return
+    if output is None:
+        raise UsageError("--output: is missing; name a folder for the run")
     if preview:
         _note(f"training patches: {write_preview(settings, output, _note)}")
         return

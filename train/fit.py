@@ -210,16 +210,21 @@ def _diverged(
     earlier: Example | None,
     frames: Sequence[LabelledFrame],
 ) -> UsageError:
-    """What to say of a loss that is not a number, and of which files."""
+    """What to say of a loss that is not a number, and of which files.
+
+    The largest pixel tells a reader whether it is the files (it should be about 1) or the rate.
+    """
     sound = all(torch.isfinite(p).all() for p in fitting.network.parameters())
     if sound or earlier is None:
         cause, culprit = "in a batch", batch
     else:  # it is the step before that broke the weights
         cause, culprit = "after weights overflowed in the step before, in a batch", earlier
     names = list(dict.fromkeys(frames[at].name for at in torch.as_tensor(culprit.frame).tolist()))
+    largest = culprit.image.abs().max().item()
     return UsageError(
-        f"the loss is {loss} at step {step + 1}, {cause} of {some(names, limit=10)}; look at "
-        f"these files, or train with a lower --lr than {lr:.3g} or with --precision fp32"
+        f"the loss is {loss} at step {step + 1}, {cause} of {some(names, limit=10)}, whose "
+        f"normalised pixels reach {largest:.3g}; take files with pixels far beyond 1 out of the "
+        f"data, or train with a lower --lr than {lr:.3g} or with --precision fp32"
     )
 
 

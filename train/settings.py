@@ -12,7 +12,7 @@ from train.networks import Activation, NetworkArgs, Norm, Up
 from train.policies import POLICIES, AugmentSettings
 
 CHANNELS = {"unet": (16, 32, 64, 128), "unet-resnet18": (16, 32, 64, 128, 256)}
-RATES = {"adamw": 2e-3, "adam": 2e-3, "sgd": 2e-2}
+RATES = {"adamw": 2e-3, "adam": 2e-3, "sgd": 1e-2}
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Truth = Literal["silver", "gold", "both"]
 
