@@ -98,7 +98,7 @@ def fit(
         started = time.monotonic()
         if isinstance(network, ResNetUNet):
             network.freeze_encoder(epoch < settings.freeze_encoder)
-        taught = _train_epoch(fitting, stream, epoch, data.train, arithmetic, settings)
+        taught = train_epoch(fitting, stream, epoch, data.train, arithmetic, settings)
         val_loss, scores = validate(fitting.judged, validation, settings)
         if not math.isfinite(val_loss):
             raise UsageError(
@@ -156,7 +156,7 @@ class Taught:
     waited: float  # seconds for patches
 
 
-def _train_epoch(
+def train_epoch(
     fitting: Fitting,
     stream: Iterator[Example],
     epoch: int,
