@@ -115,8 +115,8 @@ def table(found: dict[str, list[tuple[float, float]]], options: argparse.Namespa
     ]
     return "\n".join([
         "# An epoch of training against a plain loop", "",
-        f"{machine().processor} ({torch.backends.cpu.get_cpu_capability()}), {cores()} cores; torch "
-        f"{torch.__version__}; {options.steps} steps of 4 patches of 192 px; medians of "
+        f"{machine().processor} ({torch.backends.cpu.get_cpu_capability()}), {cores()} cores; "
+        f"torch {torch.__version__}; {options.steps} steps of 4 patches of 192 px; medians of "
         f"{options.repeats}; {time.strftime('%Y-%m-%d')}; `python -m benchmarks.epoch`", "",
         "| way | ms a step | of it waiting for patches | times the plain loop |",
         "| --- | --- | --- | --- |", *rows,
