@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from engine.errors import MissingExtra, StacksegError
 from tests.train.data import write_ctc, write_pairs
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.cli import train
+from train.cli import _channel_names, train
 from train.policies import POLICIES
 from train.settings import TrainSettings
 
@@ -106,6 +106,11 @@ def test_options_of_the_network_change_the_preset(
     assert network.items() <= runs[0].model_dump().items()
 
 
+def test_channels_chosen_by_name_name_the_inputs() -> None:
+    assert _channel_names('GFP,"DAPI, 405"') == {"channel_names": ("GFP", "DAPI, 405")}
+    assert _channel_names(None) == _channel_names("1") == _channel_names("GFP,1") == {}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -126,6 +131,7 @@ def test_options_of_the_network_change_the_preset(
         (["--frames", "0:5"], "frames can be chosen in layout ctc only"),
         (["--sequences", "01"], "sequences can be chosen in layout ctc only"),
         (["--truth", "gold"], "truth can be chosen in layout ctc only"),
+        (["--channel", "a,"], "--channel 'a,' is not understood"),
         (["--ignore-label", "0"], "--ignore-label: Input should be greater than or equal to 1"),
     ],
 )
