@@ -191,6 +191,7 @@ def train(
     defaults |= PRESETS[preset or "nuclei"] if arch == "unet" else {}
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
+    defaults |= _channel_names(given.get("channel"))
     settings = _settings(defaults | given | {"layout": layout, "arch": arch})
     if overfit_one:
         from train.overfit import overfit_one as learn_one
@@ -215,6 +216,19 @@ def train(
         f"best epoch {best.epoch}, threshold {best.chosen['threshold']:g}, "
         f"minimum area {best.chosen['min_area']:g} px: {output / 'best.pt'}"
     )
+
+
+def _channel_names(channels: str | None) -> dict[str, tuple[str, ...]]:
+    """The names of the model's inputs, where they were chosen by name."""
+    from engine.errors import UsageError
+    from engine.plan.channels import parse_channels
+
+    try:
+        names = parse_channels(channels) if channels is not None else ()
+    except ValueError as error:
+        raise UsageError(f"--channel {channels!r} {error}") from None
+    by_name = tuple(name for name in names if isinstance(name, str))
+    return {"channel_names": by_name} if names and len(by_name) == len(names) else {}
 
 
 def _settings(values: dict[str, Any]) -> Any:

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from engine.errors import MissingExtra, StacksegError
 from tests.train.data import write_ctc, write_pairs
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.cli import train
+from train.cli import _channel_names, train
+from train.policies import POLICIES
 from train.settings import TrainSettings
 
 SMALL = [
@@ -27,7 +28,27 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = CliRunner().invoke(
         train,
-        ["--data", str(data), "--layout", "ctc", "--output", str(run), "--frames", "0:5", *SMALL],
+        [
+            "--data",
+            str(data),
+            "--layout",
+            "ctc",
+            "--output",
+            str(run),
+            "--frames",
+            "0:5",
+            "--sequences",
+            "01, 02",
+            "--truth",
+            "silver",
+            "--channel",
+            "0",
+            "--ignore-label",
+            "9",
+            "--augment",
+            "light",
+            *SMALL,
+        ],
         catch_exceptions=False,
     )
     assert result.exit_code == 0
@@ -36,6 +57,9 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     settings = load_checkpoint(run / "best.pt").settings
     assert (settings.frames, settings.channels) == ((0, 5), (2, 4))
     assert (settings.ignore_border, settings.test_fraction) == (25, 0.0)
+    assert (settings.sequences, settings.truth) == (("01", "02"), "silver")
+    assert (settings.channel, settings.ignore_label) == ("0", 9)
+    assert settings.augment == POLICIES["light"]
 
 
 def test_pairs_hold_back_a_fifth_and_no_margin(tmp_path: Path) -> None:
@@ -86,6 +110,11 @@ def test_options_reach_the_settings_and_change_the_preset(
     assert network.items() <= runs[0].model_dump().items()
 
 
+def test_channels_chosen_by_name_name_the_inputs() -> None:
+    assert _channel_names('GFP,"DAPI, 405"') == {"channel_names": ("GFP", "DAPI, 405")}
+    assert _channel_names(None) == _channel_names("1") == _channel_names("GFP,1") == {}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -107,7 +136,11 @@ def test_options_reach_the_settings_and_change_the_preset(
         (["--accumulate", "0"], "--accumulate: Input should be greater than or equal to 1"),
         (["--foreground-weight", "0"], "--foreground-weight: Input should be greater than 0"),
         (["--precision", "fp16", "--device", "cpu"], "fp16: is for CUDA devices"),
-        (["--frames", "0:5"], "layout ctc only"),
+        (["--frames", "0:5"], "frames can be chosen in layout ctc only"),
+        (["--sequences", "01"], "sequences can be chosen in layout ctc only"),
+        (["--truth", "gold"], "truth can be chosen in layout ctc only"),
+        (["--channel", "a,"], "--channel 'a,' is not understood"),
+        (["--ignore-label", "0"], "--ignore-label: Input should be greater than or equal to 1"),
     ],
 )
 def test_mistakes_end_in_one_sentence(options: list[str], words: str, tmp_path: Path) -> None:
