@@ -31,6 +31,7 @@ _PIXELS = {
     0x7FE00008: "FloatPixelData",
     0x7FE00009: "DoubleFloatPixelData",
 }
+_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _DEPTHS = {"PixelData": (1, 8, 16, 32, 64), "FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
@@ -243,7 +244,7 @@ def _image(
         offset=offset,
         frames=frames,
         inflated=inflated,
-        tables=_tables(header),
+        tables=_tables(header, syntax),
         modality=_word(header, "Modality"),
         uid=_text(header, "SOPInstanceUID"),
         series_uid=_text(header, "SeriesInstanceUID"),
@@ -269,7 +270,8 @@ def _pixel_element(
     keyword = _PIXELS.get(group << 16 | element)
     if keyword is None or len(head) < 12:
         raise NoPixels(f"{path}: holds no pixels: {_kind(header)}; give images")
-    if uid.is_implicit_VR:
+    # As it was written, whatever the transfer syntax says: lengths are even, these letters odd.
+    if head[4:6] not in _VRS:
         file.seek(-4, 1)
         return keyword, "OW", int.from_bytes(head[4:8], order), file.tell()
     vr = head[4:6].decode("latin-1")
@@ -370,9 +372,10 @@ def _check_expansion(form: PixelFormat, frames: tuple[Frame, ...]) -> None:
         )
 
 
-def _tables(header: Dataset) -> Dataset:
+def _tables(header: Dataset, syntax: str) -> Dataset:
     """A data set of its own with the lookup tables; ValueError where they are far too large."""
     out: Dataset = pydicom().dataset.Dataset()
+    out.set_original_encoding(False, pydicom().uid.UID(syntax).is_little_endian)
     wanted = ["ModalityLUTSequence"]
     if _text(header, "PhotometricInterpretation").upper() == PALETTE:
         wanted += _LUTS

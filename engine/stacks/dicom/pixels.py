@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,10 @@ def decode(file: DicomFile, plane: Plane, dtype: str) -> NDArray[Any]:
     if file.tables.get("ModalityLUTSequence"):
         from pydicom.pixels.processing import apply_modality_lut
 
-        pixels = apply_modality_lut(_upright(pixels, form), file.tables)
-        return pixels.astype(dtype, copy=False)
+        values = apply_modality_lut(pixels, file.tables)
+        if form.min_is_white:
+            values = np.iinfo(values.dtype).max - values
+        return values.astype(dtype, copy=False)
     if form.photometric == PALETTE:
         from pydicom.pixels.processing import apply_color_lut
 
@@ -72,7 +74,7 @@ def _upright(pixels: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
 def _decoded(file: DicomFile, n: int) -> NDArray[Any]:
     from pydicom.pixels.decoders.base import get_decoder
 
-    decoder = get_decoder(file.syntax)
+    form, decoder = file.format, get_decoder(file.syntax)
     options = _options(file)
     if file.inflated:
         data = BytesIO(inflate(file.path, file.inflated))
@@ -81,19 +83,32 @@ def _decoded(file: DicomFile, n: int) -> NDArray[Any]:
         return _native(pixels)
     with Path(file.path).open("rb") as stream:
         if not file.frames:
+            if form.allocated == 1:
+                return _bits(stream, file, n)
             stream.seek(file.offset)
             pixels, _ = decoder.as_array(stream, index=n, **options)
             return _native(pixels)
         encoded = read_frame(stream, file.frames[n])
     from pydicom.encaps import encapsulate
 
-    _check_stream(encoded, file.format)
+    _check_stream(encoded, form)
     options["number_of_frames"] = 1
     # One decoder for all machines: another may give other pixels, or accept what is damaged.
     pixels, _ = decoder.as_array(
         encapsulate([encoded]), index=0, decoding_plugin="pylibjpeg", **options
     )
     return _native(pixels)
+
+
+def _bits(stream: BinaryIO, file: DicomFile, n: int) -> NDArray[Any]:
+    """A frame of one bit a pixel; it need not begin at a whole byte."""
+    form = file.format
+    n_pixels = form.rows * form.columns
+    first = n * n_pixels
+    stream.seek(file.offset + first // 8)
+    raw = stream.read((first % 8 + n_pixels + 7) // 8)
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
+    return bits[first % 8 :][:n_pixels].reshape(form.rows, form.columns)
 
 
 def _native(pixels: NDArray[Any]) -> NDArray[Any]:

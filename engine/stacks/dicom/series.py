@@ -48,7 +48,7 @@ def series_of(files: Sequence[Path], path: str) -> tuple[dict[str, list[DicomFil
     if not images:
         raise StackError(
             f"{path}: holds {plural(len(files), 'DICOM file')}, none of which has pixels; give "
-            "images"
+            "the folder of a series of images"
         )
     by_uid: dict[str, list[DicomFile]] = {}
     for image in images:

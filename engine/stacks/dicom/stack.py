@@ -55,26 +55,27 @@ def _stack(
     notes: tuple[str, ...] = (),
 ) -> DicomStack:
     form = files[0].format
-    _check_alike(files, path)
+    where = f"{path}, series {series}" if series else path  # in sentences
+    _check_alike(files, where)
     colours = 3 if form.samples == 3 or form.photometric == PALETTE else 1
     units = [(file, plane) for file in files for plane in file.planes]
     given = "".join(a for a in axes or "" if a in "TZ") if axes else None
-    arranged = arrange(units, path, given)
+    arranged = arrange(units, where, given)
     unit_shape = (form.rows, form.columns) + ((colours,) if colours > 1 else ())
     letters = arranged.lead + ("YXC" if colours > 1 else "YX")
     shape = (*arranged.lengths, *unit_shape)
-    source = source_axes(letters, shape, path, axes)
+    source = source_axes(letters, shape, where, axes)
     canonical, sizes = AxesMap(source).canonical(shape)
     dtypes = {_values(file) for file in files}
     stored = dtypes.pop() if len(dtypes) == 1 else "float32"
-    dtype = _read_dtype(units, stored, path)
+    dtype = _read_dtype(units, stored, where)
     info = StackInfo(
         path=path,
         format="DICOM",
         axes=canonical,
         shape=sizes,
         dtype=dtype,
-        pixel_size_um=_pixel_size(units, arranged, canonical, path),
+        pixel_size_um=_pixel_size(units, arranged, canonical, where),
         time_step_s=arranged.t_s if "T" in canonical else None,
         unused=(*notes, *arranged.notes, *_slopes(units)),
         series=series,
