@@ -18,7 +18,7 @@ from engine.stacks.dicom.header import PALETTE, DicomFile, lut_values, read_head
 from engine.stacks.dicom.pixels import decode, decoding_bytes
 from engine.stacks.dicom.series import chosen, series_of
 from engine.stacks.guard import opening
-from engine.stacks.rescale import BAND_BYTES, rescaled_dtype
+from engine.stacks.rescale import rescaled_dtype
 from engine.stacks.units import UnitStack
 
 _SPACING = 1e-3  # relative, that distances of pixels may differ by
@@ -82,7 +82,7 @@ def _stack(
         lacking=arranged.lacking,
         min_is_white=form.min_is_white,
         identity=_identity(files),
-        piece_bytes=max(decoding_bytes(file) for file in files) + BAND_BYTES,
+        piece_bytes=max(decoding_bytes(file) for file in files),
         stored_bytes=np.dtype(dtype).itemsize,
         unit_channels=colours,
     )
