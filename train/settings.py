@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine.model.spec import Normalisation
-from train.networks import NetworkArgs, Norm, Up
+from train.networks import Activation, NetworkArgs, Norm, Up
 from train.policies import POLICIES, AugmentSettings
 
 CHANNELS = {"unet": (16, 32, 64, 128), "unet-resnet18": (16, 32, 64, 128, 256)}
+RATES = {"adamw": 2e-3, "adam": 2e-3, "sgd": 1e-2}
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Truth = Literal["silver", "gold", "both"]
 
@@ -50,10 +51,12 @@ class TrainSettings(_Frozen):
     all where None."""
     ignore_border: Annotated[int, Field(ge=0)] = 0
     """Margin of a frame left out of loss and scores, px."""
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the groups that chooses the best epoch."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the groups that chooses the best epoch, thresholds and minimum area."""
     test_fraction: Fraction = 0.0
     """Share of the groups held back before anything else and never used by training."""
+    test_every: Annotated[int, Field(ge=2)] | None = None
+    """Hold back every Nth frame of each group instead: a test of more of the same only."""
     synthetic: Annotated[int, Field(ge=0)] = 0
     """Synthetic frames of nuclei added to the training part; a quarter as many to validation."""
     synthetic_share: Fraction = 0.4
@@ -65,9 +68,9 @@ class TrainSettings(_Frozen):
     class_name: Annotated[str, Field(min_length=1)] = "foreground"
     """Name of what is segmented: "nucleus"."""
 
-    instances: Literal["cores", "components"] = "cores"
+    instances: Literal["cores", "components", "none"] = "cores"
     """How objects are told apart: by cores, of which the network has a second output, or by a gap
-    that it learns to leave between them."""
+    that it learns to leave between them; or not at all."""
     core_depth: Annotated[float, Field(gt=0)] = 2.0
     """How far below the edge of an object its core begins, px; with cores."""
     growth: Annotated[int, Field(ge=1, le=16)] = 3
@@ -95,6 +98,10 @@ class TrainSettings(_Frozen):
     """Side of the output layer's convolution, px."""
     shuffle: Literal[1, 2, 4] = 1
     """Pixels of the image along one of the finest level: 2 is the network at half resolution."""
+    activation: Activation = "relu"
+    """relu, or relu6, which ends at 6: 8-bit networks like a bounded range."""
+    input_range: tuple[float, float] | None = (-1.0, 4.0)
+    """What normalised pixels are clipped to, where 0 is low and 1 is high; None: not at all."""
 
     pretrained: str | None = None
     """Weights that the encoder of unet-resnet18 starts from: "imagenet", or a file with a state
@@ -109,16 +116,32 @@ class TrainSettings(_Frozen):
     """Epochs to train; after each the network is scored on the validation part."""
     steps_per_epoch: Annotated[int, Field(ge=1)] = 200
     """Optimiser steps per epoch; patches are drawn at random, with replacement."""
-    batch: Annotated[int, Field(ge=1)] = 4
+    batch: Annotated[int, Field(ge=1)] = 8
     """Patches per step."""
-    patch: Annotated[int, Field(ge=8)] = 256
+    patch: Annotated[int, Field(ge=8)] = 192
     """Side of a patch, px; a multiple of the network's stride."""
-    lr: Annotated[float, Field(gt=0)] = 2e-3
-    """Peak learning rate of AdamW; warmed up over 100 steps, then lowered along a cosine to 0."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Weight decay of AdamW."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches whose gradients are averaged for one step: batch * accumulate patches a step."""
+
+    loss: Literal["bce", "dice", "bce+dice"] = "bce+dice"
+    """What is minimised: weighted binary cross entropy, soft Dice, or both."""
     dice: Annotated[float, Field(ge=0)] = 0.5
-    """Weight of the soft Dice loss, relative to the weighted cross entropy."""
+    """Weight of the soft Dice loss in bce+dice, relative to the cross entropy."""
+    foreground_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight in the cross entropy of pixels that are to be found, relative to background: w_c."""
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    """What moves the weights; sgd has a momentum of 0.99."""
+    lr: Annotated[float, Field(gt=0)] = Field(
+        default_factory=lambda values: RATES[values.get("optimiser", "adamw")]
+    )
+    """Peak learning rate."""
+    schedule: Literal["cosine", "one-cycle", "step", "constant"] = "cosine"
+    """Course of the learning rate; all but one-cycle are warmed up over 100 steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight decay; of adamw apart from the gradient, of adam and sgd as part of it."""
+    ema: Fraction = 0.0
+    """Decay of an exponential average of the weights, which is then what is validated, kept and
+    exported; 0: no average."""
     border_weight: Annotated[float, Field(ge=0)] = 10.0
     """w0 of the border weight map."""
     border_sigma: Annotated[float, Field(gt=0)] = 5.0
@@ -130,10 +153,13 @@ class TrainSettings(_Frozen):
     """Seed of weights, patches and synthetic frames."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes CUDA where there is a device."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of training; auto takes bf16 where the processor multiplies matrices in it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of training; auto takes bf16 where the processor multiplies matrices in it. fp16
+    is for CUDA."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Processes that cut and vary patches during training; 0: the training process does."""
+    strip_every: Annotated[int, Field(ge=0)] = 5
+    """Epochs after which predictions are drawn beside the truth; 0: never."""
 
     @property
     def n_outputs(self) -> int:
@@ -159,6 +185,8 @@ class TrainSettings(_Frozen):
             up=self.up,
             head_kernel=self.head_kernel,
             shuffle=self.shuffle,
+            activation=self.activation,
+            input_range=self.input_range,
         )
 
     @model_validator(mode="after")
@@ -173,6 +201,8 @@ class TrainSettings(_Frozen):
                 f"patch {self.patch} is not a multiple of the network's stride {self.stride}; "
                 f"use {nearest}"
             )
+        if self.test_every is not None and self.test_fraction:
+            raise ValueError("test_every and test_fraction both say what is held back; give one")
         if self.growth < self.core_depth:
             raise ValueError(
                 f"growth {self.growth} does not bring cores back to the edge, which is "
@@ -194,7 +224,7 @@ class TrainSettings(_Frozen):
                 f"the decoder of {self.arch} has {len(CHANNELS[self.arch])} levels, and channels "
                 f"has {len(self.channels)}"
             )
-        for name in ("norm", "conv_bias", "dropout", "head_kernel", "shuffle"):
+        for name in ("norm", "conv_bias", "dropout", "head_kernel", "shuffle", "activation"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for arch unet, and not for {self.arch}")
         if self.pretrained is not None and self.init is not None:

@@ -77,7 +77,9 @@ def load_data(settings: TrainSettings) -> TrainingData:
 
     The test part is read as well, to find out before training whether it can be.
     """
-    split = split_frames(find_frames(settings), settings.val_fraction, settings.test_fraction)
+    split = split_frames(
+        find_frames(settings), settings.val_fraction, settings.test_fraction, settings.test_every
+    )
     train, val = load_part(split.train, settings), load_part(split.val, settings)
     test = load_part(split.test, settings)
     n_made = settings.synthetic

@@ -27,6 +27,7 @@ class Example(NamedTuple):
     image: Tensor  # float32 (C, Y, X), normalised
     target: Tensor  # float32 (K, Y, X), 0 or 1
     weight: Tensor  # float32 (K, Y, X), 0 where nothing is to be learnt
+    frame: int = -1  # its index among the training frames
 
 
 class Patches(Dataset[Example]):
@@ -54,21 +55,24 @@ class Patches(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         image, labels, counts = self.draw(index)
-        return make_example(image, labels, counts, self.settings)
+        example = make_example(image, labels, counts, self.settings)
+        return example._replace(frame=self._begin(index)[0])
 
     def draw(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
         """Patch `index` as `cut_patch` has it, its intensities varied."""
-        frame, rng = self._begin(index)
+        at, rng = self._begin(index)
+        frame = self.frames[at]
         image, labels, counts = cut_patch(frame, _place(frame, rng, self.settings))
         return vary_intensity(image, labels, rng, self.settings.augment), labels, counts
 
     def name(self, index: int) -> str:
         """The name of the frame that patch `index` is cut from."""
-        return self._begin(index)[0].name
+        return self.frames[self._begin(index)[0]].name
 
-    def _begin(self, index: int) -> tuple[LabelledFrame, np.random.Generator]:
+    def _begin(self, index: int) -> tuple[int, np.random.Generator]:
+        """Number of the frame that patch `index` is cut from, and what it is drawn by."""
         rng = np.random.default_rng([self.settings.seed, self.epoch, index])
-        return self.frames[rng.choice(len(self.frames), p=self.shares)], rng
+        return int(rng.choice(len(self.frames), p=self.shares)), rng
 
 
 def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Cut:
@@ -109,9 +113,14 @@ def make_example(
     settings: TrainSettings,
 ) -> Example:
     """Image, targets and weights as tensors. `counts` (Y, X): where the truth is known."""
-    if settings.instances == "cores":
-        target = np.stack([labels > 0, cores(labels, settings.core_depth)])
+    if settings.instances == "none":
+        target = (labels > 0)[None]
         weight = np.ones(target.shape, dtype=np.float32)
+    elif settings.instances == "cores":
+        core = cores(labels, settings.core_depth)
+        target = np.stack([labels > 0, core])
+        gaps = border_weights(core, settings.border_weight, settings.border_sigma)
+        weight = np.stack([np.ones_like(gaps), gaps])
     else:
         target = cut_apart(labels)[None]
         weight = border_weights(target[0], settings.border_weight, settings.border_sigma)[None]
