@@ -187,7 +187,7 @@ def test_frames_of_a_stack_are_one_group_with_a_plane_of_truth_each(tmp_path: Pa
         assert np.array_equal(frame.image[0], image)
         assert np.array_equal(frame.labels > 0, labels > 0)
     split = load_data(TrainSettings(data=str(tmp_path), layout="pairs")).split
-    assert split.rule.startswith("by time") and split.val[0].time == 4
+    assert split.rule.startswith("by time") and len(split.val) == 1
 
 
 def test_a_stack_with_another_number_of_truths_is_refused_with_both(tmp_path: Path) -> None:
