@@ -72,7 +72,7 @@ def fit(
         note(remark)
     note(_describe(data))
 
-    args = settings.network(data.n_channels, n_out=1)
+    args = settings.network(data.n_channels, n_out=settings.n_outputs)
     network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     note(f"{n_weights(network):,} weights, {arithmetic}")
     pretrained = ""

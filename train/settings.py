@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -75,6 +76,18 @@ class TrainSettings(_Frozen):
     """Names of the image's channels; where empty, "intensity", or "channel 1" and so on."""
     class_name: Annotated[str, Field(min_length=1)] = "foreground"
     """Name of what is segmented: "nucleus"."""
+
+    instances: Literal["cores", "components"] = "cores"
+    """How objects are told apart: by cores, of which the network has a second output, or by a gap
+    that it learns to leave between them."""
+    core_depth: Annotated[float, Field(gt=0)] = 2.0
+    """How far below the edge of an object its core begins, px; with cores."""
+    growth: Annotated[int, Field(ge=1, le=16)] = 3
+    """How far cores are grown inside the foreground to be objects, px; with cores."""
+    pinhole: Annotated[int, Field(ge=0, le=32)] = 6
+    """Holes that fit into a box of this side are filled, px; with cores."""
+    unreached: Literal["keep", "drop"] = "drop"
+    """What becomes of foreground that no core reaches: objects of its own, or background."""
 
     arch: Literal["unet", "unet-resnet18"] = "unet"
     """Network architecture. unet-resnet18 has `channels` and `up` of the options below."""
@@ -154,6 +167,11 @@ class TrainSettings(_Frozen):
     """Epochs after which predictions are drawn beside the truth; 0: never."""
 
     @property
+    def n_outputs(self) -> int:
+        """Channels of logits: the foreground, and with cores these."""
+        return 2 if self.instances == "cores" else 1
+
+    @property
     def stride(self) -> int:
         """Coarsest grid of the network, px: each level but the first halves the resolution."""
         halvings = len(self.channels) - (self.arch == "unet")
@@ -185,6 +203,11 @@ class TrainSettings(_Frozen):
             raise ValueError(
                 f"patch {self.patch} is not a multiple of the network's stride {self.stride}; "
                 f"use {nearest}"
+            )
+        if self.growth < self.core_depth:
+            raise ValueError(
+                f"growth {self.growth} does not bring cores back to the edge, which is "
+                f"{self.core_depth:g} px away; use {math.ceil(self.core_depth) + 1}"
             )
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction leave nothing to train on")

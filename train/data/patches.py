@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from train.augment import Geometry, random_geometry, vary_intensity
 from train.data.frames import LabelledFrame
-from train.data.targets import border_weights, cut_apart
+from train.data.targets import border_weights, cores, cut_apart
 from train.networks.normalise import normalise
 from train.settings import TrainSettings
 
@@ -24,8 +24,8 @@ class Example(NamedTuple):
     """What the loss needs, without the batch axis."""
 
     image: Tensor  # float32 (C, Y, X), normalised
-    target: Tensor  # float32 (1, Y, X), 0 or 1
-    weight: Tensor  # float32 (1, Y, X), 0 where nothing is to be learnt
+    target: Tensor  # float32 (K, Y, X), 0 or 1
+    weight: Tensor  # float32 (K, Y, X), 0 where nothing is to be learnt
     frame: int = -1  # its index among the training frames
 
 
@@ -57,9 +57,9 @@ class Patches(Dataset[Example]):
         rng = np.random.default_rng([settings.seed, self.epoch, index])
         at = int(rng.choice(len(self.frames), p=self.shares))
         frame = self.frames[at]
-        image, foreground, counts = cut_patch(frame, _place(frame, rng, settings))
-        image = vary_intensity(image, foreground, rng, settings.augment)
-        return make_example(image, foreground, counts, settings)._replace(frame=at)
+        image, labels, counts = cut_patch(frame, _place(frame, rng, settings))
+        image = vary_intensity(image, cut_apart(labels), rng, settings.augment)
+        return make_example(image, labels, counts, settings)._replace(frame=at)
 
 
 def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Geometry:
@@ -74,18 +74,18 @@ def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettin
 
 def cut_patch(
     frame: LabelledFrame, geometry: Geometry
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Normalised image (C, Y, X), foreground (Y, X), and where the truth counts (Y, X)."""
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
+    """Normalised image (C, Y, X), labels (Y, X), and where the truth counts (Y, X)."""
     raw = np.stack([geometry.cut(plane.astype(np.float32), 1, "reflect") for plane in frame.image])
     labels = geometry.cut(frame.labels, 0, "reflect")
     image = normalise(torch.from_numpy(raw)[None], torch.from_numpy(frame.statistics)[None])
-    return image[0].numpy(), cut_apart(labels), geometry.cut(_counts(frame), 0, "reflect")
+    return image[0].numpy(), labels, geometry.cut(_counts(frame), 0, "reflect")
 
 
 def whole_frame(frame: LabelledFrame, settings: TrainSettings) -> Example:
     """A frame as it is, with target and weights; for validation."""
     image = normalised(frame).numpy()
-    return make_example(image, cut_apart(frame.labels), _counts(frame), settings)
+    return make_example(image, frame.labels, _counts(frame), settings)
 
 
 def normalised(frame: LabelledFrame) -> Tensor:
@@ -96,16 +96,21 @@ def normalised(frame: LabelledFrame) -> Tensor:
 
 def make_example(
     image: NDArray[np.float32],
-    foreground: NDArray[np.bool_],
+    labels: NDArray[np.int32],
     counts: NDArray[np.bool_],
     settings: TrainSettings,
 ) -> Example:
-    """Image, target and weights as tensors."""
-    weight = border_weights(foreground, settings.border_weight, settings.border_sigma) * counts
+    """Image, targets and weights as tensors. `counts` (Y, X): where the truth is known."""
+    if settings.instances == "cores":
+        target = np.stack([labels > 0, cores(labels, settings.core_depth)])
+        weight = np.ones(target.shape, dtype=np.float32)
+    else:
+        target = cut_apart(labels)[None]
+        weight = border_weights(target[0], settings.border_weight, settings.border_sigma)[None]
     return Example(
         torch.from_numpy(image),
-        torch.from_numpy(foreground.astype(np.float32))[None],
-        torch.from_numpy(weight.astype(np.float32))[None],
+        torch.from_numpy(target.astype(np.float32)),
+        torch.from_numpy(weight * counts),
     )
 
 
