@@ -28,6 +28,10 @@ def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
         ) from None
 
 
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(part.strip() for part in value.split(","))
+
+
 def _frame_range(
     _: click.Context, __: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
@@ -70,8 +74,16 @@ def _frame_range(
               help="Keep that encoder as it is for the first N epochs.")  # fmt: skip
 @click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
 @click.option("--steps-per-epoch", default=200, show_default=True, help="Steps per epoch.")
-@click.option("--batch", default=4, show_default=True, help="Patches per step.")
-@click.option("--patch", default=256, show_default=True, help="Side of a patch, px.")
+@click.option("--instances", type=click.Choice(["cores", "components", "none"]),
+              help="How objects are told apart: cores, which the network learns beside the "
+                   "foreground; components, between which it leaves a gap; or not at all.  "
+                   "[cores]")  # fmt: skip
+@click.option("--core-depth", type=float, metavar="PX",
+              help="How far below an object's edge its core begins.  [2]")  # fmt: skip
+@click.option("--growth", type=int, metavar="PX",
+              help="How far a core is grown inside the foreground.  [3]")  # fmt: skip
+@click.option("--batch", type=int, metavar="N", help="Patches per step.  [8; notebook 4]")
+@click.option("--patch", type=int, metavar="PX", help="Side of a patch.  [192]")
 @click.option("--accumulate", default=1, show_default=True, metavar="N",
               help="Average the gradients of N batches for one step.")  # fmt: skip
 @click.option("--loss", default="bce+dice", show_default=True,
@@ -93,14 +105,29 @@ def _frame_range(
               help="Keep an exponential average of the weights; 0: none.")  # fmt: skip
 @click.option("--frames", metavar="A:B", callback=_frame_range,
               help="Only frames A to B-1 (ctc).")  # fmt: skip
+@click.option("--sequences", metavar="NN,NN,...", callback=_names,
+              help="Only these sequences (ctc).")  # fmt: skip
+@click.option("--truth", type=click.Choice(["silver", "gold", "both"]),
+              help="Truth to use; both: gold cells overrule silver ones (ctc).  "
+              "[silver, or gold if there is no silver]")  # fmt: skip
+@click.option("--channel", metavar="LIST",
+              help="Channels of the images, by number or name: 1 or GFP.  [all]")  # fmt: skip
 @click.option("--group", metavar="REGEX", help="Files that agree here stay together (pairs).")
 @click.option("--masks", is_flag=True,
               help="Truth is masks, not ids: objects are their 8-connected pieces.")  # fmt: skip
-@click.option("--val-fraction", default=0.1, show_default=True, help="Share for validation.")
+@click.option("--val-fraction", type=float, help="Share for validation.  [0.15]")
 @click.option(
     "--test-fraction", type=float, help="Share held back for testing.  [pairs 0.2, ctc 0]"
 )
+@click.option("--test-every", type=int, metavar="N",
+              help="Hold back every Nth frame of each sequence or folder instead.")  # fmt: skip
 @click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, pairs 0]")
+@click.option("--ignore-label", type=int, metavar="N",
+              help="Number in the truth of pixels that neither teach nor score.")  # fmt: skip
+@click.option("--augment", default="strong", show_default=True,
+              type=click.Choice(["strong", "light", "none"]),
+              help="How much patches are varied; strong: for other microscopes as well, "
+              "light: for the same.")  # fmt: skip
 @click.option("--synthetic", default=0, show_default=True, help="Synthetic frames to add.")
 @click.option("--synthetic-share", default=0.4, show_default=True,
               help="Share of patches cut from synthetic frames.")  # fmt: skip
@@ -117,6 +144,8 @@ def _frame_range(
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
 @click.option("--strip-every", default=5, show_default=True, metavar="N",
               help="Draw predictions beside the truth every N epochs; 0: never.")  # fmt: skip
+@click.option("--preview", is_flag=True,
+              help="Draw patches and targets to OUTPUT/preview.png, and stop.")  # fmt: skip
 @click.option("--overfit-one", is_flag=True,
               help="Check the set-up: learn one patch by heart, in 100 steps.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Resume the run in OUTPUT.")
@@ -125,6 +154,7 @@ def train(
     layout: str,
     arch: str,
     preset: str | None,
+    preview: bool,
     overfit_one: bool,
     resume: bool,
     **options: Any,
@@ -147,12 +177,15 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from train.fit import fit
+        from train.preview import write_preview
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "torchvision", "matplotlib"):
             raise
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
-    defaults = {"ignore_border": DEFAULT_BORDER[layout], "test_fraction": DEFAULT_TEST[layout]}
+    defaults: dict[str, Any] = {"ignore_border": DEFAULT_BORDER[layout]}
+    if options["test_every"] is None:
+        defaults["test_fraction"] = DEFAULT_TEST[layout]
     if preset is not None and arch != "unet":
         raise UsageError(f"--preset {preset}: is a unet; omit it, or --arch {arch}")
     defaults |= PRESETS[preset or "nuclei"] if arch == "unet" else {}
@@ -166,6 +199,9 @@ def train(
         return
     if output is None:
         raise UsageError("--output: is missing; name a folder for the run")
+    if preview:
+        _note(f"training patches: {write_preview(settings, output, _note)}")
+        return
     with counter("epoch", every=None) as count:
 
         def report(row: Epoch) -> None:

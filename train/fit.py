@@ -98,7 +98,7 @@ def fit(
         started = time.monotonic()
         if isinstance(network, ResNetUNet):
             network.freeze_encoder(epoch < settings.freeze_encoder)
-        taught = _train_epoch(fitting, stream, epoch, data.train, arithmetic, settings)
+        taught = train_epoch(fitting, stream, epoch, data.train, arithmetic, settings)
         val_loss, scores = validate(fitting.judged, validation, settings)
         if not math.isfinite(val_loss):
             raise UsageError(
@@ -126,7 +126,9 @@ def fit(
         write_rows(run / "timings.csv", timings)
         draw_curves(run / "curves.png", history)
         if settings.strip_every and (epoch + 1) % settings.strip_every == 0:
-            draw_strip(run / "strips" / f"epoch-{epoch + 1:03d}.png", fitting.judged, places)
+            draw_strip(
+                run / "strips" / f"epoch-{epoch + 1:03d}.png", fitting.judged, places, settings
+            )
         board.add(history[-1])
         save_checkpoint(run / "last.pt", replace(now, **fitting.state()))  # the epoch is complete
         if report:
@@ -154,7 +156,7 @@ class Taught:
     waited: float  # seconds for patches
 
 
-def _train_epoch(
+def train_epoch(
     fitting: Fitting,
     stream: Iterator[Example],
     epoch: int,

@@ -79,7 +79,7 @@ def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print
             note(f"step {step:3d}  loss {loss.item():.4f}  IoU {iou:.4f}")
     if output is not None:
         logits = _predict(network, image)[0].cpu()
-        write_png(output / "overfit.png", draw_row(place, logits))
+        write_png(output / "overfit.png", draw_row(place, logits, settings))
         summary = {"frame": frame.name, "network": args.as_json(), "history": history}
         with whole_file(output / "overfit.json") as partial:
             partial.write_text(json.dumps(summary, indent=2) + "\n")

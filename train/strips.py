@@ -13,7 +13,6 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,8 +29,9 @@ from engine.store.files import whole_file
 from train.data.frames import LabelledFrame
 from train.data.patches import normalised
 from train.networks import Network
-from train.predict import predict_logits
-from train.scores import label_objects
+from train.objects import label_objects, postprocessing_of
+from train.predict import predict_logits, probabilities
+from train.settings import TrainSettings
 
 PLACES = 3
 SIDE = 256  # px
@@ -78,24 +78,26 @@ def _size(length: int, side: int, multiple: int) -> int:
     return max(size // multiple * multiple, min(size, multiple))
 
 
-def draw_strip(path: Path, network: Network, places: Sequence[Place]) -> None:
+def draw_strip(
+    path: Path, network: Network, places: Sequence[Place], settings: TrainSettings
+) -> None:
     """Write the picture of what a network finds in each place; whole frames go through it."""
     network.eval()
     rows = []
     for place in places:
         logits = predict_logits(network, normalised(place.frame))
-        rows.append(draw_row(place, logits[:, place.window[0], place.window[1]]))
+        rows.append(draw_row(place, logits[:, place.window[0], place.window[1]], settings))
     write_png(path, below_each_other(rows))
 
 
-def draw_row(place: Place, logits: Tensor) -> Picture:
+def draw_row(place: Place, logits: Tensor, settings: TrainSettings) -> Picture:
     """One place, with the logits (K, Y, X) of its window."""
     grey = grey_panel(contrast(place.frame.image[0][place.window], gamma=0.6))
-    probability = torch.sigmoid(logits[0]).numpy()
-    found = label_objects((logits[0] >= 0).numpy())
+    probability = probabilities(logits)
+    found = label_objects(probability, postprocessing_of(settings))
     truth = place.frame.labels[place.window]
     return side_by_side(
-        [grey, outlined(grey, truth), outlined(grey, found), heat(probability, found)]
+        [grey, outlined(grey, truth), outlined(grey, found), heat(probability[0], found)]
     )
 
 

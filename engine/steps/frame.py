@@ -23,7 +23,7 @@ from engine.errors import FrameError, JobStopped, OutOfMemory
 from engine.geometry.layout import Block
 from engine.geometry.tiling import FrameTiling, Region
 from engine.inference.tiles import predict_region
-from engine.labels.classes import class_map, each_class, foreground
+from engine.labels.classes import class_map, each_class, masks
 from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
 from engine.measure.frames import ClassSums, FrameSums, Measures, total_intensity
@@ -161,7 +161,7 @@ class Network:
             digest, missing = survey.frame.sha256 or "", survey.frame.missing_chunks or 0
         blank = is_blank(statistics)
         if blank:  # nothing is there, whatever the network would make of it
-            probability = background(run.model.spec.n_outputs, (block.y.size, block.x.size))
+            probability = background(run.model.spec, (block.y.size, block.x.size))
         else:
             session = session_for(run.task.context, plan.info.dtype)
             with run.watch.stage("network"):
@@ -193,10 +193,10 @@ class Network:
         return pixels, missing
 
 
-def background(n_outputs: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+def background(spec: ModelSpec, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Probabilities (K, Y, X) of nothing but background, as a blank frame has them."""
-    probability = np.zeros((n_outputs, *shape), dtype=np.float32)
-    if n_outputs > 1:  # one output is that of the foreground
+    probability = np.zeros((spec.n_outputs, *shape), dtype=np.float32)
+    if not spec.is_binary:  # of one foreground class, and of its cores, there is no such output
         probability[0] = 1
     return probability
 
@@ -230,14 +230,14 @@ def label_whole(
     channel = pixels[number]
     if postprocessing.gives_instances:
         with watch.stage("labels"):
-            labels = label_instances(
-                foreground(probability[0], postprocessing.threshold), postprocessing
-            )
+            mask, core = masks(probability, postprocessing)
+            labels = label_instances(mask, postprocessing, core)
         with watch.stage("measure"):
             sums = object_sums(labels, pixels, probability[0])
             total = FrameSums(channel.size, total_intensity(channel), number)
             total.add(sums)
         return SegmentedFrame(labels, total.row(pixel_area_um2), objects_of(sums))
+    probability = probability[: spec.n_class_outputs]
     with watch.stage("labels"):
         classes = class_map(probability, postprocessing.threshold)
     with watch.stage("measure"):

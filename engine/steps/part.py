@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.geometry.layout import Block, LabelLayout
 from engine.labels.classes import class_map, each_class, foreground
 from engine.labels.components import bands, first_pixels, label_areas, label_part
-from engine.labels.instances import fill_holes
+from engine.labels.holes import filled
 from engine.labels.stitching import faces_of, facing_neighbours
 from engine.measure.frames import ClassSums, Measures, total_intensity
 from engine.measure.hulls import RowEnds, convex_areas
@@ -138,7 +138,8 @@ class LocalLabels:
             threshold = self.run.plan.postprocessing.threshold
             for z, plane in planes.items():
                 at = (t - self.block.t[0], z - self.block.z[0])
-                self.labels[at] = class_map(plane.probability, threshold)
+                classes = plane.probability[: self.run.model.spec.n_class_outputs]
+                self.labels[at] = class_map(classes, threshold)
 
     def _label_objects(self, t: int, planes: dict[int, Prediction]) -> None:
         block, layout = self.block, self.run.plan.layout
@@ -146,7 +147,7 @@ class LocalLabels:
         mask = np.zeros(self.labels.shape[1:], dtype=bool)
         for z, plane in planes.items():
             objects = foreground(plane.probability[0], postprocessing.threshold)
-            mask[z - block.z[0]] = fill_holes(objects) if postprocessing.fill_holes else objects
+            mask[z - block.z[0]] = filled(objects, postprocessing)
         labels = self.labels[t - block.t[0]]
         count = label_part(mask, labels, connect_z=layout.connect_z)
         del mask
@@ -217,7 +218,8 @@ class LocalLabels:
             classes = self.labels[t - self.block.t[0], z - self.block.z[0]]
             plan = self.run.plan
             channel = plan.summed_channels(plane.pixels)[plan.channels[0]]
-            sums.add(classes, each_class(plane.probability), channel)
+            outputs = plane.probability[: self.run.model.spec.n_class_outputs]
+            sums.add(classes, each_class(outputs), channel)
         self._classes.append(sums)
 
     def encode(self) -> bytes:

@@ -90,7 +90,7 @@ def test_options_reach_the_settings_and_change_the_preset(
     ("options", "words"),
     [
         (["--data", "nowhere"], "there is no such folder"),
-        (["--patch", "100"], "multiple of the network's stride 8"),
+        (["--patch", "100"], "multiple of the network's stride 16"),
         (["--preset", "ronneberger", "--patch", "40"], "multiple of the network's stride 16"),
         (["--shuffle", "4", "--patch", "48"], "multiple of the network's stride 32; use 64"),
         (["--shuffle", "3"], "--shuffle: Input should be 1, 2 or 4"),

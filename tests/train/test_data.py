@@ -125,10 +125,12 @@ def test_parts_share_no_group_and_do_not_depend_on_order(
 
 def test_one_sequence_is_split_by_time_and_says_so() -> None:
     split = split_frames(_sources(["01"] * 20), 0.1, 0.0)
-    assert [f.time for f in split.val] == [18, 19]
-    assert max(f.time for f in split.train) == 17
+    assert [f.time for f in split.val] == [5, 15], "spread over the sequence"
+    later = split_frames(_sources(["01"] * 20), 0.1, 0.2)
+    assert [f.time for f in later.test] == [16, 17, 18, 19]
+    assert [f.time for f in later.val] == [4, 12]
     assert split.rule.startswith("by time")
-    assert split.as_json()["val"]["frames"] == ["01/18", "01/19"]
+    assert split.as_json()["val"]["frames"] == ["01/5", "01/15"]
 
 
 def test_the_test_part_does_not_change_with_the_validation_fraction() -> None:

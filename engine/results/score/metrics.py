@@ -155,7 +155,11 @@ def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> 
     Raises StackError where the shapes differ or the labels are no whole numbers, and UsageError
     where the border leaves nothing to compare.
     """
-    overlaps = count_overlaps(*cropped(result, truth, ignore_border))
+    return score_overlaps(count_overlaps(*cropped(result, truth, ignore_border)))
+
+
+def score_overlaps(overlaps: Overlaps) -> Score:
+    """Score one frame by the areas of its overlaps; DET is against the truth's objects."""
     return Score(
         frames=1,
         foreground=Areas(
