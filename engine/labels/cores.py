@@ -36,7 +36,6 @@ class Seeds:
     """Where the labels of a plane begin, and from where its further pixels take theirs."""
 
     mask: NDArray[np.bool_]  # (Y, X): cores, and foreground that none reaches where that is kept
-    core: NDArray[np.bool_]  # (Y, X)
     grown: NDArray[np.intp]  # (n,): flat indices of the further pixels of objects
     nearest: NDArray[np.intp]  # (n,): of each, that of the core pixel whose label it takes
 
@@ -63,23 +62,33 @@ def find_seeds(
     foreground: NDArray[np.bool_],
     core: NDArray[np.bool_],
     postprocessing: Postprocessing,
-    inside: Inside = (slice(None), slice(None)),
+    inside: Inside | None = None,
 ) -> Seeds:
     """The seeds of a plane, from masks (Y, X) as thresholds gave them.
 
-    Of a window with a margin, `inside` is what it is there for: only there does anything grow, or
-    count as not reached.
+    Of a window with a margin, `inside` is what it is there for: only there does anything grow or
+    count as not reached, and cores that reach nothing of it are no seeds.
     """
+    growth = postprocessing.growth
     foreground = filled(foreground, postprocessing)
     core = filled(core, postprocessing) & foreground
-    ungrown = np.zeros_like(core)
-    ungrown[inside] = foreground[inside] & ~core[inside]
-    grown, nearest, unreached = _nearest(np.flatnonzero(ungrown), core, postprocessing.growth)
-    seeds = core
-    if postprocessing.unreached == "keep" and len(unreached):
-        seeds = core.copy()
-        seeds.reshape(-1)[unreached] = True
-    return Seeds(seeds, core, grown, nearest)
+    ungrown = foreground & ~core
+    if inside is not None:
+        core = _within(
+            core, tuple(slice(max(s.start - growth, 0), s.stop + growth) for s in inside)
+        )
+        ungrown = _within(ungrown, inside)
+    grown, nearest, unreached = _nearest(np.flatnonzero(ungrown), core, growth)
+    if postprocessing.unreached == "keep":
+        core.reshape(-1)[unreached] = True
+    return Seeds(core, grown, nearest)
+
+
+def _within(mask: NDArray[np.bool_], window: tuple[slice, ...]) -> NDArray[np.bool_]:
+    """A mask, (Y, X), without what lies outside of a window."""
+    kept = np.zeros_like(mask)
+    kept[window] = mask[window]
+    return kept
 
 
 def _nearest(

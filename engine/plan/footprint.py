@@ -32,6 +32,7 @@ COUNT = Constant(
 WATERSHED = Constant(
     28, "bytes a pixel", "places of the nearest background, distances, peaks", BENCHMARK
 )
+CORES = Constant(24, "bytes a pixel", "cores, what they grow into, labels of seeds", BENCHMARK)
 PIECE_PIXELS = Constant(256, "px", "of a plane for each object that is planned for", "chosen")
 PIECE = Constant(700, "bytes an object", "while its row of blocks is stitched", BENCHMARK)
 PIECE_CHANNEL = Constant(100, "bytes an object", "its intensities in a channel", BENCHMARK)

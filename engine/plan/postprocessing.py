@@ -43,10 +43,10 @@ def check_postprocessing(settings: JobSettings, spec: ModelSpec) -> None:
                 else f"is for --instances {'cores' if name in _ONLY_CORES else 'watershed'}"
             )  # fmt: skip
             raise UsageError(f"--{name.replace('_', '-')}: {reason}")
-    if method in ("watershed", "cores") and settings.connect != "none":
+    if method == "watershed" and settings.connect != "none":
         raise UsageError(
             "--instances watershed: cuts objects in each plane, and --connect z joins them from "
-            "plane to plane, where cuts need not agree; use --instances components"
+            "plane to plane, where cuts need not agree; use --instances components or cores"
         )
 
 
@@ -122,7 +122,5 @@ def check_uncut(postprocessing: Postprocessing, info: StackInfo) -> None:
             f"{size}and where a watershed cuts follows from the whole object; use --instances "
             "components or cores"
         )
-    if postprocessing.instances == "cores":
-        raise StackError(f"{size}and cores are not stitched yet; use --instances components")
     if postprocessing.fill_holes:
         raise StackError(f"{size}and a hole may reach into the next region; omit --fill-holes")

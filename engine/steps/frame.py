@@ -42,10 +42,16 @@ class Prediction:
     """A frame, or a block's part of it, with its probabilities."""
 
     pixels: NDArray[Any]  # raw, (C, Y, X): the channels that are read
-    probability: NDArray[np.float32]  # (K, Y, X)
+    around: NDArray[np.float32]  # probabilities (K, Y, X), with the margin that labelling needs
+    inside: tuple[slice, slice]  # rows and columns of these that are the block's
     sha256: str  # of all pixels read of the frame
     missing_chunks: int  # that the input lacks, and that were read as its fill value
     blank: bool  # whether every channel that the network takes is constant over the whole frame
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """Those of the block, (K, Y, X): a view."""
+        return self.around[:, *self.inside]
 
 
 class Source(Protocol):
@@ -148,7 +154,7 @@ class Network:
 
     def _predict(self, t: int, z: int, tiling: FrameTiling) -> Prediction:
         run, plan, block = self._run, self._run.plan, self._block
-        region = tiling.region(block.y, block.x)
+        region = tiling.region(*plan.layout.around(block, plan.postprocessing.margin))
         pixels, missing = self._read(t, z, region)
         taken = plan.model_input(pixels)
         if self._survey is None:
@@ -161,15 +167,16 @@ class Network:
             digest, missing = survey.frame.sha256 or "", survey.frame.missing_chunks or 0
         blank = is_blank(statistics)
         if blank:  # nothing is there, whatever the network would make of it
-            probability = background(run.model.spec, (block.y.size, block.x.size))
+            probability = background(run.model.spec, (region.y.size, region.x.size))
         else:
             session = session_for(run.task.context, plan.info.dtype)
             with run.watch.stage("network"):
                 probability = predict_region(taken, statistics, region, session, run.pulse.beat)
                 if not np.isfinite(probability).all():
                     raise FrameError("the network gave probabilities that are not finite")
-        inside = (block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start))
-        return Prediction(pixels[:, *inside], probability, digest, missing, blank)
+        read = (block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start))
+        inside = (block.y.as_slice(region.y.start), block.x.as_slice(region.x.start))
+        return Prediction(pixels[:, *read], probability, inside, digest, missing, blank)
 
     def _read(self, t: int, z: int, region: Region) -> tuple[NDArray[Any], int]:
         """Raw pixels (C, Y, X) of the region with its halo, and how many chunks it lacks."""
