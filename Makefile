@@ -24,7 +24,7 @@ $(VENV)/.base: pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(BIN)/python -m pip install --quiet --editable '.[train]' --group test
+	$(BIN)/python -m pip install --quiet --editable '.[train,dicom,nifti]' --group test
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test

@@ -8,7 +8,9 @@ import click
 @click.command()
 @click.argument("target", metavar="MODEL|STACK|RESULT")
 @click.option("--axes", metavar="TYX", help="Axes of a stack, where its metadata lack them.")
-@click.option("--series", metavar="N|NAME|all|pages", help="Image of a TIFF that holds several.")
+@click.option(
+    "--series", metavar="N|NAME|all|pages", help="Image of a TIFF, or series of a folder."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(target: str, axes: str | None, series: str | None, as_json: bool) -> None:
     """Show what a model, a stack or a job's result holds.

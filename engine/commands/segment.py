@@ -92,9 +92,9 @@ job_options = together(
     click.option("--axes", metavar="TYX",
                  help="Axes of the inputs, where their metadata are missing or wrong."),
     click.option("--series", metavar="N|NAME|all|pages",
-                 help="Image to read of a TIFF that holds several; pages: every page is a frame, "
-                      "whatever the metadata say  [default: the largest, and those like it in "
-                      "OME-TIFF]"),
+                 help="Image to read of a TIFF that holds several, or series of a DICOM folder; "
+                      "pages: every page is a frame, whatever the metadata say  [default: the "
+                      "largest, and those like it in OME-TIFF]"),
     click.option("--frames", metavar="A:B",
                  help="Segment only these frames: half-open, along T, or Z where there is no T."),
     click.option("--missing-chunks", type=click.Choice(["fail", "background"]),
@@ -167,7 +167,8 @@ def segment(
     """Segment stacks into OME-Zarr label volumes with per-frame measures.
 
     INPUT is a TIFF (multi-page, ImageJ, OME, BigTIFF), a folder of single-frame images, a PNG or
-    JPEG, a Zarr array, an OME-Zarr image, or @list.txt with one of these on each line.
+    JPEG, a DICOM file or folder of a series, NIfTI, a Zarr array, an OME-Zarr image, or @list.txt
+    with one of these on each line.
 
     \b
     Exit status: 0 complete, now or before

@@ -19,6 +19,7 @@ from engine.stacks.guard import brief
 SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".ome.tf2", ".ome.tf8", ".ome.btf", ".ome.zarr",
     ".tiff", ".tif", ".tf2", ".tf8", ".btf", ".lsm", ".zarr", ".png", ".jpeg", ".jpg",
+    ".dcm", ".dicom", ".ima", ".nii.gz", ".nii",
 )  # fmt: skip
 
 NAME_MAX = 255  # bytes of a name in a folder, on nearly all file systems

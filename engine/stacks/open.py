@@ -28,12 +28,13 @@ def open_stack(path: str, axes: str | None = None, series: str | None = None) ->
 
 
 def open_stacks(path: str, axes: str | None = None, series: str | None = None) -> list[Stack]:
-    """Open every stack at `path`: one, but for a file of several scenes or positions.
+    """Open every stack at `path`: one, but for a file of several scenes, or a folder of series.
 
-    A file is a TIFF, a PNG or a JPEG, by its first bytes; a folder is a Zarr array, an OME-Zarr
-    image, or single-frame images in natural order. `axes` (letters out of TCZYX, one for each
-    dimension of the source) overrides the metadata. `series` chooses among the images of a TIFF:
-    a number, a name, "all", or "pages" for every page as a frame. Raises StackError, one sentence,
+    A file is a TIFF, a PNG, a JPEG, DICOM or NIfTI, by its first bytes; a folder is a Zarr array,
+    an OME-Zarr image, DICOM series, or single-frame images in natural order. `axes` (letters out of
+    TCZYX, one for each dimension of the source) overrides the metadata. `series` chooses among the
+    images of a TIFF: a number, a name, "all", or "pages" for every page as a frame; among DICOM
+    series: a number, a description, the end of a UID, or "all". Raises StackError, one sentence,
     where nothing can be opened or axes are ambiguous.
     """
     path = str(path)
@@ -41,7 +42,7 @@ def open_stacks(path: str, axes: str | None = None, series: str | None = None) -
     with opening(path):
         where = Path(path)
         if where.is_dir():
-            return [_only(_open_folder(path, where, axes), series)]
+            return _open_folder(path, where, axes, series)
         if not where.exists():
             raise StackError(f"{path}: does not exist; check the path")
         if not where.is_file():
@@ -57,28 +58,42 @@ def _only(stack: Stack, series: str | None) -> Stack:
     return stack
 
 
-def _open_folder(path: str, where: Path, axes: str | None) -> Stack:
+def _open_folder(path: str, where: Path, axes: str | None, series: str | None) -> list[Stack]:
     if is_zarr(where) or (where / ".zmetadata").is_file():
         from engine.stacks.zarr.stack import open_zarr
 
-        return open_zarr(path, axes)
+        return [_only(open_zarr(path, axes), series)]
     if where.suffix.lower() == ".zarr":
         raise StackError(f"{path}: is named like a Zarr store but has no Zarr metadata")
+    from engine.stacks.dicom.series import dicom_files
+
+    if files := dicom_files(where):
+        from engine.stacks.dicom.stack import open_series
+
+        return open_series(path, files, axes, series)
     from engine.stacks.images.files import open_folder
 
-    return open_folder(path, axes)
+    return [_only(open_folder(path, axes), series)]
 
 
 def _open_file(path: str, where: Path, axes: str | None, series: str | None) -> list[Stack]:
     from engine.stacks.images import files as images
 
     with where.open("rb") as file:
-        head = file.read(8)
+        head = file.read(1024)
     kind = images.sniff(head)
     if kind == "TIFF":
         from engine.stacks.tiff.open import open_tiff
 
         return list[Stack](open_tiff(path, axes, series))
+    if kind == "DICOM":
+        from engine.stacks.dicom.stack import open_dicom
+
+        return [_only(open_dicom(path, axes), series)]
+    if kind == "NIfTI":
+        from engine.stacks.nifti import open_nifti
+
+        return [_only(open_nifti(path, axes), series)]
     if kind is not None:
         return [_only(images.open_image(path, axes), series)]
     raise StackError(f"{path}: {images.not_an_image(where, head)}")

@@ -243,14 +243,20 @@ def _kind(file: Path) -> str:
 
 
 def sniff(head: bytes) -> str | None:
-    """ "TIFF", "PNG", "JPEG" or None, from the first 8 bytes of a file."""
+    """ "TIFF", "PNG", "JPEG" or None, from the first 8 bytes of a file; from 1024, also others."""
+    from engine.stacks.dicom.header import is_dicom
+    from engine.stacks.nifti import is_nifti
     from engine.stacks.tiff.chain import is_tiff
 
+    if is_dicom(head):  # also where what comes before it calls itself a TIFF
+        return "DICOM"
     if is_tiff(head):
         return "TIFF"
-    if head == b"\x89PNG\r\n\x1a\n":
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
         return "PNG"
-    return "JPEG" if head[:3] == b"\xff\xd8\xff" else None
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    return "NIfTI" if is_nifti(head) else None
 
 
 def not_an_image(file: Path, head: bytes) -> str:
@@ -260,7 +266,11 @@ def not_an_image(file: Path, head: bytes) -> str:
     kind = KINDS.get(file.suffix.lower())
     if kind:
         return f"is named like a {kind} file but holds something else; check where it comes from"
-    return "is not TIFF, PNG, JPEG or Zarr; convert it to one of them"
+    if file.suffix.lower() in (".dcm", ".dicom"):
+        return "is named like a DICOM file but has no DICOM header; write it again with one"
+    if head[:2] == b"\x1f\x8b":
+        return "is compressed by gzip, and not NIfTI; unpack it"
+    return "is not TIFF, PNG, JPEG, DICOM, NIfTI or Zarr; convert it to one of them"
 
 
 def _single(file: Path) -> Stack:

@@ -1,0 +1,29 @@
+"""pydicom, set up once: quiet, and without its checks of what the pixels do not depend on."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from types import ModuleType
+
+from engine.errors import MissingExtra
+
+INSTALL = "pip install 'stackseg[dicom]'"
+
+
+@lru_cache(maxsize=1)
+def pydicom() -> ModuleType:
+    """The library; MissingExtra where it is not installed."""
+    try:
+        import pydicom
+        from pydicom import config
+    except ModuleNotFoundError as error:
+        if error.name != "pydicom":
+            raise
+        raise MissingExtra(f"DICOM needs pydicom: {INSTALL}") from None
+    config.settings.reading_validation_mode = config.IGNORE
+    # What it warns of, on values that break the standard, is examined in `header.py`. The filter
+    # is global, since `warnings.catch_warnings` is not safe where several threads read frames.
+    warnings.filterwarnings("ignore", module=r"pydicom|engine\.stacks\.dicom")
+    config.logger.propagate = False
+    return pydicom
