@@ -93,7 +93,7 @@ def _frame_range(
 @click.option("--foreground-weight", default=1.0, show_default=True,
               help="Weight of foreground pixels in the cross entropy.")  # fmt: skip
 @click.option("--border-weight", default=10.0, show_default=True,
-              help="Extra weight of the gaps between neighbours; 0: none.")  # fmt: skip
+              help="Extra weight of the gaps between neighbours (components).")  # fmt: skip
 @click.option("--optimiser", default="adamw", show_default=True,
               type=click.Choice(["adamw", "adam", "sgd"]),
               help="What moves the weights; sgd has a momentum of 0.99.")  # fmt: skip
@@ -166,8 +166,8 @@ def train(
     installed. `stackseg export` turns it into a model, `stackseg compare` sets runs side by side.
     Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
 
-    --overfit-one trains on one patch only, without varying it, and exits with 1 unless its IoU
-    exceeds 0.98. It needs no OUTPUT, where otherwise overfit.png and overfit.json are written.
+    --overfit-one trains on one patch only, without varying it, by AdamW at a rate of 0.02, and
+    exits with 1 unless its IoU exceeds 0.98. With OUTPUT it writes overfit.png and overfit.json.
     """
     from engine.errors import MissingExtra, UsageError
     from engine.job.progress import counter
@@ -254,7 +254,7 @@ def _epoch_line(row: Epoch, epochs: int) -> str:
     return (
         f"epoch {row.epoch}/{epochs}  loss {row.train_loss:.3f} (val {row.val_loss:.3f})  "
         f"IoU {_figure(row.train_iou)} (val {_figure(row.val_iou)})  "
-        f"val F1 {_figure(row.val_f1)}, at 0.5 {_figure(row.val_f1_50)}"
+        f"val SEG {_figure(row.val_seg)}, F1 {_figure(row.val_f1)}, at 0.5 {_figure(row.val_f1_50)}"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.store.files import whole_file
+from train.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,14 @@ class Epoch:
     train_iou: float  # foreground IoU on the varied patches
     val_loss: float
     val_iou: float  # foreground IoU of whole validation frames, pooled
-    val_f1: float  # mean F1 of objects at IoU 0.5 to 0.9: chooses the best epoch
+    val_seg: float  # SEG of objects
+    val_f1: float  # mean F1 of objects at IoU 0.5 to 0.9
     val_f1_50: float  # F1 at IoU 0.5
+
+    @property
+    def rank(self) -> float:
+        """What the best epoch is chosen by."""
+        return Scores(self.val_iou, self.val_seg, self.val_f1, self.val_f1_50).rank
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
-    """Loss and IoU over epochs, training dashed and validation solid, as a PNG."""
+    """Loss, IoU and object scores over epochs, training dashed and validation solid, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -66,18 +73,19 @@ def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     epochs = [row.epoch for row in history]
-    best = max(history, key=lambda row: -1.0 if math.isnan(row.val_f1) else row.val_f1)
+    best = max(history, key=lambda row: row.rank)
     left, right = figure.subplots(1, 2)
     left.plot(epochs, [r.train_loss for r in history], "--", color="#7a5195", label="train")
     left.plot(epochs, [r.val_loss for r in history], "-", color="#7a5195", label="val")
     left.set(title="Loss", xlabel="epoch")
     right.plot(epochs, [r.train_iou for r in history], "--", color="#00798c", label="train IoU")
     right.plot(epochs, [r.val_iou for r in history], "-", color="#00798c", label="val IoU")
+    right.plot(epochs, [r.val_seg for r in history], "-.", color="#333333", label="val SEG")
     right.plot(epochs, [r.val_f1 for r in history], ":", color="#333333", label="val F1 0.5-0.9")
     right.axvline(best.epoch, color="#999999", linewidth=0.8)
     right.annotate(f"best: {best.epoch}", (best.epoch, 0.02), xytext=(-3, 0), ha="right",
                    textcoords="offset points", fontsize=8)  # fmt: skip
-    right.set(title="Foreground IoU and object F1", xlabel="epoch", ylim=(0, 1))
+    right.set(title="Foreground IoU, SEG and F1 of objects", xlabel="epoch", ylim=(0, 1))
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

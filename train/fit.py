@@ -109,7 +109,7 @@ def fit(
         step = (epoch + 1) * settings.steps_per_epoch
         history.append(
             Epoch(epoch + 1, step, taught.lr, taught.loss, taught.iou,
-                  val_loss, scores.iou, scores.f1, scores.f1_50)
+                  val_loss, scores.iou, scores.seg, scores.f1, scores.f1_50)
         )  # fmt: skip
         now = replace(
             best,

@@ -1,7 +1,8 @@
 """The oldest check of a training set-up: a network must be able to learn one sample by heart.
 
-Where it can't, target, loss, network and optimiser do not fit together, and no amount of data will
-help; where it can, the rest is up to data and time.
+Where it can't, image, target, loss and network do not fit together, and no amount of data will
+help; where it can, the rest is up to data and time. A sample that never varies bears a learning
+rate that a run doesn't, so AdamW and its rate here are not those of the settings.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from train.data.dataset import load_data
 from train.data.patches import Example, whole_frame
 from train.losses import segmentation_loss
 from train.networks import Network, build_network, n_weights
-from train.optimise import build_optimiser, learning_rate, resolve_arithmetic, set_learning_rate
+from train.optimise import learning_rate, resolve_arithmetic, set_learning_rate
 from train.settings import TrainSettings
 from train.strips import Place, densest_window, draw_row, write_png
 
 STEPS, EVERY = 100, 10
 ENOUGH = 0.98  # foreground IoU
-RATE = 5  # times the learning rate of a run: one sample that never varies bears more
+RATE = 0.02  # peak, of AdamW
 Note = Callable[[str], None]
 
 
@@ -52,11 +53,11 @@ def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print
     image = image.contiguous(memory_format=torch.channels_last)
 
     course = settings.model_copy(
-        update={"epochs": 1, "steps_per_epoch": STEPS, "lr": RATE * settings.lr}
+        update={"epochs": 1, "steps_per_epoch": STEPS, "lr": RATE, "schedule": "cosine"}
     )
     args = settings.network(data.n_channels, n_out=target.shape[1])
     network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser, scaler = build_optimiser(network, settings), arithmetic.scaler()
+    optimiser, scaler = torch.optim.AdamW(network.parameters()), arithmetic.scaler()
     y, x = image.shape[2:]
     note(
         f"one patch of {y}x{x} px of {frame.name}, {STEPS} steps; {n_weights(network):,} weights, "
@@ -86,7 +87,7 @@ def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print
     if not iou > ENOUGH:
         raise NotLearnt(
             f"after {STEPS} steps on one patch of {frame.name} its IoU is {iou:.3f}, and should be "
-            f"over {ENOUGH}; check that the truth fits the image, then --loss, --lr and the network"
+            f"over {ENOUGH}; check that the truth fits the image, then --loss and the network"
         )
     return iou
 

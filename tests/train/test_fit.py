@@ -103,7 +103,7 @@ def test_a_loss_that_is_no_number_names_its_files(tmp_path: Path) -> None:
     hot[::3] += 100
     hot[30, 30] = 3e38  # finite, but beyond all others
     tifffile.imwrite(data / "images" / "4.tif", hot)
-    settings = small(data, patch=64, steps_per_epoch=20)
+    settings = small(data, patch=64, steps_per_epoch=20, input_range=None)
     split = split_frames(find_frames(settings), settings.val_fraction, settings.test_fraction)
     assert "images/4.tif" in {frame.name for frame in split.train}
     with pytest.raises(

@@ -34,12 +34,10 @@ def test_the_default_network_learns_one_patch_by_heart(pairs: Path, tmp_path: Pa
     assert picture.shape == (64, 4 * 64 + 3 * 4, 3)  # image, truth, prediction, probability
 
 
-@pytest.mark.parametrize("options", [[], ["--shuffle", "2"], ["--preset", "notebook"]])
-def test_a_network_that_learns_nothing_exits_with_one(
-    options: list[str], pairs: Path, tmp_path: Path
-) -> None:
-    arguments = ["--data", str(pairs), "--layout", "pairs", "--overfit-one", "--lr", "1e-9"]
-    done = CliRunner().invoke(train, [*arguments, "--channels", "2,4", "--device", "cpu", *options])
+def test_a_network_that_learns_nothing_exits_with_one(pairs: Path) -> None:
+    """One channel on two levels can't tell the nuclei's outlines."""
+    arguments = ["--data", str(pairs), "--layout", "pairs", "--overfit-one", "--device", "cpu"]
+    done = CliRunner().invoke(train, [*arguments, "--channels", "1,1", "--shuffle", "4"])
     assert isinstance(done.exception, NotLearnt)
     assert NotLearnt.exit_status == 1
     assert "should be over 0.98" in str(done.exception)

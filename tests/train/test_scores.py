@@ -70,8 +70,8 @@ def test_a_threshold_whose_score_is_not_defined_loses() -> None:
 
 
 def test_the_history_leaves_undefined_scores_empty(tmp_path: Path) -> None:
-    rows = [Epoch(1, 5, 0.1, 1.0, math.nan, 1.0, math.nan, math.nan, math.nan),
-            Epoch(2, 10, 0.1, 1.0, 0.25, 1.0, 0.5, 0.0, 0.0)]  # fmt: skip
+    rows = [Epoch(1, 5, 0.1, 1.0, math.nan, 1.0, math.nan, math.nan, math.nan, math.nan),
+            Epoch(2, 10, 0.1, 1.0, 0.25, 1.0, 0.5, 0.5, 0.0, 0.0)]  # fmt: skip
     write_rows(tmp_path / "history.csv", rows)
     assert "nan" not in (tmp_path / "history.csv").read_text()
     first, second = read_rows(tmp_path / "history.csv", Epoch)

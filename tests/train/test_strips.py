@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.model.spec import Normalisation
+from tests.train.runs import small
 from train.data.frames import LabelledFrame, make_frame
 from train.networks import UNet
 from train.strips import choose_places, densest_window, draw_strip
@@ -59,9 +60,8 @@ def test_a_strip_has_a_row_for_each_place(tmp_path: Path) -> None:
     torch.manual_seed(0)
     wide, narrow = np.zeros((20, 40), np.int32), np.zeros((12, 10), np.int32)
     wide[5:15, 5:15] = narrow[2:6, 2:6] = 1
-    draw_strip(
-        tmp_path / "strip.png", UNet(1, 1, (2, 4)), choose_places([frame(wide), frame(narrow)])
-    )
+    settings, places = small("."), choose_places([frame(wide), frame(narrow)])
+    draw_strip(tmp_path / "strip.png", UNet(1, settings.n_outputs, (2, 4)), places, settings)
     picture = imagecodecs.imread(tmp_path / "strip.png")
     assert picture.shape == (20 + 4 + 12, 4 * 40 + 3 * 4, 3)
     assert not picture[20:].any(axis=2)[:, 4 * 10 + 3 * 4 :].any()
