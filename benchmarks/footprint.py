@@ -21,6 +21,8 @@ from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY
 from engine.job.attempts import run_task
 from engine.job.job import run_job
 from engine.labels.components import label_frame
+from engine.labels.instances import label_instances
+from engine.labels.postprocessing import Postprocessing
 from engine.labels.stitching import contacts, faces_of
 from engine.labels.watershed import split_touching
 from engine.measure.hulls import RowEnds, convex_areas, merged_rows
@@ -72,6 +74,10 @@ def pixels() -> Iterator[tuple[Constant[Any], float]]:
     yield footprint.MEASURE, peak(lambda: object_sums(labels, image, certainty)) / frame.size
     taken = peak(lambda: split_touching(nuclei, n_nuclei, 3, 1))
     yield footprint.WATERSHED, taken / frame.size
+    cores = frame & np.roll(squares(2048, 9), (2, 2), (0, 1))
+    how = Postprocessing(0.5, instances="cores", growth=3, pinhole=6)
+    taken = peak(lambda: label_instances(frame, how, cores))
+    yield footprint.CORES, taken / frame.size - 5  # labels and a mask are counted by themselves
 
 
 class Stitched:

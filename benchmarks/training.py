@@ -22,8 +22,10 @@ from engine.job.report import machine
 from engine.plan.resources import cores
 from train.losses import segmentation_loss
 from train.networks import UNet
+from train.settings import TrainSettings
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+SETTINGS = TrainSettings(data="", layout="pairs")
 PRECISIONS = {"fp32": False, "bf16": True}
 
 
@@ -67,7 +69,7 @@ def step(bf16: bool, layout: torch.memory_format) -> Callable[[], None]:
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = network(images)
-        loss = segmentation_loss(logits, target, torch.ones_like(target), 0.5)
+        loss = segmentation_loss(logits, target, torch.ones_like(target), SETTINGS)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -17,21 +17,20 @@ class ServedNetwork(nn.Module):
 
     image         float32 (N, C, H, W), H and W multiples of the network's stride
     statistics    float32 (N, C, 2), low and high of the whole frame
-    -> probabilities  float32 (N, K, H, W); K = 1: sigmoid; K > 1: softmax over the classes
+    -> probabilities  float32 (N, K, H, W): sigmoid of foreground, or of foreground and core, or
+                      softmax over the classes
     """
 
-    def __init__(self, network: nn.Module, n_outputs: int) -> None:
+    def __init__(self, network: nn.Module, *, softmax: bool) -> None:
         super().__init__()
         self.network = fold_batch_norm(network)
-        self.n_outputs = n_outputs
+        self.softmax = softmax
         self.eval()
 
     def forward(self, image: Tensor, statistics: Tensor) -> Tensor:
         """Probabilities of one batch."""
         logits = self.network(normalise(image, statistics))
-        if self.n_outputs == 1:
-            return torch.sigmoid(logits)
-        return torch.softmax(logits, dim=1)
+        return torch.softmax(logits, dim=1) if self.softmax else torch.sigmoid(logits)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

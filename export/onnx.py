@@ -25,12 +25,13 @@ from engine.model.spec import (
     PROBABILITIES,
     STATISTICS,
     ClassSpec,
+    CoreSpec,
     CurvePoint,
     ModelSpec,
     Normalisation,
 )
 from engine.model.statistics import frame_statistics
-from engine.plan.resources import cores
+from engine.plan.resources import cores as n_cores
 from engine.runtimes.base import Target
 from engine.runtimes.registry import open_session
 from engine.store.files import whole_file
@@ -41,6 +42,7 @@ from train.checkpoint import Checkpoint, load_checkpoint
 from train.networks import Network
 from train.networks.base import pad_to_stride
 from train.networks.normalise import normalise
+from train.objects import CORE_THRESHOLD
 
 OPSET = 18
 TOLERANCE = 1e-4  # of probability
@@ -65,7 +67,7 @@ def export_run(
     """
     state = load_checkpoint(run / f"{checkpoint}.pt")
     network = state.build()
-    model = to_onnx(network, state.network.n_out)
+    model = to_onnx(network, softmax=state.network.n_out > 2)
     spec = make_spec(state, model, network, name or output.stem, description)
     embed(model, spec)
     data = model.SerializeToString()
@@ -75,9 +77,9 @@ def export_run(
     return spec
 
 
-def to_onnx(network: Network, n_outputs: int) -> onnx.ModelProto:
+def to_onnx(network: Network, *, softmax: bool) -> onnx.ModelProto:
     """The graph of engine/model/spec.py's contract, dynamic in batch, height and width."""
-    served = ServedNetwork(network, n_outputs)
+    served = ServedNetwork(network, softmax=softmax)
     stride, n_in = network.stride, network.n_in
     image = torch.zeros(2, n_in, 4 * stride, 6 * stride)
     statistics = torch.tensor([0.0, 1.0]).expand(2, n_in, 2).contiguous()
@@ -106,8 +108,6 @@ def make_spec(
     state: Checkpoint, model: onnx.ModelProto, network: Network, name: str, description: str = ""
 ) -> ModelSpec:
     """The spec: stride and radius are read off the graph and must be the architecture's own."""
-    if state.network.n_out == 2:
-        raise ModelError("two classes are one foreground class: export a network of 1 output, or 3")
     field = receptive_field(model)
     if (field.stride, field.radius) != (network.stride, network.receptive_radius):
         raise ModelError(
@@ -125,6 +125,8 @@ def make_spec(
         stride=field.stride,
         receptive_radius=network.receptive_radius,
         threshold=state.chosen.get("threshold", 0.5),
+        instances="components" if (cores := _cores(state)) is None else "cores",
+        cores=cores,
         min_area=int(state.chosen.get("min_area", 0)),
         trained_on=state.trained_on,
         scores={key: round(value, 4) for key, value in state.scores.items()},
@@ -151,7 +153,7 @@ def check_agreement(data: bytes, network: Network, spec: ModelSpec) -> float:
     field = ReceptiveField(spec.stride, spec.receptive_radius)
     model = ModelFile(Path(spec.name), spec, "", field, data)
     target = Target("onnxruntime", "cpu")
-    session = open_session(model, "float32", target, threads=cores())
+    session = open_session(model, "float32", target, threads=n_cores())
     worst = 0.0
     for size in CHECKED_SIZES:
         image, statistics = _frames(size, network, spec.normalisation)
@@ -172,7 +174,7 @@ def _reference(
 ) -> NDArray[np.float32]:
     with torch.inference_mode():
         logits = network.eval()(normalise(image, statistics))
-        found = torch.sigmoid(logits) if spec.n_outputs == 1 else torch.softmax(logits, dim=1)
+        found = torch.sigmoid(logits) if spec.is_binary else torch.softmax(logits, dim=1)
     return np.asarray(found.numpy(), dtype=np.float32)
 
 
@@ -215,9 +217,22 @@ def _channel_names(state: Checkpoint) -> tuple[str, ...]:
     return ("intensity",) if n_in == 1 else tuple(f"channel {i + 1}" for i in range(n_in))
 
 
+def _cores(state: Checkpoint) -> CoreSpec | None:
+    if state.network.n_out != 2:
+        return None
+    settings = state.settings
+    return CoreSpec(
+        threshold=state.chosen.get("core_threshold", CORE_THRESHOLD),
+        depth=settings.core_depth,
+        growth=settings.growth,
+        unreached=settings.unreached,
+        pinhole=settings.pinhole,
+    )
+
+
 def _classes(state: Checkpoint) -> tuple[ClassSpec, ...]:
     names = [state.settings.class_name]
-    if state.network.n_out > 1:
+    if state.network.n_out > 2:
         names = [f"class {i}" for i in range(1, state.network.n_out)]
     colors = [COLORS[1 + i % (len(COLORS) - 1)] for i in range(len(names))]
     background = ClassSpec(name="background", color=COLORS[0])

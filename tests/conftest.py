@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from engine.model.spec import ModelSpec
+from engine.model.spec import CoreSpec, ModelSpec
 from tests import networks
 
 DATA = "STACKSEG_DATA"
@@ -60,6 +60,14 @@ def threshold_model(tmp_path: Path) -> Path:
 def make_threshold_model(path: Path, **changes: Any) -> Path:
     model = networks.threshold_model()
     return networks.save(path, model, networks.spec(model, name="threshold", **changes))
+
+
+def make_core_model(path: Path, **changes: Any) -> Path:
+    """As the threshold model, but with cores: foreground from 0.4 of the range, cores from 0.6."""
+    model = networks.threshold_model(0.4, 0.6)
+    cores = CoreSpec(**{"threshold": 0.5, "growth": 4, "pinhole": 3, **changes})
+    spec = networks.spec(model, name="threshold", instances="cores", cores=cores)
+    return networks.save(path, model, spec)
 
 
 @pytest.fixture

@@ -63,7 +63,10 @@ def unet(
     activation: bool = True,
     instance_norm: bool = False,
 ) -> onnx.ModelProto:
-    """A U-Net as `engine.model.spec` has it; without activation its output is the logits."""
+    """A U-Net as `engine.model.spec` has it; without activation its output is the logits.
+
+    Two outputs are those of the foreground and of its cores.
+    """
     b = _Builder(seed, positive, rim)
     low = b.node("Gather", "statistics", b.constant(0, np.int64), axis=2)
     high = b.node("Gather", "statistics", b.constant(1, np.int64), axis=2)
@@ -87,23 +90,28 @@ def unet(
         x = b.node("InstanceNormalization", x, ones, ones)
     x = b.conv(x, n_in, n_outputs, k=1)
     if activation:
-        x = b.node("Sigmoid", x) if n_outputs == 1 else b.node("Softmax", x, axis=1)
+        x = b.node("Sigmoid", x) if n_outputs < 3 else b.node("Softmax", x, axis=1)
     b.nodes[-1].output[0] = "probabilities"
     return _model(b, n_channels, n_outputs)
 
 
-def threshold_model(low: float = 0.0, high: float = 65535.0) -> onnx.ModelProto:
-    """The simplest network in the contract: probability = sigmoid(20 x (normalised - 0.5))."""
+def threshold_model(*levels: float) -> onnx.ModelProto:
+    """The simplest network in the contract: probability = sigmoid(20 x (normalised - level)).
+
+    One level is that of the foreground, 0.5 by default; a second one is that of its cores.
+    """
+    levels = levels or (0.5,)
     b = _Builder(0, True)
     index0, index1 = b.constant(0, np.int64), b.constant(1, np.int64)
     axes = b.constant([2, 3], np.int64)
     lo = b.node("Unsqueeze", b.node("Gather", "statistics", index0, axis=2), axes)
     hi = b.node("Unsqueeze", b.node("Gather", "statistics", index1, axis=2), axes)
     x = b.node("Div", b.node("Sub", "image", lo), b.node("Sub", hi, lo))
-    x = b.node("Mul", b.node("Sub", x, b.constant(0.5)), b.constant(20.0))
+    at = b.constant(np.reshape(levels, (1, -1, 1, 1)))
+    x = b.node("Mul", b.node("Sub", x, at), b.constant(20.0))
     b.node("Sigmoid", x)
     b.nodes[-1].output[0] = "probabilities"
-    return _model(b, 1, 1)
+    return _model(b, 1, len(levels))
 
 
 def _model(b: _Builder, n_channels: int, n_outputs: int) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ from engine.model.spec import IMAGE, STATISTICS
 from engine.model.statistics import frame_statistics
 from engine.results.score.metrics import Score, score
 from engine.synthetic import TimeLapse
-from train.data.frames import load_frame
+from train.data.frames import Reading, load_frame
 from train.data.layouts import find_pairs
 from train.data.splits import split_frames
 
@@ -109,7 +109,7 @@ def test_held_back_images_are_segmented(realdata: Path, nuclei: Nuclei) -> None:
     held_back = split_frames(find_pairs(realdata / "dsb2018"), 0.1, 0.2).test
     scores = []
     for source in held_back:
-        frame = load_frame(source, spec.normalisation, 0)
+        frame = load_frame(source, Reading(spec.normalisation))
         scores.append(score(nuclei.labels(frame.image), frame.labels))
     per_image = float(np.mean([s.f1[0] for s in scores]))
     print({"f1_50 pooled": sum(scores, Score()).f1[0], "f1_50 per image": per_image})

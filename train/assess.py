@@ -1,4 +1,4 @@
-"""What a network reaches on whole frames: to choose the epoch, then its threshold, then the end."""
+"""What a network reaches on whole frames: to choose the epoch, then thresholds, then the end."""
 
 from __future__ import annotations
 
@@ -8,45 +8,41 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from engine.results.score.metrics import score
+from engine.results.score.metrics import Score
 from train.checkpoint import Checkpoint
-from train.choose import choose, score_maps, write_curve
+from train.choose import Frame, choose, score_frame, score_frames, write_curve
 from train.data.frames import LabelledFrame
 from train.data.patches import Example, normalised
 from train.losses import segmentation_loss
 from train.networks import Network
+from train.objects import chosen_postprocessing, postprocessing_of
 from train.predict import predict_logits, probabilities
-from train.scores import Scores, label_objects
+from train.scores import Scores
 from train.settings import TrainSettings
 
 
 def validate(
     network: Network, validation: Sequence[tuple[LabelledFrame, Example]], settings: TrainSettings
 ) -> tuple[float, Scores]:
-    """Mean loss and scores of whole frames, at probability 0.5."""
+    """Mean loss and scores of whole frames, at the thresholds that training begins with."""
     network.eval()
-    losses, parts = [], []
+    losses, frames = [], []
     for frame, example in validation:
         logits = predict_logits(network, example.image)
-        loss = segmentation_loss(
-            logits[None], example.target[None], example.weight[None], settings.dice
-        )
+        loss = segmentation_loss(logits[None], example.target[None], example.weight[None], settings)
         losses.append(loss.item())
-        found = label_objects((logits[0] >= 0).numpy()[frame.inside])
-        parts.append(score(found, frame.labels[frame.inside]))
-    return float(np.mean(losses)), Scores.pooled(parts)
+        frames.append(Frame(probabilities(logits), frame.labels, frame.counted))
+    return float(np.mean(losses)), score_frames(frames, postprocessing_of(settings))
 
 
 def choose_defaults(
     best: Checkpoint, frames: Sequence[LabelledFrame], run: Path, device: torch.device
 ) -> Checkpoint:
-    """Give the best state its default threshold and minimum area, chosen on validation frames."""
-    maps, truths = _probability_maps(best, frames, device)
-    choice, curve = choose(maps, truths)
+    """Give the best state its default thresholds and minimum area, chosen on validation frames."""
+    choice, curve = choose(_predicted(best, frames, device), postprocessing_of(best.settings))
     write_curve(run / "threshold.csv", curve)
-    chosen = {"threshold": choice.threshold, "min_area": choice.min_area}
+    chosen = choice.chosen
     scores = named_scores("val", choice.scores)
     return replace(best, chosen=chosen, scores=scores, curve=[point.as_dict() for point in curve])
 
@@ -57,19 +53,25 @@ def score_test(
     """Add the scores of the test part: computed once, after everything has been chosen."""
     if not frames:
         return best
-    threshold, min_area = best.chosen["threshold"], int(best.chosen["min_area"])
-    maps, truths = _probability_maps(best, frames, device)
-    scores = score_maps(maps, truths, threshold, min_area)
+    scores = score_frames(_predicted(best, frames, device), chosen_postprocessing(best))
     return replace(best, scores=dict(best.scores) | named_scores("test", scores))
 
 
-def _probability_maps(
+def score_whole(best: Checkpoint, frames: Sequence[LabelledFrame]) -> list[Score]:
+    """What the best state, with what was chosen for it, reaches on each frame."""
+    rules = chosen_postprocessing(best)
+    return [score_frame(frame, rules) for frame in _predicted(best, frames, torch.device("cpu"))]
+
+
+def _predicted(
     best: Checkpoint, frames: Sequence[LabelledFrame], device: torch.device
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int32]]]:
-    """Foreground probabilities and truth of each frame, inside its margin."""
+) -> list[Frame]:
+    """Probabilities and truth of each frame."""
     network = best.build().to(device)
-    maps = [probabilities(predict_logits(network, normalised(f)))[f.inside] for f in frames]
-    return maps, [f.labels[f.inside] for f in frames]
+    return [
+        Frame(probabilities(predict_logits(network, normalised(f))), f.labels, f.counted)
+        for f in frames
+    ]
 
 
 def named_scores(part: str, scores: Scores) -> dict[str, float]:

@@ -23,6 +23,7 @@ from train.networks import Network, NetworkArgs, build_network
 from train.settings import TrainSettings
 
 FORMAT = 1
+SHAPES_NOTHING = ("cli.py", "cli_compare.py", "compare.py")  # of the code
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,13 @@ class Checkpoint:
     chosen: Mapping[str, float] = field(default_factory=dict)  # threshold, min_area
     curve: Sequence[Mapping[str, float]] = ()  # scores of every threshold and min_area tried
     trained_on: str = ""  # in words
+    # What resuming needs, in last.pt alone; see `Fitting.state`.
+    fitted: Mapping[str, torch.Tensor] = field(default_factory=dict)  # if `weights` are averages
     optimiser: Mapping[str, Any] = field(default_factory=dict)
+    scaler: Mapping[str, Any] = field(default_factory=dict)  # of gradients in fp16
     rng: torch.Tensor | None = None  # torch's generator; patches draw from seeds of their own
+    cuda_rng: torch.Tensor | None = None
+    threads: int = 0  # that PyTorch computed with
 
     def build(self) -> Network:
         """The network with these weights, ready to predict."""
@@ -53,7 +59,7 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Put a checkpoint in place of an earlier one, which a kill leaves as it was."""
     values = {name: getattr(checkpoint, name) for name in checkpoint.__dataclass_fields__}
-    for name in ("weights", "scores", "hashes", "chosen", "optimiser"):
+    for name in ("weights", "scores", "hashes", "chosen", "fitted", "optimiser", "scaler"):
         values[name] = dict(values[name])
     values["curve"] = [dict(point) for point in checkpoint.curve]
     values["network"] = checkpoint.network.as_json()
@@ -93,7 +99,7 @@ def settings_hash(settings: TrainSettings) -> str:
 def code_hash() -> str:
     """SHA-256 of the code that shapes weights: training, statistics and synthetic frames."""
     top = Path(train.__file__).parent.parent
-    files = [path for path in (top / "train").rglob("*.py") if path.name != "cli.py"]
+    files = [path for path in (top / "train").rglob("*.py") if path.name not in SHAPES_NOTHING]
     files += [Path(engine.model.statistics.__file__), *Path(synthetic.__file__).parent.glob("*.py")]
     lines = [
         f"{path.relative_to(top).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}"

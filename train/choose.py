@@ -1,71 +1,155 @@
-"""Chooses a model's default threshold and minimum area on the validation part."""
+"""Chooses a model's default thresholds and minimum area on the validation part."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.labels.classes import foreground
-from engine.results.score.metrics import score
-from train.scores import Scores, label_objects
+from engine.labels.postprocessing import Postprocessing
+from engine.results.score.metrics import Score, score_overlaps
+from engine.results.score.overlaps import count_overlaps
+from train.objects import label_objects
+from train.scores import Scores
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))  # 0.3 .. 0.7
+CORE_THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 MIN_AREAS = (0, 10, 20, 30, 50, 80)  # px
+ROUNDS = 2  # of choosing one threshold with the other as it is
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is scored of a frame."""
+
+    probability: NDArray[np.float32]  # (K, Y, X)
+    truth: NDArray[Any]  # labels (Y, X)
+    counted: NDArray[np.bool_]  # (Y, X): where the truth is known
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A threshold and a minimum area, with the validation scores they reach."""
+    """Thresholds and a minimum area, with the validation scores they reach."""
 
     threshold: float
+    core_threshold: float | None  # None: the network has no output of cores
     min_area: int
     scores: Scores
 
+    @property
+    def chosen(self) -> dict[str, float]:
+        """The combination as plain values, by the names of `Postprocessing`."""
+        values: dict[str, float] = {"threshold": self.threshold, "min_area": self.min_area}
+        if self.core_threshold is not None:
+            values["core_threshold"] = self.core_threshold
+        return values
+
     def as_dict(self) -> dict[str, float]:
         """The combination and the scores that are defined, rounded, as plain values."""
-        rounded = {name: round(value, 5) for name, value in self.scores.defined().items()}
-        return {"threshold": self.threshold, "min_area": self.min_area, **rounded}
+        return self.chosen | {name: round(v, 5) for name, v in self.scores.defined().items()}
 
 
-def choose(
-    maps: Sequence[NDArray[np.float32]], truths: Sequence[NDArray[Any]]
-) -> tuple[Choice, list[Choice]]:
-    """The best of all combinations by mean F1, and all of them.
+def choose(frames: Sequence[Frame], base: Postprocessing) -> tuple[Choice, list[Choice]]:
+    """The best combination by the mean of SEG and F1, and all that were tried, in order.
 
-    `maps` are foreground probabilities and `truths` instance labels, (Y, X) each and of the same
-    frames. Among equals the threshold closest to one half and the smaller area win.
+    `base` says how objects are told apart. The thresholds of foreground and cores are chosen in
+    turns, each with every minimum area. Among equals the thresholds closest to those of `base` and
+    the smaller area win.
     """
-    curve = [
-        Choice(threshold, min_area, score_maps(maps, truths, threshold, min_area))
-        for threshold in THRESHOLDS
-        for min_area in MIN_AREAS
-    ]
-    best = max(curve, key=lambda c: (round(c.scores.rank, 4), -abs(c.threshold - 0.5), -c.min_area))
-    return best, curve
+    by_cores = base.instances == "cores"
+    tried: dict[tuple[float, float | None], list[Choice]] = {}
+    best = _Best(base)
+    for _ in range(ROUNDS if by_cores else 1):
+        for threshold, core in _alternatives(best, by_cores=by_cores):
+            key = (threshold, core if by_cores else None)
+            if key not in tried:
+                tried[key] = list(_scored(frames, base, *key))
+        best.take(choice for choices in tried.values() for choice in choices)
+    curve = [choice for choices in tried.values() for choice in choices]
+    assert best.choice is not None
+    return best.choice, sorted(
+        curve, key=lambda c: (c.threshold, c.core_threshold or 0, c.min_area)
+    )
+
+
+class _Best:
+    """The best choice so far."""
+
+    def __init__(self, base: Postprocessing) -> None:
+        self.base = base
+        self.choice: Choice | None = None
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """Of foreground and cores."""
+        if self.choice is None:
+            return self.base.threshold, self.base.core_threshold
+        return self.choice.threshold, self.choice.core_threshold or self.base.core_threshold
+
+    def take(self, choices: Iterator[Choice]) -> None:
+        """Replace it by the best of all."""
+        self.choice = max(choices, key=self._rank)
+
+    def _rank(self, choice: Choice) -> tuple[float, float, int]:
+        away = abs(choice.threshold - self.base.threshold)
+        if choice.core_threshold is not None:
+            away += abs(choice.core_threshold - self.base.core_threshold)
+        return round(choice.scores.rank, 4), -round(away, 4), -choice.min_area
+
+
+def _alternatives(best: _Best, *, by_cores: bool) -> Iterator[tuple[float, float]]:
+    threshold, core = best.thresholds
+    if by_cores:
+        yield from product((threshold,), CORE_THRESHOLDS)
+    yield from product(THRESHOLDS, (core,))
+
+
+def _scored(
+    frames: Sequence[Frame], base: Postprocessing, threshold: float, core: float | None
+) -> Iterator[Choice]:
+    """The scores of one pair of thresholds with each minimum area."""
+    rules = replace(base, threshold=threshold, min_area=0)
+    if core is not None:
+        rules = replace(rules, core_threshold=core)
+    scored = [_frame_scores(frame, rules) for frame in frames]
+    for number, min_area in enumerate(MIN_AREAS):
+        pooled = Scores.pooled(one[number] for one in scored)
+        yield Choice(threshold, core, min_area, pooled)
+
+
+def _frame_scores(frame: Frame, rules: Postprocessing) -> list[Score]:
+    """Scores of a frame with each of MIN_AREAS: it is labelled once."""
+    labels = label_objects(frame.probability, rules)
+    areas = np.bincount(labels.reshape(-1))[1:]
+    found = []
+    for min_area in MIN_AREAS:
+        kept = np.r_[False, areas >= min_area]
+        result = np.where(kept[labels] & frame.counted, labels, 0)
+        found.append(score_overlaps(count_overlaps(result, frame.truth)))
+    return found
+
+
+def score_frames(frames: Sequence[Frame], rules: Postprocessing) -> Scores:
+    """Scores of frames whose objects are told apart by `rules`."""
+    return Scores.pooled(score_frame(frame, rules) for frame in frames)
+
+
+def score_frame(frame: Frame, rules: Postprocessing) -> Score:
+    """Score of one frame whose objects are told apart by `rules`."""
+    labels = np.where(frame.counted, label_objects(frame.probability, rules), 0)
+    return score_overlaps(count_overlaps(labels, frame.truth))
 
 
 def write_curve(path: Path, curve: Sequence[Choice]) -> None:
     """The scores of every combination as CSV, empty where one is not defined."""
+    names = ["threshold", "core_threshold", "min_area", *asdict(curve[0].scores)]
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["threshold", "min_area", "iou", "f1", "f1_50"])
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(choice.as_dict() for choice in curve)
-
-
-def score_maps(
-    maps: Sequence[NDArray[np.float32]],
-    truths: Sequence[NDArray[Any]],
-    threshold: float,
-    min_area: int,
-) -> Scores:
-    """Scores of probability maps turned into objects, against instance labels; (Y, X) each."""
-    return Scores.pooled(
-        score(label_objects(foreground(p, threshold), min_area), t)
-        for p, t in zip(maps, truths, strict=True)
-    )

@@ -28,6 +28,10 @@ def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
         ) from None
 
 
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(part.strip() for part in value.split(","))
+
+
 def _frame_range(
     _: click.Context, __: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
@@ -48,7 +52,7 @@ def _frame_range(
     type=click.Choice(["ctc", "pairs"]),
     help="ctc: NN/tTTT.tif with NN_ST/SEG or NN_GT/SEG; pairs: images/ and labels/ or masks/.",
 )
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to create.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to create.  [required]")
 @click.option("--arch", default="unet", show_default=True,
               type=click.Choice(["unet", "unet-resnet18"]),
               help="Network architecture.")  # fmt: skip
@@ -70,19 +74,60 @@ def _frame_range(
               help="Keep that encoder as it is for the first N epochs.")  # fmt: skip
 @click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
 @click.option("--steps-per-epoch", default=200, show_default=True, help="Steps per epoch.")
-@click.option("--batch", default=4, show_default=True, help="Patches per step.")
-@click.option("--patch", default=256, show_default=True, help="Side of a patch, px.")
-@click.option("--lr", default=2e-3, show_default=True, help="Peak learning rate.")
+@click.option("--instances", type=click.Choice(["cores", "components", "none"]),
+              help="How objects are told apart: cores, which the network learns beside the "
+                   "foreground; components, between which it leaves a gap; or not at all.  "
+                   "[cores]")  # fmt: skip
+@click.option("--core-depth", type=float, metavar="PX",
+              help="How far below an object's edge its core begins.  [2]")  # fmt: skip
+@click.option("--growth", type=int, metavar="PX",
+              help="How far a core is grown inside the foreground.  [3]")  # fmt: skip
+@click.option("--batch", type=int, metavar="N", help="Patches per step.  [8; notebook 4]")
+@click.option("--patch", type=int, metavar="PX", help="Side of a patch.  [192]")
+@click.option("--accumulate", default=1, show_default=True, metavar="N",
+              help="Average the gradients of N batches for one step.")  # fmt: skip
+@click.option("--loss", default="bce+dice", show_default=True,
+              type=click.Choice(["bce", "dice", "bce+dice"]),
+              help="What is minimised: weighted cross entropy, soft Dice, or both.")  # fmt: skip
+@click.option("--dice", default=0.5, show_default=True, help="Weight of Dice in bce+dice.")
+@click.option("--foreground-weight", default=1.0, show_default=True,
+              help="Weight of foreground pixels in the cross entropy.")  # fmt: skip
+@click.option("--border-weight", default=10.0, show_default=True,
+              help="Extra weight of the gaps between neighbours; 0: none.")  # fmt: skip
+@click.option("--optimiser", default="adamw", show_default=True,
+              type=click.Choice(["adamw", "adam", "sgd"]),
+              help="What moves the weights; sgd has a momentum of 0.99.")  # fmt: skip
+@click.option("--lr", type=float, help="Peak learning rate.  [0.002; sgd 0.01]")
+@click.option("--schedule", default="cosine", show_default=True,
+              type=click.Choice(["cosine", "one-cycle", "step", "constant"]),
+              help="Course of the learning rate; step: a tenth after each third.")  # fmt: skip
+@click.option("--ema", default=0.0, show_default=True, metavar="DECAY",
+              help="Keep an exponential average of the weights; 0: none.")  # fmt: skip
 @click.option("--frames", metavar="A:B", callback=_frame_range,
               help="Only frames A to B-1 (ctc).")  # fmt: skip
+@click.option("--sequences", metavar="NN,NN,...", callback=_names,
+              help="Only these sequences (ctc).")  # fmt: skip
+@click.option("--truth", type=click.Choice(["silver", "gold", "both"]),
+              help="Truth to use; both: gold cells overrule silver ones (ctc).  "
+              "[silver, or gold if there is no silver]")  # fmt: skip
+@click.option("--channel", metavar="LIST",
+              help="Channels of the images, by number or name: 1 or GFP.  [all]")  # fmt: skip
 @click.option("--group", metavar="REGEX", help="Files that agree here stay together (pairs).")
 @click.option("--masks", is_flag=True,
               help="Truth is masks, not ids: objects are their 8-connected pieces.")  # fmt: skip
-@click.option("--val-fraction", default=0.1, show_default=True, help="Share for validation.")
+@click.option("--val-fraction", type=float, help="Share for validation.  [0.15]")
 @click.option(
     "--test-fraction", type=float, help="Share held back for testing.  [pairs 0.2, ctc 0]"
 )
+@click.option("--test-every", type=int, metavar="N",
+              help="Hold back every Nth frame of each sequence or folder instead.")  # fmt: skip
 @click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, pairs 0]")
+@click.option("--ignore-label", type=int, metavar="N",
+              help="Number in the truth of pixels that neither teach nor score.")  # fmt: skip
+@click.option("--augment", default="strong", show_default=True,
+              type=click.Choice(["strong", "light", "none"]),
+              help="How much patches are varied; strong: for other microscopes as well, "
+              "light: for the same.")  # fmt: skip
 @click.option("--synthetic", default=0, show_default=True, help="Synthetic frames to add.")
 @click.option("--synthetic-share", default=0.4, show_default=True,
               help="Share of patches cut from synthetic frames.")  # fmt: skip
@@ -94,18 +139,35 @@ def _frame_range(
               type=click.Choice(["auto", "cpu", "cuda"]),
               help="Where to train; auto: on a GPU if there is one.")  # fmt: skip
 @click.option("--precision", default="auto", show_default=True,
-              type=click.Choice(["auto", "fp32", "bf16"]),
+              type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
               help="Arithmetic; auto: bf16 if the hardware multiplies in it.")  # fmt: skip
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
+@click.option("--strip-every", default=5, show_default=True, metavar="N",
+              help="Draw predictions beside the truth every N epochs; 0: never.")  # fmt: skip
+@click.option("--preview", is_flag=True,
+              help="Draw patches and targets to OUTPUT/preview.png, and stop.")  # fmt: skip
+@click.option("--overfit-one", is_flag=True,
+              help="Check the set-up: learn one patch by heart, in 100 steps.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Resume the run in OUTPUT.")
 def train(
-    output: Path, layout: str, arch: str, preset: str | None, resume: bool, **options: Any
+    output: Path | None,
+    layout: str,
+    arch: str,
+    preset: str | None,
+    preview: bool,
+    overfit_one: bool,
+    resume: bool,
+    **options: Any,
 ) -> None:
     """Train a U-Net to separate objects from background and from each other.
 
-    Writes best.pt, last.pt, history.csv, curves.png, settings.json, split.json and threshold.csv
-    to OUTPUT. `stackseg export` turns it into a model. Data are split by sequence, folder or
-    image, never by patch; a single sequence is split by time.
+    Writes best.pt, last.pt, summary.json, history.csv, timings.csv, curves.png, strips/,
+    settings.json, split.json and threshold.csv to OUTPUT, and tensorboard/ if TensorBoard is
+    installed. `stackseg export` turns it into a model, `stackseg compare` sets runs side by side.
+    Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
+
+    --overfit-one trains on one patch only, without varying it, and exits with 1 unless its IoU
+    exceeds 0.98. It needs no OUTPUT, where otherwise overfit.png and overfit.json are written.
     """
     from engine.errors import MissingExtra, UsageError
     from engine.job.progress import counter
@@ -115,18 +177,32 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from train.fit import fit
+        from train.preview import write_preview
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "torchvision", "matplotlib"):
             raise
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
-    defaults = {"ignore_border": DEFAULT_BORDER[layout], "test_fraction": DEFAULT_TEST[layout]}
+    defaults: dict[str, Any] = {"ignore_border": DEFAULT_BORDER[layout]}
+    if options["test_every"] is None:
+        defaults["test_fraction"] = DEFAULT_TEST[layout]
     if preset is not None and arch != "unet":
         raise UsageError(f"--preset {preset}: is a unet; omit it, or --arch {arch}")
     defaults |= PRESETS[preset or "nuclei"] if arch == "unet" else {}
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
+    defaults |= _channel_names(given.get("channel"))
     settings = _settings(defaults | given | {"layout": layout, "arch": arch})
+    if overfit_one:
+        from train.overfit import overfit_one as learn_one
+
+        learn_one(settings, output, note=_note)
+        return
+    if output is None:
+        raise UsageError("--output: is missing; name a folder for the run")
+    if preview:
+        _note(f"training patches: {write_preview(settings, output, _note)}")
+        return
     with counter("epoch", every=None) as count:
 
         def report(row: Epoch) -> None:
@@ -140,6 +216,19 @@ def train(
         f"best epoch {best.epoch}, threshold {best.chosen['threshold']:g}, "
         f"minimum area {best.chosen['min_area']:g} px: {output / 'best.pt'}"
     )
+
+
+def _channel_names(channels: str | None) -> dict[str, tuple[str, ...]]:
+    """The names of the model's inputs, where they were chosen by name."""
+    from engine.errors import UsageError
+    from engine.plan.channels import parse_channels
+
+    try:
+        names = parse_channels(channels) if channels is not None else ()
+    except ValueError as error:
+        raise UsageError(f"--channel {channels!r} {error}") from None
+    by_name = tuple(name for name in names if isinstance(name, str))
+    return {"channel_names": by_name} if names and len(by_name) == len(names) else {}
 
 
 def _settings(values: dict[str, Any]) -> Any:

@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TypeVar
+
+from engine.store.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -27,19 +30,31 @@ class Epoch:
     val_f1_50: float  # F1 at IoU 0.5
 
 
-def write_history(path: Path, history: Sequence[Epoch]) -> None:
-    """Write all rows so far."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Epoch)])
+@dataclass(frozen=True)
+class Timing:
+    """One row of timings.csv: what depends on the clock, and so has a file of its own."""
+
+    epoch: int  # from 1
+    seconds: float  # training and validation
+    waited: float  # seconds of it in which the network waited for patches
+
+
+Row = TypeVar("Row", Epoch, Timing)
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write all rows so far; a kill leaves the file as it was."""
+    with whole_file(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])])
         writer.writeheader()
-        for row in history:
+        for row in rows:
             writer.writerow({name: _as_text(value) for name, value in asdict(row).items()})
 
 
-def read_history(path: Path) -> list[Epoch]:
-    """The rows of a history.csv."""
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a history.csv or a timings.csv."""
     with path.open(newline="") as file:
-        return [Epoch(**{k: _number(k, v) for k, v in r.items()}) for r in csv.DictReader(file)]  # type: ignore[arg-type]
+        return [kind(**{k: _number(k, v) for k, v in r.items()}) for r in csv.DictReader(file)]  # type: ignore[arg-type]
 
 
 def draw_curves(path: Path, history: Sequence[Epoch]) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from engine.errors import OutputError, UsageError
+from engine.stacks.guard import some
 from train.assess import choose_defaults, named_scores, score_test, validate
+from train.board import Board
 from train.checkpoint import (
     Checkpoint,
     code_hash,
@@ -22,16 +24,26 @@ from train.checkpoint import (
     save_checkpoint,
     settings_hash,
 )
-from train.curves import Epoch, draw_curves, read_history, write_history
+from train.curves import Epoch, Timing, draw_curves, read_rows, write_rows
 from train.data.dataset import TrainingData, load_data, load_part
-from train.data.patches import Example, Patches, shares_by_area, whole_frame
+from train.data.frames import LabelledFrame
+from train.data.patches import Example, whole_frame
+from train.loader import Stopwatch, batches
 from train.losses import segmentation_loss
-from train.networks import Network, NetworkArgs, ResNetUNet, build_network, n_weights
+from train.networks import NetworkArgs, ResNetUNet, build_network, n_weights
 from train.networks.pretrained import load_pretrained
+from train.optimise import (
+    Arithmetic,
+    Fitting,
+    learning_rate,
+    resolve_arithmetic,
+    set_learning_rate,
+)
 from train.settings import TrainSettings
 from train.start import start_from, start_hash
+from train.strips import choose_places, draw_strip
+from train.summary import summarise, write_summary
 
-WARM_UP = 100  # steps over which the learning rate rises
 SOME = 8  # batches whose statistics set up the batch normalisation of a model in --init
 Report = Callable[[Epoch], None]
 Note = Callable[[str], None]
@@ -50,7 +62,7 @@ def fit(
     run is resumed after its last complete epoch and ends in the same state.
     """
     _prepare(run, resume)
-    device, bf16 = resolve_device(settings)
+    arithmetic = resolve_arithmetic(settings)
     torch.manual_seed(settings.seed)
 
     data = load_data(settings)
@@ -60,9 +72,9 @@ def fit(
         note(remark)
     note(_describe(data))
 
-    args = settings.network(data.n_channels, n_out=1)
-    network = build_network(args).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    note(f"{n_weights(network):,} weights, on {device} in {'bf16' if bf16 else 'fp32'}")
+    args = settings.network(data.n_channels, n_out=settings.n_outputs)
+    network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    note(f"{n_weights(network):,} weights, {arithmetic}")
     pretrained = ""
     if settings.pretrained is not None and not resume:
         assert isinstance(network, ResNetUNet)
@@ -70,28 +82,38 @@ def fit(
         note(f"the encoder starts from {settings.pretrained}")
     if settings.init is not None:
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-    )
+    fitting = Fitting.of(network, settings, arithmetic)
     validation = [(frame, whole_frame(frame, settings)) for frame in data.val]
+    places = choose_places(data.val)
 
     history: list[Epoch] = []
+    timings: list[Timing] = []
     best = _initial(args, settings, data, pretrained)
     if resume:
-        best, history = _restore(run, best, network, optimiser)
+        best, history, timings = _restore(run, best, fitting, note)
         note(f"resuming after epoch {len(history)}")
+    stream = batches(data, settings, first_epoch=len(history))
+    board = Board(run, len(history), settings.steps_per_epoch)
     for epoch in range(len(history), settings.epochs):
+        started = time.monotonic()
         if isinstance(network, ResNetUNet):
             network.freeze_encoder(epoch < settings.freeze_encoder)
-        lr, loss, iou = _train_epoch(network, optimiser, data, epoch, device, bf16, settings)
-        val_loss, scores = validate(network, validation, settings)
+        taught = train_epoch(fitting, stream, epoch, data.train, arithmetic, settings)
+        val_loss, scores = validate(fitting.judged, validation, settings)
+        if not math.isfinite(val_loss):
+            raise UsageError(
+                f"the loss of the validation part is {val_loss} after epoch {epoch + 1}; train "
+                "with a lower --lr, or with --precision fp32"
+            )
+        timings.append(Timing(epoch + 1, time.monotonic() - started, taught.waited))
         step = (epoch + 1) * settings.steps_per_epoch
         history.append(
-            Epoch(epoch + 1, step, lr, loss, iou, val_loss, scores.iou, scores.f1, scores.f1_50)
-        )
+            Epoch(epoch + 1, step, taught.lr, taught.loss, taught.iou,
+                  val_loss, scores.iou, scores.f1, scores.f1_50)
+        )  # fmt: skip
         now = replace(
             best,
-            weights={k: v.detach().cpu().clone() for k, v in network.state_dict().items()},
+            weights=fitting.weights(),
             epoch=epoch + 1,
             step=step,
             best_score=max(best.best_score, scores.rank),
@@ -100,98 +122,116 @@ def fit(
         if scores.rank > best.best_score:
             best = now
             save_checkpoint(run / "best.pt", best)
-        write_history(run / "history.csv", history)
+        write_rows(run / "history.csv", history)
+        write_rows(run / "timings.csv", timings)
         draw_curves(run / "curves.png", history)
-        state = replace(now, optimiser=optimiser.state_dict(), rng=torch.get_rng_state())
-        save_checkpoint(run / "last.pt", state)
+        if settings.strip_every and (epoch + 1) % settings.strip_every == 0:
+            draw_strip(
+                run / "strips" / f"epoch-{epoch + 1:03d}.png", fitting.judged, places, settings
+            )
+        board.add(history[-1])
+        save_checkpoint(run / "last.pt", replace(now, **fitting.state()))  # the epoch is complete
         if report:
             report(history[-1])
+    board.close()
 
-    best = choose_defaults(best, data.val, run, device)
+    best = choose_defaults(best, data.val, run, arithmetic.device)
     test = load_part(data.split.test, settings).frames
-    best = score_test(best, test, device)
+    best = score_test(best, test, arithmetic.device)
     if test and "test_f1" not in best.scores:
         note("the test part has no object, and none was found: F1 is not defined")
     save_checkpoint(run / "best.pt", best)
+    shape = data.val[0].image.shape
+    write_summary(run, summarise(best, history, timings, shape, arithmetic))
     return best
 
 
-def resolve_device(settings: TrainSettings) -> tuple[torch.device, bool]:
-    """The device to train on, and whether in bf16."""
-    has_cuda = torch.cuda.is_available()
-    if settings.device == "cuda" and not has_cuda:
-        raise UsageError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
-    device = torch.device("cuda" if has_cuda and settings.device != "cpu" else "cpu")
-    if settings.precision == "auto":
-        return device, _multiplies_bf16(device)
-    return device, settings.precision == "bf16"
+@dataclass(frozen=True)
+class Taught:
+    """Figures of the steps of one epoch."""
+
+    lr: float  # of the last step
+    loss: float  # mean over batches
+    iou: float  # of the foreground, over all patches
+    waited: float  # seconds for patches
 
 
-def _multiplies_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    # Without instructions for it a processor emulates bf16, more slowly than it computes in fp32.
-    instructions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in instructions)
-
-
-def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Warm-up along a line, then down along a cosine to 0 at the last step."""
-    total = settings.epochs * settings.steps_per_epoch
-    warm_up = min(WARM_UP, total // 10)
-    if step < warm_up:
-        return settings.lr * (step + 1) / (warm_up + 1)
-    done = (step - warm_up) / max(total - warm_up, 1)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _train_epoch(
-    network: Network,
-    optimiser: torch.optim.Optimizer,
-    data: TrainingData,
+def train_epoch(
+    fitting: Fitting,
+    stream: Iterator[Example],
     epoch: int,
-    device: torch.device,
-    bf16: bool,
+    frames: Sequence[LabelledFrame],
+    arithmetic: Arithmetic,
     settings: TrainSettings,
-) -> tuple[float, float, float]:
-    """One pass of `steps_per_epoch` steps: last learning rate, mean loss, foreground IoU."""
+) -> Taught:
+    """One pass of `steps_per_epoch` steps. UsageError where the loss is no longer a number."""
+    network, optimiser, scaler = fitting.network, fitting.optimiser, fitting.scaler
     network.train()
-    lr, losses, overlap, union = 0.0, 0.0, 0, 0
-    for step, batch in enumerate(_batches(data, epoch, settings)):
-        image, target, weight = (t.to(device) for t in batch)
-        lr = learning_rate(epoch * settings.steps_per_epoch + step, settings)
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = network(image.contiguous(memory_format=torch.channels_last))
-        loss = segmentation_loss(logits, target, weight, settings.dice)
+    waiting, losses, overlap, union, earlier = Stopwatch(), 0.0, 0, 0, None
+    for step in range(epoch * settings.steps_per_epoch, (epoch + 1) * settings.steps_per_epoch):
+        lr = learning_rate(step, settings)
+        set_learning_rate(optimiser, lr)
         optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimiser.step()
-        losses += loss.item()
-        both, either = _overlap(logits, target, weight)
-        overlap, union = overlap + both, union + either
-    if not math.isfinite(losses):
-        raise UsageError(f"the loss is not a number in epoch {epoch + 1}; lower --lr")
-    return lr, losses / settings.steps_per_epoch, overlap / union if union else math.nan
+        for _ in range(settings.accumulate):
+            with waiting:
+                batch = next(stream)
+            image, target, weight = (t.to(arithmetic.device) for t in batch[:3])
+            with arithmetic.autocast():
+                logits = network(image.contiguous(memory_format=torch.channels_last))
+            loss = segmentation_loss(logits, target, weight, settings)
+            if not math.isfinite(loss.item()):
+                raise _diverged(loss.item(), step, lr, fitting, batch, earlier, frames)
+            torch.autograd.backward(scaler.scale(loss / settings.accumulate))
+            losses += loss.item()
+            both, either = _overlap(logits, target, weight)
+            overlap, union, earlier = overlap + both, union + either, batch
+        scaler.step(optimiser)
+        scaler.update()
+        if fitting.average is not None:
+            fitting.average.update(network, step)
+    n_batches = settings.steps_per_epoch * settings.accumulate
+    iou = overlap / union if union else math.nan
+    return Taught(lr, losses / n_batches, iou, waiting.seconds)
 
 
-def _batches(data: TrainingData, epoch: int, settings: TrainSettings) -> DataLoader[Example]:
-    count = settings.steps_per_epoch * settings.batch
-    shares = shares_by_area(data.train, data.is_synthetic, settings.synthetic_share)
-    patches = Patches(data.train, shares, settings, epoch, count)
-    return DataLoader(patches, batch_size=settings.batch, num_workers=settings.workers)
+def _overlap(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[int, int]:
+    """Pixels of intersection and union of the first output, where they count."""
+    logits, target, counts = logits[:, 0], target[:, 0], weight[:, 0] > 0
+    found, truth = (logits > 0) & counts, (target > 0) & counts
+    return int((found & truth).sum()), int((found | truth).sum())
+
+
+def _diverged(
+    loss: float,
+    step: int,
+    lr: float,
+    fitting: Fitting,
+    batch: Example,
+    earlier: Example | None,
+    frames: Sequence[LabelledFrame],
+) -> UsageError:
+    """What to say of a loss that is not a number, and of which files.
+
+    The largest pixel tells a reader whether it is the files (it should be about 1) or the rate.
+    """
+    sound = all(torch.isfinite(p).all() for p in fitting.network.parameters())
+    if sound or earlier is None:
+        cause, culprit = "in a batch", batch
+    else:  # it is the step before that broke the weights
+        cause, culprit = "after weights overflowed in the step before, in a batch", earlier
+    names = list(dict.fromkeys(frames[at].name for at in torch.as_tensor(culprit.frame).tolist()))
+    largest = culprit.image.abs().max().item()
+    return UsageError(
+        f"the loss is {loss} at step {step + 1}, {cause} of {some(names, limit=10)}, whose "
+        f"normalised pixels reach {largest:.3g}; take files with pixels far beyond 1 out of the "
+        f"data, or train with a lower --lr than {lr:.3g} or with --precision fp32"
+    )
 
 
 def _some_patches(data: TrainingData, settings: TrainSettings) -> Tensor:
     """Images (N, C, Y, X) of the first batches of a run."""
-    batches = islice(_batches(data, 0, settings), SOME)
-    return torch.cat([batch.image for batch in batches])
-
-
-def _overlap(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[int, int]:
-    found, truth = (logits > 0) & (weight > 0), (target > 0) & (weight > 0)
-    return int((found & truth).sum()), int((found | truth).sum())
+    first = islice(batches(data, settings), SOME)
+    return torch.cat([batch.image for batch in first])
 
 
 def _prepare(run: Path, resume: bool) -> None:
@@ -220,18 +260,22 @@ def _initial(
 
 
 def _restore(
-    run: Path, fresh: Checkpoint, network: Network, optimiser: torch.optim.Optimizer
-) -> tuple[Checkpoint, list[Epoch]]:
-    """Restore network, optimiser and generator from `last.pt`."""
+    run: Path, fresh: Checkpoint, fitting: Fitting, note: Note
+) -> tuple[Checkpoint, list[Epoch], list[Timing]]:
+    """Restore all that steps change from `last.pt`; returns the best state and the rows so far."""
     last = load_checkpoint(run / "last.pt")
     for what in ("settings", "data"):
         if last.hashes[what] != fresh.hashes[what]:
             raise UsageError(f"{run}: was started with other {what}; give another --output")
-    network.load_state_dict(dict(last.weights))
-    optimiser.load_state_dict(dict(last.optimiser))
-    if last.rng is not None:
-        torch.set_rng_state(last.rng)
-    return load_checkpoint(run / "best.pt"), read_history(run / "history.csv")[: last.epoch]
+    fitting.restore(last)
+    if last.threads != torch.get_num_threads():
+        note(
+            f"this run was computed by {last.threads} threads, and goes on with "
+            f"{torch.get_num_threads()}: figures may differ in their last digits"
+        )
+    history = read_rows(run / "history.csv", Epoch)[: last.epoch]
+    timings = read_rows(run / "timings.csv", Timing)[: last.epoch]
+    return load_checkpoint(run / "best.pt"), history, timings
 
 
 def _describe(data: TrainingData) -> str:

@@ -21,5 +21,5 @@ def predict_logits(network: Network, image: Tensor) -> Tensor:
 
 
 def probabilities(logits: Tensor) -> NDArray[np.float32]:
-    """Foreground probability (Y, X) from the logits (1, Y, X) of a binary network."""
-    return cast("NDArray[np.float32]", torch.sigmoid(logits[0]).numpy())
+    """Probabilities (K, Y, X) from the logits of sigmoid outputs."""
+    return cast("NDArray[np.float32]", torch.sigmoid(logits).numpy())

@@ -6,10 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # The bundled model's: 482,449 weights.
-    "nuclei": {"channels": (16, 32, 64, 128)},
-    # A batch normalisation and a bias after each convolution, and a 3x3 output layer: 483,281.
-    "notebook": {"channels": (16, 32, 64, 128), "conv_bias": True, "head_kernel": 3},
+    # The bundled model's: foreground and core at half resolution.
+    "nuclei": {"channels": (16, 32, 64, 128), "shuffle": 2},
+    # A batch normalisation and a bias after each convolution, and a 3x3 output layer: 483,281
+    # weights for one output, which is all of the foreground.
+    "notebook": {
+        "channels": (16, 32, 64, 128),
+        "conv_bias": True,
+        "head_kernel": 3,
+        "shuffle": 1,
+        "instances": "none",
+        "batch": 4,
+        "input_range": None,
+    },
     # Ronneberger et al. 2015, but for the padding: 31,030,593.
     "ronneberger": {"channels": (64, 128, 256, 512, 1024), "norm": "none", "dropout": 0.5},
 }

@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine.model.spec import Normalisation
-from train.networks import NetworkArgs, Norm, Up
+from train.networks import Activation, NetworkArgs, Norm, Up
+from train.policies import POLICIES, AugmentSettings
 
 CHANNELS = {"unet": (16, 32, 64, 128), "unet-resnet18": (16, 32, 64, 128, 256)}
+RATES = {"adamw": 2e-3, "adam": 2e-3, "sgd": 1e-2}
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Truth = Literal["silver", "gold", "both"]
+
+
+def _policy(value: Any) -> Any:
+    """The settings of a policy, where its name is given."""
+    return POLICIES.get(value, value) if isinstance(value, str) else value
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AugmentSettings(_Frozen):
-    """How training patches are varied. Intensities are in normalised units: 0 is low, 1 is high."""
-
-    scale: Range = (0.5, 2.0)
-    """Smallest and largest magnification, drawn evenly in its logarithm."""
-    rotate: bool = True
-    """Rotate by any angle; otherwise by quarter turns only."""
-    gain: Range = (0.6, 1.6)
-    """Factor on all intensities."""
-    gamma: Range = (0.6, 1.8)
-    """Exponent on positive intensities; above 1 it dims what is dim already."""
-    offset: float = 0.1
-    """Largest constant added to or taken from all intensities."""
-    object_gain: Range = (0.1, 1.25)
-    """Contrast of single objects against the background: dim ones next to bright ones occur."""
-    object_gain_chance: Fraction = 0.5
-    """Share of patches whose objects get contrasts of their own."""
-    blur: float = 2.0
-    """Largest sigma of a Gaussian blur, px."""
-    blur_chance: Fraction = 0.3
-    """Share of patches that are blurred."""
-    noise: Range = (0.002, 0.06)
-    """Smallest and largest sigma of the Gaussian noise, drawn evenly in its logarithm."""
-    noise_chance: Fraction = 0.5
-    """Share of patches that get noise."""
 
 
 class TrainSettings(_Frozen):
@@ -54,16 +35,28 @@ class TrainSettings(_Frozen):
     """How the folder is laid out: Cell Tracking Challenge, or images/ and labels/."""
     frames: tuple[int, int] | None = None
     """Frame numbers to use, first included, last not; all where None. Layout ctc only."""
+    sequences: tuple[str, ...] | None = None
+    """Sequences to use, "01"; all where None. Layout ctc only."""
+    truth: Truth | None = None
+    """Truth of layout ctc: silver, gold, or silver under gold. Where None, a sequence's silver
+    truth, or its gold truth if it has no other."""
     group: str | None = None
     """Pattern on a file's name; files whose first group (or match) agrees are never split apart."""
     masks: bool = False
     """Whether the truth is of masks, whose 8-connected pieces are the objects, not of ids."""
+    ignore_label: Annotated[int, Field(ge=1)] | None = None
+    """Number in the truth of pixels that neither teach nor score."""
+    channel: str | None = None
+    """Channels of the images to learn from, by number or name as `segment --channel` takes them;
+    all where None."""
     ignore_border: Annotated[int, Field(ge=0)] = 0
     """Margin of a frame left out of loss and scores, px."""
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the groups that chooses the best epoch."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the groups that chooses the best epoch, thresholds and minimum area."""
     test_fraction: Fraction = 0.0
     """Share of the groups held back before anything else and never used by training."""
+    test_every: Annotated[int, Field(ge=2)] | None = None
+    """Hold back every Nth frame of each group instead: a test of more of the same only."""
     synthetic: Annotated[int, Field(ge=0)] = 0
     """Synthetic frames of nuclei added to the training part; a quarter as many to validation."""
     synthetic_share: Fraction = 0.4
@@ -74,6 +67,18 @@ class TrainSettings(_Frozen):
     """Names of the image's channels; where empty, "intensity", or "channel 1" and so on."""
     class_name: Annotated[str, Field(min_length=1)] = "foreground"
     """Name of what is segmented: "nucleus"."""
+
+    instances: Literal["cores", "components", "none"] = "cores"
+    """How objects are told apart: by cores, of which the network has a second output, or by a gap
+    that it learns to leave between them; or not at all."""
+    core_depth: Annotated[float, Field(gt=0)] = 2.0
+    """How far below the edge of an object its core begins, px; with cores."""
+    growth: Annotated[int, Field(ge=1, le=16)] = 3
+    """How far cores are grown inside the foreground to be objects, px; with cores."""
+    pinhole: Annotated[int, Field(ge=0, le=32)] = 6
+    """Holes that fit into a box of this side are filled, px; with cores."""
+    unreached: Literal["keep", "drop"] = "drop"
+    """What becomes of foreground that no core reaches: objects of its own, or background."""
 
     arch: Literal["unet", "unet-resnet18"] = "unet"
     """Network architecture. unet-resnet18 has `channels` and `up` of the options below."""
@@ -93,6 +98,10 @@ class TrainSettings(_Frozen):
     """Side of the output layer's convolution, px."""
     shuffle: Literal[1, 2, 4] = 1
     """Pixels of the image along one of the finest level: 2 is the network at half resolution."""
+    activation: Activation = "relu"
+    """relu, or relu6, which ends at 6: 8-bit networks like a bounded range."""
+    input_range: tuple[float, float] | None = (-1.0, 4.0)
+    """What normalised pixels are clipped to, where 0 is low and 1 is high; None: not at all."""
 
     pretrained: str | None = None
     """Weights that the encoder of unet-resnet18 starts from: "imagenet", or a file with a state
@@ -107,31 +116,55 @@ class TrainSettings(_Frozen):
     """Epochs to train; after each the network is scored on the validation part."""
     steps_per_epoch: Annotated[int, Field(ge=1)] = 200
     """Optimiser steps per epoch; patches are drawn at random, with replacement."""
-    batch: Annotated[int, Field(ge=1)] = 4
+    batch: Annotated[int, Field(ge=1)] = 8
     """Patches per step."""
-    patch: Annotated[int, Field(ge=8)] = 256
+    patch: Annotated[int, Field(ge=8)] = 192
     """Side of a patch, px; a multiple of the network's stride."""
-    lr: Annotated[float, Field(gt=0)] = 2e-3
-    """Peak learning rate of AdamW; warmed up over 100 steps, then lowered along a cosine to 0."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Weight decay of AdamW."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches whose gradients are averaged for one step: batch * accumulate patches a step."""
+
+    loss: Literal["bce", "dice", "bce+dice"] = "bce+dice"
+    """What is minimised: weighted binary cross entropy, soft Dice, or both."""
     dice: Annotated[float, Field(ge=0)] = 0.5
-    """Weight of the soft Dice loss, relative to the weighted cross entropy."""
+    """Weight of the soft Dice loss in bce+dice, relative to the cross entropy."""
+    foreground_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight in the cross entropy of pixels that are to be found, relative to background: w_c."""
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    """What moves the weights; sgd has a momentum of 0.99."""
+    lr: Annotated[float, Field(gt=0)] = Field(
+        default_factory=lambda values: RATES[values.get("optimiser", "adamw")]
+    )
+    """Peak learning rate."""
+    schedule: Literal["cosine", "one-cycle", "step", "constant"] = "cosine"
+    """Course of the learning rate; all but one-cycle are warmed up over 100 steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight decay; of adamw apart from the gradient, of adam and sgd as part of it."""
+    ema: Fraction = 0.0
+    """Decay of an exponential average of the weights, which is then what is validated, kept and
+    exported; 0: no average."""
     border_weight: Annotated[float, Field(ge=0)] = 10.0
     """w0 of the border weight map."""
     border_sigma: Annotated[float, Field(gt=0)] = 5.0
     """sigma of the border weight map, px."""
-    augment: AugmentSettings = AugmentSettings()
-    """How training patches are varied."""
+    augment: Annotated[AugmentSettings, BeforeValidator(_policy)] = POLICIES["strong"]
+    """How training patches are varied; also the name of a policy: strong, light or none."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights, patches and synthetic frames."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes CUDA where there is a device."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of training; auto takes bf16 where the processor multiplies matrices in it."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of training; auto takes bf16 where the processor multiplies matrices in it. fp16
+    is for CUDA."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Processes that cut and vary patches during training; 0: the training process does."""
+    strip_every: Annotated[int, Field(ge=0)] = 5
+    """Epochs after which predictions are drawn beside the truth; 0: never."""
+
+    @property
+    def n_outputs(self) -> int:
+        """Channels of logits: the foreground, and with cores these."""
+        return 2 if self.instances == "cores" else 1
 
     @property
     def stride(self) -> int:
@@ -152,6 +185,8 @@ class TrainSettings(_Frozen):
             up=self.up,
             head_kernel=self.head_kernel,
             shuffle=self.shuffle,
+            activation=self.activation,
+            input_range=self.input_range,
         )
 
     @model_validator(mode="after")
@@ -166,10 +201,18 @@ class TrainSettings(_Frozen):
                 f"patch {self.patch} is not a multiple of the network's stride {self.stride}; "
                 f"use {nearest}"
             )
+        if self.test_every is not None and self.test_fraction:
+            raise ValueError("test_every and test_fraction both say what is held back; give one")
+        if self.growth < self.core_depth:
+            raise ValueError(
+                f"growth {self.growth} does not bring cores back to the edge, which is "
+                f"{self.core_depth:g} px away; use {math.ceil(self.core_depth) + 1}"
+            )
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction leave nothing to train on")
-        if self.frames is not None and self.layout != "ctc":
-            raise ValueError("frames are numbered in layout ctc only")
+        for name in ("frames", "sequences", "truth"):
+            if getattr(self, name) is not None and self.layout != "ctc":
+                raise ValueError(f"{name} can be chosen in layout ctc only")
         if self.frames is not None and not 0 <= self.frames[0] < self.frames[1]:
             raise ValueError(f"frames {self.frames[0]}:{self.frames[1]} hold no frame")
         return self
@@ -181,7 +224,7 @@ class TrainSettings(_Frozen):
                 f"the decoder of {self.arch} has {len(CHANNELS[self.arch])} levels, and channels "
                 f"has {len(self.channels)}"
             )
-        for name in ("norm", "conv_bias", "dropout", "head_kernel", "shuffle"):
+        for name in ("norm", "conv_bias", "dropout", "head_kernel", "shuffle", "activation"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for arch unet, and not for {self.arch}")
         if self.pretrained is not None and self.init is not None:

@@ -70,9 +70,9 @@ def evaluate(
     """Score LABELS against TRUTH, frame by frame and pooled.
 
     Prints the foreground IoU and Dice; SEG, DET and OP_CSB of the Cell Tracking Challenge; and F1
-    of objects matched at IoU 0.5 to 0.9. Of class maps, Dice and IoU of each class. Where the truth
-    draws only some of the objects, as the challenge's gold truth does, only SEG means anything, and
-    DET where the truth has markers (01_GT/TRA).
+    and AP of objects matched at IoU 0.5 to 0.9. Of class maps, Dice and IoU of each class. Where
+    the truth draws only some of the objects, as the challenge's gold truth does, only SEG means
+    anything, and DET where the truth has markers (01_GT/TRA).
 
     LABELS and TRUTH are each a result of this command, a Zarr, a TIFF, a folder of TIFF or PNG
     images, or a Cell Tracking Challenge folder such as 01_ST. Frames are matched by number, files

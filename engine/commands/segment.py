@@ -36,10 +36,10 @@ def postprocessing_options(result: str = "") -> Option:
     return together(
         click.option("--threshold", type=float, metavar="P",
                      help="Probability from which a pixel is foreground" + default()),
-        click.option("--instances", type=click.Choice(["components", "watershed", "none"]),
+        click.option("--instances", type=click.Choice(["components", "watershed", "cores", "none"]),
                      help="components: pixels that touch are one object; watershed: objects are "
-                          "also cut where they are narrow; none: no objects but a class map"
-                          + default()),
+                          "also cut where they are narrow; cores: the model's cores are grown to "
+                          "objects; none: no objects but a class map" + default()),
         click.option("--min-area", metavar="PX|UM2",
                      help="Drop objects smaller than this, such as 30 or 12um2" + default()),
         click.option("--max-area", metavar="PX|UM2",
@@ -54,6 +54,16 @@ def postprocessing_options(result: str = "") -> Option:
         click.option("--seed-height", type=float, metavar="PX",
                      help="Height of a seed of a watershed above the neck to a higher one, where "
                           "height is the distance to the background" + default("1")),
+        click.option("--core-threshold", type=float, metavar="P",
+                     help="Probability from which a pixel is part of a core" + default()),
+        click.option("--growth", type=int, metavar="PX",
+                     help="The most that a core grows inside the foreground" + default()),
+        click.option("--pinhole", type=int, metavar="PX",
+                     help="Fill holes that fit into a box of this side, in cores and in the "
+                          "foreground; 0 fills none" + default()),
+        click.option("--unreached", type=click.Choice(["keep", "drop"]),
+                     help="What becomes of foreground beyond the growth of any core: keep makes "
+                          "it objects of its own" + default()),
     )  # fmt: skip
 
 

@@ -86,8 +86,9 @@ def arrays_of(
 ) -> tuple[ResultArray, ...]:
     """The arrays of a stack's result, labels first.
 
-    `labels` is the path of the label image. `probability` is the path and the channels (0 for a
-    binary model's) of probabilities to be kept, `image` the type and the channels of raw pixels.
+    `labels` is the path of the label image. `probability` is the path and the channels (0 where
+    the model has one output) of probabilities to be kept, `image` the type and the channels of raw
+    pixels.
     """
     levels = 1 + n_halvings(layout)
     arrays = [ResultArray(LABELS, labels, layout.dtype, 0, levels)]

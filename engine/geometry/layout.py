@@ -180,6 +180,19 @@ class LabelLayout:
         """All blocks in order."""
         return map(self.block, range(self.n_blocks))
 
+    def around(self, block: Block, margin: int) -> tuple[Window, Window]:
+        """Rows and columns of a block with `margin` px around it, as far as the frame goes."""
+        height, width = self.sizes[2:]
+        return block.y.around(margin, height), block.x.around(margin, width)
+
+    def blocks_within(self, block: Block, rows: Window, columns: Window) -> Iterator[Block]:
+        """Blocks of the same frames as `block` that lie in these rows and columns, in order."""
+        t, z, _, _ = self.position(block.index)
+        _, _, height, width = self.block_size
+        for y in range(rows.start // height, -(-rows.stop // height)):
+            for x in range(columns.start // width, -(-columns.stop // width)):
+                yield self.block(self.number((t, z, y, x)))
+
     # -- stitch groups -----------------------------------------------------------------------------
 
     @property

@@ -44,6 +44,10 @@ class Window:
         """Length in px."""
         return self.stop - self.start
 
+    def around(self, margin: int, length: int) -> Window:
+        """The window with a margin on both sides, as far as an axis of `length` px goes."""
+        return Window(max(self.start - margin, 0), min(self.stop + margin, length))
+
     def within(self, other: Window) -> Window:
         """What the two windows share."""
         return Window(max(self.start, other.start), min(self.stop, other.stop))

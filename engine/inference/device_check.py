@@ -109,16 +109,18 @@ def halo_error(
     tiling: FrameTiling,
     session: Session,
     *,
+    n_classes: int | None = None,
     threshold: float = 0.5,
     limit: int = 2048,
 ) -> HaloError:
     """What the tiles and the halo of `tiling` change in a real frame, (C, H, W).
 
     For a halo below what the network can see, or a network that cannot be tiled. `statistics`
-    (C, 2) are the frame's. A frame of more than `limit` px a side is cut to its middle, which goes
-    through the network in one piece and in tiles; where the tile is so large that it would not be
-    cut, half of it stands for the tile. Where the piece does not fit into memory, one of half the
-    side is tried; OutOfMemory is raised where none fits.
+    (C, 2) are the frame's, and `n_classes` how many of the outputs are for classes, by default
+    all. A frame of more than `limit` px a side is cut to its middle, which goes through the network
+    in one piece and in tiles; where the tile is so large that it would not be cut, half of it
+    stands for the tile. Where the piece does not fit into memory, one of half the side is tried;
+    OutOfMemory is raised where none fits.
     """
     if tiling.n_tiles == 1:
         return HaloError(0.0, 0.0)  # nothing is cut
@@ -140,7 +142,8 @@ def halo_error(
             if limit < 2 * smallest_tile:
                 raise
         else:
-            changed = class_map(whole, threshold) != class_map(tiled, threshold)
+            one, other = (class_map(p[:n_classes], threshold) for p in (whole, tiled))
+            changed = one != other
             return HaloError(_difference(tiled, whole), float(changed.mean()))
 
 

@@ -70,6 +70,7 @@ def measured_halo_error(
         if found := _first_frame(model, stack, timeout):
             error = halo_error(
                 *found, stack.tiling, session_for(stack.info.dtype),
+                n_classes=model.spec.n_class_outputs,
                 threshold=stack.postprocessing.threshold,
                 limit=min(SIDE, max(stack.tiling.tile_shape)),
             )  # fmt: skip

@@ -97,7 +97,7 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
         raise OutputError(
             f"{result}: is a class map of several classes, which no option could change"
         )
-    if begun.connect != "none" and options.get("instances") not in (None, CONNECTS):
+    if begun.connect != "none" and options.get("instances") not in (None, *CONNECTS):
         raise OutputError(
             f"{result}: its objects go on from plane to plane, which --instances "
             f"{options['instances']} cannot have; run stackseg segment without --connect z"

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.labels.postprocessing import Postprocessing
+
 
 def foreground(probability: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
     """Pixels whose probability, of any shape, reaches the threshold."""
@@ -14,8 +16,18 @@ def foreground(probability: NDArray[np.float32], threshold: float) -> NDArray[np
     return reached
 
 
+def masks(
+    probability: NDArray[np.float32], postprocessing: Postprocessing
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """Foreground, and cores where instances are found by them, (Y, X), of outputs (K, Y, X)."""
+    objects = foreground(probability[0], postprocessing.threshold)
+    if postprocessing.instances != "cores":
+        return objects, None
+    return objects, foreground(probability[1], postprocessing.core_threshold)
+
+
 def class_map(probability: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
-    """Classes (Y, X), 0 is background, of probabilities (K, Y, X).
+    """Classes (Y, X), 0 is background, of probabilities (K, Y, X), without those of cores.
 
     One output is the foreground's; of several, one for each class, the highest wins.
     """
@@ -26,7 +38,7 @@ def class_map(probability: NDArray[np.float32], threshold: float) -> NDArray[np.
 
 
 def each_class(probability: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The probability of every class, background included, of a network's outputs (K, Y, X)."""
+    """The probability of every class, background included, of outputs (K, Y, X) for classes."""
     if len(probability) > 1:
         return probability
     return np.concatenate([1 - probability, probability])

@@ -54,6 +54,14 @@ def first_pixels(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
     return first[1:]
 
 
+def at_border(labels: NDArray[Any], count: int) -> NDArray[np.bool_]:
+    """Which of `count` labels, (Y, X), touch the border of the frame, (count,)."""
+    touches = np.zeros(count + 1, dtype=bool)
+    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        touches[side] = True
+    return touches[1:]
+
+
 def bands(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Views of BAND rows each, from the top: their sums depend on nothing but the image."""
     return (image[start : start + BAND] for start in range(0, len(image), BAND))

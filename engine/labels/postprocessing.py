@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEED_HEIGHT = 1.0  # px; what a seed rises above the pass to the next higher one
-CONNECTS = "components"  # the method whose objects may go on from plane to plane
+CONNECTS = ("components", "cores")  # the methods whose objects may go on from plane to plane
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,20 @@ class Postprocessing:
     threshold: float  # of probability; binary models
     min_area: int = 0  # px; smaller objects are dropped
     max_area: int = 0  # px; larger objects are dropped, 0: however large they are
-    instances: str = "components"  # or "watershed"; "none": labels are a class map
+    instances: str = "components"  # "watershed", "cores"; "none": labels are a class map
     fill_holes: bool = False  # background that an object encloses becomes foreground
     clear_border: bool = False  # objects that touch the frame's border are dropped
     min_distance: float = 0.0  # px between the seeds of a watershed
     seed_height: float = SEED_HEIGHT  # px; of a watershed's seeds
+    core_threshold: float = 0.0  # of the probability of cores; by cores
+    growth: int = 0  # px; how far a core grows at the most
+    pinhole: int = 0  # px; holes that fit into such a box are filled; by cores
+    unreached: str = "drop"  # or "keep": foreground beyond the growth of any core
+
+    @property
+    def margin(self) -> int:
+        """How many px beyond a pixel may decide what it becomes, but for components."""
+        return self.growth + self.pinhole
 
     @property
     def gives_instances(self) -> bool:

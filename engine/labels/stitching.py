@@ -51,7 +51,33 @@ def faces_of(labels: NDArray[np.uint32], *, connect_z: bool) -> Faces:
     }
     if connect_z:
         faces |= {"z0": labels[:, 0], "z1": labels[:, -1]}
-    return {name: np.ascontiguousarray(face) for name, face in faces.items()}
+    return {name: face.copy() for name, face in faces.items()}
+
+
+def strips_of(labels: NDArray[np.uint32], thickness: int) -> Faces:
+    """Copies of the outer `thickness` rows and columns of a block's labels, (T, Z, Y, X).
+
+    Named as faces are. Where the block is thinner, they are all of it.
+    """
+    return {
+        "y0": labels[:, :, :thickness].copy(),
+        "y1": labels[:, :, -thickness:].copy(),
+        "x0": labels[:, :, :, :thickness].copy(),
+        "x1": labels[:, :, :, -thickness:].copy(),
+    }
+
+
+def labels_at(strips: Faces, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels of a block at places (n, 4) along T, Z, Y, X, from its strips; 0 beyond them."""
+    found = np.zeros(len(places), dtype=np.int64)
+    sizes = {2: strips["x0"].shape[2], 3: strips["y0"].shape[3]}
+    for name, axis in (("y0", 2), ("y1", 2), ("x0", 3), ("x1", 3)):
+        strip, at = strips[name], places.copy()
+        if name.endswith("1"):
+            at[:, axis] -= sizes[axis] - strip.shape[axis]
+        there = (at[:, axis] >= 0) & (at[:, axis] < strip.shape[axis])
+        found[there] = strip[tuple(at[there].T)]
+    return found
 
 
 def facing_neighbours(position: Position, grid: Position, connect_z: bool) -> Iterator[str]:

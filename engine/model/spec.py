@@ -86,14 +86,15 @@ class CoreSpec(_Frozen):
 class CurvePoint(_Frozen):
     """What a threshold and a minimum area reach on the validation part; the model's were chosen so.
 
-    Scores as `stackseg train` counts them: IoU of all foreground pixels, F1 of objects as the mean
-    over frames, at IoU 0.5 to 0.9 and at 0.5.
+    Scores as `stackseg train` counts them: IoU of all foreground pixels; means over frames of SEG
+    and of F1 of objects, at IoU 0.5 to 0.9 and at 0.5.
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)]
     core_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # of models with cores
     min_area: Annotated[int, Field(ge=0)]  # px
     iou: FiniteFloat | None = None  # None where nothing defines it
+    seg: FiniteFloat | None = None
     f1: FiniteFloat | None = None
     f1_50: FiniteFloat | None = None
 
@@ -130,9 +131,12 @@ class ModelSpec(_Frozen):
     @property
     def n_outputs(self) -> int:
         """Channels of the probability output."""
-        if self.is_binary:
-            return 1 if self.cores is None else 2
-        return len(self.classes)
+        return self.n_class_outputs + (self.cores is not None)
+
+    @property
+    def n_class_outputs(self) -> int:
+        """Those that tell classes; that of cores comes after them."""
+        return 1 if self.is_binary else len(self.classes)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:

@@ -32,6 +32,9 @@ COUNT = Constant(
 WATERSHED = Constant(
     28, "bytes a pixel", "places of the nearest background, distances, peaks", BENCHMARK
 )
+CORES = Constant(
+    18, "bytes a pixel", "cores, places of what grows and of where it grows from", BENCHMARK
+)
 PIECE_PIXELS = Constant(256, "px", "of a plane for each object that is planned for", "chosen")
 PIECE = Constant(700, "bytes an object", "while its row of blocks is stitched", BENCHMARK)
 PIECE_CHANNEL = Constant(100, "bytes an object", "its intensities in a channel", BENCHMARK)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.errors import UsageError
-from engine.geometry.arrays import ResultArray, level_layout, shard_bytes
-from engine.geometry.layout import LabelLayout
-from engine.geometry.tiling import FrameTiling, Window, round_up
+from engine.geometry.arrays import PROBABILITY, ResultArray, level_layout, shard_bytes
+from engine.geometry.layout import Block, LabelLayout
+from engine.geometry.tiling import FrameTiling, round_up
 from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile
 from engine.plan import footprint as of
@@ -111,7 +111,7 @@ def choose_tiling(
 
     def candidates() -> Iterator[tuple[Tilings, MemoryEstimate]]:
         for side in sides:
-            tilings = tuple(_tiling(one.layout, stride, halo or 0, side) for one in stacks)
+            tilings = tuple(_tiling(one, stride, halo or 0, side) for one in stacks)
             shapes = {(1, *tiling.tile_shape) for tiling in tilings}
             network = runtime_of(target.runtime).memory(model, target, shapes, sessions)
             yield tilings, estimate(stacks, tilings, network, model)
@@ -160,14 +160,15 @@ def first_fit(
     )
 
 
-def _tiling(layout: LabelLayout, stride: int, halo: int, side: int | None) -> FrameTiling:
+def _tiling(one: Workload, stride: int, halo: int, side: int | None) -> FrameTiling:
     """Tiles of `side` px; where it is None, one for each frame or region."""
+    layout, margin = one.layout, round_up(one.postprocessing.margin, stride)
     height, width = layout.sizes[2:]
     if side is None and layout.is_cut:
         # A region's edges need not lie on the stride: its tile reaches out to where they would.
         region = max(layout.block_size[2:])
         slack = 0 if all(size % stride == 0 for size in layout.block_size[2:]) else stride
-        side = round_up(region, stride) + slack + 2 * halo
+        side = round_up(region, stride) + slack + 2 * (margin + halo)
     return FrameTiling(height, width, stride, halo, side)
 
 
@@ -179,10 +180,11 @@ def estimate(
 ) -> MemoryEstimate:
     """Predicted needs with one block in flight, by the most demanding stack.
 
-    `model` is None where an earlier job's probabilities of one class are labelled.
+    `model` is None where probabilities that an earlier job kept of a binary model are labelled.
     """
-    n_in = n_out = 1
-    files = 0
+    n_in, files = 1, 0
+    kept = (a for one in stacks for a in one.kept if a.kind == PROBABILITY)
+    n_out = max((max(array.channels, 1) for array in kept), default=1)
     if model is not None:
         n_in, n_out = len(model.spec.channels), model.spec.n_outputs
         files = len(model.data) * of.FILE_COPIES.value
@@ -208,35 +210,41 @@ def _frame_bytes(one: Workload, tiling: FrameTiling, n_in: int, n_out: int) -> i
     n_all = info.size("C")  # all are read and measured, whichever the network takes
     itemsize = np.dtype(info.dtype).itemsize
     if layout.is_cut:
-        block = layout.block(0)
-        regions = (tiling.region(block.y, block.x), tiling.region(*_middle(layout)))
+        margin = one.postprocessing.margin
+        windows = [layout.around(block, margin) for block in (layout.block(0), _middle(layout))]
+        regions = [tiling.region(*window) for window in windows]
         rows = max(r.read_y.size for r in regions)
         columns = max(r.read_x.size for r in regions)
         pixels = layout.block_size[2] * layout.block_size[3]
+        around = max(y.size * x.size for y, x in windows)
         window = window_shape(info)  # of the survey, which goes through the frame first
         surveyed = info.read_bytes(*window, n_all) + math.prod(window) * n_in
     else:
         rows, columns = tiling.padded
-        pixels, surveyed = rows * columns, 0
+        pixels = around = rows * columns
+        surveyed = 0
     read = info.read_bytes(min(rows, tiling.height), min(columns, tiling.width), n_all)
     padded = rows * columns * itemsize * n_in
     planes = layout.block_size[1] if layout.connect_z else 1  # labelled together
     held = padded if n_in < n_all else 0  # the channels that the network takes
-    held += pixels * 4 * n_out * planes  # probabilities
+    held += around * 4 * n_out * planes  # probabilities
     held += pixels * itemsize * n_all * (planes - 1)  # the pixels of the other planes
     held += pixels * (4 + 1 + of.MEASURE.value) * planes  # labels, the mask that they come from
+    by_cores = one.postprocessing.instances == "cores"
     cutting = pixels * of.WATERSHED.value if one.postprocessing.instances == "watershed" else 0
+    cutting += around * of.CORES.value * planes if by_cores else 0
     stored = sum(int(shard_bytes(a, layout) * (1 + ENCODED[a.kind])) for a in one.kept)
+    if by_cores and layout.is_cut:  # a block's probabilities once more, with those around them
+        stored += sum(around * a.channels for a in one.kept if a.kind == PROBABILITY)
     return stored + max(
         read + padded + held + pixels * of.COUNT.value, read + held + cutting, surveyed
     )
 
 
-def _middle(layout: LabelLayout) -> tuple[Window, Window]:
+def _middle(layout: LabelLayout) -> Block:
     """Region in the middle of a cut frame: it has a halo on every side."""
     _, _, rows, columns = layout.grid
-    block = layout.block(layout.number((0, 0, rows // 2, columns // 2)))
-    return block.y, block.x
+    return layout.block(layout.number((0, 0, rows // 2, columns // 2)))
 
 
 def _block_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:

@@ -161,12 +161,12 @@ def predicted_disk(stack: StackPlan) -> int:
 
 
 def _arrays(one: Input, settings: JobSettings, spec: ModelSpec) -> tuple[ResultArray, ...]:
-    classes = 0 if spec.is_binary else spec.n_outputs
+    outputs = spec.n_outputs if spec.n_outputs > 1 else 0
     channels = one.info.size("C") if "C" in one.info.axes else 0
     return arrays_of(
         one.layout,
         label_path(spec),
-        probability=(f"probability/{spec.name}", classes) if settings.keep else None,
+        probability=(f"probability/{spec.name}", outputs) if settings.keep else None,
         image=(one.info.dtype, channels) if settings.with_image else None,
     )
 

@@ -13,8 +13,9 @@ from engine.plan.settings import JobSettings
 from engine.stacks.base import StackInfo
 
 _ONLY_WATERSHED = ("min_distance", "seed_height")
+_ONLY_CORES = ("core_threshold", "growth", "pinhole", "unreached")
 _ONLY_OBJECTS = (
-    "min_area", "max_area", "fill_holes", "clear_border", *_ONLY_WATERSHED, "connect",
+    "min_area", "max_area", "fill_holes", "clear_border", *_ONLY_WATERSHED, *_ONLY_CORES, "connect",
 )  # fmt: skip
 
 
@@ -30,23 +31,33 @@ def check_postprocessing(settings: JobSettings, spec: ModelSpec) -> None:
             "map; omit it"
         )
     method = method_of(settings, spec)
+    if method == "cores" and spec.cores is None:
+        raise UsageError(
+            f"--instances cores: {spec.name} has no output of cores; use --instances components or "
+            "watershed"
+        )
     for name in unused_settings(method):
         if getattr(settings, name) not in (None, False, "none"):
             reason = (
                 f"{spec.name} gives a class map, which has no objects" if method == "none"
-                else "is for --instances watershed"
+                else f"is for --instances {'cores' if name in _ONLY_CORES else 'watershed'}"
             )  # fmt: skip
             raise UsageError(f"--{name.replace('_', '-')}: {reason}")
     if method == "watershed" and settings.connect != "none":
         raise UsageError(
             "--instances watershed: cuts objects in each plane, and --connect z joins them from "
-            "plane to plane, where cuts need not agree; use --instances components"
+            "plane to plane, where cuts need not agree; use --instances components or cores"
         )
 
 
 def unused_settings(method: str) -> tuple[str, ...]:
     """Settings that have no meaning where instances are found by `method`."""
-    return {"none": _ONLY_OBJECTS, "components": _ONLY_WATERSHED}.get(method, ())
+    return {
+        "none": _ONLY_OBJECTS,
+        "components": (*_ONLY_WATERSHED, *_ONLY_CORES),
+        "watershed": _ONLY_CORES,
+        "cores": _ONLY_WATERSHED,
+    }[method]
 
 
 def method_of(settings: JobSettings, spec: ModelSpec) -> str:
@@ -77,6 +88,8 @@ def resolve_postprocessing(
                 f"least {max(postprocessing.min_area, 1)} px; give more"
             )
         postprocessing = replace(postprocessing, max_area=most)
+    if method == "cores":
+        return _with_cores(postprocessing, settings, spec)
     if method != "watershed":
         return postprocessing
     distance: float = spec.min_distance
@@ -86,13 +99,28 @@ def resolve_postprocessing(
     return replace(postprocessing, min_distance=distance, seed_height=height)
 
 
+def _with_cores(
+    postprocessing: Postprocessing, settings: JobSettings, spec: ModelSpec
+) -> Postprocessing:
+    """With what is asked for of cores, else as the model has it."""
+    assert spec.cores is not None  # `check_postprocessing` has refused it
+    own, given = spec.cores, settings
+    return replace(
+        postprocessing,
+        core_threshold=own.threshold if given.core_threshold is None else given.core_threshold,
+        growth=own.growth if given.growth is None else given.growth,
+        pinhole=own.pinhole if given.pinhole is None else given.pinhole,
+        unreached=given.unreached or own.unreached,
+    )
+
+
 def check_uncut(postprocessing: Postprocessing, info: StackInfo) -> None:
     """StackError for post-processing that cannot be exact where frames are cut into regions."""
     size = f"{info.path}: frames of {info.size('Y')} x {info.size('X')} px are cut into regions, "
     if postprocessing.instances == "watershed":
         raise StackError(
             f"{size}and where a watershed cuts follows from the whole object; use --instances "
-            "components"
+            "components or cores"
         )
     if postprocessing.fill_holes:
         raise StackError(f"{size}and a hole may reach into the next region; omit --fill-holes")

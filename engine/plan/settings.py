@@ -48,6 +48,7 @@ def _array_task(text: str) -> str:
     return text
 
 
+Method = Literal["components", "watershed", "cores", "none"]
 Channels = Annotated[str, AfterValidator(_channels)]
 
 
@@ -65,13 +66,17 @@ class JobSettings(BaseModel):
     series: str | None = None  # image of a TIFF file: a number, a name, "all" or "pages"
     frames: tuple[int | None, int | None] = (None, None)  # along T, or Z where there is no T
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the model's own
-    instances: Literal["components", "watershed", "none"] | None = None  # None: the model's own
+    instances: Method | None = None  # None: the model's own
     min_area: Annotated[int | str, AfterValidator(_area)] | None = None  # px, or "12um2"
     max_area: Annotated[int | str | None, AfterValidator(_largest_area)] = None  # None: no limit
     fill_holes: bool = False  # background that an object encloses becomes foreground
     clear_border: bool = False  # drop objects that touch the frame's border
     min_distance: Annotated[float | str, AfterValidator(_length)] | None = None  # px, or "2.5um"
     seed_height: Annotated[float, Field(gt=0)] | None = None  # px; None: 1; watershed
+    core_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # of cores; None: the model's
+    growth: Annotated[int, Field(ge=1, le=16)] | None = None  # px; None: the model's; cores
+    pinhole: Annotated[int, Field(ge=0, le=32)] | None = None  # px; None: the model's; cores
+    unreached: Literal["keep", "drop"] | None = None  # None: the model's; cores
     tile: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # px, halo included
     halo: Annotated[int, Field(ge=0)] | None = None  # px; None: what the model's graph needs
     missing_chunks: Literal["fail", "background"] = "fail"  # of a Zarr frame that has none

@@ -23,7 +23,7 @@ from engine.errors import FrameError, JobStopped, OutOfMemory
 from engine.geometry.layout import Block
 from engine.geometry.tiling import FrameTiling, Region
 from engine.inference.tiles import predict_region
-from engine.labels.classes import class_map, each_class, foreground
+from engine.labels.classes import class_map, each_class, masks
 from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
 from engine.measure.frames import ClassSums, FrameSums, Measures, total_intensity
@@ -42,10 +42,16 @@ class Prediction:
     """A frame, or a block's part of it, with its probabilities."""
 
     pixels: NDArray[Any]  # raw, (C, Y, X): the channels that are read
-    probability: NDArray[np.float32]  # (K, Y, X)
+    around: NDArray[np.float32]  # probabilities (K, Y, X), with the margin that labelling needs
+    inside: tuple[slice, slice]  # rows and columns of these that are the block's
     sha256: str  # of all pixels read of the frame
     missing_chunks: int  # that the input lacks, and that were read as its fill value
     blank: bool  # whether every channel that the network takes is constant over the whole frame
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """Those of the block, (K, Y, X): a view."""
+        return self.around[:, *self.inside]
 
 
 class Source(Protocol):
@@ -148,7 +154,7 @@ class Network:
 
     def _predict(self, t: int, z: int, tiling: FrameTiling) -> Prediction:
         run, plan, block = self._run, self._run.plan, self._block
-        region = tiling.region(block.y, block.x)
+        region = tiling.region(*plan.layout.around(block, plan.postprocessing.margin))
         pixels, missing = self._read(t, z, region)
         taken = plan.model_input(pixels)
         if self._survey is None:
@@ -161,15 +167,16 @@ class Network:
             digest, missing = survey.frame.sha256 or "", survey.frame.missing_chunks or 0
         blank = is_blank(statistics)
         if blank:  # nothing is there, whatever the network would make of it
-            probability = background(run.model.spec.n_outputs, (block.y.size, block.x.size))
+            probability = background(run.model.spec, (region.y.size, region.x.size))
         else:
             session = session_for(run.task.context, plan.info.dtype)
             with run.watch.stage("network"):
                 probability = predict_region(taken, statistics, region, session, run.pulse.beat)
                 if not np.isfinite(probability).all():
                     raise FrameError("the network gave probabilities that are not finite")
-        inside = (block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start))
-        return Prediction(pixels[:, *inside], probability, digest, missing, blank)
+        read = (block.y.as_slice(region.read_y.start), block.x.as_slice(region.read_x.start))
+        inside = (block.y.as_slice(region.y.start), block.x.as_slice(region.x.start))
+        return Prediction(pixels[:, *read], probability, inside, digest, missing, blank)
 
     def _read(self, t: int, z: int, region: Region) -> tuple[NDArray[Any], int]:
         """Raw pixels (C, Y, X) of the region with its halo, and how many chunks it lacks."""
@@ -193,10 +200,10 @@ class Network:
         return pixels, missing
 
 
-def background(n_outputs: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+def background(spec: ModelSpec, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Probabilities (K, Y, X) of nothing but background, as a blank frame has them."""
-    probability = np.zeros((n_outputs, *shape), dtype=np.float32)
-    if n_outputs > 1:  # one output is that of the foreground
+    probability = np.zeros((spec.n_outputs, *shape), dtype=np.float32)
+    if not spec.is_binary:  # of one foreground class, and of its cores, there is no such output
         probability[0] = 1
     return probability
 
@@ -230,14 +237,14 @@ def label_whole(
     channel = pixels[number]
     if postprocessing.gives_instances:
         with watch.stage("labels"):
-            labels = label_instances(
-                foreground(probability[0], postprocessing.threshold), postprocessing
-            )
+            mask, core = masks(probability, postprocessing)
+            labels = label_instances(mask, postprocessing, core)
         with watch.stage("measure"):
             sums = object_sums(labels, pixels, probability[0])
             total = FrameSums(channel.size, total_intensity(channel), number)
             total.add(sums)
         return SegmentedFrame(labels, total.row(pixel_area_um2), objects_of(sums))
+    probability = probability[: spec.n_class_outputs]
     with watch.stage("labels"):
         classes = class_map(probability, postprocessing.threshold)
     with watch.stage("measure"):

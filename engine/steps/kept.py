@@ -30,16 +30,16 @@ class Kept:
         """Raises JobStopped where anything is not what the earlier job recorded."""
         self._run, self._block, plan = run, block, run.plan
         folder = JobFolder(Path(plan.source))
-        key = record_key(plan.name, block.index)
-        record = folder.record(BlockRecord, key)
-        if record is None:
-            raise _damaged(folder.own.where(key), "is gone or cannot be read")
+        record = _record(folder, plan, block)
         with run.watch.stage("read"):
+            margins = {PROBABILITY: plan.postprocessing.margin, IMAGE: 0}
             self._shards = {
-                array.kind: _read(folder, plan, block, record, array)
+                array.kind: _read_around(folder, plan, block, record, array, margins[array.kind])
                 for array in plan.kept
-                if array.kind in (PROBABILITY, IMAGE)
+                if array.kind in margins
             }
+        rows, columns = plan.layout.around(block, margins[PROBABILITY])
+        self._inside = block.y.as_slice(rows.start), block.x.as_slice(columns.start)
         frames = record.frames if record.frames is not None else _stitched(folder, plan, block)
         self._frames = {(frame.t, frame.z): frame for frame in frames}
 
@@ -52,22 +52,31 @@ class Kept:
         """See `engine.steps.frame.Source`. Pixels that were not kept are read from the input."""
         run, block, frame = self._run, self._block, self._frames[t, z]
         with run.watch.stage("read"):
-            probability = from_8_bit(self._plane(PROBABILITY, t, z))
+            around = from_8_bit(self._plane(PROBABILITY, t, z))
             if IMAGE in self._shards:
                 pixels = run.plan.of_kept_image(self._plane(IMAGE, t, z))
             else:
                 window = (block.y.as_slice(), block.x.as_slice())
                 pixels = run.stack.read_window(t, z, run.plan.channels_read, *window)
         return Prediction(
-            pixels, probability, frame.sha256 or "", frame.missing_chunks or 0, bool(frame.blank)
-        )
+            pixels, around, self._inside,
+            frame.sha256 or "", frame.missing_chunks or 0, bool(frame.blank),
+        )  # fmt: skip
 
     def _plane(self, kind: str, t: int, z: int) -> NDArray[Any]:
-        """The block's part of a frame, (C, Y, X)."""
+        """A frame of a shard, (C, Y, X)."""
         block, shard = self._block, self._shards[kind]
         plane: NDArray[Any] = shard[t - block.t[0]]
-        plane = plane[:, z - block.z[0]] if shard.ndim == 5 else plane[None, z - block.z[0]]
-        return plane[..., : block.y.size, : block.x.size]
+        return plane[:, z - block.z[0]] if shard.ndim == 5 else plane[None, z - block.z[0]]
+
+
+def _record(folder: JobFolder, plan: StackPlan, block: Block) -> BlockRecord:
+    """The record of a block of the earlier job."""
+    key = record_key(plan.name, block.index)
+    record = folder.record(BlockRecord, key)
+    if record is None:
+        raise _damaged(folder.own.where(key), "is gone or cannot be read")
+    return record
 
 
 def _stitched(folder: JobFolder, plan: StackPlan, block: Block) -> Sequence[FrameRecord]:
@@ -77,6 +86,26 @@ def _stitched(folder: JobFolder, plan: StackPlan, block: Block) -> Sequence[Fram
     if record is None:
         raise _damaged(folder.own.where(key), "is gone or cannot be read")
     return record.frames
+
+
+def _read_around(
+    folder: JobFolder, plan: StackPlan, block: Block, record: BlockRecord, array: ResultArray,
+    margin: int,
+) -> NDArray[Any]:  # fmt: skip
+    """A block of an array with `margin` px around it, which other blocks have, (..., Y, X)."""
+    rows, columns = plan.layout.around(block, margin)
+    own: NDArray[Any] = _read(folder, plan, block, record, array)
+    if (rows, columns) == (block.y, block.x):
+        return own[..., : rows.size, : columns.size]
+    around = np.empty((*own.shape[:-2], rows.size, columns.size), own.dtype)
+    for other in plan.layout.blocks_within(block, rows, columns):
+        shard = own
+        if other != block:
+            shard = _read(folder, plan, other, _record(folder, plan, other), array)
+        y, x = other.y.within(rows), other.x.within(columns)
+        part = shard[..., y.as_slice(other.y.start), x.as_slice(other.x.start)]
+        around[..., y.as_slice(rows.start), x.as_slice(columns.start)] = part
+    return around
 
 
 def _read(

@@ -2,8 +2,8 @@
 
 What a part leaves for the stitching: the labels; for each of them the raster position of its
 first pixel, its area, and whether it touches the frame's border; its measures, plane by plane; and
-the faces of the block. Of labels that touch a face, and so may be parts of larger objects, the ends
-of their rows as well, of which the convex hull of the whole is made.
+what tells which labels other blocks have as well (`engine.labels.blocks`). Of labels that may be
+parts of larger objects the ends of their rows as well, of which the hull of the whole is made.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.geometry.layout import Block, LabelLayout
-from engine.labels.classes import class_map, each_class, foreground
-from engine.labels.components import bands, first_pixels, label_areas, label_part
-from engine.labels.instances import fill_holes
-from engine.labels.stitching import faces_of, facing_neighbours
+from engine.labels.blocks import BlockLabels, label_block
+from engine.labels.classes import class_map, each_class, masks
+from engine.labels.components import bands, first_pixels, label_areas
+from engine.labels.stitching import facing_neighbours
 from engine.measure.frames import ClassSums, Measures, total_intensity
 from engine.measure.hulls import RowEnds, convex_areas
 from engine.measure.objects import ObjectSums, piece_sums
@@ -110,8 +110,9 @@ class LocalLabels:
     shard: NDArray[Any] = field(init=False)  # (T, Z, Y, X), ids from 1 in the block, or classes
     count: int = 0  # ids so far
     _base: int = 0  # ids of earlier time points
-    _is_open: NDArray[np.bool_] = field(init=False)  # of this time point: touches a face
+    _is_open: NDArray[np.bool_] = field(init=False)  # of this time point: may go on elsewhere
     _ids: list[Arrays] = field(default_factory=list)  # first, area, border, scope
+    _shared: list[Arrays] = field(default_factory=list)  # faces, and what is foreign
     _pieces: list[ObjectSums] = field(default_factory=list)  # one for each label and plane
     _rows: list[Arrays] = field(default_factory=list)  # of open labels
     _intensity: list[float] = field(default_factory=list)  # sum over each frame's part
@@ -138,38 +139,64 @@ class LocalLabels:
             threshold = self.run.plan.postprocessing.threshold
             for z, plane in planes.items():
                 at = (t - self.block.t[0], z - self.block.z[0])
-                self.labels[at] = class_map(plane.probability, threshold)
+                classes = plane.probability[: self.run.model.spec.n_class_outputs]
+                self.labels[at] = class_map(classes, threshold)
 
     def _label_objects(self, t: int, planes: dict[int, Prediction]) -> None:
         block, layout = self.block, self.run.plan.layout
-        postprocessing = self.run.plan.postprocessing
-        mask = np.zeros(self.labels.shape[1:], dtype=bool)
-        for z, plane in planes.items():
-            objects = foreground(plane.probability[0], postprocessing.threshold)
-            mask[z - block.z[0]] = fill_holes(objects) if postprocessing.fill_holes else objects
         labels = self.labels[t - block.t[0]]
-        count = label_part(mask, labels, connect_z=layout.connect_z)
-        del mask
-        first = first_pixels(labels, count)
+        found = self._found(planes, labels)
+        first = first_pixels(labels, found.count)
         scope = t - layout.t0 if layout.connect_z else layout.frame_index(t, block.z[0])
         self._ids.append(
             {
                 "first": _raster(first, labels.shape, block, layout),
-                "area": label_areas(labels, count),
-                "border": _at_border(labels, count, block, layout),
-                "scope": np.full(count, scope, dtype=np.int64),
+                "area": label_areas(labels, found.count),
+                "border": _at_border(labels, found.count, block, layout),
+                "scope": np.full(found.count, scope, dtype=np.int64),
             }
         )
-        faces = faces_of(labels[None], connect_z=layout.connect_z)
-        self._is_open = np.zeros(count + 1, dtype=bool)
-        for name in facing_neighbours(layout.position(block.index), layout.grid, layout.connect_z):
-            self._is_open[faces[name]] = True
+        self._is_open = self._open(found)
         self._base = self.count
         if self._base:
             for plane in labels:
                 for band in bands(plane):
                     np.add(band, np.uint32(self._base), out=band, where=band > 0)
-        self.count += count
+        self._add_shared(t, found)
+        self.count += found.count
+
+    def _found(self, planes: dict[int, Prediction], out: NDArray[np.uint32]) -> BlockLabels:
+        """Labels of one time point's planes, ids from 1, into `out`, (Z, Y, X)."""
+        plan, z0 = self.run.plan, self.block.z[0]
+        found = {z - z0: masks(plane.around, plan.postprocessing) for z, plane in planes.items()}
+        inside = next((plane.inside for plane in planes.values()), None)
+        return label_block(found, inside, plan.postprocessing, out, connect_z=plan.layout.connect_z)
+
+    def _open(self, found: BlockLabels) -> NDArray[np.bool_]:
+        """Which labels, (count + 1,), other blocks may have as well."""
+        layout = self.run.plan.layout
+        is_open = np.zeros(found.count + 1, dtype=bool)
+        is_open[found.foreign] = True
+        place = layout.position(self.block.index)
+        for name in facing_neighbours(place, layout.grid, layout.connect_z):
+            is_open[found.faces[name]] = True
+            if name in found.strips:
+                is_open[found.strips[name]] = True
+        return is_open
+
+    def _add_shared(self, t: int, found: BlockLabels) -> None:
+        """Keep what tells which labels other blocks have as well; ids are the block's by now."""
+        block, layout, base = self.block, self.run.plan.layout, np.uint32(self._base)
+        origin = (block.z[0] - layout.z0, block.y.start, block.x.start)
+        anchors = np.insert(found.anchors + origin, 0, t - layout.t0, axis=1)
+        shared: Arrays = {
+            f"{kind}_{name}": np.where(plane > 0, plane + base, 0).astype(np.uint32)
+            for kind, planes in (("face", found.faces), ("strip", found.strips))
+            for name, plane in planes.items()
+        }
+        if found.strips:
+            shared |= {"foreign": found.foreign + self._base, "anchor": anchors}
+        self._shared.append(shared)
 
     def measure(self, t: int, z: int, plane: Prediction | None) -> Measures:
         """See `Labelling`. Measures of whole objects come when these are stitched."""
@@ -217,7 +244,8 @@ class LocalLabels:
             classes = self.labels[t - self.block.t[0], z - self.block.z[0]]
             plan = self.run.plan
             channel = plan.summed_channels(plane.pixels)[plan.channels[0]]
-            sums.add(classes, each_class(plane.probability), channel)
+            outputs = plane.probability[: self.run.model.spec.n_class_outputs]
+            sums.add(classes, each_class(outputs), channel)
         self._classes.append(sums)
 
     def encode(self) -> bytes:
@@ -232,8 +260,7 @@ class LocalLabels:
             arrays |= _joined("", self._ids)
             arrays |= _joined("piece_", self._pieces)
             arrays |= _joined("row_", self._rows)
-            faces = faces_of(self.labels, connect_z=self.run.plan.layout.connect_z)
-            arrays |= {f"face_{name}": face for name, face in faces.items()}
+            arrays |= _joined("", self._shared)
         return PartStore.encode(arrays)
 
 

@@ -11,8 +11,13 @@ F frames:
     intensity (F,)                       sum over each frame's part
     first, area, border, scope (n,)      see `engine.labels.stitching`
     piece_NAME (m,)                      sums, see `engine.measure.objects`, and `frame`
-    row_label, row_frame, row_y, row_left, row_right (r,)   of labels that touch a face
-    face_y0, face_y1, face_x0, ...       labels at the faces of the block
+    row_label, row_frame, row_y, row_left, row_right (r,)   of labels that may go on elsewhere
+    face_y0, face_y1, face_x0, ...       labels at the faces of the block; by cores, of seeds
+
+and, by cores, where frames are cut, f labels that begin elsewhere, see `engine.labels.blocks`:
+
+    strip_y0, strip_y1, strip_x0, strip_x1   seeds along the edges of the block
+    foreign (f,), anchor (f, 4)              these labels; T, Z, Y, X in the stack of a core pixel
 
 and of class maps: class_counts, class_intensities (F, K), class_certainty (F,).
 """

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.geometry.layout import StitchGroup
-from engine.labels.stitching import FinalIds, Joined, contacts, forward_offsets, join
+from engine.labels.stitching import FinalIds, Joined, contacts, forward_offsets, join, labels_at
 from engine.measure.frames import ClassSums, FrameSums, Measures
 from engine.measure.hulls import RowEnds, convex_areas, merged_rows
 from engine.measure.objects import ObjectSums, merged, no_sums, objects_of
@@ -125,7 +125,10 @@ def _gather(run: TaskRun, group: StitchGroup) -> _Parts:
 def _stitch(
     run: TaskRun, group: StitchGroup, parts: _Parts, table: ObjectsWriter
 ) -> tuple[list[FrameRecord], int]:
-    joined = join(_contacts(run, group, parts))
+    pairs = [_contacts(run, group, parts)]
+    if run.plan.postprocessing.instances == "cores" and run.plan.layout.is_cut:
+        pairs.append(_anchored(run, group, parts))
+    joined = join(np.concatenate(pairs))
     spanning = _Spanning(joined, group, parts, run.plan.summed)
     kept = run.plan.postprocessing.keep(spanning.area, spanning.border)
     final = FinalIds(joined, spanning.first, kept)
@@ -163,20 +166,37 @@ def _contacts(run: TaskRun, group: StitchGroup, parts: _Parts) -> NDArray[np.int
             inside = all(0 <= at < size for at, size in zip(place, layout.grid, strict=True))
             other = layout.number(place) if inside else -1
             if other in blocks and parts.counts[block] and parts.counts[other]:
-                a, b = _Faces(parts.parts[block]), _Faces(parts.parts[other])
+                a, b = (_Planes(parts.parts[one], "face") for one in (block, other))
                 local = contacts(a, b, offset, connect_z=layout.connect_z)
                 pairs.append(local + np.array([parts.start[block], parts.start[other]]))
     return np.concatenate(pairs)
 
 
-class _Faces(Mapping[str, NDArray[np.uint32]]):
-    """The faces of a part, each read when it is looked at."""
+def _anchored(run: TaskRun, group: StitchGroup, parts: _Parts) -> NDArray[np.int64]:
+    """Pairs of ids, (n, 2): of what grew into a block, and of the block where its core lies."""
+    layout = run.plan.layout
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
+    for block in (b for b in group.blocks if parts.counts[b]):
+        foreign, anchors = (parts.parts[block][name] for name in ("foreign", "anchor"))
+        grid, local = np.divmod(anchors, layout.block_size)
+        owner = np.ravel_multi_index(tuple(grid.T), layout.grid)
+        for other in (int(o) for o in np.unique(owner) if parts.counts[int(o)]):
+            own = owner == other
+            found = labels_at(_Planes(parts.parts[other], "strip"), local[own])
+            # 0 where two blocks differ in a probability that is the threshold's to the last digit.
+            local_ids = np.stack([foreign[own], found], axis=1)[found > 0]
+            pairs.append(local_ids + np.array([parts.start[block], parts.start[other]]))
+    return np.concatenate(pairs)
 
-    def __init__(self, part: Part) -> None:
-        self._part = part
+
+class _Planes(Mapping[str, NDArray[np.uint32]]):
+    """The faces or strips of a part, each read when it is looked at."""
+
+    def __init__(self, part: Part, kind: str) -> None:
+        self._part, self._kind = part, kind
 
     def __getitem__(self, name: str) -> NDArray[np.uint32]:
-        return self._part[f"face_{name}"]
+        return self._part[f"{self._kind}_{name}"]
 
     def __iter__(self) -> Iterator[str]:
         return iter(("y0", "y1", "x0", "x1", "z0", "z1"))

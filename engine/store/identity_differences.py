@@ -26,6 +26,8 @@ _NAMES = {
     "postprocessing.max_area": "max-area|px",
     "postprocessing.min_distance": "min-distance|px",
     "postprocessing.seed_height": "seed-height|px",
+    "postprocessing.growth": "growth|px",
+    "postprocessing.pinhole": "pinhole|px",
     "halo": "halo|px",
     "tile": "tile|px",
 }
@@ -37,7 +39,14 @@ _SENTENCES = {
     "layout": "the division into blocks has changed",
 }
 _PLURALS = ("channels", "arrays", "axes", "instances", "frames along T", "frames along Z")
-_WHEN_ABSENT = {"missing_chunks": "fail"}
+_WHEN_ABSENT: Fields = {
+    "missing_chunks": "fail",
+    # Before there were cores.
+    "postprocessing.core_threshold": 0.0,
+    "postprocessing.growth": 0,
+    "postprocessing.pinhole": 0,
+    "postprocessing.unreached": "drop",
+}
 _LONGEST = 60  # characters of a value; what is longer is shortened
 
 

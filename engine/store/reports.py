@@ -57,6 +57,10 @@ class Resolved(Part):
     clear_border: bool | None = None
     min_distance: float | None = None  # px
     seed_height: float | None = None  # px
+    core_threshold: float | None = None
+    growth: int | None = None  # px
+    pinhole: int | None = None  # px
+    unreached: str | None = None
     workers: int
     threads: int
     device: str

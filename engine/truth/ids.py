@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError
 from engine.labels.components import label_frame, label_part
-from engine.truth.image import LabelImage, read_label_images
+from engine.truth.image import LabelImage, read_label_image
 
 _MAX_CLASS, _MAX_CLASSES = 255, 20  # largest number, and how many, of what may be classes
 # Share of the neighbours in the foreground that are equal, of labels. By what follows from it, none
@@ -28,16 +28,15 @@ def object_ids(image: LabelImage) -> NDArray[Any]:
     return whole_numbers(image.pixels[..., 0] if image.is_picture else image.pixels)
 
 
-def read_truth(file: Path, *, masks: bool = False) -> NDArray[Any]:
-    """The ids of a file of one label image, integers (Y, X); of a mask those of its pieces.
+def read_truth(file: Path, *, masks: bool = False, plane: int | None = None) -> NDArray[Any]:
+    """The ids of a file's only label image, integers (Y, X); of a mask those of its pieces.
 
-    Raises StackError with one sentence where there is none, or more than one.
+    Of a file with several, those of number `plane`. Raises StackError with one sentence where
+    there is none, or more than one.
     """
-    images = read_label_images(file)
-    if len(images) != 1:
-        raise StackError(f"{file}: holds {len(images)} label images; give a file for each")
+    image = read_label_image(file, plane)
     try:
-        return pieces(mask(images[0])) if masks else object_ids(images[0])
+        return pieces(mask(image)) if masks else object_ids(image)
     except StackError as error:
         raise StackError(f"{file}: {error}") from None
 

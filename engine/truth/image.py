@@ -134,6 +134,18 @@ def read_label_images(file: Path) -> list[LabelImage]:
         labels.close()
 
 
+def read_label_image(file: Path, plane: int | None = None) -> LabelImage:
+    """Plane number `plane` of a file, or its only one. Raises as `LabelFile`."""
+    labels = LabelFile(file)
+    try:
+        count = len(labels.numbers)
+        if plane is None and count != 1:
+            raise StackError(f"{file}: holds {count} label images; give a file for each")
+        return labels.plane(plane or 0)
+    finally:
+        labels.close()
+
+
 def count_label_images(file: Path) -> int:
     """How many planes a file holds; one that cannot be read counts as one."""
     try:

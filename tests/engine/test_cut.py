@@ -20,11 +20,15 @@ from engine.job.attempts import run_task
 from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
 from engine.job.prepare import prepare_job
+from engine.job.relabel import relabel
+from engine.labels.postprocessing import Postprocessing
+from engine.results.verify.run import verify_job
 from tests import networks
-from tests.conftest import make_threshold_model
+from tests.conftest import make_core_model, make_threshold_model
 from tests.engine import jobs
+from tests.engine.cores import plain_objects
 from tests.engine.jobs import Shuffled, labels_of
-from tests.engine.test_stitch import whole_labels
+from tests.engine.test_stitch import renumbered, whole_labels
 
 
 @pytest.fixture
@@ -38,16 +42,41 @@ REGIONS = {"BLOCK_PIXELS": 2000, "REGION": 32, "GRAIN": 8}
 WHOLE = {"BLOCK_PIXELS": 10**9}
 
 
+def masks_of(frame: Any, *levels: float) -> list[Any]:
+    """What the threshold model, or that with cores, makes of a frame, (Y, X)."""
+    low, high = np.percentile(frame, (1, 99.8), method="inverted_cdf").astype(np.float32)
+    return [(frame - low) / (high - low) >= np.float32(level) for level in levels]
+
+
 def expected(path: Path, connect_z: bool = False, min_area: int = 0) -> Any:
     """What the threshold model and SciPy make of a stack, (T, Z, Y, X)."""
     frames = tifffile.imread(path)
     frames = frames.reshape(-1, frames.shape[-3] if connect_z else 1, *frames.shape[-2:])
-    masks = []
-    for frame in frames.reshape(-1, *frames.shape[-2:]):
-        low, high = np.percentile(frame, (1, 99.8), method="inverted_cdf").astype(np.float32)
-        masks.append((frame - low) / (high - low) >= 0.5)
+    masks = [masks_of(frame, 0.5) for frame in frames.reshape(-1, *frames.shape[-2:])]
     volumes = np.array(masks).reshape(frames.shape)
     return np.stack([whole_labels(volume, connect_z, min_area) for volume in volumes])
+
+
+def with_pinholes(shape: tuple[int, ...], seed: int = 0) -> Any:
+    """Blobs with single pixels that are dark."""
+    data = jobs.blobs(shape, seed)
+    data[np.random.default_rng(seed).random(shape) < 0.01] = 0
+    return data
+
+
+def by_cores(data: Any, unreached: str = "drop", connect_z: bool = False, min_area: int = 0) -> Any:
+    """What the model with cores makes of (T, Z, Y, X), the plain way."""
+    how = Postprocessing(
+        0.5, instances="cores", core_threshold=0.5, growth=4, pinhole=3, unreached=unreached
+    )
+    out = []
+    for volume in data:
+        masks = [masks_of(frame, 0.4, 0.6) for frame in volume]
+        foreground, core = (np.stack(planes) for planes in zip(*masks, strict=True))
+        labels = plain_objects(foreground, core, how, connect_z=connect_z)
+        parts = [labels] if connect_z else labels[:, None]
+        out.append(np.concatenate([renumbered(part, min_area) for part in parts]))
+    return np.stack(out)
 
 
 def tables(output: Path) -> tuple[Any, Any]:
@@ -83,6 +112,36 @@ def test_a_cut_frame_equals_the_whole(
     ]
 
 
+@pytest.mark.parametrize("unreached", ["drop", "keep"])
+def test_objects_by_cores_of_a_cut_frame_equal_those_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreached: str
+) -> None:
+    model = make_core_model(tmp_path / "model.onnx", unreached=unreached)
+    data = with_pinholes((3, 90, 130))
+    stack = jobs.write_stack(tmp_path / "stack.tif", data)
+    for name, constants in (("whole", WHOLE), ("cut", REGIONS)):
+        for key, value in constants.items():
+            monkeypatch.setattr(layout, key, value)
+        asked = {"min_area": 20, "keep": "probability", "with_image": unreached == "keep"}
+        run_job(jobs.settings(stack, model, tmp_path / name, **asked))
+        assert not len(verify_job(tmp_path / name).problems)
+    wanted = by_cores(data[:, None], unreached, min_area=20)[:, 0]
+    assert wanted.max() > 10
+    for name in ("whole", "cut"):
+        assert np.array_equal(labels_of(tmp_path / name, "stack"), wanted), name
+    for found, rows in zip(tables(tmp_path / "cut"), tables(tmp_path / "whole"), strict=True):
+        assert_rows_equal(found, rows)
+    # From what was kept, margins are the neighbours'; a longer growth needs more of them.
+    for growth in (2, 6):
+        for name in ("whole", "cut"):
+            relabel(tmp_path / name, f"again{growth}", growth=growth, min_area=0)
+            assert not len(verify_job(tmp_path / f"{name}/relabelled/again{growth}").problems)
+        one, other = (
+            labels_of(tmp_path / name, "stack", f"again{growth}") for name in ("whole", "cut")
+        )
+        assert np.array_equal(one, other) and not np.array_equal(one, wanted)
+
+
 def test_a_cut_frame_through_a_network_with_a_halo(
     tmp_path: Path, make_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,17 +164,22 @@ def test_a_cut_frame_through_a_network_with_a_halo(
     assert np.array_equal(labels_of(tmp_path / "tiles", "s"), found[0][0])
 
 
+@pytest.mark.parametrize("method", ["components", "cores"])
 @pytest.mark.parametrize("constants", [WHOLE, {"BLOCK_PIXELS": 3 * 40 * 50}, REGIONS])
 def test_labels_connect_along_z(
     tmp_path: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch,
-    constants: dict[str, int],
+    constants: dict[str, int], method: str,
 ) -> None:  # fmt: skip
     for key, value in constants.items():
         monkeypatch.setattr(layout, key, value)
     side = (48, 50) if constants is REGIONS else (40, 50)
-    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((2, 7, *side)), axes="TZYX")
-    done = run_job(jobs.settings(stack, threshold_model, tmp_path / "out", connect="z", min_area=9))
-    wanted = expected(stack, connect_z=True, min_area=9)
+    data = jobs.blobs((2, 7, *side)) if method == "components" else with_pinholes((2, 7, *side))
+    stack = jobs.write_stack(tmp_path / "stack.tif", data, axes="TZYX")
+    model, wanted = threshold_model, expected(stack, connect_z=True, min_area=9)
+    if method == "cores":
+        model = make_core_model(tmp_path / "cores.onnx")
+        wanted = by_cores(data, connect_z=True, min_area=9)
+    done = run_job(jobs.settings(stack, model, tmp_path / "out", connect="z", min_area=9))
     found = labels_of(tmp_path / "out", "stack")
     assert np.array_equal(found, wanted)
     assert done.objects == sum(int(volume.max()) for volume in wanted)

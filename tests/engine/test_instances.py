@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+import zarr
 from scipy import ndimage
 from skimage.measure import regionprops
 
@@ -20,7 +21,8 @@ from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
 from engine.measure.objects import object_sums, objects_of
 from engine.results.verify.run import verify_job
-from tests.conftest import make_threshold_model
+from tests import networks
+from tests.conftest import make_core_model, make_threshold_model
 from tests.engine import jobs
 from tests.engine.jobs import labels_of
 from tests.engine.test_cut import REGIONS, WHOLE, assert_rows_equal, tables
@@ -103,6 +105,18 @@ def test_rules_are_part_of_what_a_job_is(tmp_path: Path, threshold_model: Path) 
                    {"fill_holes": True}, {"instances": "none", "min_area": None}):  # fmt: skip
         with pytest.raises(OutputError, match=next(iter(change)).replace("_", "-")):
             run_job(job.model_copy(update=change))
+    model = make_core_model(tmp_path / "cores.onnx")
+    job = jobs.settings(stack, model, tmp_path / "cores", growth=2)
+    run_job(job)
+    told = json.loads((tmp_path / "cores/job.json").read_bytes())["settings"]["resolved"]
+    assert (told["core_threshold"], told["growth"], told["pinhole"]) == (0.5, 2, 3)
+    assert run_job(job.model_copy(update={"core_threshold": 0.5})).already_complete
+    for change, sentence in (
+        ({"growth": 4}, "growth was 2 px and is 4 px now"),
+        ({"unreached": "keep"}, "unreached was drop and is keep now"),
+    ):
+        with pytest.raises(OutputError, match=sentence):
+            run_job(job.model_copy(update=change))
 
 
 def test_a_class_map_where_no_instances_are_asked_for(
@@ -115,6 +129,38 @@ def test_a_class_map_where_no_instances_are_asked_for(
     assert found.dtype == np.uint8
     assert np.array_equal(found, [mask_of(frame) for frame in data])
     assert not len(verify_job(tmp_path / "out").problems)
+
+
+@pytest.mark.parametrize("constants", [WHOLE, REGIONS])
+def test_a_model_with_cores_does_without_them(
+    tmp_path: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch,
+    constants: dict[str, int],
+) -> None:  # fmt: skip
+    """Objects, class map, measures and what is kept are then those of its foreground."""
+    for key, value in constants.items():
+        monkeypatch.setattr(layout, key, value)
+    data = jobs.blobs((3, 50, 60))
+    data[2] = 7  # blank
+    stack = jobs.write_stack(tmp_path / "s.tif", data)
+    with_cores = make_core_model(tmp_path / "cores.onnx")
+    model = networks.threshold_model(0.4)
+    plain = networks.save(tmp_path / "p.onnx", model, networks.spec(model, name="threshold"))
+    for method in ("components", "none", *(["watershed"] if constants is WHOLE else [])):
+        for name, path in (("plain", plain), ("cores", with_cores)):
+            output = tmp_path / f"{name}-{method}"
+            run_job(jobs.settings(stack, path, output, instances=method, keep="probability"))
+            assert not len(verify_job(output).problems)
+        one, other = (tmp_path / f"{name}-{method}" for name in ("plain", "cores"))
+        assert np.array_equal(labels_of(one, "s"), labels_of(other, "s"))
+        assert not labels_of(other, "s")[2].any() and labels_of(other, "s")[0].any()
+        for found, wanted in zip(tables(other), tables(one), strict=True):
+            assert_rows_equal(found, wanted)
+        first, both = (
+            zarr.open_array(output / "s.zarr/probability/threshold/0")[...]
+            for output in (one, other)
+        )
+        assert np.array_equal(both[:, 0], first) and both.shape == (3, 2, 50, 60)
+        assert not both[2].any()
 
 
 def test_borders_and_areas_of_cut_frames_are_those_of_the_whole(

@@ -16,7 +16,7 @@ from engine.job.prepare import plan_job, prepare_job
 from engine.model.file import open_model
 from engine.plan.footprint import MB
 from tests import networks
-from tests.conftest import make_threshold_model
+from tests.conftest import make_core_model, make_threshold_model
 from tests.engine import jobs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -83,14 +83,20 @@ def test_ten_times_the_frames_take_no_more_memory(tmp_path: Path) -> None:
         ((32, 64, 128), (1000, 1000), 4, ["--workers", "2"]),
         ((), (5000, 6000), 2, ["--workers", "2"]),  # cut into regions
         ((8, 16), (3200, 3100), 2, ["--workers", "1"]),
+        (None, (700, 1100), 20, ["--workers", "2"]),  # by cores
+        (None, (5000, 6000), 1, ["--workers", "2"]),
     ],
 )
 def test_measured_peak_is_between_06_and_10_of_the_plan(
-    tmp_path: Path, widths: tuple[int, ...], shape: tuple[int, int], n_frames: int,
+    tmp_path: Path, widths: tuple[int, ...] | None, shape: tuple[int, int], n_frames: int,
     options: list[str],
 ) -> None:  # fmt: skip
-    network = networks.unet(widths, positive=False) if widths else networks.threshold_model()
-    model = networks.save(tmp_path / "model.onnx", network, networks.spec(network, min_area=30))
+    if widths is None:
+        model = make_core_model(tmp_path / "model.onnx")
+    else:
+        network = networks.unet(widths, positive=False) if widths else networks.threshold_model()
+        spec = networks.spec(network, min_area=30)
+        model = networks.save(tmp_path / "model.onnx", network, spec)
     stack = folder_of(tmp_path / "stack", n_frames, shape)
     changes = {k.lstrip("-"): int(v) for k, v in zip(options[::2], options[1::2], strict=True)}
     job = prepare_job(jobs.settings(stack, model, tmp_path / "out", **changes))

@@ -13,6 +13,7 @@ from engine.errors import StackError, UsageError
 from engine.geometry import layout
 from engine.job.prepare import prepare_job
 from engine.labels.postprocessing import Postprocessing
+from engine.model.spec import CoreSpec
 from engine.plan.postprocessing import check_postprocessing, check_uncut, resolve_postprocessing
 from engine.plan.quantities import parse_quantity
 from engine.plan.settings import JobSettings, job_settings
@@ -106,6 +107,24 @@ def test_what_is_not_asked_for_is_the_models() -> None:
     ) == Postprocessing(0.5, 9)
 
 
+def test_cores_are_the_models_unless_asked_for() -> None:
+    cores = CoreSpec(threshold=0.7, growth=5, unreached="keep")
+    spec = networks.spec(instances="cores", cores=cores, min_area=7)
+    assert resolve_postprocessing(settings(), spec, UNKNOWN) == Postprocessing(
+        0.5, 7, instances="cores", core_threshold=0.7, growth=5, pinhole=6, unreached="keep"
+    )
+    asked = settings(core_threshold=0.9, growth=2, pinhole=0, unreached="drop", min_area=0)
+    assert resolve_postprocessing(asked, spec, UNKNOWN) == Postprocessing(
+        0.5, instances="cores", core_threshold=0.9, growth=2
+    )
+    check_postprocessing(settings(connect="z"), spec)
+    check_uncut(resolve_postprocessing(settings(), spec, SQUARE), SQUARE)
+    asked = settings(instances="components")
+    assert resolve_postprocessing(asked, spec, UNKNOWN) == Postprocessing(0.5, 7)
+    with pytest.raises(UsageError, match=r"--growth: .* less than or equal to 16"):
+        settings(growth=17)
+
+
 @pytest.mark.parametrize(
     ("spec", "values", "sentence"),
     [
@@ -118,6 +137,14 @@ def test_what_is_not_asked_for_is_the_models() -> None:
         ({}, {"seed_height": 3}, "--seed-height: is for --instances watershed"),
         ({}, {"instances": "watershed", "connect": "z"}, "watershed: .* --connect z"),
         ({"instances": "watershed"}, {"connect": "z"}, "watershed: .* --connect z"),
+        ({}, {"instances": "cores"}, "--instances cores: test has no output of cores"),
+        ({}, {"growth": 2}, "--growth: is for --instances cores"),
+        ({"cores": CoreSpec()}, {"instances": "watershed", "unreached": "keep"},
+         "--unreached: is for --instances cores"),
+        ({"cores": CoreSpec(), "instances": "cores"}, {"seed_height": 2},
+         "--seed-height: is for --instances watershed"),
+        ({"cores": CoreSpec()}, {"instances": "none", "core_threshold": 0.3},
+         "--core-threshold: .* class map"),
     ],
 )  # fmt: skip
 def test_contradictions(spec: dict[str, Any], values: dict[str, Any], sentence: str) -> None:

@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from engine.geometry import layout as layout_module
-from engine.labels.components import first_pixels, label_areas, label_part
-from engine.labels.stitching import FinalIds, contacts, faces_of, forward_offsets, join
+from engine.geometry.tiling import Window
+from engine.labels.blocks import label_block
+from engine.labels.components import first_pixels, label_areas
+from engine.labels.postprocessing import Postprocessing
+from engine.labels.stitching import FinalIds, contacts, forward_offsets, join, labels_at
+from tests.engine.cores import plain_objects
 
+COMPONENTS = Postprocessing(0.5)
 Cuts = tuple[list[int], list[int], list[int]]  # edges of the blocks along Z, Y, X
 
 
@@ -36,8 +41,9 @@ def renumbered(labels: NDArray[Any], min_area: int) -> NDArray[Any]:
 
 
 def stitched_labels(
-    mask: NDArray[np.bool_], cuts: Cuts, connect_z: bool, min_area: int = 0
-) -> NDArray[Any]:
+    mask: NDArray[np.bool_], cuts: Cuts, connect_z: bool, min_area: int = 0,
+    core: NDArray[np.bool_] | None = None, how: Postprocessing = COMPONENTS,
+) -> NDArray[Any]:  # fmt: skip
     """Label block by block, then stitch, as the steps of a job do; all of it in memory."""
     grid = [list(itertools.pairwise(edges)) for edges in cuts]
     blocks: dict[tuple[int, int, int], dict[str, Any]] = {}
@@ -45,14 +51,26 @@ def stitched_labels(
     depth, height, width = mask.shape
     for place in itertools.product(*(range(len(axis)) for axis in grid)):
         (z, y, x) = (grid[axis][at] for axis, at in enumerate(place))
-        part = mask[z[0] : z[1], y[0] : y[1], x[0] : x[1]]
-        labels = np.zeros(part.shape, np.uint32)
-        count = label_part(part, labels, connect_z=connect_z)
+        rows, columns = (
+            Window(*ends).around(how.margin, size) for ends, size in ((y, height), (x, width))
+        )
+        planes: dict[int, Any] = {
+            at - z[0]: tuple(
+                None if m is None else m[at, rows.as_slice(), columns.as_slice()]
+                for m in (mask, core)
+            )
+            for at in range(*z)
+        }
+        inside = (Window(*y).as_slice(rows.start), Window(*x).as_slice(columns.start))
+        labels = np.zeros((z[1] - z[0], y[1] - y[0], x[1] - x[0]), np.uint32)
+        made = label_block(planes, inside, how, labels, connect_z=connect_z)
+        count = made.count
         local = np.unravel_index(first_pixels(labels, count), labels.shape)
         places = (local[0] + z[0], local[1] + y[0], local[2] + x[0])
         blocks[place] = {
             "at": (z, y, x), "labels": labels, "count": count, "start": start,
-            "faces": faces_of(labels[None], connect_z=connect_z),
+            "faces": made.faces, "strips": made.strips,
+            "foreign": made.foreign, "anchors": made.anchors + np.array([z[0], y[0], x[0]]),
             "first": np.ravel_multi_index(places, (depth, height, width)),
             "area": label_areas(labels, count),
             "scope": np.zeros(count, int) if connect_z else places[0],
@@ -65,6 +83,18 @@ def stitched_labels(
             if other is not None:
                 found = contacts(block["faces"], other["faces"], offset, connect_z=connect_z)
                 pairs.append(found + np.array([block["start"], other["start"]]))
+    for block in blocks.values():
+        for label, anchor in zip(block["foreign"], block["anchors"], strict=True):
+            other = next(
+                b for b in blocks.values()
+                if all(s <= at < e for at, (s, e) in zip(anchor, b["at"], strict=True))
+            )  # fmt: skip
+            local = np.array(
+                [[0, *(at - s for at, (s, _) in zip(anchor, other["at"], strict=True))]]
+            )
+            found = labels_at(other["strips"], local)[0]
+            assert found  # wherever an anchor lies, a strip has it
+            pairs.append(np.array([[block["start"] + label, other["start"] + found]]))
     joined = join(np.concatenate(pairs))
     first = np.full(joined.n_groups, mask.size)
     area = np.zeros(joined.n_groups, int)
@@ -104,6 +134,37 @@ def masks(draw: st.DrawFn) -> tuple[NDArray[np.bool_], Cuts, bool]:
     connect_z = draw(st.booleans())
     planes = cuts_of(draw, shape[0], 3) if connect_z else list(range(shape[0] + 1))
     return mask, (planes, cuts_of(draw, shape[1], 5), cuts_of(draw, shape[2], 5)), connect_z
+
+
+@st.composite
+def cores(draw: st.DrawFn) -> tuple[NDArray[np.bool_], Postprocessing]:
+    """A seed of cores and how they grow."""
+    how = Postprocessing(
+        0.5, instances="cores", core_threshold=0.5, growth=draw(st.integers(1, 5)),
+        pinhole=draw(st.integers(0, 6)), unreached=draw(st.sampled_from(["keep", "drop"])),
+    )  # fmt: skip
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    share = draw(st.sampled_from([0.02, 0.1, 0.3, 0.6]))
+    return rng.random((6, 24, 24)) < share, how
+
+
+@settings(max_examples=300)
+@given(masks(), cores(), st.integers(0, 12))
+def test_any_cut_of_objects_by_cores_equals_the_whole(
+    case: tuple[NDArray[np.bool_], Cuts, bool],
+    grown: tuple[NDArray[np.bool_], Postprocessing],
+    min_area: int,
+) -> None:
+    mask, cuts, connect_z = case
+    depth, height, width = mask.shape
+    core, how = grown[0][:depth, :height, :width], grown[1]
+    whole = plain_objects(mask, core, how, connect_z=connect_z)
+    wanted = (
+        renumbered(whole, min_area)
+        if connect_z
+        else np.stack([renumbered(plane, min_area) for plane in whole])
+    )
+    assert np.array_equal(stitched_labels(mask, cuts, connect_z, min_area, core, how), wanted)
 
 
 @settings(max_examples=300)

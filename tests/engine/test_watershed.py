@@ -15,7 +15,8 @@ from scipy import ndimage
 from skimage.io import imread
 
 from engine.labels.components import label_frame
-from engine.labels.instances import fill_holes, label_instances
+from engine.labels.holes import fill_holes
+from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
 from tests.engine import jobs
 

@@ -25,10 +25,10 @@ def exported_once() -> Iterator[None]:
     """Networks of the same shape are the same here: all are seeded alike."""
     really, graphs = export.onnx.to_onnx, dict[Any, bytes]()
 
-    def remembered(network: Any, n_outputs: int) -> onnx.ModelProto:
-        key = (n_outputs, *((name, tuple(p.shape)) for name, p in network.named_parameters()))
+    def remembered(network: Any, *, softmax: bool) -> onnx.ModelProto:
+        key = (softmax, *((name, tuple(p.shape)) for name, p in network.named_parameters()))
         if key not in graphs:
-            graphs[key] = really(network, n_outputs).SerializeToString()
+            graphs[key] = really(network, softmax=softmax).SerializeToString()
         return onnx.load_model_from_string(graphs[key])
 
     with pytest.MonkeyPatch.context() as patch:

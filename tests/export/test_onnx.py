@@ -17,7 +17,7 @@ import export.onnx
 from engine.errors import ModelError, OutputError, UsageError
 from engine.model.file import open_model
 from engine.model.graph import receptive_field
-from engine.model.spec import METADATA_KEY, Normalisation, parse_spec
+from engine.model.spec import METADATA_KEY, CoreSpec, Normalisation, parse_spec
 from export.onnx import CHECKED_SIZES, check_agreement, embed, export_run, make_spec
 from tests.export.networks import trained, write_run
 
@@ -82,11 +82,16 @@ def test_other_networks_agree_and_know_their_reach(
     assert len(spec.classes) == max(n_out, 2)
 
 
-def test_two_outputs_are_no_classes(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", n_out=2)
-    with pytest.raises(ModelError, match="two classes are one foreground class"):
-        export_run(tmp_path / "run", tmp_path / "m.onnx")
-    assert not (tmp_path / "m.onnx").exists()
+def test_a_second_output_is_that_of_cores(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", n_out=2, core_depth=1.5, growth=2)
+    spec = export_run(tmp_path / "run", tmp_path / "m.onnx")
+    assert (spec.spec_version, spec.instances, spec.is_binary, spec.n_outputs) == (
+        2,
+        "cores",
+        True,
+        2,
+    )
+    assert spec.cores == CoreSpec(threshold=0.7, depth=1.5, growth=2, unreached="drop", pinhole=6)
 
 
 def test_any_batch_and_size_run(tiny: Path) -> None:
@@ -119,8 +124,8 @@ def test_nothing_is_written_where_the_two_disagree(
     write_run(tmp_path / "run")
     whole = export.onnx.to_onnx
 
-    def damaged(*args: Any) -> onnx.ModelProto:
-        model = whole(*args)
+    def damaged(network: Any, **options: Any) -> onnx.ModelProto:
+        model = whole(network, **options)
         damage(model, 0.01)
         return model
 
@@ -132,7 +137,7 @@ def test_nothing_is_written_where_the_two_disagree(
 
 def test_a_difference_below_the_tolerance_passes_and_is_measured(tmp_path: Path) -> None:
     state, network = write_run(tmp_path), trained()
-    model = export.onnx.to_onnx(network, 1)
+    model = export.onnx.to_onnx(network, softmax=False)
     spec = make_spec(state, model, network, "tiny")
     embed(model, spec)
     assert check_agreement(model.SerializeToString(), network, spec) < 1e-5

@@ -33,7 +33,7 @@ def logits_graph(options: dict[str, Any]) -> tuple[onnx.ModelProto, int, int]:
     network = build_network(settings_of(norm="none", **options).network(N, N))
     for parameter in network.parameters():  # positive: signed weights cancel and hide reach
         nn.init.uniform_(parameter, 0.05, 0.1)
-    graph = to_onnx(network, N)
+    graph = to_onnx(network, softmax=True)
     assert graph.graph.node[-1].op_type == "Softmax"
     graph.graph.node[-1].CopyFrom(
         onnx.helper.make_node("Identity", graph.graph.node[-1].input, [PROBABILITIES])

@@ -1,4 +1,4 @@
-"""SEG and DET equal py-ctcmetrics, F1 equals stardist's matching.
+"""SEG and DET equal py-ctcmetrics, F1 and AP equal stardist's matching.
 
 What py-ctcmetrics does not do is kept out of its way: it takes the smallest value of an image for
 background, adds ids up in the images' own type, and cannot divide by no markers.
@@ -47,14 +47,16 @@ def test_seg_and_det_equal_those_of_the_challenge(lapse):
 
 @settings(max_examples=100)
 @given(two_frames())
-def test_f1_equals_stardist(frames):
+def test_f1_and_ap_equal_stardist(frames):
     assume(
         frames[0].any() or frames[1].any()
     )  # stardist says 0 of nothing, we that it is undefined
     from stardist.matching import matching
 
-    expected = [m.f1 for m in matching(frames[1], frames[0], thresh=THRESHOLDS)]
-    np.testing.assert_allclose(score(*frames).f1, expected, atol=1e-12)
+    expected = matching(frames[1], frames[0], thresh=THRESHOLDS)
+    found = score(*frames)
+    np.testing.assert_allclose(found.f1, [m.f1 for m in expected], atol=1e-12)
+    np.testing.assert_allclose(found.ap, [m.accuracy for m in expected], atol=1e-12)
 
 
 def test_pooled_f1_equals_stardist_of_a_data_set():

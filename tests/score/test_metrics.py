@@ -46,6 +46,8 @@ def test_one_found_in_part_one_missed_one_invented():
     assert s.seg == pytest.approx((3 / 4 + 0) / 2)
     # One pair with IoU 0.75: 2 TP / (2 objects + 2 objects) up to 0.7, none beyond.
     assert s.f1 == pytest.approx((0.5, 0.5, 0.5, 0, 0))
+    # The same pair in TP / (TP + FP + FN): 1 / (1 + 1 + 1).
+    assert s.ap == pytest.approx((1 / 3, 1 / 3, 1 / 3, 0, 0))
 
 
 def test_exactly_half_covered_is_not_found_by_seg_but_matches_at_iou_one_half():
@@ -99,7 +101,7 @@ def test_ignored_border():
 def test_nothing_to_find():
     empty = np.zeros((4, 4), np.uint8)
     nothing = score(empty, empty)
-    assert math.isnan(nothing.iou) and math.isnan(nothing.seg) and math.isnan(nothing.f1[0])
+    assert all(math.isnan(v) for v in (nothing.iou, nothing.seg, nothing.f1[0], nothing.ap[0]))
     invented = score(TWO, empty)
     assert (invented.iou, invented.dice, invented.f1[0]) == (0, 0, 0)
     assert math.isnan(invented.seg)
@@ -177,6 +179,7 @@ def test_swapping_the_two_changes_only_seg(frames):
 def test_equal_to_the_plain_oracle(frames):
     s = score(*frames)
     np.testing.assert_allclose((s.iou, s.dice, s.seg, *s.f1), oracle(*frames))
+    np.testing.assert_allclose(s.ap, [f1 / (2 - f1) for f1 in s.f1])
 
 
 def oracle(result: np.ndarray, truth: np.ndarray) -> list[float]:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy import ndimage
 
 from engine.model.spec import Normalisation
 from tests.train.data import nuclei
-from train.augment import Geometry, random_geometry, vary_intensity
+from train.augment import vary_intensity
 from train.data.frames import LabelledFrame, make_frame
 from train.data.patches import Patches, cut_patch, shares_by_area, whole_frame
-from train.settings import AugmentSettings, TrainSettings
+from train.geometry import random_geometry
+from train.policies import POLICIES, AugmentSettings
+from train.settings import TrainSettings
 
 
 def _frame(seed: int = 0, size: int = 64, border: int = 0) -> LabelledFrame:
@@ -26,43 +31,48 @@ def _settings(**values: object) -> TrainSettings:
     )
 
 
-def test_a_geometry_that_changes_nothing_cuts_what_lies_there() -> None:
-    frame = _frame()
-    patch = Geometry(np.eye(2), np.array([5.0, 7.0]), 16).cut(frame.labels, 0, "reflect")
-    assert np.array_equal(patch, frame.labels[5:21, 7:23])
-
-
-def test_quarter_turns_and_flips_lose_no_pixel() -> None:
-    settings = AugmentSettings(scale=(1.0, 1.0), rotate=False)
-    plane = np.arange(16 * 16, dtype=np.int32).reshape(16, 16)
-    symmetries = {np.rot90(p, k).tobytes() for p in (plane, plane.T) for k in range(4)}
-    seen = set()
-    for seed in range(40):
-        geometry = random_geometry(np.random.default_rng(seed), (16, 16), 16, settings)
-        centred = Geometry(geometry.matrix, 7.5 - geometry.matrix @ np.full(2, 7.5), 16)
-        seen.add(centred.cut(plane, 0, "reflect").tobytes())
-    assert seen == symmetries
-
-
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
-def test_magnification_changes_areas_by_its_square(scale: float) -> None:
-    settings = AugmentSettings(scale=(scale, scale))
-    labels = np.zeros((128, 128), np.int32)
-    labels[54:74, 54:74] = 1
-    geometry = random_geometry(np.random.default_rng(0), (128, 128), 512, settings)
-    patch = geometry.cut(labels, 0, "constant")
-    assert (patch > 0).sum() == pytest.approx(400 * scale**2, rel=0.1)
-
-
-def test_image_and_labels_are_cut_at_the_same_place() -> None:
-    frame = _frame()
+@pytest.mark.parametrize("policy", POLICIES)
+def test_image_truth_and_what_counts_are_cut_at_the_same_place(policy: str) -> None:
+    """The nearest of four pixels has at least a quarter of the linear weight."""
+    labels = _frame().labels
     as_they_are = Normalisation(policy="range", low=0, high=1)
-    bright = make_frame("b", frame.labels[None].astype(np.float32), frame.labels, as_they_are)
-    settings = AugmentSettings()
+    image = np.stack([labels > 0, labels > 0]).astype(np.float32)
+    frame = make_frame("b", image, labels, as_they_are, known=labels == 0)
     for seed in range(10):
-        geometry = random_geometry(np.random.default_rng(seed), (64, 64), 32, settings)
-        image, foreground, _ = cut_patch(bright, geometry)
-        assert (image[0][foreground] > 0.2).all()
+        rng = np.random.default_rng(seed)
+        geometry = random_geometry(rng, (64, 64), 32, POLICIES[policy])
+        patch, truth, counts = cut_patch(frame, geometry.on((64, 64)))
+        assert (patch[:, truth > 0] >= 0.2499).all() and (patch[:, truth == 0] <= 0.7501).all()
+        assert np.array_equal(counts, truth == 0)
+
+
+def test_the_policy_none_changes_no_intensity() -> None:
+    image = whole_frame(_frame(), _settings()).image.numpy()
+    varied = vary_intensity(image, _frame().labels, np.random.default_rng(0), POLICIES["none"])
+    assert np.array_equal(varied, image)
+
+
+@pytest.mark.parametrize("chance", ["object_gain", "blur", "gamma", "gain", "offset", "noise"])
+def test_each_chance_is_a_share_of_patches(chance: str) -> None:
+    settings = POLICIES["none"].model_copy(update={f"{chance}_chance": 0.3})
+    frame = _frame()
+    image = whole_frame(frame, _settings()).image.numpy()
+    before = image.copy()
+    varied = [
+        vary_intensity(image, frame.labels, np.random.default_rng(i), settings) for i in range(300)
+    ]
+    assert np.array_equal(image, before), "what is handed in stays as it is"
+    shares = np.mean([not np.array_equal(one, image) for one in varied])
+    assert shares == pytest.approx(0.3, abs=0.09)
+
+
+def test_a_policy_is_given_by_its_name_and_saved_by_its_values() -> None:
+    settings = _settings(augment="light")
+    assert settings.augment == POLICIES["light"]
+    assert TrainSettings.model_validate(settings.as_json()) == settings
+    assert _settings().augment == POLICIES["strong"] == AugmentSettings()
+    with pytest.raises(ValidationError, match=r"scale goes from 2 down to 0\.5; swap the two"):
+        AugmentSettings(scale=(2, 0.5))
 
 
 def test_patches_follow_from_seed_epoch_and_index_alone() -> None:
@@ -95,10 +105,9 @@ def test_normalised_patches_span_the_frame_s_percentiles() -> None:
 def test_varied_intensities_stay_finite_and_differ() -> None:
     frame = _frame()
     example = whole_frame(frame, _settings())
-    foreground = frame.labels > 0
     for seed in range(50):
         image = example.image.numpy()
-        varied = vary_intensity(image, foreground, np.random.default_rng(seed), AugmentSettings())
+        varied = vary_intensity(image, frame.labels, np.random.default_rng(seed), AugmentSettings())
         assert varied.dtype == np.float32
         assert varied.shape == image.shape
         assert np.isfinite(varied).all()
@@ -111,18 +120,32 @@ def test_an_object_is_dimmed_together_with_its_blurred_rim() -> None:
     truth = np.hypot(y, x) <= 12
     image = ndimage.gaussian_filter(truth.astype(np.float32), 2.0)[None]
     only_objects = AugmentSettings(
-        object_gain=(0.1, 0.1), object_gain_chance=0.999, blur_chance=0, noise_chance=0,
+        object_gain=(0.1, 0.1), object_gain_chance=1, blur_chance=0, noise_chance=0,
         gain=(1, 1), gamma=(1, 1), offset=0,
     )  # fmt: skip
-    varied = vary_intensity(image, truth, np.random.default_rng(0), only_objects)
+    varied = vary_intensity(image, truth.astype(np.int32), np.random.default_rng(0), only_objects)
     rim = np.abs(np.hypot(y, x) - 12) < 3
     assert np.allclose(varied[0][truth], 0.1 * image[0][truth], atol=0.01)
     assert np.allclose(varied[0][rim], 0.1 * image[0][rim], atol=0.03)
 
 
-def test_shares_are_a_distribution_with_the_wanted_synthetic_part() -> None:
-    frames = [_frame(0, 32), _frame(1, 64), _frame(2, 64)]
-    shares = shares_by_area(frames, [False, False, True], 0.4)
+@given(
+    st.lists(st.tuples(st.integers(8, 90), st.booleans()), min_size=1, max_size=9),
+    st.floats(0, 0.99),
+)
+def test_shares_are_a_distribution_with_the_wanted_synthetic_part(
+    frames: list[tuple[int, bool]], wanted: float
+) -> None:
+    labels = [np.ones((side, side), np.int32) for side, _ in frames]
+    is_made = [made for _, made in frames]
+    cut = [LabelledFrame("", one[None], np.zeros((1, 2), np.float32), one) for one in labels]
+    shares = shares_by_area(cut, is_made, wanted)
     assert shares.sum() == pytest.approx(1)
-    assert shares[2] == pytest.approx(0.4)
-    assert shares[1] == pytest.approx(2 * shares[0])
+    assert (shares >= 0).all()
+    if any(is_made) and not all(is_made):
+        assert shares[is_made].sum() == pytest.approx(wanted)
+    for kind in (True, False):  # within a kind by the side of the frame
+        ours = [(share, side) for share, (side, made) in zip(shares, frames, strict=True)
+                if made == kind]  # fmt: skip
+        assert np.allclose([share * ours[0][1] for share, _ in ours],
+                           [ours[0][0] * side for _, side in ours])  # fmt: skip

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from engine.errors import MissingExtra, StacksegError
 from tests.train.data import write_ctc, write_pairs
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.cli import train
+from train.cli import _channel_names, train
+from train.policies import POLICIES
 from train.settings import TrainSettings
 
 SMALL = [
@@ -27,7 +28,27 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = CliRunner().invoke(
         train,
-        ["--data", str(data), "--layout", "ctc", "--output", str(run), "--frames", "0:5", *SMALL],
+        [
+            "--data",
+            str(data),
+            "--layout",
+            "ctc",
+            "--output",
+            str(run),
+            "--frames",
+            "0:5",
+            "--sequences",
+            "01, 02",
+            "--truth",
+            "silver",
+            "--channel",
+            "0",
+            "--ignore-label",
+            "9",
+            "--augment",
+            "light",
+            *SMALL,
+        ],
         catch_exceptions=False,
     )
     assert result.exit_code == 0
@@ -36,6 +57,9 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     settings = load_checkpoint(run / "best.pt").settings
     assert (settings.frames, settings.channels) == ((0, 5), (2, 4))
     assert (settings.ignore_border, settings.test_fraction) == (25, 0.0)
+    assert (settings.sequences, settings.truth) == (("01", "02"), "silver")
+    assert (settings.channel, settings.ignore_label) == ("0", 9)
+    assert settings.augment == POLICIES["light"]
 
 
 def test_pairs_hold_back_a_fifth_and_no_margin(tmp_path: Path) -> None:
@@ -54,11 +78,15 @@ def test_pairs_hold_back_a_fifth_and_no_margin(tmp_path: Path) -> None:
         (["--preset", "notebook"], {"conv_bias": True, "head_kernel": 3, "up": "transposed"}),
         (["--preset", "ronneberger", "--channels", "2,4", "--dropout", "0.2", "--up", "bilinear"],
          {"channels": (2, 4), "norm": "none", "dropout": 0.2, "up": "bilinear"}),
+        (["--loss", "dice", "--optimiser", "sgd", "--schedule", "one-cycle", "--ema", "0.99",
+          "--accumulate", "4", "--foreground-weight", "2", "--border-weight", "0"],
+         {"loss": "dice", "optimiser": "sgd", "lr": 0.01, "schedule": "one-cycle", "ema": 0.99,
+          "accumulate": 4, "foreground_weight": 2, "border_weight": 0}),
         (["--arch", "unet-resnet18", "--pretrained", "imagenet", "--freeze-encoder", "2"],
          {"arch": "unet-resnet18", "channels": (16, 32, 64, 128, 256), "freeze_encoder": 2}),
     ],
 )  # fmt: skip
-def test_options_of_the_network_change_the_preset(
+def test_options_reach_the_settings_and_change_the_preset(
     options: list[str], network: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[TrainSettings] = []
@@ -82,11 +110,16 @@ def test_options_of_the_network_change_the_preset(
     assert network.items() <= runs[0].model_dump().items()
 
 
+def test_channels_chosen_by_name_name_the_inputs() -> None:
+    assert _channel_names('GFP,"DAPI, 405"') == {"channel_names": ("GFP", "DAPI, 405")}
+    assert _channel_names(None) == _channel_names("1") == _channel_names("GFP,1") == {}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--data", "nowhere"], "there is no such folder"),
-        (["--patch", "100"], "multiple of the network's stride 8"),
+        (["--patch", "100"], "multiple of the network's stride 16"),
         (["--preset", "ronneberger", "--patch", "40"], "multiple of the network's stride 16"),
         (["--shuffle", "4", "--patch", "48"], "multiple of the network's stride 32; use 64"),
         (["--shuffle", "3"], "--shuffle: Input should be 1, 2 or 4"),
@@ -99,7 +132,15 @@ def test_options_of_the_network_change_the_preset(
         (["--freeze-encoder", "1"], "are for arch unet-resnet18"),
         (["--dropout", "1"], "--dropout: Input should be less than 1"),
         (["--lr", "0"], "--lr: Input should be greater than 0"),
-        (["--frames", "0:5"], "layout ctc only"),
+        (["--frames", "0:5"], "frames can be chosen in layout ctc only"),
+        (["--sequences", "01"], "sequences can be chosen in layout ctc only"),
+        (["--truth", "gold"], "truth can be chosen in layout ctc only"),
+        (["--channel", "a,"], "--channel 'a,' is not understood"),
+        (["--ignore-label", "0"], "--ignore-label: Input should be greater than or equal to 1"),
+        (["--ema", "1"], "--ema: Input should be less than 1"),
+        (["--accumulate", "0"], "--accumulate: Input should be greater than or equal to 1"),
+        (["--foreground-weight", "0"], "--foreground-weight: Input should be greater than 0"),
+        (["--precision", "fp16", "--device", "cpu"], "fp16: is for CUDA devices"),
     ],
 )
 def test_mistakes_end_in_one_sentence(options: list[str], words: str, tmp_path: Path) -> None:
@@ -118,12 +159,23 @@ def test_values_that_cannot_be_read_are_usage_errors(options: list[str], tmp_pat
     assert options[0] in result.stderr
 
 
-@pytest.mark.parametrize("command", ["train.cli:train", "export.cli:export"])
+def test_a_run_needs_an_output_and_a_check_does_not(tmp_path: Path) -> None:
+    arguments = ["--data", str(tmp_path), "--layout", "pairs"]
+    error = CliRunner().invoke(train, arguments).exception
+    assert str(error) == "--output: is missing; name a folder for the run"
+    error = CliRunner().invoke(train, [*arguments, "--overfit-one"]).exception
+    assert isinstance(error, StacksegError) and "--output" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "command", ["train.cli:train", "export.cli:export", "train.cli_compare:compare"]
+)
 def test_without_torch_one_sentence_tells_what_to_install(command: str, tmp_path: Path) -> None:
     module, name = command.split(":")
     arguments = {
         "train": ["--data", str(tmp_path), "--layout", "pairs", "--output", str(tmp_path / "run")],
         "export": [str(tmp_path), "--output", str(tmp_path / "m.onnx")],
+        "compare": [str(tmp_path)],
     }[name]
     code = (
         "import sys; sys.modules['torch'] = None\n"
@@ -138,7 +190,7 @@ def test_without_torch_one_sentence_tells_what_to_install(command: str, tmp_path
     assert "stackseg[train]" in out.stdout
 
 
-@pytest.mark.parametrize("module", ["train.cli", "export.cli"])
+@pytest.mark.parametrize("module", ["train.cli", "train.cli_compare", "export.cli"])
 def test_command_modules_load_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(' '.join(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from engine.errors import StackError, StacksegError, UsageError
 from engine.model.spec import Normalisation
 from tests.train.data import nuclei, write_ctc, write_pairs
-from train.data.frames import FrameSource, digest, load_frame, make_frame, read_image
+from train.data.frames import FrameSource, Reading, digest, load_frame, make_frame, read_image
 from train.data.layouts import find_ctc, find_pairs
 from train.data.splits import split_frames
 from train.data.synthetic import synthetic_frames
+from train.data.truth import TruthSource
 
 
 def test_ctc_finds_the_frames_that_have_truth(tmp_path: Path) -> None:
     found = find_ctc(write_ctc(tmp_path, {"01": 5, "02": 3}))
     assert [f.name for f in found] == ["01/t000", "01/t002", "01/t004", "02/t000", "02/t002"]
     assert [f.group for f in found] == ["01", "01", "01", "02", "02"]
-    assert found[1].labels.name == "man_seg002.tif"
+    assert found[1].truth.file.name == "man_seg002.tif"
 
 
 def test_ctc_frame_range_leaves_out_its_end(tmp_path: Path) -> None:
@@ -35,9 +36,9 @@ def test_ctc_frame_range_leaves_out_its_end(tmp_path: Path) -> None:
 
 def test_ctc_prefers_silver_truth(tmp_path: Path) -> None:
     write_ctc(tmp_path, {"01": 3}, kind="GT")
-    assert "01_GT" in str(find_ctc(tmp_path)[0].labels)
+    assert "01_GT" in str(find_ctc(tmp_path)[0].truth.file)
     shutil.copytree(tmp_path / "01_GT", tmp_path / "01_ST")
-    assert all("01_ST" in str(f.labels) for f in find_ctc(tmp_path))
+    assert all("01_ST" in str(f.truth.file) for f in find_ctc(tmp_path))
 
 
 @pytest.mark.parametrize("find", [find_ctc, find_pairs])
@@ -51,7 +52,7 @@ def test_pairs_in_one_folder(tmp_path: Path, truth: str) -> None:
     found = find_pairs(write_pairs(tmp_path, ["b.tif", "a.tif"], truth=truth))
     assert [f.name for f in found] == ["images/a.tif", "images/b.tif"]
     assert [f.group for f in found] == ["images/a.tif", "images/b.tif"]
-    assert all(f.labels.parent.name == truth for f in found)
+    assert all(f.truth.file.parent.name == truth for f in found)
 
 
 @pytest.mark.parametrize("folder", ["images", "labels"])
@@ -92,7 +93,9 @@ def test_an_image_without_truth_is_named(tmp_path: Path) -> None:
 
 
 def _sources(groups: list[str]) -> list[FrameSource]:
-    return [FrameSource(f"{g}/{i}", g, Path(), Path(), i) for i, g in enumerate(groups)]
+    return [
+        FrameSource(f"{g}/{i}", g, Path(), TruthSource(Path()), i) for i, g in enumerate(groups)
+    ]
 
 
 @given(
@@ -125,10 +128,12 @@ def test_parts_share_no_group_and_do_not_depend_on_order(
 
 def test_one_sequence_is_split_by_time_and_says_so() -> None:
     split = split_frames(_sources(["01"] * 20), 0.1, 0.0)
-    assert [f.time for f in split.val] == [18, 19]
-    assert max(f.time for f in split.train) == 17
+    assert [f.time for f in split.val] == [5, 15], "spread over the sequence"
+    later = split_frames(_sources(["01"] * 20), 0.1, 0.2)
+    assert [f.time for f in later.test] == [16, 17, 18, 19]
+    assert [f.time for f in later.val] == [4, 12]
     assert split.rule.startswith("by time")
-    assert split.as_json()["val"]["frames"] == ["01/18", "01/19"]
+    assert split.as_json()["val"]["frames"] == ["01/5", "01/15"]
 
 
 def test_the_test_part_does_not_change_with_the_validation_fraction() -> None:
@@ -153,16 +158,16 @@ def test_grey_that_is_stored_as_colour_is_one_channel(tmp_path: Path) -> None:
 def test_truth_of_another_size_is_refused_with_both(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "image.tif", nuclei(0, 64)[0])
     tifffile.imwrite(tmp_path / "labels.tif", nuclei(0, 48)[1])
-    source = FrameSource("a", "a", tmp_path / "image.tif", tmp_path / "labels.tif")
+    source = FrameSource("a", "a", tmp_path / "image.tif", TruthSource(tmp_path / "labels.tif"))
     with pytest.raises(StackError, match=r"48x48 px, its image 64x64"):
-        load_frame(source, Normalisation(), 0)
+        load_frame(source, Reading(Normalisation()))
 
 
 def test_a_margin_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
     (source,) = find_pairs(write_pairs(tmp_path, ["a.tif"], size=40))
     with pytest.raises(StacksegError, match="--ignore-border 20 leaves nothing of 40x40"):
-        load_frame(source, Normalisation(), 20)
-    assert load_frame(source, Normalisation(), 5).inside == (slice(5, 35), slice(5, 35))
+        load_frame(source, Reading(Normalisation(), 20))
+    assert load_frame(source, Reading(Normalisation(), 5)).inside == (slice(5, 35), slice(5, 35))
 
 
 def test_a_frame_without_contrast_is_named() -> None:

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+import tifffile
 import torch
 
 from engine.errors import ModelError, OutputError, UsageError
 from engine.model.file import find_model
-from engine.model.spec import Normalisation
-from engine.synthetic import TimeLapse
 from tests.train.data import write_ctc, write_pairs
+from tests.train.runs import silent, small
 from train.checkpoint import load_checkpoint
-from train.curves import Epoch, read_history
-from train.data.frames import make_frame
-from train.data.patches import whole_frame
-from train.fit import fit, learning_rate, resolve_device
-from train.losses import segmentation_loss
-from train.networks import NetworkArgs, UNet
+from train.curves import Epoch, Timing, read_rows
+from train.data.dataset import find_frames, load_data
+from train.data.patches import Patches, shares_by_area
+from train.data.splits import split_frames
+from train.fit import fit
+from train.loader import batches
+from train.networks import NetworkArgs, UNet, n_weights
 from train.settings import TrainSettings
 from train.start import start_from
-
-
-def _settings(data: Path, **values: Any) -> TrainSettings:
-    small = {"layout": "pairs", "channels": (2, 4), "patch": 32, "batch": 2, "workers": 0}
-    run = {"epochs": 2, "steps_per_epoch": 3, "device": "cpu", "precision": "fp32"}
-    return TrainSettings.model_validate(small | run | {"data": str(data)} | values)
+from train.summary import read_summary
 
 
 @pytest.fixture(scope="module")
@@ -38,83 +33,150 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("pairs"), [f"{i}.tif" for i in range(10)])
 
 
-def _silent(_: str) -> None:
-    pass
-
-
 def test_a_run_leaves_all_it_promises(pairs: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    settings = _settings(pairs, test_fraction=0.2, synthetic=2)
+    settings = small(pairs, test_fraction=0.2, synthetic=2, strip_every=2)
     best = fit(settings, tmp_path / "run", note=said.append)
     names = {p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {
+    assert names - {"tensorboard"} == {
         "best.pt", "last.pt", "history.csv", "curves.png",
-        "settings.json", "split.json", "threshold.csv",
+        "settings.json", "split.json", "threshold.csv", "summary.json", "timings.csv", "strips",
     }  # fmt: skip
-    history = read_history(tmp_path / "run" / "history.csv")
+    history = read_rows(tmp_path / "run" / "history.csv", Epoch)
     assert [row.epoch for row in history] == [1, 2]
     assert [row.step for row in history] == [3, 6]
     split = json.loads((tmp_path / "run" / "split.json").read_text())
-    assert [len(split[part]["frames"]) for part in ("train", "val", "test")] == [7, 1, 2]
+    assert [len(split[part]["frames"]) for part in ("train", "val", "test")] == [6, 2, 2]
     assert split["synthetic"] == {"train": 2, "val": 1}
     saved = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert TrainSettings.model_validate(saved) == settings
-    assert set(best.scores) == {f"{p}_{s}" for p in ("val", "test") for s in ("iou", "f1", "f1_50")}
+    assert set(best.scores) == {
+        f"{p}_{s}" for p in ("val", "test") for s in ("iou", "seg", "f1", "f1_50")
+    }
     assert "by group" in said[0]
+    assert [p.name for p in (tmp_path / "run" / "strips").iterdir()] == ["epoch-002.png"]
+
+
+def test_the_summary_says_what_came_of_it(pairs: Path, tmp_path: Path) -> None:
+    best = fit(small(pairs, test_fraction=0.2), tmp_path, note=silent)
+    summary = read_summary(tmp_path)
+    history = read_rows(tmp_path / "history.csv", Epoch)
+    timings = read_rows(tmp_path / "timings.csv", Timing)
+    assert summary.weights == n_weights(best.build())
+    assert (summary.epochs, summary.steps, summary.best_epoch) == (2, 6, best.epoch)
+    assert summary.loss["val"] == pytest.approx(history[best.epoch - 1].val_loss, rel=1e-5)
+    assert summary.scores == best.scores and summary.chosen == best.chosen
+    assert "test_iou" in summary.scores
+    assert summary.frame == [1, 64, 64]
+    assert (summary.device, summary.precision) == ("cpu", "fp32")
+    assert summary.seconds == pytest.approx(sum(t.seconds for t in timings), abs=0.01)
+    assert 0 <= summary.share_waited <= 1
+    assert all(0 <= t.waited <= t.seconds for t in timings)
+    assert summary.processor and summary.versions["torch"]
+
+
+def test_averaged_weights_are_what_is_kept(pairs: Path, tmp_path: Path) -> None:
+    plain = fit(small(pairs, epochs=1), tmp_path / "plain", note=silent)
+    averaged = fit(small(pairs, epochs=1, ema=0.5), tmp_path / "averaged", note=silent)
+    last = load_checkpoint(tmp_path / "averaged" / "last.pt")
+    for name, fitted in plain.weights.items():
+        assert torch.equal(last.fitted[name], fitted), "the average changes no step"
+        assert torch.equal(last.weights[name], averaged.weights[name])
+    name = "head.weight"
+    assert not torch.equal(averaged.weights[name], plain.weights[name])
+    assert not load_checkpoint(tmp_path / "plain" / "last.pt").fitted
+
+
+def test_gradients_of_several_batches_make_one_step(pairs: Path, tmp_path: Path) -> None:
+    """Without batch statistics and with weights alike, 2 x 2 patches are as good as 4."""
+    plain = {"norm": "none", "loss": "bce", "border_weight": 0, "epochs": 1, "optimiser": "sgd"}
+    at_once = fit(small(pairs, batch=4, **plain), tmp_path / "once", note=silent)
+    in_two = fit(small(pairs, batch=2, accumulate=2, **plain), tmp_path / "two", note=silent)
+    for name, weight in at_once.weights.items():
+        torch.testing.assert_close(in_two.weights[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_that_is_no_number_names_its_files(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "data", [f"{i}.tif" for i in range(10)])
+    hot = np.full((64, 64), 1000, np.float32)
+    hot[20:40, 20:40] = 1200
+    hot[::3] += 100
+    hot[30, 30] = 3e38  # finite, but beyond all others
+    tifffile.imwrite(data / "images" / "4.tif", hot)
+    settings = small(data, patch=64, steps_per_epoch=20)
+    split = split_frames(find_frames(settings), settings.val_fraction, settings.test_fraction)
+    assert "images/4.tif" in {frame.name for frame in split.train}
+    with pytest.raises(
+        UsageError, match=r"loss is (nan|inf) at step \d+, in a batch of .*4\.tif.* reach"
+    ):
+        fit(settings, tmp_path / "run", note=silent)
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_weights_that_overflow_name_the_files_of_the_step_before(
+    pairs: Path, tmp_path: Path
+) -> None:
+    settings = small(pairs, optimiser="sgd", lr=1e38, dice=1e9, norm="none")
+    with pytest.raises(UsageError, match="after weights overflowed in the step before") as raised:
+        fit(settings, tmp_path, note=silent)
+    assert "at step 2" in str(raised.value)
+    data = load_data(settings)
+    first = next(batches(data, settings))
+    for at in torch.as_tensor(first.frame).tolist():
+        assert data.train[at].name in str(raised.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_follow_from_seed_epoch_and_index(workers: int, pairs: Path) -> None:
+    settings = small(pairs, workers=workers, accumulate=2)
+    data = load_data(settings)
+    found = list(batches(data, settings, first_epoch=1))
+    assert len(found) == settings.steps_per_epoch * 2
+    shares = shares_by_area(data.train, data.is_synthetic, settings.synthetic_share)
+    patches = Patches(data.train, shares, settings, epoch=1, count=12)
+    images = torch.cat([batch.image for batch in found])
+    assert torch.equal(images, torch.stack([patches[i].image for i in range(12)]))
+    frames = torch.cat([torch.as_tensor(batch.frame) for batch in found])
+    assert frames.tolist() == [patches[i].frame for i in range(12)]
+
+
+def test_figures_for_tensorboard(pairs: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    fit(small(pairs), tmp_path, note=silent)
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    history = read_rows(tmp_path / "history.csv", Epoch)
+    for name, figure in (("loss/train", "train_loss"), ("iou/val", "val_iou"), ("lr", "lr")):
+        found = [(e.step, e.value) for e in events.Scalars(name)]
+        expected = [(row.step, pytest.approx(getattr(row, figure), rel=1e-4)) for row in history]
+        assert found == expected
 
 
 def test_a_checkpoint_says_all_and_builds_the_network_again(pairs: Path, tmp_path: Path) -> None:
-    settings = _settings(pairs)
-    fit(settings, tmp_path, note=_silent)
+    settings = small(pairs)
+    fit(settings, tmp_path, note=silent)
     last = load_checkpoint(tmp_path / "last.pt")  # by torch's weights_only loader
     assert last.settings == settings
     assert (last.epoch, last.step) == (2, 6)
     assert last.optimiser["param_groups"][0]["weight_decay"] == settings.weight_decay
     assert last.rng is not None
     assert set(last.hashes) == {"data", "code", "settings"}
-    assert last.best_score == max(r.val_f1 for r in read_history(tmp_path / "history.csv"))
-    assert last.build()(torch.rand(1, 1, 8, 8)).shape == (1, 1, 8, 8)
+    assert last.build()(torch.rand(1, 1, 8, 8)).shape == (1, 2, 8, 8), "foreground and core"
     best = load_checkpoint(tmp_path / "best.pt")
-    assert set(best.chosen) == {"threshold", "min_area"}
+    assert set(best.chosen) == {"threshold", "core_threshold", "min_area"}
 
 
 def test_the_same_seed_gives_the_same_history(pairs: Path, tmp_path: Path) -> None:
     for name, seed, workers in (("a", 3, 0), ("b", 3, 1), ("c", 4, 0)):
-        fit(_settings(pairs, seed=seed, workers=workers), tmp_path / name, note=_silent)
+        fit(small(pairs, seed=seed, workers=workers), tmp_path / name, note=silent)
     first, again, other = ((tmp_path / n / "history.csv").read_text() for n in "abc")
     assert first == again
     assert first != other
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(pairs: Path, tmp_path: Path) -> None:
-    settings = _settings(pairs, epochs=3)
-    whole = fit(settings, tmp_path / "whole", note=_silent)
-
-    def interrupt(row: Epoch) -> None:
-        if row.epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(settings, tmp_path / "cut", note=_silent, report=interrupt)
-    resumed = fit(settings, tmp_path / "cut", note=_silent, resume=True)
-    histories = [(tmp_path / name / "history.csv").read_text() for name in ("whole", "cut")]
-    assert histories[0] == histories[1]
-    assert resumed.scores == whole.scores
-    assert all(torch.equal(w, resumed.weights[name]) for name, w in whole.weights.items())
-
-
-def test_a_run_does_not_go_on_with_other_settings(pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no training run to resume"):
-        fit(_settings(pairs), tmp_path, note=_silent, resume=True)
-    fit(_settings(pairs, epochs=1), tmp_path, note=_silent)
-    with pytest.raises(UsageError, match="started with other settings"):
-        fit(_settings(pairs, epochs=2), tmp_path, note=_silent, resume=True)
-
-
 def test_a_run_starts_from_the_weights_of_another(pairs: Path, tmp_path: Path) -> None:
-    first = fit(_settings(pairs, epochs=1), tmp_path / "first", note=_silent)
+    first = fit(small(pairs, epochs=1), tmp_path / "first", note=silent)
     network, patches = UNet(1, 1, (2, 4)), torch.rand(2, 1, 8, 8)
-    onward = _settings(pairs, epochs=1, init=str(tmp_path / "first"))
+    onward = small(pairs, epochs=1, init=str(tmp_path / "first"))
     start_from(network, NetworkArgs("unet", 1, 1, (2, 4)), onward, patches)
     assert all(torch.equal(w, first.weights[name]) for name, w in network.state_dict().items())
     said: list[str] = []
@@ -128,7 +190,7 @@ def test_a_run_starts_from_the_weights_of_another(pairs: Path, tmp_path: Path) -
 
 def test_a_run_starts_from_a_model_that_was_exported(pairs: Path, tmp_path: Path) -> None:
     """The model's batch normalisation is folded away; the network gives what the model gives."""
-    settings = _settings(pairs, epochs=1, init="nuclei", channels=(16, 32, 64, 128))
+    settings = small(pairs, epochs=1, init="nuclei", channels=(16, 32, 64, 128))
     network = UNet(1, 1, settings.channels)
     image = torch.rand(3, 1, 64, 48)
     start_from(network, NetworkArgs("unet", 1, 1, settings.channels), settings, image)
@@ -145,19 +207,19 @@ def test_a_run_starts_from_a_model_that_was_exported(pairs: Path, tmp_path: Path
 
 def test_one_sequence_is_split_by_time_and_said(tmp_path: Path) -> None:
     data, said = write_ctc(tmp_path / "data", {"01": 21}), list[str]()
-    settings = _settings(data, layout="ctc", frames=(0, 17), ignore_border=10)
+    settings = small(data, layout="ctc", frames=(0, 17), ignore_border=10)
     fit(settings, tmp_path / "run", note=said.append)
     split = json.loads((tmp_path / "run" / "split.json").read_text())
-    assert split["val"]["frames"] == ["01/t016"]
-    assert split["train"]["frames"][-1] == "01/t014"
+    assert split["val"]["frames"] == ["01/t008"]
+    assert split["train"]["frames"][-1] == "01/t016"
     assert any("by time" in words for words in said)
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(pairs: Path, tmp_path: Path) -> None:
-    fit(_settings(pairs, epochs=1), tmp_path, note=_silent)
+    fit(small(pairs, epochs=1), tmp_path, note=silent)
     before = (tmp_path / "best.pt").read_bytes()
     with pytest.raises(OutputError, match="already holds a training run"):
-        fit(_settings(pairs), tmp_path, note=_silent)
+        fit(small(pairs), tmp_path, note=silent)
     assert (tmp_path / "best.pt").read_bytes() == before
 
 
@@ -171,36 +233,6 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
             load_checkpoint(tmp_path / name)
 
 
-def test_the_learning_rate_rises_then_falls_to_nothing(tmp_path: Path) -> None:
-    settings = _settings(tmp_path, epochs=10, steps_per_epoch=100, lr=1.0)
-    rates = [learning_rate(step, settings) for step in range(1000)]
-    peak = int(np.argmax(rates))
-    assert peak == 100
-    assert rates[:101] == sorted(rates[:101])
-    assert rates[100:] == sorted(rates[100:], reverse=True)
-    assert rates[peak] == 1.0
-    assert rates[-1] < 1e-4
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-@pytest.mark.parametrize(
-    ("has", "bf16"),
-    [((), False), (("_is_amx_tile_supported",), True), (("_is_avx512_bf16_supported",), True)],
-)
-def test_bf16_is_taken_where_the_processor_has_instructions_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: tuple[str, ...], bf16: bool
-) -> None:
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda name=name: name in has, raising=False)
-    assert resolve_device(_settings(tmp_path, precision="auto"))[1] is bf16
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_a_device_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="finds no CUDA device"):
-        resolve_device(_settings(tmp_path, device="cuda"))
-
-
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     for values, words in (
         ({"patch": 33}, "not a multiple of the network's stride 2; use 32"),
@@ -210,26 +242,4 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
         ({"epoch": 3}, "Extra inputs"),
     ):
         with pytest.raises(ValueError, match=words):
-            _settings(tmp_path, **values)
-
-
-def test_a_network_learns_one_frame_by_heart() -> None:
-    """The oldest check of a training loop: target, loss, network and optimiser fit together."""
-    torch.manual_seed(0)
-    pixels, labels = TimeLapse(shape=(1, 64, 64), seed=2, density=2500).frame(0)
-    frame = make_frame("one", pixels[None], labels.astype(np.int32), Normalisation())
-    settings = _settings(Path(), channels=(8, 16, 32))
-    example = whole_frame(frame, settings)
-    network = UNet(1, 1, settings.channels)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    for _ in range(100):
-        logits = network(example.image[None])
-        loss = segmentation_loss(logits, example.target[None], example.weight[None], settings.dice)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.inference_mode():
-        found = network.eval()(example.image[None])[0] > 0
-    target = example.target > 0
-    assert target.sum() > 300
-    assert (found & target).sum() / (found | target).sum() > 0.95
+            small(tmp_path, **values)

@@ -95,7 +95,7 @@ def _with_average_pooling(network: UNet) -> UNet:
 def test_presets_have_the_weights_of_their_figures(
     preset: str, shuffle: int, weights: int, stride: int, radius: int
 ) -> None:
-    settings = TrainSettings(data="d", layout="pairs", shuffle=shuffle, **PRESETS[preset])
+    settings = TrainSettings(data="d", layout="pairs", **{**PRESETS[preset], "shuffle": shuffle})
     network = build_network(settings.network(1, 1))
     assert n_weights(network) == weights
     assert (network.stride, network.receptive_radius) == (stride, radius)

@@ -32,11 +32,13 @@ NAMES = [f"{i}.tif" for i in range(10)]
 
 def run(data: Path, *options: str) -> Result:
     arguments = ["--data", str(data), "--layout", "pairs", "--output", str(data / "run"), *SMALL]
-    return CliRunner().invoke(train, [*arguments, *options])
+    return CliRunner().invoke(train, [*arguments, "--val-fraction", "0.1", *options])
 
 
 def settings(data: Path, **values: Any) -> TrainSettings:
-    return TrainSettings.model_validate({"data": str(data), "layout": "pairs"} | values)
+    return TrainSettings.model_validate(
+        {"data": str(data), "layout": "pairs", "val_fraction": 0.1} | values
+    )
 
 
 def parts(data: Path) -> dict[str, list[str]]:

@@ -20,7 +20,8 @@ from engine.results.score.sources import open_labels
 from engine.truth.ids import InPieces, in_pieces, numbered_from_one
 from engine.truth.png import read_png
 from tests.truth.files import GREY, INDEXED, RGB, colours, png, tiff
-from train.data.frames import FrameSource, load_frame
+from train.data.frames import FrameSource, Reading, load_frame
+from train.data.truth import TruthSource
 
 IDS = np.zeros((16, 32), np.uint8)  # three objects, of which two touch
 IDS[1:5, 1:6], IDS[5:9, 1:6], IDS[2:10, 9:14] = 1, 2, 3
@@ -138,14 +139,14 @@ def readers(folder: Path, write: Write) -> list[Callable[[], NDArray[Any]]]:
     write(folder / "labels" / "a")
     (file,) = (folder / "labels").iterdir()
     tiff(folder / "a.tif", np.random.default_rng(0).integers(0, 99, IDS.shape, np.uint8))
-    source = FrameSource("images/a.tif", "a", folder / "a.tif", file)
+    source = FrameSource("images/a.tif", "a", folder / "a.tif", TruthSource(file))
 
     def by_evaluate(path: Path) -> NDArray[Any]:
         opened = open_labels(path)
         return opened.read(opened.numbers[0])
 
     return [
-        lambda: load_frame(source, Normalisation(), 0).labels,
+        lambda: load_frame(source, Reading(Normalisation())).labels,
         lambda: by_evaluate(file),
         lambda: by_evaluate(file.parent),
     ]

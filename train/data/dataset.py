@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.errors import StackError, UsageError
 from engine.truth.ids import in_pieces
-from train.data.frames import FrameSource, LabelledFrame, NoContrast, digest, load_frame
+from train.data.frames import FrameSource, LabelledFrame, NoContrast, Reading, digest, load_frame
 from train.data.layouts import find_ctc, find_pairs
 from train.data.splits import Split, split_frames
 from train.data.synthetic import synthetic_frames
+from train.data.truth import TruthSource
 from train.settings import TrainSettings
 
 
@@ -74,7 +77,9 @@ def load_data(settings: TrainSettings) -> TrainingData:
 
     The test part is read as well, to find out before training whether it can be.
     """
-    split = split_frames(find_frames(settings), settings.val_fraction, settings.test_fraction)
+    split = split_frames(
+        find_frames(settings), settings.val_fraction, settings.test_fraction, settings.test_every
+    )
     train, val = load_part(split.train, settings), load_part(split.val, settings)
     test = load_part(split.test, settings)
     n_made = settings.synthetic
@@ -86,7 +91,13 @@ def load_data(settings: TrainSettings) -> TrainingData:
         n_synthetic=(n_made, n_val),
         split=split,
         left_out=(*train.left_out, *val.left_out, *test.left_out),
-        remarks=(*train.remarks, *val.remarks, *test.remarks, *_hint([*train.frames, *val.frames])),
+        remarks=(
+            *train.remarks,
+            *val.remarks,
+            *test.remarks,
+            *_hint([*train.frames, *val.frames]),
+            *_remarks_on_truth(split, [*train.frames, *val.frames, *test.frames], settings),
+        ),
     )
     _check_part("training", data.train, train, settings)
     _check_part("validation", data.val, val, settings)
@@ -100,17 +111,17 @@ def find_frames(settings: TrainSettings) -> list[FrameSource]:
     if not root.is_dir():
         raise UsageError(f"{root}: there is no such folder")
     if settings.layout == "ctc":
-        return find_ctc(root, settings.frames)
+        return find_ctc(root, settings.frames, settings.sequences, settings.truth)
     return find_pairs(root, settings.group)
 
 
 def load_part(sources: Sequence[FrameSource], settings: TrainSettings) -> Part:
     """Read the frames of one part of the split; those without contrast are left out."""
     part = Part([], {})
-    how = settings.normalisation, settings.ignore_border
+    how = Reading(**{one.name: getattr(settings, one.name) for one in fields(Reading)})
     for source in sources:
         try:
-            part.frames.append(load_frame(source, *how, masks=settings.masks))
+            part.frames.append(load_frame(source, how))
         except NoContrast as error:
             part.left_out[source.name] = str(error)
     return part
@@ -126,7 +137,7 @@ def _check_part(
             f"{settings.data}: no image of the {name} part can be used ({first}); remove channels "
             "without contrast from the images, or give others"
         )
-    if not any(frame.labels[frame.inside].any() for frame in frames):
+    if not any(frame.labels[frame.counted].any() for frame in frames):
         margin = (
             f" inside --ignore-border {settings.ignore_border}" if settings.ignore_border else ""
         )
@@ -142,6 +153,37 @@ def _hint(frames: Sequence[LabelledFrame]) -> list[str]:
         if (apart := in_pieces(frame.labels)) is not None:
             return [apart.hint(frame.name)]
     return []
+
+
+def _remarks_on_truth(
+    split: Split, frames: Sequence[LabelledFrame], settings: TrainSettings
+) -> list[str]:
+    """What is left out of the truth, and what could not be known of it."""
+    remarks = []
+    partly = [frame for frame in frames if frame.known is not None]
+    if partly:
+        share = np.mean([1 - frame.known.mean() for frame in partly if frame.known is not None])
+        remarks.append(
+            f"{len(partly)} of {len(frames)} frames have pixels of unknown truth, {share:.0%} on "
+            f"average (the first is {partly[0].name}); these neither teach nor score"
+        )
+    elif settings.ignore_label is not None:
+        remarks.append(f"--ignore-label {settings.ignore_label}: no truth has a pixel of it")
+    for source in (*split.train, *split.val, *split.test):
+        truth = source.truth
+        if settings.layout == "ctc" and _is_gold_unmarked(truth):
+            remarks.append(
+                f"{truth.file}: no tracking truth (TRA) tells how many cells the frame has, so "
+                "all of them are taken to be drawn"
+            )
+            break
+    return remarks
+
+
+def _is_gold_unmarked(truth: TruthSource) -> bool:
+    """Whether it is gold truth of which nothing tells how many cells it leaves out."""
+    is_gold = truth.file.parent.parent.name.endswith("_GT")
+    return is_gold and truth.markers is None and truth.cells is None
 
 
 def _check_channels(frames: Sequence[LabelledFrame]) -> None:

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import FrameError, StackError
+from engine.errors import FrameError, StackError, UsageError
 from engine.model.spec import Normalisation
 from engine.model.statistics import frame_statistics, is_blank, normalisable
+from engine.plan.channels import channel_number, parse_channels
+from engine.stacks.base import Stack
 from engine.stacks.open import open_stack
-from engine.truth.ids import numbered_from_one, read_truth
+from train.data.truth import TruthSource, read_frame_truth
 
 
 @dataclass(frozen=True)
 class FrameSource:
     """A frame and its truth on disk. Frames of one group are never split apart."""
 
-    name: str  # unique in the data set: "01/t003", "images/a.png"
-    group: str  # sequence, folder, patient, or the name itself
+    name: str  # unique in the data set: "01/t003", "images/a.png", "images/b.tif[3]"
+    group: str  # sequence, folder, patient, file, or the name itself
     image: Path
-    labels: Path
-    time: int = 0  # frame number within its sequence
+    truth: TruthSource
+    time: int = 0  # frame number within its sequence or file
+    plane: int | None = None  # of a file with several frames; None: it has one
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,13 @@ class LabelledFrame:
     statistics: NDArray[np.float32]  # (C, 2), of the whole frame
     labels: NDArray[np.int32]  # (Y, X), 0 is background, objects are 1, 2, 3, ...
     ignore_border: int = 0  # px at each side that neither teach nor score
-    sha256: str = ""  # of image and labels as read
+    known: NDArray[np.bool_] | None = None  # (Y, X), where labels are true; None: everywhere
+    sha256: str = ""  # of image and truth as read
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width, px."""
+        return self.labels.shape[0], self.labels.shape[1]
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -46,26 +56,44 @@ class LabelledFrame:
         height, width = self.labels.shape
         return slice(b, height - b), slice(b, width - b)
 
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """The pixels that teach and score, (Y, X): inside the margin, and of known truth."""
+        counted = np.zeros(self.shape, dtype=bool)
+        counted[self.inside] = True if self.known is None else self.known[self.inside]
+        return counted
+
 
 class NoContrast(StackError):
     """A frame with a channel that has one value only: there is nothing to normalise by."""
 
 
-def load_frame(
-    source: FrameSource, normalisation: Normalisation, ignore_border: int, *, masks: bool = False
-) -> LabelledFrame:
+@dataclass(frozen=True)
+class Reading:
+    """How frames are read: what of `TrainSettings` says so."""
+
+    normalisation: Normalisation
+    ignore_border: int = 0
+    masks: bool = False
+    ignore_label: int | None = None
+    channel: str | None = None
+
+
+def load_frame(source: FrameSource, how: Reading) -> LabelledFrame:
     """Read one frame with its truth; StackError where the two do not fit."""
-    image = read_image(source.image)
-    labels = numbered_from_one(read_truth(source.labels, masks=masks))
+    image = read_image(source.image, source.plane, how.channel)
+    truth = read_frame_truth(source.truth, masks=how.masks, ignore_label=how.ignore_label)
+    labels = truth.labels
     if image.shape[1:] != labels.shape:
         raise StackError(
-            f"{source.labels}: the truth is {_by(labels)} px, its image {_by(image[0])} px"
+            f"{source.truth.file}: the truth is {_by(labels)} px, its image {_by(image[0])} px"
         )
-    if 2 * ignore_border >= min(labels.shape):
+    if 2 * how.ignore_border >= min(labels.shape):
         raise StackError(
-            f"{source.image}: --ignore-border {ignore_border} leaves nothing of {_by(labels)} px"
+            f"{source.image}: --ignore-border {how.ignore_border} leaves nothing of "
+            f"{_by(labels)} px"
         )
-    return make_frame(source.name, image, labels, normalisation, ignore_border)
+    return make_frame(source.name, image, labels, how.normalisation, how.ignore_border, truth.known)
 
 
 def make_frame(
@@ -74,8 +102,9 @@ def make_frame(
     labels: NDArray[np.int32],
     normalisation: Normalisation,
     ignore_border: int = 0,
+    known: NDArray[np.bool_] | None = None,
 ) -> LabelledFrame:
-    """A labelled frame from arrays: image (C, Y, X), labels (Y, X).
+    """A labelled frame from arrays: image (C, Y, X), labels and `known` (Y, X).
 
     Raises NoContrast where percentiles of a channel would be one value, StackError where pixels
     are not finite.
@@ -84,6 +113,8 @@ def make_frame(
         _require_contrast(name, image)
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes())
     digest.update(np.ascontiguousarray(labels).tobytes())
+    if known is not None:
+        digest.update(np.packbits(known).tobytes())
     try:
         statistics = frame_statistics(image, normalisation)
         if is_blank(statistics):
@@ -92,23 +123,41 @@ def make_frame(
     except FrameError as error:
         raise StackError(f"{name}: {error}; take it out of the training data") from None
     statistics = normalisable(statistics)
-    return LabelledFrame(name, image, statistics, labels, ignore_border, digest.hexdigest())
+    sha256 = digest.hexdigest()
+    return LabelledFrame(name, image, statistics, labels, ignore_border, known, sha256)
 
 
-def read_image(path: Path) -> NDArray[Any]:
-    """The only frame of an image file as (C, Y, X).
+def read_image(path: Path, plane: int | None = None, channel: str | None = None) -> NDArray[Any]:
+    """A frame of an image file as (C, Y, X): its only one, or number `plane` of several.
 
-    Grey that is stored as RGB is one channel. (The reader drops an opaque alpha channel.)
+    `channel` chooses channels as `stackseg segment --channel` does. Without it all are read, and
+    grey that is stored as RGB is one channel. (The reader drops an opaque alpha channel.)
     """
     with open_stack(str(path)) as stack:
         info = stack.info
-        if info.n_frames != 1:
-            raise StackError(f"{path}: holds {info.n_frames} frames; training takes one per file")
-        pixels = stack.read(0, 0, range(info.size("C")))
-    rgb = len(pixels) in (3, 4)
+        if plane is None and info.n_frames != 1:
+            raise StackError(f"{path}: holds {info.n_frames} frames; give a file for each")
+        t, z = divmod(plane or 0, info.size("Z"))
+        pixels = stack.read(t, z, _channels(stack, channel))
+    rgb = channel is None and len(pixels) in (3, 4)
     if rgb and np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2]):
         return pixels[:1]
     return pixels
+
+
+def count_frames(path: Path) -> int:
+    """How many frames an image file holds."""
+    with open_stack(str(path)) as stack:
+        return stack.info.n_frames
+
+
+def _channels(stack: Stack, channel: str | None) -> list[int]:
+    if channel is None:
+        return list(range(stack.info.size("C")))
+    try:
+        return [channel_number(stack.info, one) for one in parse_channels(channel)]
+    except ValueError as error:
+        raise UsageError(f"--channel {channel!r} {error}") from None
 
 
 def _require_contrast(name: str, image: NDArray[Any]) -> None:

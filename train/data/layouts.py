@@ -3,75 +3,138 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.errors import StackError, UsageError
-from train.data.frames import FrameSource
+from engine.truth.image import count_label_images
+from train.data.frames import FrameSource, count_frames
+from train.data.truth import TruthSource
+from train.settings import Truth
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+STACK_SUFFIXES = (".tif", ".tiff")  # of files that may hold several frames
 TRUTH_FOLDERS = ("labels", "masks")
 
 
-def find_ctc(root: Path, frames: tuple[int, int] | None = None) -> list[FrameSource]:
+def find_ctc(
+    root: Path,
+    frames: tuple[int, int] | None = None,
+    sequences: Sequence[str] | None = None,
+    truth: Truth | None = None,
+) -> list[FrameSource]:
     """Frames of a Cell Tracking Challenge data set: `NN/tTTT.tif`, `NN_ST/SEG/man_segTTT.tif`.
 
     Silver truth (ST) is preferred where a sequence has it: gold truth (GT) often draws only a few
-    of a frame's cells, and the rest would be learnt as background. Sorted by sequence and time.
+    of a frame's cells. With both, gold objects overrule silver ones. Sorted by sequence and time.
     """
-    sequences = sorted(p for p in root.iterdir() if p.is_dir() and re.fullmatch(r"\d+", p.name))
-    found = [source for sequence in sequences for source in _ctc_sequence(sequence, frames)]
+    there = sorted(p for p in root.iterdir() if p.is_dir() and re.fullmatch(r"\d+", p.name))
+    chosen = [p for p in there if sequences is None or p.name in sequences]
+    for name in sequences or ():
+        if name not in [p.name for p in there]:
+            listed = ", ".join(p.name for p in there) or "none"
+            raise UsageError(f"--sequences {name}: {root} has no such sequence; it has {listed}")
+    found = [source for sequence in chosen for source in _ctc_sequence(sequence, frames, truth)]
     if not found:
+        kind = f"{truth} " if truth in ("silver", "gold") else ""
         raise StackError(
-            f"{root}: no frames with truth in the challenge's layout "
+            f"{root}: no frames with {kind}truth in the challenge's layout "
             "(01/t000.tif with 01_ST/SEG/man_seg000.tif or 01_GT/SEG/man_seg000.tif)"
         )
     return found
 
 
-def _ctc_sequence(sequence: Path, frames: tuple[int, int] | None) -> list[FrameSource]:
-    images = {_number(p): p for p in sequence.glob("t*.tif")}
-    truth = _ctc_truth(sequence)
-    wanted = range(*frames) if frames else None
-    return [
-        FrameSource(f"{sequence.name}/{images[t].stem}", sequence.name, images[t], truth[t], t)
-        for t in sorted(images.keys() & truth.keys())
-        if wanted is None or t in wanted
-    ]
+def _ctc_sequence(
+    sequence: Path, frames: tuple[int, int] | None, kind: Truth | None
+) -> Iterator[FrameSource]:
+    images = _numbered(sequence, "t")
+    silver = _numbered(_beside(sequence, "ST") / "SEG", "man_seg")
+    gold = _numbered(_beside(sequence, "GT") / "SEG", "man_seg")
+    tracking = _beside(sequence, "GT") / "TRA"
+    markers, cells = _numbered(tracking, "man_track"), _cells(tracking / "man_track.txt")
+    if kind == "gold" or (kind is None and not silver):
+        silver = {}
+    elif kind != "both":
+        gold = {}
+    wanted = range(*frames) if frames else images
+    for t in sorted(images.keys() & (silver.keys() | gold.keys()) & set(wanted)):
+        truth = TruthSource(
+            silver.get(t) or gold[t],
+            gold=gold.get(t) if t in silver else None,
+            markers=markers.get(t),
+            cells=None if t in silver or cells is None else cells[t],
+        )
+        name = f"{sequence.name}/{images[t].stem}"
+        yield FrameSource(name, sequence.name, images[t], truth, t)
 
 
-def _ctc_truth(sequence: Path) -> dict[int, Path]:
-    for kind in ("ST", "GT"):
-        folder = sequence.with_name(f"{sequence.name}_{kind}") / "SEG"
-        masks = [p for p in folder.glob("man_seg*.tif") if re.fullmatch(r"man_seg\d+", p.stem)]
-        if masks:
-            return {_number(p): p for p in masks}
-    return {}
+def _beside(sequence: Path, kind: str) -> Path:
+    return sequence.with_name(f"{sequence.name}_{kind}")
 
 
-def _number(path: Path) -> int:
-    digits = re.search(r"(\d+)$", path.stem)
-    return int(digits.group(1)) if digits else -1
+def _numbered(folder: Path, prefix: str) -> dict[int, Path]:
+    """The files PREFIXnnn.tif of a folder by their numbers."""
+    matches = [(re.fullmatch(rf"{prefix}(\d+)", p.stem), p) for p in sorted(folder.glob("*.tif"))]
+    return {int(match.group(1)): p for match, p in matches if match}
+
+
+def _cells(tracks: Path) -> Counter[int] | None:
+    """How many cells each frame has by the challenge's list of tracks; None where there is none.
+
+    A line has a track's number, its first and its last frame, and its parent.
+    """
+    if not tracks.is_file():
+        return None
+    cells: Counter[int] = Counter()
+    for line in tracks.read_text().splitlines():
+        try:
+            _, first, last, _ = map(int, line.split())
+        except ValueError:
+            raise StackError(
+                f"{tracks}: the line {line!r} is not four whole numbers (track, first and last "
+                "frame, parent)"
+            ) from None
+        cells.update(range(first, last + 1))
+    return cells
 
 
 def find_pairs(root: Path, group: str | None = None) -> list[FrameSource]:
     """Frames of `images/` with the file of the same name in `labels/` (or `masks/`).
 
     `root` holds the two folders, or sub-folders that each do. A frame's group is what `group`
-    matches in its file name (its first bracket, if it has any), else its sub-folder, else itself.
-    Sorted by name.
+    matches in its file name (its first bracket, if it has any), else its sub-folder, else its
+    file. A TIFF of several frames has a truth of as many. Sorted by name.
     """
     pattern = _pattern(group)
     tops = [root] if (root / "images").is_dir() else sorted(p for p in root.iterdir() if p.is_dir())
     found = [
-        FrameSource(_name(root, image), _group(pattern, root, top, image), image, truth)
+        source
         for top in tops
         for image, truth in _pairs_of(top)
+        for source in _frames_of(
+            _name(root, image), _group(pattern, root, top, image), image, truth
+        )
     ]
     if not found:
         raise StackError(
             f"{root}: no images/ folder with files of the same name in labels/ or masks/ next to it"
         )
     return found
+
+
+def _frames_of(name: str, group: str, image: Path, truth: Path) -> list[FrameSource]:
+    count = count_frames(image) if image.suffix.lower() in STACK_SUFFIXES else 1
+    if count == 1:
+        return [FrameSource(name, group, image, TruthSource(truth))]
+    planes = count_label_images(truth)
+    if planes != count:
+        raise StackError(
+            f"{image}: holds {count} frames, but {truth} {planes} label images; give as many"
+        )
+    return [
+        FrameSource(f"{name}[{t}]", group, image, TruthSource(truth, t), t, t) for t in range(count)
+    ]
 
 
 def _pairs_of(top: Path) -> list[tuple[Path, Path]]:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from train.augment import Geometry, random_geometry, vary_intensity
+from train.augment import vary_intensity
 from train.data.frames import LabelledFrame
-from train.data.targets import border_weights, cut_apart
+from train.data.targets import border_weights, cores, cut_apart
+from train.geometry import Cut, random_geometry
 from train.networks.normalise import normalise
 from train.settings import TrainSettings
 
@@ -24,8 +25,9 @@ class Example(NamedTuple):
     """What the loss needs, without the batch axis."""
 
     image: Tensor  # float32 (C, Y, X), normalised
-    target: Tensor  # float32 (1, Y, X), 0 or 1
-    weight: Tensor  # float32 (1, Y, X), 0 where nothing is to be learnt
+    target: Tensor  # float32 (K, Y, X), 0 or 1
+    weight: Tensor  # float32 (K, Y, X), 0 where nothing is to be learnt
+    frame: int = -1  # its index among the training frames
 
 
 class Patches(Dataset[Example]):
@@ -52,38 +54,50 @@ class Patches(Dataset[Example]):
         return self.count
 
     def __getitem__(self, index: int) -> Example:
-        settings = self.settings
-        rng = np.random.default_rng([settings.seed, self.epoch, index])
-        frame = self.frames[rng.choice(len(self.frames), p=self.shares)]
-        image, foreground, counts = cut_patch(frame, _place(frame, rng, settings))
-        image = vary_intensity(image, foreground, rng, settings.augment)
-        return make_example(image, foreground, counts, settings)
+        image, labels, counts = self.draw(index)
+        example = make_example(image, labels, counts, self.settings)
+        return example._replace(frame=self._begin(index)[0])
+
+    def draw(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
+        """Patch `index` as `cut_patch` has it, its intensities varied."""
+        at, rng = self._begin(index)
+        frame = self.frames[at]
+        image, labels, counts = cut_patch(frame, _place(frame, rng, self.settings))
+        return vary_intensity(image, labels, rng, self.settings.augment), labels, counts
+
+    def name(self, index: int) -> str:
+        """The name of the frame that patch `index` is cut from."""
+        return self.frames[self._begin(index)[0]].name
+
+    def _begin(self, index: int) -> tuple[int, np.random.Generator]:
+        """Number of the frame that patch `index` is cut from, and what it is drawn by."""
+        rng = np.random.default_rng([self.settings.seed, self.epoch, index])
+        return int(rng.choice(len(self.frames), p=self.shares)), rng
 
 
-def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Geometry:
+def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Cut:
     """A random place, preferably one with an object: most of many frames is background."""
-    shape = (frame.labels.shape[0], frame.labels.shape[1])
     for _ in range(TRIES):
-        geometry = random_geometry(rng, shape, settings.patch, settings.augment)
-        if geometry.cut(frame.labels, 0, "reflect").any():
+        geometry = random_geometry(rng, frame.shape, settings.patch, settings.augment)
+        cut = geometry.on(frame.shape)
+        if cut.nearest(frame.labels).any():
             break
-    return geometry
+    return cut
 
 
 def cut_patch(
-    frame: LabelledFrame, geometry: Geometry
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Normalised image (C, Y, X), foreground (Y, X), and where the truth counts (Y, X)."""
-    raw = np.stack([geometry.cut(plane.astype(np.float32), 1, "reflect") for plane in frame.image])
-    labels = geometry.cut(frame.labels, 0, "reflect")
+    frame: LabelledFrame, cut: Cut
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
+    """Normalised image (C, Y, X), labels (Y, X), and where the truth counts (Y, X)."""
+    raw = np.stack([cut.linear(plane) for plane in frame.image])
     image = normalise(torch.from_numpy(raw)[None], torch.from_numpy(frame.statistics)[None])
-    return image[0].numpy(), cut_apart(labels), geometry.cut(_counts(frame), 0, "reflect")
+    return image[0].numpy(), cut.nearest(frame.labels), cut.nearest(frame.counted)
 
 
 def whole_frame(frame: LabelledFrame, settings: TrainSettings) -> Example:
     """A frame as it is, with target and weights; for validation."""
     image = normalised(frame).numpy()
-    return make_example(image, cut_apart(frame.labels), _counts(frame), settings)
+    return make_example(image, frame.labels, frame.counted, settings)
 
 
 def normalised(frame: LabelledFrame) -> Tensor:
@@ -94,16 +108,26 @@ def normalised(frame: LabelledFrame) -> Tensor:
 
 def make_example(
     image: NDArray[np.float32],
-    foreground: NDArray[np.bool_],
+    labels: NDArray[np.int32],
     counts: NDArray[np.bool_],
     settings: TrainSettings,
 ) -> Example:
-    """Image, target and weights as tensors."""
-    weight = border_weights(foreground, settings.border_weight, settings.border_sigma) * counts
+    """Image, targets and weights as tensors. `counts` (Y, X): where the truth is known."""
+    if settings.instances == "none":
+        target = (labels > 0)[None]
+        weight = np.ones(target.shape, dtype=np.float32)
+    elif settings.instances == "cores":
+        core = cores(labels, settings.core_depth)
+        target = np.stack([labels > 0, core])
+        gaps = border_weights(core, settings.border_weight, settings.border_sigma)
+        weight = np.stack([np.ones_like(gaps), gaps])
+    else:
+        target = cut_apart(labels)[None]
+        weight = border_weights(target[0], settings.border_weight, settings.border_sigma)[None]
     return Example(
         torch.from_numpy(image),
-        torch.from_numpy(foreground.astype(np.float32))[None],
-        torch.from_numpy(weight.astype(np.float32))[None],
+        torch.from_numpy(target.astype(np.float32)),
+        torch.from_numpy(weight * counts),
     )
 
 
@@ -121,9 +145,3 @@ def shares_by_area(
         shares[made] *= synthetic_share / shares[made].sum()
         shares[~made] *= (1 - synthetic_share) / shares[~made].sum()
     return np.asarray(shares / shares.sum(), dtype=np.float64)
-
-
-def _counts(frame: LabelledFrame) -> NDArray[np.bool_]:
-    counts = np.zeros(frame.labels.shape, dtype=bool)
-    counts[frame.inside] = True
-    return counts

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from engine.errors import UsageError
@@ -28,13 +29,21 @@ class Split:
         }
 
 
-def split_frames(sources: list[FrameSource], val_fraction: float, test_fraction: float) -> Split:
+def split_frames(
+    sources: list[FrameSource],
+    val_fraction: float,
+    test_fraction: float,
+    test_every: int | None = None,
+) -> Split:
     """Split by group; frames of one group alone are split by time.
 
     Groups are taken in the order of the SHA-256 of their names, which depends on nothing else:
     neither on the order in which files are listed nor on a seed. The test part comes first, then
-    validation; each that is wanted gets at least one group.
+    validation; each that is wanted gets at least one group. With `test_every` N, the first of
+    every N frames of each group is test instead, and the others are split as said.
     """
+    if test_every is not None:
+        return _with_test_frames(sources, val_fraction, test_every)
     groups = sorted({s.group for s in sources}, key=_hash)
     if len(groups) == 1:
         return _split_by_time(sources, val_fraction, test_fraction)
@@ -51,18 +60,34 @@ def split_frames(sources: list[FrameSource], val_fraction: float, test_fraction:
     )
 
 
+def _with_test_frames(sources: list[FrameSource], val_fraction: float, every: int) -> Split:
+    ordered = sorted(sources, key=lambda s: (s.group, s.time, s.name))
+    test = [s for _, one in groupby(ordered, key=lambda s: s.group) for s in list(one)[::every]]
+    if not test or len(test) == len(sources):
+        raise UsageError(f"--test-every {every} leaves no frame to train on; use 2 or more")
+    names = {s.name for s in test}
+    others = split_frames([s for s in sources if s.name not in names], val_fraction, 0.0)
+    rule = (
+        f"every {every}th frame of each group is test: an easy test, since it resembles the "
+        f"training frames beside it; of the others, {others.rule}"
+    )
+    return replace(others, test=tuple(test), rule=rule)
+
+
 def _split_by_time(sources: list[FrameSource], val_fraction: float, test_fraction: float) -> Split:
     ordered = sorted(sources, key=lambda s: (s.time, s.name))
     n_test, n_val = _sizes(len(ordered), val_fraction, test_fraction)
-    n_train = len(ordered) - n_val - n_test
+    earlier = ordered[: len(ordered) - n_test]
+    # In the middle of as many stretches: objects become more, or dim, in the course of a sequence.
+    chosen = {(2 * i + 1) * len(earlier) // (2 * n_val) for i in range(n_val)}
     return Split(
-        train=tuple(ordered[:n_train]),
-        val=tuple(ordered[n_train : n_train + n_val]),
-        test=tuple(ordered[n_train + n_val :]),
+        train=tuple(s for i, s in enumerate(earlier) if i not in chosen),
+        val=tuple(s for i, s in enumerate(earlier) if i in chosen),
+        test=tuple(ordered[len(earlier) :]),
         rule=(
             f"by time, since there is only one group ({ordered[0].group}): of {len(ordered)} "
-            f"frames the last {n_test} are test, the {n_val} before them validation; validation "
-            "frames resemble the training frames before them, so their scores flatter"
+            f"frames the last {n_test} are test, and {n_val} of the others, evenly spread, "
+            "validation; these resemble the training frames beside them, so their scores flatter"
         ),
     )
 

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from train.networks.base import Network
-from train.networks.blocks import Norm, Up
+from train.networks.blocks import Activation, Norm, Up
 from train.networks.resnet import ResNetUNet
 from train.networks.shuffled import Shuffled
 from train.networks.unet import UNet
 
 __all__ = [
+    "Activation",
     "Network",
     "NetworkArgs",
     "Norm",
@@ -39,19 +40,30 @@ class NetworkArgs:
     up: Up = "transposed"  # how a level becomes twice as fine
     head_kernel: int = 1  # px; side of the output layer
     shuffle: int = 1  # px of the image along one px of the finest level
+    activation: Activation = "relu"  # relu6 ends at 6, which 8-bit numbers like
+    input_range: tuple[float, float] | None = None  # to which normalised pixels are clipped
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
-        return asdict(self) | {"channels": list(self.channels)}
+        clip = None if self.input_range is None else list(self.input_range)
+        return asdict(self) | {"channels": list(self.channels), "input_range": clip}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> NetworkArgs:
         """The inverse of `as_json`."""
-        return cls(**(values | {"channels": tuple(values["channels"])}))
+        clip = values.get("input_range")
+        given = {"channels": tuple(values["channels"]), "input_range": clip and tuple(clip)}
+        return cls(**(values | given))
 
 
 def build_network(args: NetworkArgs) -> Network:
     """A network with fresh weights from torch's random generator."""
+    network = _architecture(args)
+    network.input_range = args.input_range
+    return network
+
+
+def _architecture(args: NetworkArgs) -> Network:
     if args.arch == "unet-resnet18":
         return ResNetUNet(args.n_in, args.n_out, args.channels, up=args.up)
     if args.arch != "unet":
@@ -59,7 +71,7 @@ def build_network(args: NetworkArgs) -> Network:
     if args.shuffle > 1:
         blocks = args.shuffle**2
         inner = replace(args, n_in=args.n_in * blocks, n_out=args.n_out * blocks, shuffle=1)
-        return Shuffled(build_network(inner), args.shuffle)
+        return Shuffled(_architecture(inner), args.shuffle)
     return UNet(
         args.n_in,
         args.n_out,
@@ -69,6 +81,7 @@ def build_network(args: NetworkArgs) -> Network:
         dropout=args.dropout,
         up=args.up,
         head_kernel=args.head_kernel,
+        activation=args.activation,
     )
 
 

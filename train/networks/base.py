@@ -10,8 +10,12 @@ class Network(nn.Module):
     """Maps images (N, n_in, H, W) of any size to logits (N, n_out, H, W).
 
     `forward` reflects the image at the bottom and the right up to multiples of `stride`, as the
-    engine does, and crops the logits: an architecture's `logits` only meets sizes that fit.
+    engine does, and crops the logits: an architecture's `logits` only meets sizes that fit. It
+    also clips what the network sees to `input_range`: a few very bright objects would stretch the
+    range of every activation, and cost an 8-bit network the precision that all others need.
     """
+
+    input_range: tuple[float, float] | None = None  # of normalised pixels; None: any
 
     def __init__(self, n_in: int, stride: int) -> None:
         super().__init__()
@@ -32,6 +36,8 @@ class Network(nn.Module):
         n_in, height, width = image.shape[1:]
         if n_in != self.n_in:
             raise ValueError(f"the network takes {self.n_in} channels, not {n_in}")
+        if self.input_range is not None:
+            image = image.clamp(*self.input_range)
         if torch.compiler.is_exporting():  # sizes are symbols, and padding is the engine's
             return self.logits(image)
         return self.logits(pad_to_stride(image, self.stride))[:, :, :height, :width]

@@ -8,22 +8,31 @@ from torch import nn
 
 Norm = Literal["batch", "none"]
 Up = Literal["transposed", "bilinear"]
+Activation = Literal["relu", "relu6"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
 class DoubleConv(nn.Sequential):
-    """Twice: 3x3 convolution, normalisation, ReLU. Keeps height and width.
+    """Twice: 3x3 convolution, normalisation, activation. Keeps height and width.
 
     Batch normalisation has a bias of its own, so the convolutions before it need none. On export
     it is folded into the convolution, which then is all that runs.
     """
 
-    def __init__(self, n_in: int, n_out: int, norm: Norm = "batch", bias: bool = False) -> None:
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        norm: Norm = "batch",
+        bias: bool = False,
+        activation: Activation = "relu",
+    ) -> None:
         layers: list[nn.Module] = []
         for n in (n_in, n_out):
             layers.append(nn.Conv2d(n, n_out, 3, padding=1, bias=bias or norm == "none"))
             if norm == "batch":
                 layers.append(nn.BatchNorm2d(n_out))
-            layers.append(nn.ReLU(inplace=True))
+            layers.append(ACTIVATIONS[activation](inplace=True))
         super().__init__(*layers)
 
 

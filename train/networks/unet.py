@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from train.networks.base import Network
-from train.networks.blocks import DoubleConv, Norm, Up, reach_below, up_convolution
+from train.networks.blocks import Activation, DoubleConv, Norm, Up, reach_below, up_convolution
 
 
 class UNet(Network):
@@ -30,19 +30,23 @@ class UNet(Network):
         dropout: float = 0.0,  # share of values dropped at the end of the contracting path
         up: Up = "transposed",
         head_kernel: int = 1,  # side of the output layer, odd
+        activation: Activation = "relu",
     ) -> None:
         finer, coarser = channels[:-1], channels[1:]
         super().__init__(n_in, stride=2 ** len(finer))
         self.up, self.head_kernel = up, head_kernel
         self.encoders = nn.ModuleList(
-            DoubleConv(a, b, norm, conv_bias) for a, b in zip((n_in, *finer), channels, strict=True)
+            DoubleConv(a, b, norm, conv_bias, activation)
+            for a, b in zip((n_in, *finer), channels, strict=True)
         )
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(dropout)
         self.ups = nn.ModuleList(
             up_convolution(b, a, up) for a, b in zip(finer, coarser, strict=True)
         )
-        self.decoders = nn.ModuleList(DoubleConv(2 * a, a, norm, conv_bias) for a in finer)
+        self.decoders = nn.ModuleList(
+            DoubleConv(2 * a, a, norm, conv_bias, activation) for a in finer
+        )
         self.head = nn.Conv2d(channels[0], n_out, head_kernel, padding=head_kernel // 2)
         if norm == "none":
             self.apply(_he_initialised)

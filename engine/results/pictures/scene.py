@@ -95,7 +95,7 @@ class Scene:
         def of(c: int) -> NDArray[np.float32]:
             return _highest(view, lambda z: draw_probability(planes, view.t, z, self.shape, c))
 
-        if planes.size("C") == 1:
+        if planes.size("C") < 3:  # of one class, and of its cores after that
             return heat(of(0), labels)
         each = np.stack([of(c) for c in range(planes.size("C"))])
         return class_mixture(each, self.result.classes, labels)

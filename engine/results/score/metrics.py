@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from engine.results.result import LabelClass
 from engine.results.score.overlaps import NONE, Areas, Overlaps, count_overlaps, cropped, ratio
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of IoU, for F1
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of IoU, for F1 and AP
 MISSED, SPLIT, SPURIOUS = 10, 5, 1  # weights of the challenge's AOGM-D: w_FN, w_NS, w_FP
 
 
@@ -119,11 +119,22 @@ class Score:
         objects = self.result_objects + self.truth_objects
         return tuple(ratio(2 * pairs, objects) for pairs in self.matched)
 
+    @property
+    def ap(self) -> tuple[float, ...]:
+        """AP at each IoU of THRESHOLDS: TP / (TP + FP + FN), with the pairs of `f1` as TP.
+
+        The measure of the 2018 Data Science Bowl (Caicedo et al. 2019, 10.1038/s41592-019-0612-7)
+        and of stardist; F1 / (2 - F1). It is not the area under a curve of precision and recall.
+        """
+        objects = self.result_objects + self.truth_objects
+        return tuple(ratio(pairs, objects - pairs) for pairs in self.matched)
+
     def scores(self, classes: Sequence[LabelClass] = ()) -> dict[str, float]:
         """Every score by its name; NaN where one is not defined. Objects have no `classes`."""
         named = {"iou": self.iou, "dice": self.dice}
         named |= {"seg": self.seg, "det": self.det, "op_csb": self.op_csb}
-        return named | {f"f1_{at:g}": f1 for at, f1 in zip(THRESHOLDS, self.f1, strict=True)}
+        named |= {f"f1_{at:g}": f1 for at, f1 in zip(THRESHOLDS, self.f1, strict=True)}
+        return named | {f"ap_{at:g}": ap for at, ap in zip(THRESHOLDS, self.ap, strict=True)}
 
     def counts(self) -> dict[str, int]:
         """What the scores are computed from, by name."""
@@ -144,7 +155,11 @@ def score(result: NDArray[Any], truth: NDArray[Any], ignore_border: int = 0) -> 
     Raises StackError where the shapes differ or the labels are no whole numbers, and UsageError
     where the border leaves nothing to compare.
     """
-    overlaps = count_overlaps(*cropped(result, truth, ignore_border))
+    return score_overlaps(count_overlaps(*cropped(result, truth, ignore_border)))
+
+
+def score_overlaps(overlaps: Overlaps) -> Score:
+    """Score one frame by the areas of its overlaps; DET is against the truth's objects."""
     return Score(
         frames=1,
         foreground=Areas(

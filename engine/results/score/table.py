@@ -14,7 +14,7 @@ from engine.stacks.guard import some
 from engine.store.files import whole_file
 
 OBJECT_SCORES = {"iou": "IoU", "dice": "Dice", "seg": "SEG", "det": "DET", "op_csb": "OP_CSB"} | {
-    f"f1_{at:g}": f"F1@{at:g}" for at in THRESHOLDS
+    f"{name.lower()}_{at:g}": f"{name}@{at:g}" for name in ("F1", "AP") for at in THRESHOLDS
 }
 Row = tuple[str, ...]
 

@@ -1,0 +1,112 @@
+"""The oldest check of a training set-up: a network must be able to learn one sample by heart.
+
+Where it can't, target, loss, network and optimiser do not fit together, and no amount of data will
+help; where it can, the rest is up to data and time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.errors import StacksegError
+from engine.store.files import whole_file
+from train.data.dataset import load_data
+from train.data.patches import Example, whole_frame
+from train.losses import segmentation_loss
+from train.networks import Network, build_network, n_weights
+from train.optimise import build_optimiser, learning_rate, resolve_arithmetic, set_learning_rate
+from train.settings import TrainSettings
+from train.strips import Place, densest_window, draw_row, write_png
+
+STEPS, EVERY = 100, 10
+ENOUGH = 0.98  # foreground IoU
+RATE = 5  # times the learning rate of a run: one sample that never varies bears more
+Note = Callable[[str], None]
+
+
+class NotLearnt(StacksegError):
+    """A network that could not learn one sample by heart."""
+
+    exit_status = 1
+
+
+def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print) -> float:
+    """Train on one patch, always the same; returns its foreground IoU, as prediction would have it.
+
+    The patch is the densest of the first training frame that has objects; nothing is varied.
+    `note` gets the IoU as it goes. With `output`, a picture and a summary are written to that
+    folder, as `overfit.png` and `overfit.json`. NotLearnt where the IoU stays at ENOUGH or below.
+    """
+    arithmetic = resolve_arithmetic(settings)
+    torch.manual_seed(settings.seed)
+    data = load_data(settings)
+    frame = next(f for f in data.train if f.labels[f.inside].any())
+    place = Place(frame, densest_window(frame, settings.patch, settings.stride))
+    sample = _cut(whole_frame(frame, settings), place)
+    image, target, weight = (t[None].to(arithmetic.device) for t in sample[:3])
+    image = image.contiguous(memory_format=torch.channels_last)
+
+    course = settings.model_copy(
+        update={"epochs": 1, "steps_per_epoch": STEPS, "lr": RATE * settings.lr}
+    )
+    args = settings.network(data.n_channels, n_out=target.shape[1])
+    network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser, scaler = build_optimiser(network, settings), arithmetic.scaler()
+    y, x = image.shape[2:]
+    note(
+        f"one patch of {y}x{x} px of {frame.name}, {STEPS} steps; {n_weights(network):,} weights, "
+        f"{arithmetic}"
+    )
+    history = []
+    for step in range(1, STEPS + 1):
+        network.train()
+        set_learning_rate(optimiser, learning_rate(step - 1, course))
+        with arithmetic.autocast():
+            logits = network(image)
+        loss = segmentation_loss(logits, target, weight, settings)
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(optimiser)
+        scaler.update()
+        if step % EVERY == 0:
+            iou = _iou(network, image, target, weight)
+            history.append({"step": step, "loss": loss.item(), "iou": iou})
+            note(f"step {step:3d}  loss {loss.item():.4f}  IoU {iou:.4f}")
+    if output is not None:
+        logits = _predict(network, image)[0].cpu()
+        write_png(output / "overfit.png", draw_row(place, logits, settings))
+        summary = {"frame": frame.name, "network": args.as_json(), "history": history}
+        with whole_file(output / "overfit.json") as partial:
+            partial.write_text(json.dumps(summary, indent=2) + "\n")
+    if not iou > ENOUGH:
+        raise NotLearnt(
+            f"after {STEPS} steps on one patch of {frame.name} its IoU is {iou:.3f}, and should be "
+            f"over {ENOUGH}; check that the truth fits the image, then --loss, --lr and the network"
+        )
+    return iou
+
+
+def _cut(whole: Example, place: Place) -> Example:
+    """The part of a whole frame's example that a place shows."""
+    y, x = place.window
+    image, target, weight = (t[:, y, x].contiguous() for t in whole[:3])
+    return Example(image, target, weight)
+
+
+def _iou(network: Network, image: Tensor, target: Tensor, weight: Tensor) -> float:
+    """Foreground IoU of what the network predicts where pixels count."""
+    counts = weight[:, 0] > 0
+    found = (_predict(network, image)[:, 0] > 0) & counts
+    truth = (target[:, 0] > 0) & counts
+    return float((found & truth).sum() / (found | truth).sum())
+
+
+@torch.inference_mode()
+def _predict(network: Network, image: Tensor) -> Tensor:
+    logits: Tensor = network.eval()(image).float()
+    return logits
