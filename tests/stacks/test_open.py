@@ -51,7 +51,7 @@ def far_away(path: Path) -> None:
     [
         ("a.tif", text, "named like a TIFF file but holds something else"),
         ("a.png", text, "named like a PNG file but holds something else"),
-        ("a.txt", text, "is not TIFF, PNG, JPEG or Zarr"),
+        ("a.txt", text, "is not TIFF, PNG, JPEG, DICOM, NIfTI or Zarr"),
         ("a.tif", empty, "is empty"),
         ("a.tif", nothing, "does not exist"),
         ("a", folder, "folder without TIFF, PNG or JPEG"),

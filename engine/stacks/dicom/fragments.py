@@ -11,6 +11,8 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
+from engine.stacks.dicom.library import Damaged
+
 Span = tuple[int, int]  # offset in the file, length
 Frame = tuple[Span, ...]  # fragments of one frame
 
@@ -19,10 +21,6 @@ _UNDEFINED = 0xFFFFFFFF
 STREAM_STARTS = (b"\xff\xd8", b"\xff\x4f")  # of JPEG and JPEG-LS, of JPEG 2000
 STREAM_END = b"\xff\xd9"  # of all three
 TAIL = 16  # bytes after the end of a stream, at most: padding
-
-
-class Damaged(ValueError):
-    """The rest of the sentence about a file whose pixels cannot be told apart: "is ..."."""
 
 
 def frames_of(file: BinaryIO, size: int, n_frames: int) -> tuple[Frame, ...]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 
-from engine.errors import StackError
-from engine.stacks.dicom.fragments import Damaged, Frame, frames_of
-from engine.stacks.dicom.library import INSTALL, pydicom
+from engine.errors import StackError, StacksegError
+from engine.stacks.dicom.fragments import Frame, frames_of
+from engine.stacks.dicom.library import INSTALL, Damaged, pydicom
 from engine.stacks.dicom.planes import Plane, first_number, numbers, planes_of
 from engine.stacks.guard import brief, opening
 
@@ -160,15 +160,19 @@ def read_header(path: str) -> DicomFile:
     with opening(path):
         size = Path(path).stat().st_size
         with Path(path).open("rb") as raw:
-            file, header, syntax, inflated = _parsed(raw, size, path)
             try:
+                file, header, syntax, inflated = _parsed(raw, size, path)
                 return _image(file, inflated or size, header, syntax, inflated, path)
-            except ValueError as error:
+            except Damaged as error:
                 raise StackError(f"{path}: {error}") from error
+            except (StacksegError, OSError, MemoryError):
+                raise
+            except Exception as error:
+                raise StackError(f"{path}: its header is damaged; copy it again") from error
 
 
 def inflate(path: str, limit: int) -> bytes:
-    """The data set of a deflated file; ValueError where it is damaged, or larger than `limit`."""
+    """The data set of a deflated file; Damaged where it is damaged, or larger than `limit`."""
     data = Path(path).read_bytes()
     # The group length, the first element after "DICM", says where the meta information ends.
     start = PREAMBLE + 16 + int.from_bytes(data[PREAMBLE + 12 : PREAMBLE + 16], "little")
@@ -176,9 +180,9 @@ def inflate(path: str, limit: int) -> bytes:
     try:
         out = stream.decompress(data[start:], limit)
     except zlib.error as error:
-        raise ValueError("is deflated, and damaged; copy it again") from error
+        raise Damaged("is deflated, and damaged; copy it again") from error
     if not stream.eof:
-        raise ValueError("is deflated, and truncated or far too large; write it again uncompressed")
+        raise Damaged("is deflated, and truncated or far too large; write it again uncompressed")
     return out
 
 
@@ -192,10 +196,7 @@ def _parsed(file: BinaryIO, size: int, path: str) -> tuple[BinaryIO, Dataset, st
         _DEFLATED.encode() in head
         and read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED
     ):
-        try:
-            data = BytesIO(inflate(path, _MAX_INFLATED))
-        except ValueError as error:
-            raise StackError(f"{path}: {error}") from error
+        data = BytesIO(inflate(path, _MAX_INFLATED))
         n_bytes = data.getbuffer().nbytes
         tags = [pydicom().tag.Tag(keyword) for keyword in _ELEMENTS]
         header = read_dataset(
@@ -216,7 +217,7 @@ def _image(
     file: BinaryIO, size: int, header: Dataset, syntax: str, inflated: int, path: str
 ) -> DicomFile:
     if not pydicom().uid.UID(syntax).is_transfer_syntax:
-        raise ValueError("has an unknown transfer syntax; convert it")
+        raise Damaged("has an unknown transfer syntax; convert it")
     keyword, vr, length, offset = _pixel_element(file, header, syntax, path)
     form = _pixel_format(header, keyword, vr)
     n_frames = _number_of_frames(header)
@@ -292,7 +293,7 @@ def _number_of_frames(header: Dataset) -> int:
         return 1
     n = first_number(value)
     if n is None or n < 1 or not n.is_integer():
-        raise ValueError(f"has a damaged number of frames ({brief(value, 20)}); write it again")
+        raise Damaged("has a damaged number of frames; write it again")
     return int(n)
 
 
@@ -301,20 +302,21 @@ def _pixel_format(header: Dataset, keyword: str, vr: str) -> PixelFormat:
         value = header.get(name, default)
         n = first_number(value)
         if n is None or not n.is_integer() or not low <= n <= high:
-            what = "does not say" if value is None else f"has {brief(value, 20)} as"
-            raise ValueError(f"{what} its {name}; it is damaged, write it again")
+            what = "does not say" if value is None else "has no valid number as"
+            raise Damaged(f"{what} its {name}; it is damaged, write it again")
         return int(n)
 
     allocated = whole("BitsAllocated", 1, 64)
     samples = whole("SamplesPerPixel", 1, 4, 1)
     photometric = _text(header, "PhotometricInterpretation").upper() or "MONOCHROME2"
     if allocated not in _DEPTHS[keyword]:
-        raise ValueError(f"has {allocated} bits a value, which nothing here reads; convert it")
+        raise Damaged(f"has {allocated} bits a value, which nothing here reads; convert it")
     known = {1: (*_GREY, PALETTE), 3: _COLOURS}.get(samples, ())
     if photometric not in known:
-        raise ValueError(
-            f"its pixels are {brief(photometric, 40)} of {samples} samples, which are not "
-            "intensities; convert it to grey or to red, green and blue"
+        kind = _word(header, "PhotometricInterpretation") or "unknown"
+        raise Damaged(
+            f"its pixels are {kind} of {samples} samples, which are not intensities; "
+            "convert it to grey or to red, green and blue"
         )
     return PixelFormat(
         rows=whole("Rows", 1, 65_535),
@@ -331,19 +333,19 @@ def _pixel_format(header: Dataset, keyword: str, vr: str) -> PixelFormat:
 
 
 def _check_decoder(syntax: str) -> None:
-    """ValueError where nothing that is installed decodes the transfer syntax."""
+    """Damaged where nothing that is installed decodes the transfer syntax."""
     from pydicom.pixels.decoders.base import get_decoder
 
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         name = pydicom().uid.UID(syntax).name
-        raise ValueError(
+        raise Damaged(
             f"its pixels are compressed as {brief(name, 60)}, which nothing here decodes; convert "
             "it, for example with `gdcmconv --raw`"
         ) from None
     if decoder.is_encapsulated and "pylibjpeg" not in decoder.available_plugins:
-        raise ValueError(f"its pixels are compressed, which needs pylibjpeg: {INSTALL}")
+        raise Damaged(f"its pixels are compressed, which needs pylibjpeg: {INSTALL}")
 
 
 def _check_length(form: PixelFormat, n_frames: int, length: int, left: int) -> None:
@@ -373,7 +375,7 @@ def _check_expansion(form: PixelFormat, frames: tuple[Frame, ...]) -> None:
 
 
 def _tables(header: Dataset, syntax: str) -> Dataset:
-    """A data set of its own with the lookup tables; ValueError where they are far too large."""
+    """A data set of its own with the lookup tables; Damaged where they are far too large."""
     out: Dataset = pydicom().dataset.Dataset()
     out.set_original_encoding(False, pydicom().uid.UID(syntax).is_little_endian)
     wanted = ["ModalityLUTSequence"]
@@ -385,7 +387,7 @@ def _tables(header: Dataset, syntax: str) -> Dataset:
         value: Any = header[keyword].value
         data = value if keyword != "ModalityLUTSequence" else value[0].get("LUTData") or b""
         if len(data) > _MAX_LUT:
-            raise ValueError("has a lookup table of more than 65,536 values; write it again")
+            raise Damaged("has a lookup table of more than 65,536 values; write it again")
         out[keyword] = header[keyword]
     return out
 
@@ -407,5 +409,5 @@ def lut_values(tables: Dataset) -> str:
         return ""
     descriptor = numbers(sequence[0].get("LUTDescriptor"), 3)
     if descriptor is None:
-        raise ValueError("has a damaged table of values; write it again")
+        raise Damaged("has a damaged table of values; write it again")
     return str(np.dtype("uint8" if descriptor[2] <= 8 else "uint16"))

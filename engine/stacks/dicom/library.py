@@ -11,6 +11,14 @@ from engine.errors import MissingExtra
 INSTALL = "pip install 'stackseg[dicom]'"
 
 
+class Damaged(ValueError):
+    """The rest of the sentence about a file, without its path: "is truncated; copy it again".
+
+    What pydicom raises may quote the file, and with it a patient: it is replaced by sentences of
+    our own, which quote nothing but numbers.
+    """
+
+
 @lru_cache(maxsize=1)
 def pydicom() -> ModuleType:
     """The library; MissingExtra where it is not installed."""

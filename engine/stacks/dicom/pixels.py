@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.stacks.dicom.fragments import STREAM_END, STREAM_STARTS, TAIL, read_frame
 from engine.stacks.dicom.header import PALETTE, DicomFile, PixelFormat, inflate
+from engine.stacks.dicom.library import Damaged
 from engine.stacks.dicom.planes import Plane
 from engine.stacks.rescale import BAND_BYTES, rescaled
 
@@ -29,11 +30,11 @@ PALETTE_BYTES = 12  # a pixel
 def decode(file: DicomFile, plane: Plane, dtype: str) -> NDArray[Any]:
     """Pixels of a frame, (Y, X) or (Y, X, 3), in `dtype`.
 
-    Values are those of the modality (in CT: Hounsfield units). Raises ValueError, the rest of a
-    sentence, where they cannot be decoded; what the decoders raise gets through.
+    Values are those of the modality (in CT: Hounsfield units). Raises Damaged where they cannot be
+    decoded; what the decoders raise gets through.
     """
     if file.problem:
-        raise ValueError(file.problem)
+        raise Damaged(file.problem)
     pixels = _decoded(file, plane.frame)
     form = file.format
     if file.tables.get("ModalityLUTSequence"):
@@ -71,10 +72,10 @@ def decoding_bytes(file: DicomFile) -> int:
 
 
 def _check_range(pixels: NDArray[Any], form: PixelFormat) -> None:
-    """ValueError where values are beyond the bits that the dtype of the stack was chosen for."""
+    """Damaged where values are beyond the bits that the dtype of the stack was chosen for."""
     low, high = form.range
     if pixels.min() < low or pixels.max() > high:
-        raise ValueError(f"has values of more than its {form.stored} bits; write it again")
+        raise Damaged(f"has values of more than its {form.stored} bits; write it again")
 
 
 def _upright(pixels: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
@@ -148,19 +149,19 @@ def _options(file: DicomFile) -> dict[str, Any]:
 
 
 def _check_stream(data: bytes, form: PixelFormat) -> None:
-    """ValueError where a compressed stream is not whole, or not of the size that the file says.
+    """Damaged where a compressed stream is not whole, or not of the size that the file says.
 
     The decoders allocate what the stream claims, and fill what is missing with grey.
     """
     if data[:2] not in STREAM_STARTS and b"\xff\x4f\xff\x51" not in data[:256]:
         return  # RLE, whose decoder goes by the size that the file says
     if STREAM_END not in data[-TAIL:]:
-        raise ValueError("its compressed stream has no end; copy it again")
+        raise Damaged("its compressed stream has no end; copy it again")
     size = _jpeg2000_size(data) or _jpeg_size(data)
     if size is None:
-        raise ValueError("its compressed stream is damaged; copy it again")
+        raise Damaged("its compressed stream is damaged; copy it again")
     if size != (form.rows, form.columns, form.samples):
-        raise ValueError(
+        raise Damaged(
             f"its compressed stream has {size[0]} x {size[1]} px of {size[2]} samples, but its "
             f"header says {form.rows} x {form.columns} of {form.samples}; write it again"
         )

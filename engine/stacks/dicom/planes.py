@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import plural
+from engine.stacks.dicom.library import Damaged
 from engine.stacks.rescale import Rescale
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ TRIGGER = TIMES.index("TriggerTime")
 
 
 def planes_of(header: Dataset, n_frames: int) -> tuple[Plane, ...]:
-    """The planes of a file; ValueError where what its header says of them makes no sense."""
+    """The planes of a file; Damaged where what its header says of them makes no sense."""
     number = first_number(header.get("InstanceNumber"))
     offsets = numbers(header.get("GridFrameOffsetVector")) or ()
     groups = list(_groups(header, n_frames))
@@ -91,7 +92,7 @@ def _groups(header: Dataset, n_frames: int) -> Iterator[dict[str, Dataset]]:
     if not per_frame:
         return
     if len(per_frame) != n_frames:
-        raise ValueError(
+        raise Damaged(
             f"counts {plural(n_frames, 'frame')}, but describes {len(per_frame)}; write it again"
         )
     shared = header.get("SharedFunctionalGroupsSequence") or [{}]
@@ -137,7 +138,7 @@ def _rescale(slope: object, intercept: object) -> Rescale:
     a = 1.0 if slope is None else first_number(slope)
     b = 0.0 if intercept is None else first_number(intercept)
     if a is None or b is None or a == 0:
-        raise ValueError("has a rescale slope or intercept that is no number, or a slope of 0")
+        raise Damaged("has a rescale slope or intercept that is no number, or a slope of 0")
     return Rescale(a, b)
 
 

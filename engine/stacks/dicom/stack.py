@@ -15,6 +15,7 @@ from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, read_dtype
 from engine.stacks.dicom.arrange import Arrangement, Unit, arrange, shown
 from engine.stacks.dicom.header import PALETTE, DicomFile, lut_values, read_header
+from engine.stacks.dicom.library import Damaged
 from engine.stacks.dicom.pixels import decode, decoding_bytes
 from engine.stacks.dicom.series import chosen, series_of
 from engine.stacks.guard import opening
@@ -106,8 +107,10 @@ class DicomStack(UnitStack):
         if not file.problem:
             try:
                 decode(file, plane, self.info.dtype)
-            except ValueError as error:
+            except Damaged as error:
                 raise StackError(f"{self.info.path}: {error}") from error
+            except MemoryError:
+                raise
             except Exception as error:
                 raise StackError(
                     f"{self.info.path}: its pixels cannot be decoded; copy it again, or convert it"
@@ -125,10 +128,14 @@ class DicomStack(UnitStack):
         file, plane = unit
         try:
             pixels = decode(file, plane, self.info.dtype)
-        except ValueError as error:
-            raise ValueError(f"{shown(file)}: {error}") from error
+        except Damaged as error:
+            raise Damaged(f"{shown(file)}: {error}") from error
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise Damaged(f"{shown(file)}: its pixels are damaged; copy it again") from error
         if pixels.shape != self._unit_shape:
-            raise ValueError(f"{shown(file)} has {pixels.shape} px, not {self._unit_shape}")
+            raise Damaged(f"{shown(file)} has {pixels.shape} px, not {self._unit_shape}")
         return pixels[part]
 
 
@@ -153,7 +160,7 @@ def _values(file: DicomFile) -> str:
     """The dtype of a file's values before they are rescaled: of its tables, or of its pixels."""
     try:
         values = lut_values(file.tables)
-    except ValueError as error:
+    except Damaged as error:
         raise StackError(f"{file.path}: {error}") from error
     if values:
         return values
