@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from engine.model.spec import Normalisation
 from train.networks import Activation, NetworkArgs, Norm, Up
+from train.palette import Palette, PaletteClass, read_palette
 from train.policies import POLICIES, AugmentSettings
 
 CHANNELS = {"unet": (16, 32, 64, 128), "unet-resnet18": (16, 32, 64, 128, 256)}
@@ -22,6 +23,11 @@ def _policy(value: Any) -> Any:
     return POLICIES.get(value, value) if isinstance(value, str) else value
 
 
+def _palette(value: Any) -> Any:
+    """The palette of a file or a name, where that is given."""
+    return read_palette(value) if isinstance(value, str) else value
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,8 +37,12 @@ class TrainSettings(_Frozen):
 
     data: str
     """Folder with images and their truth."""
-    layout: Literal["ctc", "pairs"]
-    """How the folder is laid out: Cell Tracking Challenge, or images/ and labels/."""
+    layout: Literal["ctc", "pairs", "color-masks"]
+    """How the folder is laid out: Cell Tracking Challenge, images/ and labels/, or images/ and
+    masks/ whose colours are classes."""
+    palette: Annotated[Palette | None, BeforeValidator(_palette)] = None
+    """Which colours of the masks are which classes; also a file or the name of a palette. Layout
+    color-masks only."""
     frames: tuple[int, int] | None = None
     """Frame numbers to use, first included, last not; all where None. Layout ctc only."""
     sequences: tuple[str, ...] | None = None
@@ -162,6 +172,11 @@ class TrainSettings(_Frozen):
     """Epochs after which predictions are drawn beside the truth; 0: never."""
 
     @property
+    def classes(self) -> tuple[PaletteClass, ...]:
+        """The classes that are told apart, background first; none where objects are."""
+        return () if self.palette is None else self.palette.classes
+
+    @property
     def n_outputs(self) -> int:
         """Channels of logits: the foreground, and with cores these."""
         return 2 if self.instances == "cores" else 1
@@ -210,12 +225,28 @@ class TrainSettings(_Frozen):
             )
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction leave nothing to train on")
+        self._check_palette()
         for name in ("frames", "sequences", "truth"):
             if getattr(self, name) is not None and self.layout != "ctc":
                 raise ValueError(f"{name} can be chosen in layout ctc only")
         if self.frames is not None and not 0 <= self.frames[0] < self.frames[1]:
             raise ValueError(f"frames {self.frames[0]}:{self.frames[1]} hold no frame")
         return self
+
+    def _check_palette(self) -> None:
+        """ValueError where options are of classes and the layout isn't, or the other way round."""
+        if self.layout != "color-masks":
+            if self.palette is not None:
+                raise ValueError("palette is for layout color-masks")
+            return
+        if self.palette is None:
+            raise ValueError(
+                "layout color-masks needs a palette, which says which colours are which classes; "
+                "give --palette"
+            )
+        for name in ("masks", "ignore_label", "synthetic"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for truth of objects, and not for color-masks")
 
     def _check_resnet(self) -> None:
         """ValueError where options do not fit unet-resnet18, or each other."""
