@@ -133,10 +133,16 @@ class TrainSettings(_Frozen):
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches whose gradients are averaged for one step: batch * accumulate patches a step."""
 
-    loss: Literal["bce", "dice", "bce+dice"] = "bce+dice"
-    """What is minimised: weighted binary cross entropy, soft Dice, or both."""
+    loss: Literal["bce", "ce", "dice", "bce+dice", "ce+dice"] = Field(
+        default_factory=lambda values: "ce+dice" if values.get("palette") else "bce+dice"
+    )
+    """What is minimised: weighted cross entropy (bce of objects, ce of classes), soft Dice, or
+    both."""
     dice: Annotated[float, Field(ge=0)] = 0.5
-    """Weight of the soft Dice loss in bce+dice, relative to the cross entropy."""
+    """Weight of the soft Dice loss beside the cross entropy."""
+    class_weights: Literal["auto"] | tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Weight in the cross entropy of each class, background first; "auto": the inverse root of its
+    share of the training part's pixels, background's being 1. All alike where None."""
     foreground_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight in the cross entropy of pixels that are to be found, relative to background: w_c."""
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -157,7 +163,7 @@ class TrainSettings(_Frozen):
     border_sigma: Annotated[float, Field(gt=0)] = 5.0
     """sigma of the border weight map, px; with components."""
     augment: Annotated[AugmentSettings, BeforeValidator(_policy)] = POLICIES["strong"]
-    """How training patches are varied; also the name of a policy: strong, light or none."""
+    """How training patches are varied; also the name of a policy: strong, light, source or none."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights, patches and synthetic frames."""
@@ -178,7 +184,10 @@ class TrainSettings(_Frozen):
 
     @property
     def n_outputs(self) -> int:
-        """Channels of logits: the foreground, and with cores these."""
+        """Channels of logits: the foreground, and with cores these; or of every class, of two the
+        second alone."""
+        if self.classes:
+            return len(self.classes) if len(self.classes) > 2 else 1
         return 2 if self.instances == "cores" else 1
 
     @property
@@ -235,14 +244,27 @@ class TrainSettings(_Frozen):
 
     def _check_palette(self) -> None:
         """ValueError where options are of classes and the layout isn't, or the other way round."""
-        if self.layout != "color-masks":
-            if self.palette is not None:
-                raise ValueError("palette is for layout color-masks")
-            return
-        if self.palette is None:
+        of_classes = self.layout == "color-masks"
+        if not of_classes and (self.palette is not None or self.class_weights is not None):
+            raise ValueError("palette and class_weights are for layout color-masks")
+        if of_classes and self.palette is None:
             raise ValueError(
                 "layout color-masks needs a palette, which says which colours are which classes; "
                 "give --palette"
+            )
+        losses = ("ce", "dice", "ce+dice") if of_classes else ("bce", "dice", "bce+dice")
+        if self.loss not in losses:
+            raise ValueError(
+                f"loss {self.loss} is not one of {'classes' if of_classes else 'objects'}; "
+                f"use {', '.join(losses)}"
+            )
+        if self.palette is None:
+            return
+        given = self.class_weights
+        if isinstance(given, tuple) and len(given) != len(self.classes):
+            raise ValueError(
+                f"class_weights has {len(given)} numbers for {len(self.classes)} classes "
+                f"({', '.join(self.palette.names)}); give one for each"
             )
         for name in ("masks", "ignore_label", "synthetic"):
             if getattr(self, name):

@@ -25,7 +25,7 @@ def heart_slice(
     classes[np.hypot(yy, xx + 12) < 8] = 1
     classes[np.hypot(yy, xx - 4) < 11] = 2
     classes[np.hypot(yy, xx - 4) < 6] = 3
-    grey = np.array([20, 150, 70, 220])[classes] + rng.normal(0, 6, shape)
+    grey = np.array([20, 120, 60, 220])[classes] + rng.normal(0, 6, shape)
     return grey.clip(0, 255).astype(np.uint8), classes
 
 

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from train.augment import vary_intensity
 from train.data.frames import LabelledFrame
-from train.data.targets import border_weights, cores, cut_apart
 from train.geometry import Cut, random_geometry
 from train.networks.normalise import normalise
 from train.settings import TrainSettings
+from train.tasks import task_of
 
 TRIES = 3  # places to try for one with an object
 
@@ -26,7 +26,7 @@ class Example(NamedTuple):
 
     image: Tensor  # float32 (C, Y, X), normalised
     target: Tensor  # float32 (K, Y, X), 0 or 1
-    weight: Tensor  # float32 (K, Y, X), 0 where nothing is to be learnt
+    weight: Tensor  # float32 (K, Y, X), of classes (1, Y, X); 0 where nothing is to be learnt
     frame: int = -1  # its index among the training frames
 
 
@@ -124,17 +124,7 @@ def make_example(
     settings: TrainSettings,
 ) -> Example:
     """Image, targets and weights as tensors. `counts` (Y, X): where the truth is known."""
-    if settings.instances == "none":
-        target = (labels > 0)[None]
-        weight = np.ones(target.shape, dtype=np.float32)
-    elif settings.instances == "cores":
-        core = cores(labels, settings.core_depth)
-        target = np.stack([labels > 0, core])
-        gaps = border_weights(core, settings.border_weight, settings.border_sigma)
-        weight = np.stack([np.ones_like(gaps), gaps])
-    else:
-        target = cut_apart(labels)[None]
-        weight = border_weights(target[0], settings.border_weight, settings.border_sigma)[None]
+    target, weight = task_of(settings).targets(labels)
     return Example(
         torch.from_numpy(image),
         torch.from_numpy(target.astype(np.float32)),
