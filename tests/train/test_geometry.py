@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from train.augment import vary_intensity
 from train.geometry import GRID, Geometry, random_geometry
 from train.policies import POLICIES, AugmentSettings
 
@@ -145,3 +147,19 @@ def test_each_chance_is_a_share_of_patches(chance: str, drawn_by) -> None:  # ty
     geometries = [random_geometry(np.random.default_rng(i), (64, 64), 16, settings)
                   for i in range(400)]  # fmt: skip
     assert np.mean([drawn_by(g) for g in geometries]) == pytest.approx(0.3, abs=0.08)
+
+
+def test_the_policy_of_the_source_mirrors_along_either_axis_and_blurs() -> None:
+    """A quarter mirrored, a quarter blurred, a quarter both: two independent halves."""
+    rng, policy = np.random.default_rng(0), POLICIES["source"]
+    turns = Counter(
+        tuple(random_geometry(rng, (40, 40), 20, policy).matrix.ravel()) for _ in range(2000)
+    )
+    assert turns.keys() == {(1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, 1)}
+    assert turns[1, 0, 0, 1] / 2000 == pytest.approx(0.5, abs=0.05)
+    assert turns[1, 0, 0, -1] / 2000 == pytest.approx(0.25, abs=0.05)
+    image = np.random.default_rng(1).random((1, 20, 20)).astype(np.float32)
+    labels = np.zeros((20, 20), np.int32)
+    blurred = [not np.array_equal(vary_intensity(image, labels, rng, policy), image)
+               for _ in range(400)]  # fmt: skip
+    assert np.mean(blurred) == pytest.approx(0.5, abs=0.1)
