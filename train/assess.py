@@ -48,13 +48,14 @@ def choose_defaults(
 
 
 def score_test(
-    best: Checkpoint, frames: Sequence[LabelledFrame], device: torch.device
+    best: Checkpoint, frames: Sequence[LabelledFrame], run: Path, device: torch.device
 ) -> Checkpoint:
     """Add the scores of the test part: computed once, after everything has been chosen."""
     if not frames:
         return best
     task = task_of(best.settings)
     scores = task.score(_judged(task, best, frames, device), best.chosen)
+    task.keep("test", scores, run)
     return replace(best, scores=dict(best.scores) | named_scores("test", scores))
 
 

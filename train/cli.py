@@ -224,9 +224,9 @@ def train(
     color-masks, to tell classes of pixels apart.
 
     Writes best.pt, last.pt, summary.json, history.csv, timings.csv, curves.png, strips/,
-    settings.json, split.json and threshold.csv (of classes confusion.csv) to OUTPUT, and
-    tensorboard/ if TensorBoard is installed. `stackseg export` turns it into a model,
-    `stackseg compare` sets runs side by side.
+    settings.json, split.json and threshold.csv (of classes confusion-val.csv and
+    confusion-test.csv) to OUTPUT, and tensorboard/ if TensorBoard is installed. `stackseg export`
+    turns it into a model, `stackseg compare` sets runs side by side.
 
     Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
 

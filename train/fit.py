@@ -145,7 +145,7 @@ def fit(
 
     best = choose_defaults(best, data.val, run, arithmetic.device)
     test = load_part(data.split.test, settings).frames
-    best = score_test(best, test, arithmetic.device)
+    best = score_test(best, test, run, arithmetic.device)
     if test and (words := task.remark_on_test(best.scores)):
         note(words)
     save_checkpoint(run / "best.pt", best)

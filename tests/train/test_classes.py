@@ -140,7 +140,7 @@ def test_a_run_of_classes_leaves_all_it_promises(hearts: Path, tmp_path: Path) -
     best = fit(how, run, note=said.append)
     assert {p.name for p in run.iterdir()} - {"tensorboard"} == {
         "best.pt", "last.pt", "history.csv", "curves.png", "settings.json", "split.json",
-        "confusion.csv", "summary.json", "timings.csv", "strips",
+        "confusion-val.csv", "confusion-test.csv", "summary.json", "timings.csv", "strips",
     }  # fmt: skip
     assert {"val_mean_dice", "val_iou", "test_accuracy"} <= set(best.scores)
     assert best.chosen == {} and read_summary(run).chosen == {}

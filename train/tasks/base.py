@@ -120,6 +120,10 @@ class Task(ABC, Generic[Judged]):
         """A look at each epoch's scores, for the length of a run."""
         return Watch()
 
+    def keep(self, part: str, scores: Any, run: Path) -> None:
+        """Write what belongs to the scores of a part, "val" or "test", to the run's folder."""
+        return None
+
     def remark_on_test(self, scores: Mapping[str, float]) -> str | None:
         """What to say of the scores of a test part."""
         return None

@@ -79,10 +79,14 @@ class Classes(Task[NDArray[np.int64]]):
         return ClassScores(self.names, np.sum(frames, axis=0))
 
     def choose(self, frames: Sequence[NDArray[np.int64]], run: Path) -> Defaults:
-        """There is no threshold: the most probable class wins. Writes the confusion."""
+        """There is no threshold: the most probable class wins."""
         scores = self.score(frames)
-        scores.write(run / "confusion.csv")
+        self.keep("val", scores, run)
         return Defaults(scores, {})
+
+    def keep(self, part: str, scores: ClassScores, run: Path) -> None:
+        """The confusion between classes, as `confusion-val.csv` or `confusion-test.csv`."""
+        scores.write(run / f"confusion-{part}.csv")
 
     def epoch_row(
         self, epoch: int, step: int, taught: Taught, val_loss: float, scores: ClassScores
