@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from train.data.targets import REACH, border_weights, cores, cut_apart, depth_below_edge
+from train.data.targets import REACH, border_weights, cores, cut_apart
 
 EIGHT = np.ones((3, 3))
 
