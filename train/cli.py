@@ -93,7 +93,7 @@ def _frame_range(
 @click.option("--foreground-weight", default=1.0, show_default=True,
               help="Weight of foreground pixels in the cross entropy.")  # fmt: skip
 @click.option("--border-weight", default=10.0, show_default=True,
-              help="Extra weight of the gaps between neighbours (components).")  # fmt: skip
+              help="Extra weight of the gaps between neighbours; 0: none.")  # fmt: skip
 @click.option("--optimiser", default="adamw", show_default=True,
               type=click.Choice(["adamw", "adam", "sgd"]),
               help="What moves the weights; sgd has a momentum of 0.99.")  # fmt: skip
