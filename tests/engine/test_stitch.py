@@ -169,7 +169,7 @@ def test_any_cut_of_objects_by_cores_equals_the_whole(
 
 @pytest.mark.parametrize(("growth", "pinhole"), [(1, 0), (5, 0), (3, 4), (1, 6)])
 def test_what_lies_a_whole_margin_away_counts(growth: int, pinhole: int) -> None:
-    """A core of one pixel, at the end of growth, on this side of a pinhole."""
+    """A core of one pixel, as far as growth reaches, in a pinhole of the foreground."""
     mask, core = np.ones((1, 20, 40), bool), np.zeros((1, 20, 40), bool)
     left = 20 + growth - 1
     mask[0, 8 : 8 + pinhole, left : left + pinhole] = False
