@@ -124,7 +124,7 @@ def _frame_range(
 @click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, pairs 0]")
 @click.option("--ignore-label", type=int, metavar="N",
               help="Number in the truth of pixels that neither teach nor score.")  # fmt: skip
-@click.option("--augment", default="strong", show_default=True,
+@click.option("--augment", default="light", show_default=True,
               type=click.Choice(["strong", "light", "none"]),
               help="How much patches are varied; strong: for other microscopes as well, "
               "light: for the same.")  # fmt: skip

@@ -146,7 +146,7 @@ class TrainSettings(_Frozen):
     """w0 of the border weight map."""
     border_sigma: Annotated[float, Field(gt=0)] = 5.0
     """sigma of the border weight map, px."""
-    augment: Annotated[AugmentSettings, BeforeValidator(_policy)] = POLICIES["strong"]
+    augment: Annotated[AugmentSettings, BeforeValidator(_policy)] = POLICIES["light"]
     """How training patches are varied; also the name of a policy: strong, light or none."""
 
     seed: Annotated[int, Field(ge=0)] = 0

@@ -22,7 +22,7 @@ from train.data.patches import Patches, shares_by_area
 from train.data.splits import split_frames
 from train.fit import fit
 from train.loader import batches
-from train.networks import NetworkArgs, UNet, n_weights
+from train.networks import NetworkArgs, UNet, build_network, n_weights
 from train.settings import TrainSettings
 from train.start import start_from
 from train.summary import read_summary
@@ -175,9 +175,10 @@ def test_the_same_seed_gives_the_same_history(pairs: Path, tmp_path: Path) -> No
 
 def test_a_run_starts_from_the_weights_of_another(pairs: Path, tmp_path: Path) -> None:
     first = fit(small(pairs, epochs=1), tmp_path / "first", note=silent)
-    network, patches = UNet(1, 1, (2, 4)), torch.rand(2, 1, 8, 8)
-    onward = small(pairs, epochs=1, init=str(tmp_path / "first"))
-    start_from(network, NetworkArgs("unet", 1, 1, (2, 4)), onward, patches)
+    onward, patches = small(pairs, epochs=1, init=str(tmp_path / "first")), torch.rand(2, 1, 8, 8)
+    args = onward.network(1, onward.n_outputs)
+    network = build_network(args)
+    start_from(network, args, onward, patches)
     assert all(torch.equal(w, first.weights[name]) for name, w in network.state_dict().items())
     said: list[str] = []
     second = fit(onward, tmp_path / "second", note=said.append)

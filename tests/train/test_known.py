@@ -224,3 +224,18 @@ def test_depths_kinds_and_sizes_mix_in_one_data_set(tmp_path: Path) -> None:
     kinds = {str(f.image.dtype) for f in (*data.train, *data.val)}
     assert kinds == {"uint8", "uint16", "float32"}
     assert data.n_channels == 1 and len(find_frames(settings)) == 4
+
+
+@pytest.mark.realdata
+def test_gold_truth_of_hela_is_sparse_and_says_so(realdata: Path) -> None:
+    """Frames with markers know some background; frames without know their drawn cells alone."""
+    sources = {s.time: s for s in find_ctc(realdata / "hela", truth="gold")}
+    assert len(sources) == 12
+    dense, sparse, unmarked = (
+        load_frame(sources[t], Reading(Normalisation(), 25)) for t in (52, 23, 62)
+    )
+    assert (dense.labels.max(), sparse.labels.max(), unmarked.labels.max()) == (110, 12, 21)
+    assert dense.counted.mean() > 0.8 > 0.7 > sparse.counted.mean() > 0.1
+    assert np.array_equal(unmarked.counted, (unmarked.labels > 0) & unmarked.counted)
+    both = find_ctc(realdata / "hela", truth="both")
+    assert len(both) == 50, "47 silver frames, and 3 of gold alone"

@@ -192,5 +192,5 @@ def _check_channels(frames: Sequence[LabelledFrame]) -> None:
         if len(frame.image) != expected:
             raise StackError(
                 f"{frame.name} has {len(frame.image)} channels, but {frames[0].name} {expected}; "
-                "all frames need the same channels"
+                "all frames need the same channels; choose them with --channel"
             )
