@@ -166,7 +166,7 @@ def train(
     installed. `stackseg export` turns it into a model, `stackseg compare` sets runs side by side.
     Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
 
-    --overfit-one trains on one patch only, without varying it, by AdamW at a rate of 0.02, and
+    --overfit-one trains on one patch only, without varying it, by AdamW at a rate of its own, and
     exits with 1 unless its IoU exceeds 0.98. With OUTPUT it writes overfit.png and overfit.json.
     """
     from engine.errors import MissingExtra, UsageError
