@@ -7,6 +7,7 @@ import re
 import warnings
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -125,8 +126,8 @@ def make_spec(
         stride=field.stride,
         receptive_radius=network.receptive_radius,
         threshold=state.chosen.get("threshold", 0.5),
-        instances="components" if (cores := _cores(state)) is None else "cores",
-        cores=cores,
+        instances=_instances(state),
+        cores=_cores(state),
         min_area=int(state.chosen.get("min_area", 0)),
         trained_on=state.trained_on,
         scores={key: round(value, 4) for key, value in state.scores.items()},
@@ -217,6 +218,13 @@ def _channel_names(state: Checkpoint) -> tuple[str, ...]:
     return ("intensity",) if n_in == 1 else tuple(f"channel {i + 1}" for i in range(n_in))
 
 
+def _instances(state: Checkpoint) -> Literal["components", "cores", "none"]:
+    """How objects are told apart; classes are not taken apart into objects."""
+    if state.settings.classes:
+        return "none"
+    return "components" if _cores(state) is None else "cores"
+
+
 def _cores(state: Checkpoint) -> CoreSpec | None:
     if state.network.n_out != 2:
         return None
@@ -231,6 +239,8 @@ def _cores(state: Checkpoint) -> CoreSpec | None:
 
 
 def _classes(state: Checkpoint) -> tuple[ClassSpec, ...]:
+    if state.settings.classes:
+        return tuple(ClassSpec(name=c.name, color=c.color) for c in state.settings.classes)
     names = [state.settings.class_name]
     if state.network.n_out > 2:
         names = [f"class {i}" for i in range(1, state.network.n_out)]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from train.curves import Epoch
+from train.rows import EpochRow
 
 
 class Board:
@@ -27,13 +26,13 @@ class Board:
             str(run / "tensorboard"), purge_step=step if first_epoch else None
         )
 
-    def add(self, row: Epoch) -> None:
+    def add(self, row: EpochRow) -> None:
         """The figures of an epoch by step; `train_loss` is `loss/train`. Undefined ones are left
         out.
         """
         if self._writer is None:
             return
-        for name, value in asdict(row).items():
+        for name, value in row.as_row().items():
             part, _, what = name.partition("_")
             if name not in ("epoch", "step") and not math.isnan(value):
                 self._writer.add_scalar(f"{what}/{part}" if what else name, value, row.step)

@@ -11,10 +11,15 @@ import click
 from train.presets import PRESETS
 
 if TYPE_CHECKING:
-    from train.curves import Epoch
+    from train.rows import EpochRow
 
-DEFAULT_BORDER = {"ctc": 25, "pairs": 0}  # px; the challenge's HeLa truth ends 25 px inside
-DEFAULT_TEST = {"ctc": 0.0, "pairs": 0.2}
+DEFAULT_BORDER = {
+    "ctc": 25,
+    "pairs": 0,
+    "color-masks": 0,
+}  # px; the challenge's HeLa truth ends 25 px inside
+DEFAULT_TEST = {"ctc": 0.0, "pairs": 0.2, "color-masks": 0.2}
+DEFAULT_PRESET = {"ctc": "nuclei", "pairs": "nuclei", "color-masks": "heart"}
 
 
 def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -25,6 +30,19 @@ def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     except ValueError:
         raise click.BadParameter(
             f"{value!r} is not a list of whole numbers such as 16,32,64,128"
+        ) from None
+
+
+def _weights(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> str | tuple[float, ...] | None:
+    if value is None or value == "auto":
+        return value
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is neither auto nor a list of numbers such as 1,4,4,4"
         ) from None
 
 
@@ -49,15 +67,20 @@ def _frame_range(
 @click.option(
     "--layout",
     required=True,
-    type=click.Choice(["ctc", "pairs"]),
-    help="ctc: NN/tTTT.tif with NN_ST/SEG or NN_GT/SEG; pairs: images/ and labels/ or masks/.",
+    type=click.Choice(["ctc", "pairs", "color-masks"]),
+    help="ctc: NN/tTTT.tif with NN_ST/SEG or NN_GT/SEG; pairs: images/ and labels/ or masks/; "
+    "color-masks: images/, and masks/ whose colours are classes.",
 )
+@click.option("--palette", metavar="FILE|NAME",
+              help="Which colours are which classes (color-masks): YAML or JSON, heart-ct or "
+              "acdc.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to create.  [required]")
 @click.option("--arch", default="unet", show_default=True,
               type=click.Choice(["unet", "unet-resnet18"]),
               help="Network architecture.")  # fmt: skip
 @click.option("--preset", type=click.Choice([*PRESETS]),
-              help="A U-Net by name; the options below change it.  [nuclei]")  # fmt: skip
+              help="A U-Net by name; the options below change it.  "
+              "[nuclei; color-masks heart]")  # fmt: skip
 @click.option("--channels", callback=_numbers, metavar="N,N,...",
               help="Channels of each level (of the decoder), finest first.  "
               "[16,32,64,128; unet-resnet18 16,32,64,128,256]")  # fmt: skip
@@ -86,10 +109,14 @@ def _frame_range(
 @click.option("--patch", type=int, metavar="PX", help="Side of a patch.  [192]")
 @click.option("--accumulate", default=1, show_default=True, metavar="N",
               help="Average the gradients of N batches for one step.")  # fmt: skip
-@click.option("--loss", default="bce+dice", show_default=True,
-              type=click.Choice(["bce", "dice", "bce+dice"]),
-              help="What is minimised: weighted cross entropy, soft Dice, or both.")  # fmt: skip
-@click.option("--dice", default=0.5, show_default=True, help="Weight of Dice in bce+dice.")
+@click.option("--loss", type=click.Choice(["bce", "dice", "bce+dice", "ce", "ce+dice"]),
+              help="What is minimised: weighted cross entropy (bce; of classes ce), soft Dice, or "
+              "both.  [bce+dice; color-masks ce+dice]")  # fmt: skip
+@click.option("--dice", default=0.5, show_default=True,
+              help="Weight of Dice beside the cross entropy.")  # fmt: skip
+@click.option("--class-weights", metavar="auto|W,W,...", callback=_weights,
+              help="Weight of each class in the cross entropy, background first; auto: rare "
+              "classes weigh more (color-masks).")  # fmt: skip
 @click.option("--foreground-weight", default=1.0, show_default=True,
               help="Weight of foreground pixels in the cross entropy.")  # fmt: skip
 @click.option("--border-weight", default=10.0, show_default=True,
@@ -112,22 +139,26 @@ def _frame_range(
               "[silver, or gold if there is no silver]")  # fmt: skip
 @click.option("--channel", metavar="LIST",
               help="Channels of the images, by number or name: 1 or GFP.  [all]")  # fmt: skip
-@click.option("--group", metavar="REGEX", help="Files that agree here stay together (pairs).")
+@click.option(
+    "--group",
+    metavar="REGEX",
+    help="Files that agree here stay together.  [color-masks: up to the first _]",
+)
 @click.option("--masks", is_flag=True,
               help="Truth is masks, not ids: objects are their 8-connected pieces.")  # fmt: skip
 @click.option("--val-fraction", type=float, help="Share for validation.  [0.15]")
 @click.option(
-    "--test-fraction", type=float, help="Share held back for testing.  [pairs 0.2, ctc 0]"
+    "--test-fraction", type=float, help="Share held back for testing.  [ctc 0, others 0.2]"
 )
 @click.option("--test-every", type=int, metavar="N",
               help="Hold back every Nth frame of each sequence or folder instead.")  # fmt: skip
-@click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, pairs 0]")
+@click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, others 0]")
 @click.option("--ignore-label", type=int, metavar="N",
               help="Number in the truth of pixels that neither teach nor score.")  # fmt: skip
-@click.option("--augment", default="light", show_default=True,
-              type=click.Choice(["strong", "light", "none"]),
+@click.option("--augment", type=click.Choice(["strong", "light", "source", "none"]),
               help="How much patches are varied; strong: for other microscopes as well, "
-              "light: for the same.")  # fmt: skip
+              "light: for the same, source: flips and blur.  "
+              "[light]")  # fmt: skip
 @click.option("--synthetic", default=0, show_default=True, help="Synthetic frames to add.")
 @click.option("--synthetic-share", default=0.4, show_default=True,
               help="Share of patches cut from synthetic frames.")  # fmt: skip
@@ -159,11 +190,14 @@ def train(
     resume: bool,
     **options: Any,
 ) -> None:
-    """Train a U-Net to separate objects from background and from each other.
+    """Train a U-Net to separate objects from background and from each other, or, with --layout
+    color-masks, to tell classes of pixels apart.
 
     Writes best.pt, last.pt, summary.json, history.csv, timings.csv, curves.png, strips/,
-    settings.json, split.json and threshold.csv to OUTPUT, and tensorboard/ if TensorBoard is
-    installed. `stackseg export` turns it into a model, `stackseg compare` sets runs side by side.
+    settings.json, split.json and threshold.csv (of classes confusion.csv) to OUTPUT, and
+    tensorboard/ if TensorBoard is installed. `stackseg export` turns it into a model,
+    `stackseg compare` sets runs side by side.
+
     Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
 
     --overfit-one trains on one patch only, without varying it, by AdamW at a rate of its own, and
@@ -183,12 +217,13 @@ def train(
             raise
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
+    _check_classes(layout, instances=options["instances"], overfit_one=overfit_one)
     defaults: dict[str, Any] = {"ignore_border": DEFAULT_BORDER[layout]}
     if options["test_every"] is None:
         defaults["test_fraction"] = DEFAULT_TEST[layout]
     if preset is not None and arch != "unet":
         raise UsageError(f"--preset {preset}: is a unet; omit it, or --arch {arch}")
-    defaults |= PRESETS[preset or "nuclei"] if arch == "unet" else {}
+    defaults |= PRESETS[preset or DEFAULT_PRESET[layout]] if arch == "unet" else {}
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
     defaults |= _channel_names(given.get("channel"))
@@ -205,17 +240,31 @@ def train(
         return
     with counter("epoch", every=None) as count:
 
-        def report(row: Epoch) -> None:
-            _note(_epoch_line(row, settings.epochs))
+        def report(row: EpochRow) -> None:
+            _note(f"epoch {row.epoch}/{settings.epochs}  {row.in_words()}")
             count(row.epoch, settings.epochs)
 
         best = fit(settings, output, note=_note, report=report, resume=resume)
     for name, value in best.scores.items():
         click.echo(f"{name} {value:.4f}")
-    _note(
-        f"best epoch {best.epoch}, threshold {best.chosen['threshold']:g}, "
-        f"minimum area {best.chosen['min_area']:g} px: {output / 'best.pt'}"
-    )
+    chosen = ""
+    if best.chosen:
+        chosen = (
+            f", threshold {best.chosen['threshold']:g}, minimum area {best.chosen['min_area']:g} px"
+        )
+    _note(f"best epoch {best.epoch}{chosen}: {output / 'best.pt'}")
+
+
+def _check_classes(layout: str, *, instances: str | None, overfit_one: bool) -> None:
+    """UsageError where an option is of objects and the layout of classes."""
+    from engine.errors import UsageError
+
+    if layout != "color-masks":
+        return
+    if instances is not None:
+        raise UsageError("--instances: is for objects, and --layout color-masks teaches classes")
+    if overfit_one:
+        raise UsageError("--overfit-one: is for objects; check classes with --preview")
 
 
 def _channel_names(channels: str | None) -> dict[str, tuple[str, ...]]:
@@ -248,16 +297,3 @@ def _settings(values: dict[str, Any]) -> Any:
 
 def _note(words: str) -> None:
     click.echo(words, err=True)
-
-
-def _epoch_line(row: Epoch, epochs: int) -> str:
-    return (
-        f"epoch {row.epoch}/{epochs}  loss {row.train_loss:.3f} (val {row.val_loss:.3f})  "
-        f"IoU {_figure(row.train_iou)} (val {_figure(row.val_iou)})  "
-        f"val SEG {_figure(row.val_seg)}, F1 {_figure(row.val_f1)}, at 0.5 {_figure(row.val_f1_50)}"
-    )
-
-
-def _figure(score: float) -> str:
-    """A score, or a dash where it is not defined."""
-    return f"{score:.3f}" if score == score else "-"

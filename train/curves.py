@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from engine.store.files import whole_file
+from train.rows import EpochRow, TableRow, figure, read_rows, write_rows
 from train.scores import Scores
+
+__all__ = ["Epoch", "Timing", "draw_curves", "read_rows", "write_rows"]
 
 
 @dataclass(frozen=True)
-class Epoch:
+class Epoch(EpochRow):
     """One row of history.csv. Nothing in it depends on the clock: the same seed, the same rows.
 
     A score that nothing defines is NaN here, and empty there.
@@ -36,32 +35,23 @@ class Epoch:
         """What the best epoch is chosen by."""
         return Scores(self.val_iou, self.val_seg, self.val_f1, self.val_f1_50).rank
 
+    def in_words(self) -> str:
+        """The figures, for a line on the screen."""
+        return (
+            f"loss {self.train_loss:.3f} (val {self.val_loss:.3f})  "
+            f"IoU {figure(self.train_iou)} (val {figure(self.val_iou)})  "
+            f"val SEG {figure(self.val_seg)}, F1 {figure(self.val_f1)}, "
+            f"at 0.5 {figure(self.val_f1_50)}"
+        )
+
 
 @dataclass(frozen=True)
-class Timing:
+class Timing(TableRow):
     """One row of timings.csv: what depends on the clock, and so has a file of its own."""
 
     epoch: int  # from 1
     seconds: float  # training and validation
     waited: float  # seconds of it in which the network waited for patches
-
-
-Row = TypeVar("Row", Epoch, Timing)
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write all rows so far; a kill leaves the file as it was."""
-    with whole_file(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])])
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _as_text(value) for name, value in asdict(row).items()})
-
-
-def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a history.csv or a timings.csv."""
-    with path.open(newline="") as file:
-        return [kind(**{k: _number(k, v) for k, v in r.items()}) for r in csv.DictReader(file)]  # type: ignore[arg-type]
 
 
 def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
@@ -70,11 +60,11 @@ def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    page = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(page)
     epochs = [row.epoch for row in history]
     best = max(history, key=lambda row: row.rank)
-    left, right = figure.subplots(1, 2)
+    left, right = page.subplots(1, 2)
     left.plot(epochs, [r.train_loss for r in history], "--", color="#7a5195", label="train")
     left.plot(epochs, [r.val_loss for r in history], "-", color="#7a5195", label="val")
     left.set(title="Loss", xlabel="epoch")
@@ -90,14 +80,4 @@ def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
-
-
-def _as_text(value: float) -> str:
-    if math.isnan(value):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _number(name: str, text: str) -> float:
-    return int(text) if name in ("epoch", "step") else float(text or "nan")
+    page.savefig(path, dpi=120)

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -24,12 +24,11 @@ from train.checkpoint import (
     save_checkpoint,
     settings_hash,
 )
-from train.curves import Epoch, Timing, draw_curves, read_rows, write_rows
+from train.curves import Timing, read_rows, write_rows
 from train.data.dataset import TrainingData, load_data, load_part
 from train.data.frames import LabelledFrame
 from train.data.patches import Example, whole_frame
 from train.loader import Stopwatch, batches
-from train.losses import segmentation_loss
 from train.networks import NetworkArgs, ResNetUNet, build_network, n_weights
 from train.networks.pretrained import load_pretrained
 from train.optimise import (
@@ -39,13 +38,16 @@ from train.optimise import (
     resolve_arithmetic,
     set_learning_rate,
 )
+from train.rows import EpochRow
 from train.settings import TrainSettings
 from train.start import start_from, start_hash
 from train.strips import choose_places, draw_strip
 from train.summary import summarise, write_summary
+from train.tasks import task_of
+from train.tasks.base import Taught
 
 SOME = 8  # batches whose statistics set up the batch normalisation of a model in --init
-Report = Callable[[Epoch], None]
+Report = Callable[[EpochRow], None]
 Note = Callable[[str], None]
 
 
@@ -66,6 +68,8 @@ def fit(
     torch.manual_seed(settings.seed)
 
     data = load_data(settings)
+    settings = task_of(settings).settled(data.train)
+    task = task_of(settings)
     _write_json(run / "settings.json", settings.as_json())
     _write_json(run / "split.json", data.split_as_json())
     for remark in data.remarks:
@@ -86,13 +90,14 @@ def fit(
     validation = [(frame, whole_frame(frame, settings)) for frame in data.val]
     places = choose_places(data.val)
 
-    history: list[Epoch] = []
+    history: list[EpochRow] = []
     timings: list[Timing] = []
     best = _initial(args, settings, data, pretrained)
     if resume:
         best, history, timings = _restore(run, best, fitting, note)
         note(f"resuming after epoch {len(history)}")
     stream = batches(data, settings, first_epoch=len(history))
+    watch = task.watch()
     board = Board(run, len(history), settings.steps_per_epoch)
     for epoch in range(len(history), settings.epochs):
         started = time.monotonic()
@@ -107,10 +112,7 @@ def fit(
             )
         timings.append(Timing(epoch + 1, time.monotonic() - started, taught.waited))
         step = (epoch + 1) * settings.steps_per_epoch
-        history.append(
-            Epoch(epoch + 1, step, taught.lr, taught.loss, taught.iou,
-                  val_loss, scores.iou, scores.seg, scores.f1, scores.f1_50)
-        )  # fmt: skip
+        history.append(task.epoch_row(epoch + 1, step, taught, val_loss, scores))
         now = replace(
             best,
             weights=fitting.weights(),
@@ -124,7 +126,7 @@ def fit(
             save_checkpoint(run / "best.pt", best)
         write_rows(run / "history.csv", history)
         write_rows(run / "timings.csv", timings)
-        draw_curves(run / "curves.png", history)
+        task.draw_curves(run / "curves.png", history)
         if settings.strip_every and (epoch + 1) % settings.strip_every == 0:
             draw_strip(
                 run / "strips" / f"epoch-{epoch + 1:03d}.png", fitting.judged, places, settings
@@ -133,27 +135,19 @@ def fit(
         save_checkpoint(run / "last.pt", replace(now, **fitting.state()))  # the epoch is complete
         if report:
             report(history[-1])
+        if words := watch.see(epoch + 1, scores):
+            note(words)
     board.close()
 
     best = choose_defaults(best, data.val, run, arithmetic.device)
     test = load_part(data.split.test, settings).frames
     best = score_test(best, test, arithmetic.device)
-    if test and "test_f1" not in best.scores:
-        note("the test part has no object, and none was found: F1 is not defined")
+    if test and (words := task.remark_on_test(best.scores)):
+        note(words)
     save_checkpoint(run / "best.pt", best)
     shape = data.val[0].image.shape
     write_summary(run, summarise(best, history, timings, shape, arithmetic))
     return best
-
-
-@dataclass(frozen=True)
-class Taught:
-    """Figures of the steps of one epoch."""
-
-    lr: float  # of the last step
-    loss: float  # mean over batches
-    iou: float  # of the foreground, over all patches
-    waited: float  # seconds for patches
 
 
 def train_epoch(
@@ -165,9 +159,10 @@ def train_epoch(
     settings: TrainSettings,
 ) -> Taught:
     """One pass of `steps_per_epoch` steps. UsageError where the loss is no longer a number."""
+    task = task_of(settings)
     network, optimiser, scaler = fitting.network, fitting.optimiser, fitting.scaler
     network.train()
-    waiting, losses, overlap, union, earlier = Stopwatch(), 0.0, 0, 0, None
+    waiting, losses, agree, of, earlier = Stopwatch(), 0.0, 0, 0, None
     for step in range(epoch * settings.steps_per_epoch, (epoch + 1) * settings.steps_per_epoch):
         lr = learning_rate(step, settings)
         set_learning_rate(optimiser, lr)
@@ -178,27 +173,20 @@ def train_epoch(
             image, target, weight = (t.to(arithmetic.device) for t in batch[:3])
             with arithmetic.autocast():
                 logits = network(image.contiguous(memory_format=torch.channels_last))
-            loss = segmentation_loss(logits, target, weight, settings)
+            loss = task.loss(logits, target, weight)
             if not math.isfinite(loss.item()):
                 raise _diverged(loss.item(), step, lr, fitting, batch, earlier, frames)
             torch.autograd.backward(scaler.scale(loss / settings.accumulate))
             losses += loss.item()
-            both, either = _overlap(logits, target, weight)
-            overlap, union, earlier = overlap + both, union + either, batch
+            right, counted = task.agreement(logits, target, weight)
+            agree, of, earlier = agree + right, of + counted, batch
         scaler.step(optimiser)
         scaler.update()
         if fitting.average is not None:
             fitting.average.update(network, step)
     n_batches = settings.steps_per_epoch * settings.accumulate
-    iou = overlap / union if union else math.nan
-    return Taught(lr, losses / n_batches, iou, waiting.seconds)
-
-
-def _overlap(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[int, int]:
-    """Pixels of intersection and union of the first output, where they count."""
-    logits, target, counts = logits[:, 0], target[:, 0], weight[:, 0] > 0
-    found, truth = (logits > 0) & counts, (target > 0) & counts
-    return int((found & truth).sum()), int((found | truth).sum())
+    agreement = agree / of if of else math.nan
+    return Taught(lr, losses / n_batches, agreement, waiting.seconds)
 
 
 def _diverged(
@@ -261,7 +249,7 @@ def _initial(
 
 def _restore(
     run: Path, fresh: Checkpoint, fitting: Fitting, note: Note
-) -> tuple[Checkpoint, list[Epoch], list[Timing]]:
+) -> tuple[Checkpoint, list[EpochRow], list[Timing]]:
     """Restore all that steps change from `last.pt`; returns the best state and the rows so far."""
     last = load_checkpoint(run / "last.pt")
     for what in ("settings", "data"):
@@ -273,9 +261,9 @@ def _restore(
             f"this run was computed by {last.threads} threads, and goes on with "
             f"{torch.get_num_threads()}: figures may differ in their last digits"
         )
-    history = read_rows(run / "history.csv", Epoch)[: last.epoch]
+    rows = read_rows(run / "history.csv", task_of(last.settings).row)
     timings = read_rows(run / "timings.csv", Timing)[: last.epoch]
-    return load_checkpoint(run / "best.pt"), history, timings
+    return load_checkpoint(run / "best.pt"), rows[: last.epoch], timings
 
 
 def _describe(data: TrainingData) -> str:

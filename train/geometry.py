@@ -1,7 +1,7 @@
 """Where patches lie in their frames: flipped, turned, scaled and bent, by one interpolation.
 
 Image, labels and what counts of them are all cut at the same points. A frame goes on beyond its
-edges as its reflection: d c b a | a b c d | d c b a.
+edges as its reflection, d c b a | a b c d | d c b a, or as one value, v v v v | a b c d | v v v v.
 """
 
 from __future__ import annotations
@@ -54,22 +54,26 @@ class Cut:
         self._points = (points - low[:, None, None]).astype(np.float32)  # within the window
         # As rounded to float32, which may reach the next pixel; linear: one neighbour further.
         sides = np.floor(self._points.max(axis=(1, 2))).astype(int) + 2
-        ends = low + sides
-        self._window = [_reflected(*side) for side in zip(low, ends, frame, strict=True)]
+        places = list(zip(low, low + sides, frame, strict=True))
+        self._window = [_reflected(*place) for place in places]
+        self._beyond = [_outside(*place) for place in places]
         self._width = int(sides[1])
 
-    def nearest(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """The patch of a plane (Y, X): the value of the nearest pixel, in the plane's dtype."""
+    def nearest(self, plane: NDArray[Any], beyond: float | None = None) -> NDArray[Any]:
+        """The patch of a plane (Y, X): the value of the nearest pixel, in the plane's dtype.
+
+        `beyond` is the value outside the frame; None: its reflection. The same for `linear`.
+        """
         rows, columns = (self._points + np.float32(0.5)).astype(np.int32)
-        patch: NDArray[Any] = self._read(plane)[rows * self._width + columns]
+        patch: NDArray[Any] = self._read(plane, beyond)[rows * self._width + columns]
         return patch
 
-    def linear(self, plane: NDArray[Any]) -> NDArray[np.float32]:
+    def linear(self, plane: NDArray[Any], beyond: float | None = None) -> NDArray[np.float32]:
         """The patch of a plane (Y, X), float32, linear between the four pixels around each point.
 
         A point that lies on a pixel has its very value.
         """
-        values = self._read(plane).astype(np.float32)
+        values = self._read(plane, beyond).astype(np.float32)
         at, (down, right) = self._corners
         top = _between(values, at, at + 1, right)
         below = _between(values, at + self._width, at + (self._width + 1), right)
@@ -84,9 +88,14 @@ class Cut:
         whole = self._points.astype(np.int32)
         return whole[0] * self._width + whole[1], self._points - whole.astype(np.float32)
 
-    def _read(self, plane: NDArray[Any]) -> NDArray[Any]:
+    def _read(self, plane: NDArray[Any], beyond: float | None) -> NDArray[Any]:
         rows, columns = self._window
-        return np.ascontiguousarray(plane[rows][:, columns]).ravel()
+        window = np.ascontiguousarray(plane[rows][:, columns])
+        if beyond is not None and any(outside.any() for outside in self._beyond):
+            window = window.copy()
+            window[self._beyond[0]] = beyond
+            window[:, self._beyond[1]] = beyond
+        return window.ravel()
 
 
 def _between(
@@ -108,6 +117,13 @@ def _reflected(low: int, end: int, size: int) -> slice | NDArray[np.intp]:
         return slice(low, end)
     within = np.arange(low, end) % (2 * size)
     return np.minimum(within, 2 * size - 1 - within)
+
+
+def _outside(low: int, end: int, size: int) -> NDArray[np.bool_]:
+    """Which of the indices low..end-1 are not those of an axis of `size`."""
+    index = np.arange(low, end)
+    outside: NDArray[np.bool_] = (index < 0) | (index >= size)
+    return outside
 
 
 @lru_cache(maxsize=8)
@@ -150,6 +166,8 @@ def _random_turn(rng: np.random.Generator, settings: AugmentSettings) -> NDArray
         quarters = rng.integers(1, 4) if rng.random() < settings.turn_chance else 0
         cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters]
     flip = -1 if rng.random() < settings.flip_chance else 1
+    if flip < 0 and settings.flip_axis == "either" and rng.random() < 0.5:
+        cos, sin = -cos, -sin  # by half a turn, columns that are mirrored become rows
     return np.array([[cos, -sin * flip], [sin, cos * flip]], dtype=np.float64)
 
 

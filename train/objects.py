@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -30,9 +31,13 @@ def postprocessing_of(settings: TrainSettings) -> Postprocessing:
 
 def chosen_postprocessing(best: Checkpoint) -> Postprocessing:
     """How objects are told apart by what was chosen for a state."""
-    chosen = best.chosen
+    return chosen_rules(best.settings, best.chosen)
+
+
+def chosen_rules(settings: TrainSettings, chosen: Mapping[str, float]) -> Postprocessing:
+    """The same, by the names of a checkpoint's `chosen`."""
     rules = replace(
-        postprocessing_of(best.settings),
+        postprocessing_of(settings),
         threshold=chosen["threshold"],
         min_area=int(chosen["min_area"]),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,6 +22,8 @@ class AugmentSettings(BaseModel):
 
     flip_chance: Chance = 0.5
     """Mirrored."""
+    flip_axis: Literal["x", "either"] = "x"
+    """Left and right change places, or in half of those that are mirrored top and bottom."""
     rotate_chance: Chance = 1.0
     """Turned by any angle."""
     turn_chance: Chance = 0.75
@@ -62,6 +64,20 @@ class AugmentSettings(BaseModel):
         return self
 
 
+NOTHING: dict[str, Any] = {
+    "flip_chance": 0,
+    "rotate_chance": 0,
+    "turn_chance": 0,
+    "scale_chance": 0,
+    "elastic_chance": 0,
+    "object_gain_chance": 0,
+    "blur_chance": 0,
+    "gamma_chance": 0,
+    "gain_chance": 0,
+    "offset_chance": 0,
+    "noise_chance": 0,
+}
+
 POLICIES: Mapping[str, AugmentSettings] = {
     # For a model that must meet other microscopes.
     "strong": AugmentSettings(),
@@ -84,18 +100,11 @@ POLICIES: Mapping[str, AugmentSettings] = {
         noise=(0.002, 0.02),
         noise_chance=0.3,
     ),
-    # Patches as they lie in their frames.
-    "none": AugmentSettings(
-        flip_chance=0,
-        rotate_chance=0,
-        turn_chance=0,
-        scale_chance=0,
-        elastic_chance=0,
-        object_gain_chance=0,
-        blur_chance=0,
-        gamma_chance=0,
-        gain_chance=0,
-        offset_chance=0,
-        noise_chance=0,
+    # That of a published study of the heart: a quarter is mirrored, a quarter blurred, a quarter
+    # both at once, and a quarter left alone.
+    "source": AugmentSettings(
+        **(NOTHING | {"flip_chance": 0.5, "flip_axis": "either", "blur_chance": 0.5})
     ),
+    # Patches as they lie in their frames.
+    "none": AugmentSettings(**NOTHING),
 }

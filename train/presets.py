@@ -19,6 +19,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "batch": 4,
         "input_range": None,
     },
+    # Slices of the heart: 1.9 million weights, at full resolution.
+    "heart": {"channels": (64, 128, 256), "shuffle": 1},
     # Ronneberger et al. 2015, but for the padding: 31,030,593.
     "ronneberger": {"channels": (64, 128, 256, 512, 1024), "norm": "none", "dropout": 0.5},
 }

@@ -4,8 +4,8 @@
     the frame it was cut from
 
 Under the truth, objects have coloured outlines. In the target the background is black, the
-foreground grey, and its cores white; without cores, the foreground is white. What neither teaches
-nor scores is dim and striped.
+foreground grey, and its cores white; without cores, the foreground is white. Classes have their
+colours in both. What neither teaches nor scores is dim and striped.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from engine.store.files import whole_file
 from train.data.dataset import load_data
 from train.data.patches import Patches, make_example, shares_by_area
 from train.settings import TrainSettings
+from train.tasks import task_of
 
 COUNT = 24  # patches on the sheet, the first of the run
 GAMMA = 0.6  # lifts what is dim: the brightness of objects of one frame spans decades
@@ -50,11 +51,11 @@ def write_preview(settings: TrainSettings, run: Path, note: Callable[[str], None
 def _drawn(patches: Patches, index: int) -> Picture:
     """One patch, its truth and its target, above the name of its frame."""
     image, labels, counts = patches.draw(index)
+    task = task_of(patches.settings)
     target = make_example(image, labels, counts, patches.settings).target.numpy()
     picture = _seen(image)
-    truth = outlined(_dimmed(picture, ~counts), labels)
-    levels = np.rint(255 * target.mean(axis=0)).astype(np.uint8)
-    panels = side_by_side([picture, truth, _dimmed(grey_panel(levels), ~counts)])
+    truth = outlined(_dimmed(picture, ~counts), labels, task.label_classes)
+    panels = side_by_side([picture, truth, _dimmed(task.draw_target(target), ~counts)])
     return np.concatenate([panels, draw_strip(panels.shape[1], patches.name(index))])
 
 

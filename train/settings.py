@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from engine.model.spec import Normalisation
 from train.networks import Activation, NetworkArgs, Norm, Up
+from train.palette import Palette, PaletteClass, read_palette
 from train.policies import POLICIES, AugmentSettings
 
 CHANNELS = {"unet": (16, 32, 64, 128), "unet-resnet18": (16, 32, 64, 128, 256)}
@@ -22,6 +23,11 @@ def _policy(value: Any) -> Any:
     return POLICIES.get(value, value) if isinstance(value, str) else value
 
 
+def _palette(value: Any) -> Any:
+    """The palette of a file or a name, where that is given."""
+    return read_palette(value) if isinstance(value, str) else value
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,8 +37,12 @@ class TrainSettings(_Frozen):
 
     data: str
     """Folder with images and their truth."""
-    layout: Literal["ctc", "pairs"]
-    """How the folder is laid out: Cell Tracking Challenge, or images/ and labels/."""
+    layout: Literal["ctc", "pairs", "color-masks"]
+    """How the folder is laid out: Cell Tracking Challenge, images/ and labels/, or images/ and
+    masks/ whose colours are classes."""
+    palette: Annotated[Palette | None, BeforeValidator(_palette)] = None
+    """Which colours of the masks are which classes; also a file or the name of a palette. Layout
+    color-masks only."""
     frames: tuple[int, int] | None = None
     """Frame numbers to use, first included, last not; all where None. Layout ctc only."""
     sequences: tuple[str, ...] | None = None
@@ -123,10 +133,16 @@ class TrainSettings(_Frozen):
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches whose gradients are averaged for one step: batch * accumulate patches a step."""
 
-    loss: Literal["bce", "dice", "bce+dice"] = "bce+dice"
-    """What is minimised: weighted binary cross entropy, soft Dice, or both."""
+    loss: Literal["bce", "ce", "dice", "bce+dice", "ce+dice"] = Field(
+        default_factory=lambda values: "ce+dice" if values.get("palette") else "bce+dice"
+    )
+    """What is minimised: weighted cross entropy (bce of objects, ce of classes), soft Dice, or
+    both."""
     dice: Annotated[float, Field(ge=0)] = 0.5
-    """Weight of the soft Dice loss in bce+dice, relative to the cross entropy."""
+    """Weight of the soft Dice loss beside the cross entropy."""
+    class_weights: Literal["auto"] | tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Weight in the cross entropy of each class, background first; "auto": the inverse root of its
+    share of the training part's pixels, background's being 1. All alike where None."""
     foreground_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight in the cross entropy of pixels that are to be found, relative to background: w_c."""
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -147,7 +163,7 @@ class TrainSettings(_Frozen):
     border_sigma: Annotated[float, Field(gt=0)] = 5.0
     """sigma of the border weight map, px."""
     augment: Annotated[AugmentSettings, BeforeValidator(_policy)] = POLICIES["light"]
-    """How training patches are varied; also the name of a policy: strong, light or none."""
+    """How training patches are varied; also the name of a policy: strong, light, source or none."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights, patches and synthetic frames."""
@@ -162,8 +178,16 @@ class TrainSettings(_Frozen):
     """Epochs after which predictions are drawn beside the truth; 0: never."""
 
     @property
+    def classes(self) -> tuple[PaletteClass, ...]:
+        """The classes that are told apart, background first; none where objects are."""
+        return () if self.palette is None else self.palette.classes
+
+    @property
     def n_outputs(self) -> int:
-        """Channels of logits: the foreground, and with cores these."""
+        """Channels of logits: the foreground, and with cores these; or of every class, of two the
+        second alone."""
+        if self.classes:
+            return len(self.classes) if len(self.classes) > 2 else 1
         return 2 if self.instances == "cores" else 1
 
     @property
@@ -210,12 +234,41 @@ class TrainSettings(_Frozen):
             )
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction leave nothing to train on")
+        self._check_palette()
         for name in ("frames", "sequences", "truth"):
             if getattr(self, name) is not None and self.layout != "ctc":
                 raise ValueError(f"{name} can be chosen in layout ctc only")
         if self.frames is not None and not 0 <= self.frames[0] < self.frames[1]:
             raise ValueError(f"frames {self.frames[0]}:{self.frames[1]} hold no frame")
         return self
+
+    def _check_palette(self) -> None:
+        """ValueError where options are of classes and the layout isn't, or the other way round."""
+        of_classes = self.layout == "color-masks"
+        if not of_classes and (self.palette is not None or self.class_weights is not None):
+            raise ValueError("palette and class_weights are for layout color-masks")
+        if of_classes and self.palette is None:
+            raise ValueError(
+                "layout color-masks needs a palette, which says which colours are which classes; "
+                "give --palette"
+            )
+        losses = ("ce", "dice", "ce+dice") if of_classes else ("bce", "dice", "bce+dice")
+        if self.loss not in losses:
+            raise ValueError(
+                f"loss {self.loss} is not one of {'classes' if of_classes else 'objects'}; "
+                f"use {', '.join(losses)}"
+            )
+        if self.palette is None:
+            return
+        given = self.class_weights
+        if isinstance(given, tuple) and len(given) != len(self.classes):
+            raise ValueError(
+                f"class_weights has {len(given)} numbers for {len(self.classes)} classes "
+                f"({', '.join(self.palette.names)}); give one for each"
+            )
+        for name in ("masks", "ignore_label", "synthetic"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for truth of objects, and not for color-masks")
 
     def _check_resnet(self) -> None:
         """ValueError where options do not fit unet-resnet18, or each other."""

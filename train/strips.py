@@ -2,6 +2,8 @@
 every picture, so that it can be watched learning.
 
     image | truth | prediction | foreground probability        one row for each place
+
+Of classes, the last is their colours mixed by their probabilities.
 """
 
 from __future__ import annotations
@@ -21,17 +23,15 @@ from engine.results.pictures.panels import (
     Picture,
     contrast,
     grey_panel,
-    heat,
-    outlined,
     side_by_side,
 )
 from engine.store.files import whole_file
 from train.data.frames import LabelledFrame
 from train.data.patches import normalised
 from train.networks import Network
-from train.objects import label_objects, postprocessing_of
-from train.predict import predict_logits, probabilities
+from train.predict import predict_logits
 from train.settings import TrainSettings
+from train.tasks import task_of
 
 PLACES = 3
 SIDE = 256  # px
@@ -93,12 +93,8 @@ def draw_strip(
 def draw_row(place: Place, logits: Tensor, settings: TrainSettings) -> Picture:
     """One place, with the logits (K, Y, X) of its window."""
     grey = grey_panel(contrast(place.frame.image[0][place.window], gamma=0.6))
-    probability = probabilities(logits)
-    found = label_objects(probability, postprocessing_of(settings))
     truth = place.frame.labels[place.window]
-    return side_by_side(
-        [grey, outlined(grey, truth), outlined(grey, found), heat(probability[0], found)]
-    )
+    return side_by_side([grey, *task_of(settings).panels(grey, truth, logits)])
 
 
 def below_each_other(rows: Sequence[Picture]) -> Picture:

@@ -17,9 +17,10 @@ from engine.errors import ModelError
 from engine.job.report import machine
 from engine.store.files import whole_file
 from train.checkpoint import Checkpoint
-from train.curves import Epoch, Timing
+from train.curves import Timing
 from train.networks import n_weights
 from train.optimise import Arithmetic
+from train.rows import EpochRow
 
 NAME = "summary.json"
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy")
@@ -52,7 +53,7 @@ class Summary:
 
 def summarise(
     best: Checkpoint,
-    history: Sequence[Epoch],
+    history: Sequence[EpochRow],
     timings: Sequence[Timing],
     frame: Sequence[int],
     arithmetic: Arithmetic,

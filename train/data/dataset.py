@@ -12,7 +12,7 @@ import numpy as np
 from engine.errors import StackError, UsageError
 from engine.truth.ids import in_pieces
 from train.data.frames import FrameSource, LabelledFrame, NoContrast, Reading, digest, load_frame
-from train.data.layouts import find_ctc, find_pairs
+from train.data.layouts import find_color_masks, find_ctc, find_pairs
 from train.data.splits import Split, split_frames
 from train.data.synthetic import synthetic_frames
 from train.data.truth import TruthSource
@@ -95,7 +95,7 @@ def load_data(settings: TrainSettings) -> TrainingData:
             *train.remarks,
             *val.remarks,
             *test.remarks,
-            *_hint([*train.frames, *val.frames]),
+            *_hint([] if settings.palette else [*train.frames, *val.frames]),
             *_remarks_on_truth(split, [*train.frames, *val.frames, *test.frames], settings),
         ),
     )
@@ -112,6 +112,8 @@ def find_frames(settings: TrainSettings) -> list[FrameSource]:
         raise UsageError(f"{root}: there is no such folder")
     if settings.layout == "ctc":
         return find_ctc(root, settings.frames, settings.sequences, settings.truth)
+    if settings.layout == "color-masks":
+        return find_color_masks(root, settings.group)
     return find_pairs(root, settings.group)
 
 

@@ -17,7 +17,9 @@ from engine.model.statistics import frame_statistics, is_blank, normalisable
 from engine.plan.channels import channel_number, parse_channels
 from engine.stacks.base import Stack
 from engine.stacks.open import open_stack
-from train.data.truth import TruthSource, read_frame_truth
+from train.data.color_masks import read_classes
+from train.data.truth import Truth, TruthSource, read_frame_truth
+from train.palette import Palette
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class LabelledFrame:
     name: str
     image: NDArray[Any]  # (C, Y, X), raw pixel values in the dtype of the file
     statistics: NDArray[np.float32]  # (C, 2), of the whole frame
-    labels: NDArray[np.int32]  # (Y, X), 0 is background, objects are 1, 2, 3, ...
+    labels: NDArray[np.int32]  # (Y, X), 0 is background, objects (or classes) are 1, 2, 3, ...
     ignore_border: int = 0  # px at each side that neither teach nor score
     known: NDArray[np.bool_] | None = None  # (Y, X), where labels are true; None: everywhere
     sha256: str = ""  # of image and truth as read
@@ -77,12 +79,13 @@ class Reading:
     masks: bool = False
     ignore_label: int | None = None
     channel: str | None = None
+    palette: Palette | None = None
 
 
 def load_frame(source: FrameSource, how: Reading) -> LabelledFrame:
     """Read one frame with its truth; StackError where the two do not fit."""
     image = read_image(source.image, source.plane, how.channel)
-    truth = read_frame_truth(source.truth, masks=how.masks, ignore_label=how.ignore_label)
+    truth = _read_truth(source.truth, how)
     labels = truth.labels
     if image.shape[1:] != labels.shape:
         raise StackError(
@@ -94,6 +97,12 @@ def load_frame(source: FrameSource, how: Reading) -> LabelledFrame:
             f"{_by(labels)} px"
         )
     return make_frame(source.name, image, labels, how.normalisation, how.ignore_border, truth.known)
+
+
+def _read_truth(source: TruthSource, how: Reading) -> Truth:
+    if how.palette is not None:
+        return Truth(read_classes(source, how.palette))
+    return read_frame_truth(source, masks=how.masks, ignore_label=how.ignore_label)
 
 
 def make_frame(

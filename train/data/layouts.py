@@ -16,6 +16,7 @@ from train.settings import Truth
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 STACK_SUFFIXES = (".tif", ".tiff")  # of files that may hold several frames
 TRUTH_FOLDERS = ("labels", "masks")
+START = r"^[^_.]+"  # of a file's name: "patient001" of patient001_frame01_z00.png
 
 
 def find_ctc(
@@ -106,21 +107,47 @@ def find_pairs(root: Path, group: str | None = None) -> list[FrameSource]:
     matches in its file name (its first bracket, if it has any), else its sub-folder, else its
     file. A TIFF of several frames has a truth of as many. Sorted by name.
     """
-    pattern = _pattern(group)
-    tops = [root] if (root / "images").is_dir() else sorted(p for p in root.iterdir() if p.is_dir())
-    found = [
-        source
-        for top in tops
-        for image, truth in _pairs_of(top)
-        for source in _frames_of(
-            _name(root, image), _group(pattern, root, top, image), image, truth
-        )
-    ]
+    found = _pairs(root, _pattern(group), TRUTH_FOLDERS)
     if not found:
         raise StackError(
             f"{root}: no images/ folder with files of the same name in labels/ or masks/ next to it"
         )
     return found
+
+
+def find_color_masks(root: Path, group: str | None = None) -> list[FrameSource]:
+    """Frames of `images/` with the picture of the same name in `masks/`, as `find_pairs`.
+
+    Without `group`, files of one folder that agree up to the first underscore or dot are of one
+    patient and stay together.
+    """
+    found = _pairs(root, _pattern(group), ("masks",), re.compile(START))
+    if not found:
+        raise StackError(
+            f"{root}: no images/ folder with pictures of the same name in masks/ next to it"
+        )
+    return found
+
+
+def _pairs(
+    root: Path,
+    pattern: re.Pattern[str] | None,
+    folders: Sequence[str],
+    start: re.Pattern[str] | None = None,
+) -> list[FrameSource]:
+    """Frames with truth in the first of `folders` there is; `start` groups where `root` is flat."""
+    tops = [root] if (root / "images").is_dir() else sorted(p for p in root.iterdir() if p.is_dir())
+    return [
+        source
+        for top in tops
+        for image, truth in _pairs_of(top, folders)
+        for source in _frames_of(
+            _name(root, image),
+            _group(start if pattern is None and top == root else pattern, root, top, image),
+            image,
+            truth,
+        )
+    ]
 
 
 def _frames_of(name: str, group: str, image: Path, truth: Path) -> list[FrameSource]:
@@ -137,8 +164,8 @@ def _frames_of(name: str, group: str, image: Path, truth: Path) -> list[FrameSou
     ]
 
 
-def _pairs_of(top: Path) -> list[tuple[Path, Path]]:
-    folders = [top / name for name in TRUTH_FOLDERS if (top / name).is_dir()]
+def _pairs_of(top: Path, names: Sequence[str]) -> list[tuple[Path, Path]]:
+    folders = [top / name for name in names if (top / name).is_dir()]
     if not folders or not (top / "images").is_dir():
         return []
     truth, images = _by_stem(folders[0]), _by_stem(top / "images")

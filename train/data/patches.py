@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from train.augment import vary_intensity
 from train.data.frames import LabelledFrame
-from train.data.targets import border_weights, cores, cut_apart
 from train.geometry import Cut, random_geometry
 from train.networks.normalise import normalise
 from train.settings import TrainSettings
+from train.tasks import task_of
 
 TRIES = 3  # places to try for one with an object
 
@@ -26,7 +26,7 @@ class Example(NamedTuple):
 
     image: Tensor  # float32 (C, Y, X), normalised
     target: Tensor  # float32 (K, Y, X), 0 or 1
-    weight: Tensor  # float32 (K, Y, X), 0 where nothing is to be learnt
+    weight: Tensor  # float32 (K, Y, X), of classes (1, Y, X); 0 where nothing is to be learnt
     frame: int = -1  # its index among the training frames
 
 
@@ -62,8 +62,12 @@ class Patches(Dataset[Example]):
         """Patch `index` as `cut_patch` has it, its intensities varied."""
         at, rng = self._begin(index)
         frame = self.frames[at]
-        image, labels, counts = cut_patch(frame, _place(frame, rng, self.settings))
-        return vary_intensity(image, labels, rng, self.settings.augment), labels, counts
+        settings = self.settings
+        place = _place(frame, rng, settings)
+        image, labels, counts = cut_patch(frame, place, padded=bool(settings.classes))
+        # What is told apart by its class has no contrast of its own that could be varied.
+        objects = np.zeros_like(labels) if settings.classes else labels
+        return vary_intensity(image, objects, rng, settings.augment), labels, counts
 
     def name(self, index: int) -> str:
         """The name of the frame that patch `index` is cut from."""
@@ -77,21 +81,28 @@ class Patches(Dataset[Example]):
 
 def _place(frame: LabelledFrame, rng: np.random.Generator, settings: TrainSettings) -> Cut:
     """A random place, preferably one with an object: most of many frames is background."""
+    beyond = 0 if settings.classes else None
     for _ in range(TRIES):
         geometry = random_geometry(rng, frame.shape, settings.patch, settings.augment)
         cut = geometry.on(frame.shape)
-        if cut.nearest(frame.labels).any():
+        if cut.nearest(frame.labels, beyond).any():
             break
     return cut
 
 
 def cut_patch(
-    frame: LabelledFrame, cut: Cut
+    frame: LabelledFrame, cut: Cut, *, padded: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
-    """Normalised image (C, Y, X), labels (Y, X), and where the truth counts (Y, X)."""
-    raw = np.stack([cut.linear(plane) for plane in frame.image])
+    """Normalised image (C, Y, X), labels (Y, X), and where the truth counts (Y, X).
+
+    Outside the frame is its reflection, or with `padded` background: pixels at the low end of the
+    frame's range, of class 0, which count.
+    """
+    lows = frame.statistics[:, 0] if padded else [None] * len(frame.image)
+    raw = np.stack([cut.linear(plane, low) for plane, low in zip(frame.image, lows, strict=True)])
     image = normalise(torch.from_numpy(raw)[None], torch.from_numpy(frame.statistics)[None])
-    return image[0].numpy(), cut.nearest(frame.labels), cut.nearest(frame.counted)
+    labels = cut.nearest(frame.labels, 0 if padded else None)
+    return image[0].numpy(), labels, cut.nearest(frame.counted, 1 if padded else None)
 
 
 def whole_frame(frame: LabelledFrame, settings: TrainSettings) -> Example:
@@ -113,17 +124,7 @@ def make_example(
     settings: TrainSettings,
 ) -> Example:
     """Image, targets and weights as tensors. `counts` (Y, X): where the truth is known."""
-    if settings.instances == "none":
-        target = (labels > 0)[None]
-        weight = np.ones(target.shape, dtype=np.float32)
-    elif settings.instances == "cores":
-        core = cores(labels, settings.core_depth)
-        target = np.stack([labels > 0, core])
-        gaps = border_weights(core, settings.border_weight, settings.border_sigma)
-        weight = np.stack([np.ones_like(gaps), gaps])
-    else:
-        target = cut_apart(labels)[None]
-        weight = border_weights(target[0], settings.border_weight, settings.border_sigma)[None]
+    target, weight = task_of(settings).targets(labels)
     return Example(
         torch.from_numpy(image),
         torch.from_numpy(target.astype(np.float32)),
