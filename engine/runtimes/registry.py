@@ -11,7 +11,10 @@ from engine.model.file import ModelFile
 from engine.runtimes.base import AUTO, Caution, Runtime, Session, Target
 
 # The first is what "auto" means.
-RUNTIMES = {"onnxruntime": "engine.runtimes.onnxruntime:OnnxRuntime"}
+RUNTIMES = {
+    "onnxruntime": "engine.runtimes.onnxruntime:OnnxRuntime",
+    "openvino": "engine.runtimes.openvino:OpenVino",
+}
 
 # Whose probabilities are right by definition: those of all others are held against them.
 REFERENCE = Target("onnxruntime", "cpu", "fp32", Caution.UNOPTIMISED)
@@ -32,6 +35,8 @@ def resolve(target: Target) -> Target:
     return runtime_of(name).resolve(replace(target, runtime=name))
 
 
-def open_session(model: ModelFile, dtype: str, target: Target, threads: int) -> Session:
+def open_session(
+    model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int = 1
+) -> Session:
     """See `Runtime.session`."""
-    return runtime_of(target.runtime).session(model, dtype, target, threads)
+    return runtime_of(target.runtime).session(model, dtype, target, threads, in_flight)
