@@ -133,7 +133,8 @@ class Runtime(ABC):
         """The target with the device's name; UsageError where the runtime does not have it."""
         if target.precision not in self.precisions:
             raise UsageError(
-                f"precision {target.precision}: {self.title} runs {', '.join(self.precisions)} here"
+                f"precision {target.precision}: {self.title} runs "
+                f"{', '.join(self.precisions)} here; use --precision {self.precisions[0]}"
             )
         return replace(target, runtime=self.name, device=self.resolve_device(target.device))
 

@@ -25,7 +25,15 @@ def runtime_of(name: str) -> Runtime:
     """The runtime of that name; UsageError where there is none."""
     if name not in RUNTIMES:
         raise UsageError(f"runtime {name}: is not known; use {', '.join(RUNTIMES)}")
-    found: Runtime = pkgutil.resolve_name(RUNTIMES[name])()
+    try:
+        found: Runtime = pkgutil.resolve_name(RUNTIMES[name])()
+    except ModuleNotFoundError as error:  # there are no wheels of it for some processors
+        if error.name != name:
+            raise
+        raise UsageError(
+            f"runtime {name}: is not installed; use --runtime {REFERENCE.runtime}, or "
+            f"`pip install {name}`"
+        ) from error
     return found
 
 
