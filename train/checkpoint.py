@@ -90,7 +90,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def settings_hash(settings: TrainSettings) -> str:
     """SHA-256 of the settings, without the place where the data happen to lie."""
     values = settings.as_json() | {"data": Path(settings.data).name}
-    for start in ("init", "pretrained"):
+    for start in ("init", "pretrained", "transfer"):
         if values[start] is not None:
             values[start] = Path(values[start]).name
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

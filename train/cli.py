@@ -46,6 +46,20 @@ def _weights(
         ) from None
 
 
+def _unfreeze(
+    _: click.Context, __: click.Parameter, value: str | None
+) -> tuple[tuple[int, int], ...] | None:
+    if value is None:
+        return None
+    try:
+        pairs = [part.split(":") for part in value.split(",")]
+        return tuple((int(epoch), int(level)) for epoch, level in pairs)
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is not a list of epochs and levels such as 3:4,6:3"
+        ) from None
+
+
 def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(part.strip() for part in value.split(","))
 
@@ -76,25 +90,40 @@ def _frame_range(
               "acdc.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to create.  [required]")
 @click.option("--arch", default="unet", show_default=True,
-              type=click.Choice(["unet", "unet-resnet18"]),
+              type=click.Choice(["unet", "unet-resnet18", "unet-transfer"]),
               help="Network architecture.")  # fmt: skip
 @click.option("--preset", type=click.Choice([*PRESETS]),
               help="A U-Net by name; the options below change it.  "
               "[nuclei; color-masks heart]")  # fmt: skip
 @click.option("--channels", callback=_numbers, metavar="N,N,...",
               help="Channels of each level (of the decoder), finest first.  "
-              "[16,32,64,128; unet-resnet18 16,32,64,128,256]")  # fmt: skip
+              "[16,32,64,128; unet-resnet18 16,32,64,128,256; "
+              "unet-transfer 64,128,256,512,1024]")  # fmt: skip
 @click.option("--norm", type=click.Choice(["batch", "none"]),
               help="Normalisation after each convolution.")  # fmt: skip
-@click.option("--dropout", type=float, help="Share dropped at the end of the contracting path.")
+@click.option(
+    "--dropout",
+    type=float,
+    help="Share dropped at the end of the contracting path.  "
+    "[0; unet-transfer, on the way up, 0.2]",
+)
 @click.option("--up", type=click.Choice(["transposed", "bilinear"]),
               help="How a level becomes twice as fine.")  # fmt: skip
 @click.option("--shuffle", type=int, metavar="1|2|4",
               help="Work at 1/N of the resolution, with N x N pixels as channels.")  # fmt: skip
 @click.option("--pretrained", metavar="imagenet|FILE",
               help="Weights that the encoder of unet-resnet18 starts from.")  # fmt: skip
+@click.option("--transfer", metavar="RUN|FILE",
+              help="U-Net whose encoder unet-transfer starts from: a run, a checkpoint, or a Keras "
+              "file (.h5, .keras).")  # fmt: skip
 @click.option("--freeze-encoder", default=0, show_default=True, metavar="N",
-              help="Keep that encoder as it is for the first N epochs.")  # fmt: skip
+              help="Keep the encoder of unet-resnet18 or unet-transfer as it is for the first N "
+              "epochs.")  # fmt: skip
+@click.option("--unfreeze", metavar="EPOCH:LEVEL,...", callback=_unfreeze,
+              help="Keep the encoder of unet-transfer as it is, but for levels (0: finest) that "
+              "learn from an epoch on: 3:4,6:3.")  # fmt: skip
+@click.option("--encoder-lr", type=float, metavar="LR",
+              help="Peak learning rate of that encoder.  [that of --lr]")  # fmt: skip
 @click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
 @click.option("--steps-per-epoch", default=200, show_default=True, help="Steps per epoch.")
 @click.option("--instances", type=click.Choice(["cores", "components", "none"]),

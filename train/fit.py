@@ -28,8 +28,9 @@ from train.curves import Timing, read_rows, write_rows
 from train.data.dataset import TrainingData, load_data, load_part
 from train.data.frames import LabelledFrame
 from train.data.patches import Example, whole_frame
+from train.freeze import freeze
 from train.loader import Stopwatch, batches
-from train.networks import NetworkArgs, ResNetUNet, build_network, n_weights
+from train.networks import NetworkArgs, ResNetUNet, TransferUNet, build_network, n_weights
 from train.networks.pretrained import load_pretrained
 from train.optimise import (
     Arithmetic,
@@ -45,6 +46,7 @@ from train.strips import choose_places, draw_strip
 from train.summary import summarise, write_summary
 from train.tasks import task_of
 from train.tasks.base import Taught
+from train.transfer import transfer
 
 SOME = 8  # batches whose statistics set up the batch normalisation of a model in --init
 Report = Callable[[EpochRow], None]
@@ -84,6 +86,9 @@ def fit(
         assert isinstance(network, ResNetUNet)
         pretrained = load_pretrained(network, settings.pretrained)
         note(f"the encoder starts from {settings.pretrained}")
+    if settings.transfer is not None and not resume:
+        assert isinstance(network, TransferUNet)
+        pretrained = transfer(network, settings.transfer, note)
     if settings.init is not None:
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
     fitting = Fitting.of(network, settings, arithmetic)
@@ -101,8 +106,7 @@ def fit(
     board = Board(run, len(history), settings.steps_per_epoch)
     for epoch in range(len(history), settings.epochs):
         started = time.monotonic()
-        if isinstance(network, ResNetUNet):
-            network.freeze_encoder(epoch < settings.freeze_encoder)
+        freeze(network, epoch + 1, settings)
         taught = train_epoch(fitting, stream, epoch, data.train, arithmetic, settings)
         val_loss, scores = validate(fitting.judged, validation, settings)
         if not math.isfinite(val_loss):
@@ -242,7 +246,7 @@ def _initial(
     if settings.init is not None:
         hashes["init"] = start_hash(settings.init)
     if pretrained:
-        hashes["pretrained"] = pretrained
+        hashes["transfer" if settings.transfer is not None else "pretrained"] = pretrained
     words = data.described(settings)
     return Checkpoint(args, {}, settings, 0, 0, -math.inf, hashes=hashes, trained_on=words)
 

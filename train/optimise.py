@@ -69,7 +69,7 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 def build_optimiser(network: Network, settings: TrainSettings) -> torch.optim.Optimizer:
     """The optimiser that `settings.optimiser` names, for all of the network's weights."""
-    weights, lr, decay = network.parameters(), settings.lr, settings.weight_decay
+    weights, lr, decay = _groups(network, settings), settings.lr, settings.weight_decay
     if settings.optimiser == "sgd":
         return torch.optim.SGD(weights, lr=lr, weight_decay=decay, momentum=MOMENTUM)
     if settings.optimiser == "adam":
@@ -77,10 +77,21 @@ def build_optimiser(network: Network, settings: TrainSettings) -> torch.optim.Op
     return torch.optim.AdamW(weights, lr=lr, weight_decay=decay)
 
 
+def _groups(network: Network, settings: TrainSettings) -> Any:
+    """All weights alike, or those of the encoder apart, with their share of the rate."""
+    if settings.encoder_lr is None:
+        return network.parameters()
+    parts: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, weight in network.named_parameters():
+        parts[name.startswith("encoder")].append(weight)
+    share = settings.encoder_lr / settings.lr
+    return [{"params": parts[True], "share": share}, {"params": parts[False], "share": 1.0}]
+
+
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step."""
+    """The rate of the next step; of a group of weights, its share of it."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:

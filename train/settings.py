@@ -12,7 +12,12 @@ from train.networks import Activation, NetworkArgs, Norm, Up
 from train.palette import Palette, PaletteClass, read_palette
 from train.policies import POLICIES, AugmentSettings
 
-CHANNELS = {"unet": (16, 32, 64, 128), "unet-resnet18": (16, 32, 64, 128, 256)}
+CHANNELS = {
+    "unet": (16, 32, 64, 128),
+    "unet-resnet18": (16, 32, 64, 128, 256),
+    "unet-transfer": (64, 128, 256, 512, 1024),
+}
+DROPOUT = {"unet-transfer": 0.2}
 RATES = {"adamw": 2e-3, "adam": 2e-3, "sgd": 1e-2}
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Truth = Literal["silver", "gold", "both"]
@@ -90,8 +95,9 @@ class TrainSettings(_Frozen):
     unreached: Literal["keep", "drop"] = "drop"
     """What becomes of foreground that no core reaches: objects of its own, or background."""
 
-    arch: Literal["unet", "unet-resnet18"] = "unet"
-    """Network architecture. unet-resnet18 has `channels` and `up` of the options below."""
+    arch: Literal["unet", "unet-resnet18", "unet-transfer"] = "unet"
+    """Network architecture. unet-resnet18 has `channels` and `up` of the options below;
+    unet-transfer has `dropout` and `activation` as well."""
     channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default_factory=lambda values: CHANNELS[values.get("arch", "unet")], min_length=1
     )
@@ -100,8 +106,11 @@ class TrainSettings(_Frozen):
     """Normalisation after each convolution."""
     conv_bias: bool = False
     """Whether convolutions have biases beside those of the batch normalisation after them."""
-    dropout: Fraction = 0.0
-    """Share of values dropped at the end of the contracting path."""
+    dropout: Fraction = Field(
+        default_factory=lambda values: DROPOUT.get(values.get("arch", "unet"), 0.0)
+    )
+    """Share of values dropped at the end of the contracting path; of unet-transfer, at the end of
+    each level of the decoder."""
     up: Up = "transposed"
     """How a level becomes twice as fine: a transposed 2x2 convolution, or interpolation and 1x1."""
     head_kernel: Literal[1, 3] = 1
@@ -116,9 +125,18 @@ class TrainSettings(_Frozen):
     pretrained: str | None = None
     """Weights that the encoder of unet-resnet18 starts from: "imagenet", or a file with a state
     dict of torchvision's resnet18. Fresh weights where None."""
+    transfer: str | None = None
+    """Where the encoder of unet-transfer comes from: a run's folder, a checkpoint, or a Keras file
+    (.h5, .keras). Fresh weights where None."""
     freeze_encoder: Annotated[int, Field(ge=0)] = 0
-    """First epochs in which the encoder of unet-resnet18, with its batch statistics, stays as it
-    is."""
+    """First epochs in which the encoder of unet-resnet18 or unet-transfer, with its batch
+    statistics, stays as it is."""
+    unfreeze: tuple[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]], ...] = ()
+    """Pairs of an epoch, from 1, and a level of the encoder of unet-transfer, 0 the finest, which
+    learns from that epoch on. Where any are given, all other levels stay as they are."""
+    encoder_lr: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of the encoder of unet-resnet18 or unet-transfer; that of all where
+    None."""
     init: str | None = None
     """What to start from: the folder of an earlier run (its best weights), or an exported model, by
     its file or a bundled name. Fresh weights where None."""
@@ -193,7 +211,7 @@ class TrainSettings(_Frozen):
     @property
     def stride(self) -> int:
         """Coarsest grid of the network, px: each level but the first halves the resolution."""
-        halvings = len(self.channels) - (self.arch == "unet")
+        halvings = len(self.channels) - (self.arch != "unet-resnet18")
         return int(self.shuffle * 2**halvings)
 
     def network(self, n_in: int, n_out: int) -> NetworkArgs:
@@ -217,8 +235,13 @@ class TrainSettings(_Frozen):
     def _consistent(self) -> Self:
         if self.arch == "unet-resnet18":
             self._check_resnet()
-        elif self.pretrained is not None or self.freeze_encoder:
-            raise ValueError("pretrained and freeze_encoder are for arch unet-resnet18")
+        elif self.pretrained is not None:
+            raise ValueError("pretrained weights are for arch unet-resnet18")
+        if self.arch == "unet" and (self.freeze_encoder or self.encoder_lr is not None):
+            raise ValueError(
+                "freeze_encoder and encoder_lr are for arch unet-resnet18 and unet-transfer"
+            )
+        self._check_transfer()
         if self.patch % self.stride:
             nearest = max(round(self.patch / self.stride), 1) * self.stride
             raise ValueError(
@@ -277,9 +300,9 @@ class TrainSettings(_Frozen):
                 f"the decoder of {self.arch} has {len(CHANNELS[self.arch])} levels, and channels "
                 f"has {len(self.channels)}"
             )
-        for name in ("norm", "conv_bias", "dropout", "head_kernel", "shuffle", "activation"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is for arch unet, and not for {self.arch}")
+        self._refuse_options_of_unet("norm", "conv_bias", "head_kernel", "shuffle", "activation")
+        if self.dropout:
+            raise ValueError(f"dropout is for arch unet, and not for {self.arch}")
         if self.pretrained is not None and self.init is not None:
             raise ValueError("pretrained and init both say where to start; give one of them")
         if self.freeze_encoder and self.pretrained is None and self.init is None:
@@ -287,6 +310,33 @@ class TrainSettings(_Frozen):
                 "freeze_encoder would keep an encoder that has learnt nothing; give pretrained or "
                 "init as well"
             )
+
+    def _check_transfer(self) -> None:
+        """ValueError where options do not fit unet-transfer, or each other."""
+        if self.arch != "unet-transfer":
+            if self.transfer is not None or self.unfreeze:
+                raise ValueError("transfer and unfreeze are for arch unet-transfer")
+            return
+        self._refuse_options_of_unet("norm", "conv_bias", "head_kernel", "shuffle")
+        if self.transfer is not None and self.init is not None:
+            raise ValueError("transfer and init both say where to start; give one of them")
+        if self.unfreeze and self.freeze_encoder:
+            raise ValueError("unfreeze and freeze_encoder both say what is frozen; give one")
+        if (self.unfreeze or self.freeze_encoder) and self.transfer is None and self.init is None:
+            raise ValueError(
+                "an encoder that has learnt nothing would be frozen; give transfer or init as well"
+            )
+        for epoch, level in self.unfreeze:
+            if level >= len(self.channels):
+                raise ValueError(
+                    f"unfreeze {epoch}:{level} names level {level}, and the encoder has levels 0 "
+                    f"to {len(self.channels) - 1}"
+                )
+
+    def _refuse_options_of_unet(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for arch unet, and not for {self.arch}")
 
     def as_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

@@ -9,6 +9,7 @@ from train.networks.base import Network
 from train.networks.blocks import Activation, Norm, Up
 from train.networks.resnet import ResNetUNet
 from train.networks.shuffled import Shuffled
+from train.networks.transfer import TransferUNet
 from train.networks.unet import UNet
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "Norm",
     "ResNetUNet",
     "Shuffled",
+    "TransferUNet",
     "UNet",
     "Up",
     "build_network",
+    "n_statistics",
     "n_weights",
 ]
 
@@ -29,7 +32,7 @@ __all__ = [
 class NetworkArgs:
     """All that is needed to build a network again before its weights are loaded."""
 
-    arch: str  # "unet" or "unet-resnet18"
+    arch: str  # "unet", "unet-resnet18" or "unet-transfer"
     n_in: int  # channels of the image
     n_out: int  # channels of the logits
     channels: tuple[int, ...]  # of each level (with resnet18: of the decoder), finest first
@@ -66,8 +69,19 @@ def build_network(args: NetworkArgs) -> Network:
 def _architecture(args: NetworkArgs) -> Network:
     if args.arch == "unet-resnet18":
         return ResNetUNet(args.n_in, args.n_out, args.channels, up=args.up)
+    if args.arch == "unet-transfer":
+        return TransferUNet(
+            args.n_in,
+            args.n_out,
+            args.channels,
+            dropout=args.dropout,
+            up=args.up,
+            activation=args.activation,
+        )
     if args.arch != "unet":
-        raise ValueError(f"there is no architecture {args.arch!r}; use unet or unet-resnet18")
+        raise ValueError(
+            f"there is no architecture {args.arch!r}; use unet, unet-resnet18 or unet-transfer"
+        )
     if args.shuffle > 1:
         blocks = args.shuffle**2
         inner = replace(args, n_in=args.n_in * blocks, n_out=args.n_out * blocks, shuffle=1)
@@ -88,3 +102,11 @@ def _architecture(args: NetworkArgs) -> Network:
 def n_weights(network: Network) -> int:
     """Number of values that are learnt."""
     return sum(p.numel() for p in network.parameters())
+
+
+def n_statistics(network: Network) -> int:
+    """Number of values that are tracked, not learnt: means and variances of normalisations.
+
+    Keras counts them as parameters that are not trainable.
+    """
+    return sum(b.numel() for b in network.buffers() if b.is_floating_point())

@@ -49,7 +49,7 @@ class UNet(Network):
         )
         self.head = nn.Conv2d(channels[0], n_out, head_kernel, padding=head_kernel // 2)
         if norm == "none":
-            self.apply(_he_initialised)
+            self.apply(he_initialised)
 
     @property
     def receptive_radius(self) -> int:
@@ -87,7 +87,7 @@ class UNet(Network):
         return list(zip(self.ups, self.decoders, skips, strict=True))[::-1]
 
 
-def _he_initialised(module: nn.Module) -> None:
+def he_initialised(module: nn.Module) -> None:
     """The paper's initialisation: without normalisation PyTorch's own would let signals fade."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
