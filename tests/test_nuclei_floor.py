@@ -62,7 +62,7 @@ def test_the_bundled_model_is_small_and_says_where_it_comes_from(nuclei: Nuclei)
     spec = nuclei.model.spec
     assert len(nuclei.model.data) < 4e6
     assert (spec.name, spec.stride, spec.receptive_radius) == ("nuclei", 16, 92)
-    assert set(spec.hashes) == {"data", "code", "settings"}
+    assert set(spec.hashes) == {"data", "code", "settings", "init"}
     assert "dsb2018" in spec.trained_on
     card = nuclei.model.path.with_suffix(".md").read_text()
     assert nuclei.model.sha256 in card
@@ -93,7 +93,7 @@ def test_outlines_lie_where_flat_and_round_nuclei_end(nuclei: Nuclei, dome: floa
 def test_hela_foreground_is_found(realdata: Path, nuclei: Nuclei) -> None:
     """Floors under IoU and SEG on all frames of hela/01 with truth.
 
-    The model's card gives what it reaches, SEG 0.840; the goal is 0.83.
+    The model's card gives what it reaches, SEG 0.848; the goal is 0.88.
     """
     total = Score()
     for truth in sorted((realdata / "hela" / "01_ST" / "SEG").glob("man_seg*.tif")):
@@ -101,15 +101,15 @@ def test_hela_foreground_is_found(realdata: Path, nuclei: Nuclei) -> None:
         total += score(nuclei.labels(frame[None]), tifffile.imread(truth), HELA_MARGIN)
     print(f"IoU {total.iou:.4f} SEG {total.seg:.4f} F1 {[round(f, 4) for f in total.f1]}")
     assert total.frames == 47
-    assert total.iou >= 0.86
-    assert total.seg >= 0.83
+    assert total.iou >= 0.87
+    assert total.seg >= 0.84
 
 
 @pytest.mark.realdata
 def test_held_back_images_are_segmented(realdata: Path, nuclei: Nuclei) -> None:
     """A floor under F1 at IoU 0.5 on the fifth of dsb2018 held back from training.
 
-    The model's card gives what it reaches, 0.873; the goal is 0.85.
+    The model's card gives what it reaches, 0.872; the goal is 0.90.
     """
     spec = nuclei.model.spec
     held_back = split_frames(find_pairs(realdata / "dsb2018"), 0.1, 0.2).test
@@ -123,4 +123,4 @@ def test_held_back_images_are_segmented(realdata: Path, nuclei: Nuclei) -> None:
            "ap": [round(ap, 4) for ap in pooled.ap],
            "ap per image": np.mean([s.ap for s in scores], axis=0).round(4).tolist()})  # fmt: skip
     assert len(held_back) == 95
-    assert per_image >= 0.85
+    assert per_image >= 0.86
