@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.errors import StackError, UsageError
 from engine.model.spec import Normalisation
+from tests.stacks import dicoms
 from tests.train.heart import acdc_colours, heart_settings, heart_slice, write_hearts
 from train.data.color_masks import class_numbers
 from train.data.dataset import find_frames, load_data, load_part
@@ -155,3 +156,17 @@ def test_options_that_do_not_fit_colour_masks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="palette is for layout color-masks"):
         TrainSettings.model_validate({"data": ".", "layout": "pairs", "palette": "acdc"})
     assert Palette.model_validate(BINARY).names == ("background", "heart")
+
+
+def test_images_may_be_slices_of_dicom(tmp_path: Path) -> None:
+    """By their Hounsfield units, each beside the mask of its name."""
+    pytest.importorskip("pydicom")
+    root = write_hearts(tmp_path)
+    for file in sorted((root / "images").iterdir()):
+        grey = imagecodecs.png_decode(file.read_bytes()).astype(np.int16)
+        dicoms.write(file.with_suffix(".dcm"), grey, RescaleSlope=2, RescaleIntercept=-1000)
+        file.unlink()
+    frame = load_part(find_frames(heart_settings(root))[:1], heart_settings(root)).frames[0]
+    grey, classes = heart_slice(0, (40, 56))
+    assert np.array_equal(frame.image[0], 2 * grey.astype(int) - 1000)
+    assert np.array_equal(frame.labels, classes)

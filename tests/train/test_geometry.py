@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from train.geometry import GRID, Cut, Geometry, random_geometry
+from train.augment import vary_intensity
+from train.geometry import GRID, Geometry, random_geometry
 from train.policies import POLICIES, AugmentSettings
 
 seeds = st.integers(0, 2**32 - 1)
@@ -147,6 +149,7 @@ def test_each_chance_is_a_share_of_patches(chance: str, drawn_by) -> None:  # ty
     assert np.mean([drawn_by(g) for g in geometries]) == pytest.approx(0.3, abs=0.08)
 
 
+<<<<<<< HEAD
 def test_a_point_that_rounds_to_the_next_pixel_has_a_neighbour_still() -> None:
     """In float32 the last point lies on pixel 400, in float64 just before it."""
     points = np.zeros((2, 2, 2))
@@ -155,3 +158,19 @@ def test_a_point_that_rounds_to_the_next_pixel_has_a_neighbour_still() -> None:
     cut = Cut(points, plane.shape)
     assert cut.linear(plane)[1, 1] == cut.nearest(plane)[1, 1] == plane[400, 400]
     assert np.float32(points[0, 1, 1]) == 400
+=======
+def test_the_policy_of_the_source_mirrors_along_either_axis_and_blurs() -> None:
+    """A quarter mirrored, a quarter blurred, a quarter both: two independent halves."""
+    rng, policy = np.random.default_rng(0), POLICIES["source"]
+    turns = Counter(
+        tuple(random_geometry(rng, (40, 40), 20, policy).matrix.ravel()) for _ in range(2000)
+    )
+    assert turns.keys() == {(1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, 1)}
+    assert turns[1, 0, 0, 1] / 2000 == pytest.approx(0.5, abs=0.05)
+    assert turns[1, 0, 0, -1] / 2000 == pytest.approx(0.25, abs=0.05)
+    image = np.random.default_rng(1).random((1, 20, 20)).astype(np.float32)
+    labels = np.zeros((20, 20), np.int32)
+    blurred = [not np.array_equal(vary_intensity(image, labels, rng, policy), image)
+               for _ in range(400)]  # fmt: skip
+    assert np.mean(blurred) == pytest.approx(0.5, abs=0.1)
+>>>>>>> heart

@@ -165,7 +165,7 @@ def test_args_of_checkpoints_from_before_there_were_options() -> None:
 
 
 def test_an_unknown_architecture_is_refused() -> None:
-    with pytest.raises(ValueError, match="no architecture 'vnet'; use unet or"):
+    with pytest.raises(ValueError, match="no architecture 'vnet'; use unet, "):
         build_network(NetworkArgs("vnet", 1, 1, (4, 8)))
 
 

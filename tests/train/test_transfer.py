@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from engine.errors import UsageError
 from export.graph import fold_batch_norm
+from export.onnx import export_run
 from tests.train.heart import heart_settings, write_hearts
 from tests.train.runs import silent, small
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -258,6 +259,8 @@ def test_a_run_transfers_freezes_and_resumes(hearts: Path, tmp_path: Path) -> No
     best = fit(how, tmp_path / "b", note=said.append)
     assert any("level 2, convolution 2 8x8x3x3: taken" in words for words in said)
     assert len(best.hashes["transfer"]) == 64
+    spec = export_run(tmp_path / "b", tmp_path / "b.onnx")
+    assert (spec.stride, len(spec.classes)) == (4, 4)
     last = load_checkpoint(tmp_path / "b" / "last.pt").weights
     for name in ("encoders.0.0.weight", "encoders.1.4.running_mean"):
         assert torch.equal(last[name], first.weights[name])

@@ -13,7 +13,7 @@ from train.data.frames import FrameSource, count_frames
 from train.data.truth import TruthSource
 from train.settings import Truth
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".dcm")
 STACK_SUFFIXES = (".tif", ".tiff")  # of files that may hold several frames
 TRUTH_FOLDERS = ("labels", "masks")
 START = r"^[^_.]+"  # of a file's name: "patient001" of patient001_frame01_z00.png
