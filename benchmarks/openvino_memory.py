@@ -87,6 +87,8 @@ if __name__ == "__main__":
             measure(case)
         case []:
             for case in CASES:
-                subprocess.run([sys.executable, "-m", "benchmarks.openvino_memory", case], check=True)
+                subprocess.run(
+                    [sys.executable, "-m", "benchmarks.openvino_memory", case], check=True
+                )
         case _:
             sys.exit(__doc__)

@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Collection
 from functools import cache, partial
-from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
@@ -29,7 +28,7 @@ from engine.runtimes.base import (
 )
 
 
-def _without_telemetry() -> ModuleType:
+def _without_telemetry() -> Any:
     """OpenVINO, which tells its makers of its import where it finds their package for that."""
     name = "openvino_telemetry"
     before = sys.modules.get(name)
@@ -44,7 +43,7 @@ def _without_telemetry() -> ModuleType:
             sys.modules[name] = before
 
 
-ov: Any = _without_telemetry()
+ov = _without_telemetry()
 
 TYPES: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 CAPABILITIES: dict[Precision, str] = {"bf16": "BF16", "fp16": "FP16"}  # as OpenVINO names them
@@ -60,7 +59,7 @@ MEMORY_SIGNS = (
 
 COMMAND = "`python -m benchmarks.openvino_memory`"
 OPENVINO_COPIES = Constant(
-    2.5, "of the model file", "weights of a session of OpenVINO, and their packed form", COMMAND
+    5, "of the model file", "weights of a session of OpenVINO, packed for several shapes", COMMAND
 )
 OPENVINO_BASE = Constant(96 * 2**20, "bytes", "libraries of OpenVINO", COMMAND)
 OPENVINO_RUN = Constant(1.6, "of the counted bytes", "activations of a run by OpenVINO", COMMAND)
@@ -168,7 +167,11 @@ def _normalisation(graph: Any) -> Any | None:
         names = [_name(one.get_node()) for one in sources]
         if kind in HEAVY or any(one in behind for one in names):
             behind.add(name)
-            cut |= {(n, one.get_index()): one for n, one in zip(names, sources) if n in ahead}
+            cut |= {
+                (n, one.get_index()): one
+                for n, one in zip(names, sources, strict=True)
+                if n in ahead
+            }
         elif kind == "Parameter" or any(one in ahead for one in names):
             ahead.add(name)
     if not behind:

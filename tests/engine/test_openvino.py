@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import JobStopped, OutOfMemory, OutputError, UsageError
+from engine.errors import OutputError, UsageError
 from engine.geometry.tiling import FrameTiling
 from engine.inference.device_check import TOLERANCES
 from engine.inference.tiles import predict
 from engine.job.job import run_job
 from engine.model.file import ModelFile, open_model
-from engine.model.spec import Normalisation
+from engine.model.graph import receptive_field
+from engine.model.spec import CoreSpec, Normalisation
 from engine.runtimes.base import Target
 from engine.runtimes.openvino import OpenVino, ov
 from engine.runtimes.registry import REFERENCE, open_session, resolve
@@ -59,16 +60,14 @@ def version() -> str:
     return str(ov.get_version()).partition("-")[0]
 
 
-def test_a_job_is_resumed_by_its_own_runtime_alone(
-    tmp_path: Path, threshold_model: Path
-) -> None:
+def test_a_job_is_resumed_by_its_own_runtime_alone(tmp_path: Path, threshold_model: Path) -> None:
     stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((3, 60, 70)))
     settings = jobs.settings(stack, threshold_model, tmp_path / "out", runtime="openvino")
     run_job(settings)
     whole = jobs.contents(tmp_path / "out")
     (tmp_path / "out" / "job.json").unlink()
     changed = settings.model_copy(update={"runtime": "auto"})
-    with pytest.raises(OutputError, match="runtime was openvino .* and is onnxruntime .* now"):
+    with pytest.raises(OutputError, match=r"runtime was openvino .* and is onnxruntime .* now"):
         run_job(changed)
     assert run_job(settings).exit_status == 0
     assert jobs.contents(tmp_path / "out") == whole
@@ -80,8 +79,8 @@ def test_tiling_changes_nothing() -> None:
         network, n_channels=2, classes=("a", "b", "c"),
         normalisation=Normalisation(policy="range", low=0, high=65535),
     )  # fmt: skip
-    model = networks.model_file(network, spec) if hasattr(networks, "model_file") else None
-    model = model or _model_file(network, spec)
+    field = receptive_field(network)
+    model = ModelFile(Path("model.onnx"), spec, "", field, network.SerializeToString())
     assert model.halo is not None
     session = open_session(model, "uint16", CPU, 1)
     stride, halo = model.spec.stride, model.halo
@@ -92,14 +91,6 @@ def test_tiling_changes_nothing() -> None:
         for tile in (None, 2 * halo + 3 * stride)
     )
     assert np.abs(whole - tiled).max() <= 1e-5 * np.ptp(whole)
-
-
-def _model_file(network: object, spec: object) -> ModelFile:
-    from engine.model.graph.receptive import receptive_field
-
-    data = network.SerializeToString()  # type: ignore[attr-defined]
-    field = receptive_field(network)  # type: ignore[arg-type]
-    return ModelFile(Path("model.onnx"), spec, "", field, data)  # type: ignore[arg-type]
 
 
 def test_the_bundled_model_gives_the_same_whatever_the_threads(nuclei: np.ndarray) -> None:
@@ -115,9 +106,7 @@ def test_the_bundled_model_gives_the_same_whatever_the_threads(nuclei: np.ndarra
 
 
 @pytest.mark.parametrize(("contrast", "offset"), [(1.0, 0), (0.02, 60_000)])
-def test_bfloat16_normalises_in_float32(
-    nuclei: np.ndarray, contrast: float, offset: int
-) -> None:
+def test_bfloat16_normalises_in_float32(nuclei: np.ndarray, contrast: float, offset: int) -> None:
     """In bfloat16 all pixels from 60,672 to 60,927 would be one number."""
     model = open_model("nuclei")
     frame = (nuclei[1:2, None, :192, :256] * contrast + offset).astype(np.uint16)
@@ -128,12 +117,19 @@ def test_bfloat16_normalises_in_float32(
     assert ((found > 0.5) != (wanted > 0.5)).mean() < 1e-3
 
 
-def test_two_outputs_in_bfloat16(tmp_path: Path) -> None:
-    network = networks.unet((4, 8), n_channels=2, n_outputs=2, positive=False)
-    spec = networks.spec(network, classes=("background", "a"), channels=("x", "y"))
-    spec = spec if spec.n_outputs == 2 else None
-    if spec is None:
-        pytest.skip("one output of two classes")
+@pytest.mark.parametrize("target", [CPU, BF16])
+def test_foreground_and_cores(tmp_path: Path, target: Target) -> None:
+    network = networks.unet((4, 8), n_outputs=2, positive=False)
+    cores = CoreSpec(threshold=0.5, growth=3)
+    spec = networks.spec(network, instances="cores", cores=cores)
+    model = open_model(str(networks.save(tmp_path / "m.onnx", network, spec)))
+    frame = np.random.default_rng(0).integers(0, 65536, (1, 1, 64, 96), dtype=np.uint16)
+    statistics = np.float32([[[0, 65535]]])
+    wanted, found = (
+        open_session(model, "uint16", one, 1).run(frame, statistics) for one in (REFERENCE, target)
+    )
+    assert found.shape == (1, 2, 64, 96)
+    assert np.abs(found - wanted).max() < (1e-5 if target == CPU else TOLERANCES["bf16"])
 
 
 def test_a_model_without_convolution_stays_in_float32(threshold_model: Path) -> None:
@@ -153,7 +149,7 @@ def test_what_would_be_emulated_is_refused() -> None:
 
 
 def test_cuda_is_left_to_others() -> None:
-    with pytest.raises(UsageError, match="device cuda:0: .* use --device cpu, or --runtime onnx"):
+    with pytest.raises(UsageError, match=r"device cuda:0: .* use --device cpu, or --runtime onnx"):
         resolve(replace(CPU, device="cuda:0"))
 
 
