@@ -15,7 +15,7 @@ from pathlib import Path
 PACKAGES = ("engine", "train", "export")
 LIBRARIES = (
     "click", "dask", "distributed", "imagecodecs", "numcodecs", "numpy", "onnx", "onnxruntime",
-    "psutil", "pyarrow", "rich", "scipy", "skimage", "tifffile", "torch", "zarr",
+    "openvino", "psutil", "pyarrow", "rich", "scipy", "skimage", "tifffile", "torch", "zarr",
 )  # fmt: skip
 
 

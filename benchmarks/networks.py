@@ -140,7 +140,7 @@ def frame_ms(run: Path) -> float:
     """Median milliseconds of the exported network for a frame, all cores."""
     path = run / "model.onnx"
     export_run(run, path)
-    session = open_session(open_model(str(path)), "uint16", Target(device="cpu"), cores())
+    session = open_session(open_model(str(path)), "uint16", Target("onnxruntime", "cpu"), cores())
     height, width = (-(-side // 32) * 32 for side in SHAPE)
     pixels = np.random.default_rng(0).integers(0, 4096, (1, 1, height, width), dtype=np.uint16)
     statistics = np.array([[[0, 4095]]], dtype=np.float32)

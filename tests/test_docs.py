@@ -47,7 +47,7 @@ def test_the_readmes_options_exist() -> None:
 
 def test_the_memory_document_lists_every_constant() -> None:
     from engine.plan import footprint
-    from engine.runtimes import onnxruntime
+    from engine.runtimes import onnxruntime, openvino
     from engine.runtimes.base import Constant
 
     def shown(value: float) -> str:
@@ -55,7 +55,7 @@ def test_the_memory_document_lists_every_constant() -> None:
 
     wanted = [
         f"| {name} | {shown(value.value)} | {value.unit} | {value.meaning} | {value.origin} |"
-        for module in (footprint, onnxruntime)
+        for module in (footprint, onnxruntime, openvino)
         for name, value in vars(module).items()
         if isinstance(value, Constant)
     ]

@@ -17,6 +17,7 @@ from engine.model.spec import IMAGE, STATISTICS
 from engine.model.statistics import frame_statistics
 from engine.results.score.metrics import Score, score
 from engine.synthetic import TimeLapse
+from tests.engine.cores import filled
 from train.data.frames import Reading, load_frame
 from train.data.layouts import find_pairs
 from train.data.splits import split_frames
@@ -41,8 +42,13 @@ class Nuclei:
         image = np.pad(frame, after, mode="reflect").astype(np.float32)
         statistics = frame_statistics(frame, spec.normalisation)
         feed = {IMAGE: image[None], STATISTICS: statistics[None]}
-        probability = self.session.run(None, feed)[0][0, 0, :height, :width]
-        labels, _ = ndimage.label(probability >= spec.threshold, np.ones((3, 3)), np.int32)
+        probability = self.session.run(None, feed)[0][0, :, :height, :width]
+        assert spec.cores is not None
+        foreground = filled(probability[0] >= spec.threshold, spec.cores.pinhole)
+        core = filled(probability[1] >= spec.cores.threshold, spec.cores.pinhole) & foreground
+        labels, _ = ndimage.label(core, np.ones((3, 3)), np.int32)
+        distance, (y, x) = ndimage.distance_transform_edt(~core, return_indices=True)
+        labels = np.where(foreground & (distance <= spec.cores.growth), labels[y, x], 0)
         small = np.bincount(labels.ravel()) < spec.min_area
         return np.where(small[labels], 0, labels).astype(np.int32)
 
@@ -55,7 +61,7 @@ def nuclei() -> Nuclei:
 def test_the_bundled_model_is_small_and_says_where_it_comes_from(nuclei: Nuclei) -> None:
     spec = nuclei.model.spec
     assert len(nuclei.model.data) < 4e6
-    assert (spec.name, spec.stride, spec.receptive_radius) == ("nuclei", 8, 46)
+    assert (spec.name, spec.stride, spec.receptive_radius) == ("nuclei", 16, 92)
     assert set(spec.hashes) == {"data", "code", "settings", "init"}
     assert "dsb2018" in spec.trained_on
     card = nuclei.model.path.with_suffix(".md").read_text()
@@ -87,7 +93,7 @@ def test_outlines_lie_where_flat_and_round_nuclei_end(nuclei: Nuclei, dome: floa
 def test_hela_foreground_is_found(realdata: Path, nuclei: Nuclei) -> None:
     """Floors under IoU and SEG on all frames of hela/01 with truth.
 
-    The model's card gives what it reaches, SEG 0.840; the goal is 0.83.
+    The model's card gives what it reaches, SEG 0.848; the goal is 0.88.
     """
     total = Score()
     for truth in sorted((realdata / "hela" / "01_ST" / "SEG").glob("man_seg*.tif")):
@@ -95,15 +101,15 @@ def test_hela_foreground_is_found(realdata: Path, nuclei: Nuclei) -> None:
         total += score(nuclei.labels(frame[None]), tifffile.imread(truth), HELA_MARGIN)
     print(f"IoU {total.iou:.4f} SEG {total.seg:.4f} F1 {[round(f, 4) for f in total.f1]}")
     assert total.frames == 47
-    assert total.iou >= 0.86
-    assert total.seg >= 0.83
+    assert total.iou >= 0.87
+    assert total.seg >= 0.84
 
 
 @pytest.mark.realdata
 def test_held_back_images_are_segmented(realdata: Path, nuclei: Nuclei) -> None:
     """A floor under F1 at IoU 0.5 on the fifth of dsb2018 held back from training.
 
-    The model's card gives what it reaches, 0.873; the goal is 0.85.
+    The model's card gives what it reaches, 0.872; the goal is 0.90.
     """
     spec = nuclei.model.spec
     held_back = split_frames(find_pairs(realdata / "dsb2018"), 0.1, 0.2).test
@@ -111,7 +117,10 @@ def test_held_back_images_are_segmented(realdata: Path, nuclei: Nuclei) -> None:
     for source in held_back:
         frame = load_frame(source, Reading(spec.normalisation))
         scores.append(score(nuclei.labels(frame.image), frame.labels))
-    per_image = float(np.mean([s.f1[0] for s in scores]))
-    print({"f1_50 pooled": sum(scores, Score()).f1[0], "f1_50 per image": per_image})
+    per_image, pooled = float(np.mean([s.f1[0] for s in scores])), sum(scores, Score())
+    print({"f1_50 per image": per_image, "f1_50 pooled": pooled.f1[0], "seg pooled": pooled.seg,
+           "seg per image": float(np.mean([s.seg for s in scores])),
+           "ap": [round(ap, 4) for ap in pooled.ap],
+           "ap per image": np.mean([s.ap for s in scores], axis=0).round(4).tolist()})  # fmt: skip
     assert len(held_back) == 95
-    assert per_image >= 0.85
+    assert per_image >= 0.86

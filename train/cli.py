@@ -20,7 +20,6 @@ DEFAULT_BORDER = {
 }  # px; the challenge's HeLa truth ends 25 px inside
 DEFAULT_TEST = {"ctc": 0.0, "pairs": 0.2, "color-masks": 0.2}
 DEFAULT_PRESET = {"ctc": "nuclei", "pairs": "nuclei", "color-masks": "heart"}
-DEFAULT_POLICY = {"ctc": "strong", "pairs": "strong", "color-masks": "light"}
 
 
 def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -150,7 +149,7 @@ def _frame_range(
 @click.option("--foreground-weight", default=1.0, show_default=True,
               help="Weight of foreground pixels in the cross entropy.")  # fmt: skip
 @click.option("--border-weight", default=10.0, show_default=True,
-              help="Extra weight of the gaps between neighbours (components).")  # fmt: skip
+              help="Extra weight of the gaps between neighbours; 0: none.")  # fmt: skip
 @click.option("--optimiser", default="adamw", show_default=True,
               type=click.Choice(["adamw", "adam", "sgd"]),
               help="What moves the weights; sgd has a momentum of 0.99.")  # fmt: skip
@@ -188,7 +187,7 @@ def _frame_range(
 @click.option("--augment", type=click.Choice(["strong", "light", "source", "none"]),
               help="How much patches are varied; strong: for other microscopes as well, "
               "light: for the same, source: flips and blur.  "
-              "[strong; color-masks light]")  # fmt: skip
+              "[light]")  # fmt: skip
 @click.option("--synthetic", default=0, show_default=True, help="Synthetic frames to add.")
 @click.option("--synthetic-share", default=0.4, show_default=True,
               help="Share of patches cut from synthetic frames.")  # fmt: skip
@@ -230,7 +229,7 @@ def train(
 
     Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
 
-    --overfit-one trains on one patch only, without varying it, by AdamW at a rate of 0.02, and
+    --overfit-one trains on one patch only, without varying it, by AdamW at a rate of its own, and
     exits with 1 unless its IoU exceeds 0.98. With OUTPUT it writes overfit.png and overfit.json.
     """
     from engine.errors import MissingExtra, UsageError
@@ -248,10 +247,7 @@ def train(
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
     _check_classes(layout, instances=options["instances"], overfit_one=overfit_one)
-    defaults: dict[str, Any] = {
-        "ignore_border": DEFAULT_BORDER[layout],
-        "augment": DEFAULT_POLICY[layout],
-    }
+    defaults: dict[str, Any] = {"ignore_border": DEFAULT_BORDER[layout]}
     if options["test_every"] is None:
         defaults["test_fraction"] = DEFAULT_TEST[layout]
     if preset is not None and arch != "unet":

@@ -51,12 +51,13 @@ class Cut:
 
     def __init__(self, points: NDArray[np.float64], frame: Shape) -> None:
         low = np.floor(points.min(axis=(1, 2))).astype(int)
-        end = np.floor(points.max(axis=(1, 2))).astype(int) + 2  # linear: one neighbour further
-        sides = list(zip(low, end, frame, strict=True))
-        self._window = [_reflected(*side) for side in sides]
-        self._beyond = [_outside(*side) for side in sides]
-        self._width = int(end[1] - low[1])
         self._points = (points - low[:, None, None]).astype(np.float32)  # within the window
+        # As rounded to float32, which may reach the next pixel; linear: one neighbour further.
+        sides = np.floor(self._points.max(axis=(1, 2))).astype(int) + 2
+        places = list(zip(low, low + sides, frame, strict=True))
+        self._window = [_reflected(*place) for place in places]
+        self._beyond = [_outside(*place) for place in places]
+        self._width = int(sides[1])
 
     def nearest(self, plane: NDArray[Any], beyond: float | None = None) -> NDArray[Any]:
         """The patch of a plane (Y, X): the value of the nearest pixel, in the plane's dtype.

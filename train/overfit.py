@@ -26,7 +26,8 @@ from train.strips import Place, densest_window, draw_row, write_png
 
 STEPS, EVERY = 100, 10
 ENOUGH = 0.98  # foreground IoU
-RATE = 0.02  # peak, of AdamW
+SIDE = 128  # px at most: what 100 steps are enough for
+RATE, BETAS = 0.03, (0.9, 0.95)  # of AdamW: the peak of one cycle; so few steps need a short memory
 Note = Callable[[str], None]
 
 
@@ -47,17 +48,17 @@ def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print
     torch.manual_seed(settings.seed)
     data = load_data(settings)
     frame = next(f for f in data.train if f.labels[f.inside].any())
-    place = Place(frame, densest_window(frame, settings.patch, settings.stride))
+    place = Place(frame, densest_window(frame, max(SIDE, settings.stride), settings.stride))
     sample = _cut(whole_frame(frame, settings), place)
     image, target, weight = (t[None].to(arithmetic.device) for t in sample[:3])
     image = image.contiguous(memory_format=torch.channels_last)
 
     course = settings.model_copy(
-        update={"epochs": 1, "steps_per_epoch": STEPS, "lr": RATE, "schedule": "cosine"}
+        update={"epochs": 1, "steps_per_epoch": STEPS, "lr": RATE, "schedule": "one-cycle"}
     )
     args = settings.network(data.n_channels, n_out=target.shape[1])
     network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser, scaler = torch.optim.AdamW(network.parameters()), arithmetic.scaler()
+    optimiser, scaler = torch.optim.AdamW(network.parameters(), betas=BETAS), arithmetic.scaler()
     y, x = image.shape[2:]
     note(
         f"one patch of {y}x{x} px of {frame.name}, {STEPS} steps; {n_weights(network):,} weights, "

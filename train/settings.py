@@ -177,10 +177,10 @@ class TrainSettings(_Frozen):
     """Decay of an exponential average of the weights, which is then what is validated, kept and
     exported; 0: no average."""
     border_weight: Annotated[float, Field(ge=0)] = 10.0
-    """w0 of the border weight map; with components."""
+    """w0 of the border weight map."""
     border_sigma: Annotated[float, Field(gt=0)] = 5.0
-    """sigma of the border weight map, px; with components."""
-    augment: Annotated[AugmentSettings, BeforeValidator(_policy)] = POLICIES["strong"]
+    """sigma of the border weight map, px."""
+    augment: Annotated[AugmentSettings, BeforeValidator(_policy)] = POLICIES["light"]
     """How training patches are varied; also the name of a policy: strong, light, source or none."""
 
     seed: Annotated[int, Field(ge=0)] = 0

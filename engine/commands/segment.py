@@ -116,6 +116,14 @@ job_options = together(
     click.option("--scheduler", metavar="ADDRESS|FILE",
                  help="Run on a Dask cluster  [default: in this process]"),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]"),
+    click.option("--runtime", type=click.Choice(["auto", "onnxruntime", "openvino"]),
+                 default="auto", show_default=True,
+                 help="Library that runs the network; auto is onnxruntime. Labels of two runtimes "
+                      "differ in a pixel of a million at most."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32",
+                 show_default=True,
+                 help="What the network computes in. bf16 and fp16 are openvino's, on processors "
+                      "that have them."),
 )  # fmt: skip
 
 

@@ -83,8 +83,12 @@ class Runtime(ABC):
 
     name: str  # in the registry, and on record
     title: str  # in sentences
-    precisions: tuple[Precision, ...]
     cautions: tuple[Caution, ...]
+
+    @property
+    @abstractmethod
+    def precisions(self) -> tuple[Precision, ...]:
+        """What this machine computes with it."""
 
     @abstractmethod
     def resolve_device(self, device: str) -> str:
@@ -95,8 +99,13 @@ class Runtime(ABC):
         """Runtime, version, provider, precision, caution: the same build gives the same bytes."""
 
     @abstractmethod
-    def load(self, model: ModelFile, dtype: str, target: Target, threads: int) -> Compute:
-        """Make a model ready for pixels of `dtype`; what comes back is called by many threads."""
+    def load(
+        self, model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int
+    ) -> Compute:
+        """Make a model ready for pixels of `dtype`, with so many `threads` for each run.
+
+        What comes back is called by many threads, about `in_flight` of them at once.
+        """
 
     @abstractmethod
     def memory(
@@ -124,17 +133,20 @@ class Runtime(ABC):
         """The target with the device's name; UsageError where the runtime does not have it."""
         if target.precision not in self.precisions:
             raise UsageError(
-                f"precision {target.precision}: {self.title} runs {', '.join(self.precisions)} here"
+                f"precision {target.precision}: {self.title} runs "
+                f"{', '.join(self.precisions)} here; use --precision {self.precisions[0]}"
             )
         return replace(target, runtime=self.name, device=self.resolve_device(target.device))
 
-    def session(self, model: ModelFile, dtype: str, target: Target, threads: int) -> Session:
-        """Make a session on a resolved target, for pixels of `dtype`.
+    def session(
+        self, model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int = 1
+    ) -> Session:
+        """Make a session on a resolved target, for pixels of `dtype`; see `load`.
 
         Raises ModelError where the runtime refuses the model, OutOfMemory where it finds no memory.
         """
         try:
-            compute = self.load(model, dtype, target, threads)
+            compute = self.load(model, dtype, target, threads, in_flight)
         except StacksegError:
             raise
         except Exception as error:  # a runtime's own exceptions share no base class

@@ -26,6 +26,7 @@ from engine.runtimes.base import (
     DeviceMemory,
     MemoryNeeds,
     Needs,
+    Precision,
     Runtime,
     Target,
 )
@@ -62,7 +63,7 @@ class OnnxRuntime(Runtime):
 
     name = "onnxruntime"
     title = "ONNX Runtime"
-    precisions = ("fp32",)
+    precisions: tuple[Precision, ...] = ("fp32",)
     cautions = (Caution.OPTIMISED, Caution.UNOPTIMISED)
 
     def resolve_device(self, device: str) -> str:
@@ -85,8 +86,13 @@ class OnnxRuntime(Runtime):
         build = f"onnxruntime {ort.__version__} {provider} float32"
         return f"{build} unoptimised" if target.caution else build
 
-    def load(self, model: ModelFile, dtype: str, target: Target, threads: int) -> Compute:
-        """An inference session. Unoptimised, cuDNN takes its default algorithm as well."""
+    def load(
+        self, model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int
+    ) -> Compute:
+        """An inference session. Unoptimised, cuDNN takes its default algorithm as well.
+
+        Runs in flight need nothing of their own.
+        """
         options = _options(threads)
         # Patterns pre-plan memory for each new shape: the arena grew more, at no gain in speed
         # (docs/memory.md).

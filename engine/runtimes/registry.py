@@ -11,7 +11,10 @@ from engine.model.file import ModelFile
 from engine.runtimes.base import AUTO, Caution, Runtime, Session, Target
 
 # The first is what "auto" means.
-RUNTIMES = {"onnxruntime": "engine.runtimes.onnxruntime:OnnxRuntime"}
+RUNTIMES = {
+    "onnxruntime": "engine.runtimes.onnxruntime:OnnxRuntime",
+    "openvino": "engine.runtimes.openvino:OpenVino",
+}
 
 # Whose probabilities are right by definition: those of all others are held against them.
 REFERENCE = Target("onnxruntime", "cpu", "fp32", Caution.UNOPTIMISED)
@@ -22,7 +25,15 @@ def runtime_of(name: str) -> Runtime:
     """The runtime of that name; UsageError where there is none."""
     if name not in RUNTIMES:
         raise UsageError(f"runtime {name}: is not known; use {', '.join(RUNTIMES)}")
-    found: Runtime = pkgutil.resolve_name(RUNTIMES[name])()
+    try:
+        found: Runtime = pkgutil.resolve_name(RUNTIMES[name])()
+    except ModuleNotFoundError as error:  # there are no wheels of it for some processors
+        if error.name != name:
+            raise
+        raise UsageError(
+            f"runtime {name}: is not installed; use --runtime {REFERENCE.runtime}, or "
+            f"`pip install {name}`"
+        ) from error
     return found
 
 
@@ -32,6 +43,8 @@ def resolve(target: Target) -> Target:
     return runtime_of(name).resolve(replace(target, runtime=name))
 
 
-def open_session(model: ModelFile, dtype: str, target: Target, threads: int) -> Session:
+def open_session(
+    model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int = 1
+) -> Session:
     """See `Runtime.session`."""
-    return runtime_of(target.runtime).session(model, dtype, target, threads)
+    return runtime_of(target.runtime).session(model, dtype, target, threads, in_flight)

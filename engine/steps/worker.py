@@ -152,9 +152,9 @@ def session_for(context: JobContext, dtype: str) -> Session:
     def make() -> Session:
         # Asked only where the network runs: stitching needs no device.
         _check_same(runtime_of(target.runtime).build(target), context.build)
-        return open_session(model, dtype, target, threads)
+        return open_session(model, dtype, target, threads, context.in_flight)
 
-    return _sessions.get((context.model_sha256, dtype, target, threads), make)
+    return _sessions.get((context.model_sha256, dtype, target, threads, context.in_flight), make)
 
 
 def _check_same(here: str, there: str) -> None:

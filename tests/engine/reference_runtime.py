@@ -29,7 +29,9 @@ class ReferenceRuntime(Runtime):
     def build(self, target: Target) -> str:
         return f"onnx.reference {onnx.__version__} float32"
 
-    def load(self, model: ModelFile, dtype: str, target: Target, threads: int) -> Compute:
+    def load(
+        self, model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int
+    ) -> Compute:
         evaluator = ReferenceEvaluator(model.parse())
 
         def compute(pixels: Any, statistics: Any, out: Any) -> None:

@@ -39,6 +39,10 @@ class TestUnoptimised(RuntimeTests):
     target = replace(CPU, caution=Caution.UNOPTIMISED)
 
 
+class TestOpenVino(RuntimeTests):
+    target = Target("openvino", "cpu")
+
+
 class TestSecondRuntime(RuntimeTests):
     """One in NumPy that this file registers."""
 

@@ -45,7 +45,10 @@ def test_a_job_by_another_runtime(tmp_path: Path, threshold_model: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"runtime": "abacus"}, "runtime abacus: is not known; use onnxruntime, reference"),
+        (
+            {"runtime": "abacus"},
+            "runtime abacus: is not known; use onnxruntime, openvino, reference",
+        ),
         ({"precision": "int8"}, "precision int8: ONNX Runtime runs fp32 here"),
         ({"runtime": "reference", "device": "cuda:0"}, "device 'cuda:0' is not known"),
     ],

@@ -167,6 +167,20 @@ def test_any_cut_of_objects_by_cores_equals_the_whole(
     assert np.array_equal(stitched_labels(mask, cuts, connect_z, min_area, core, how), wanted)
 
 
+@pytest.mark.parametrize(("growth", "pinhole"), [(1, 0), (5, 0), (3, 4), (1, 6)])
+def test_what_lies_a_whole_margin_away_counts(growth: int, pinhole: int) -> None:
+    """A core of one pixel, as far as growth reaches, in a pinhole of the foreground."""
+    mask, core = np.ones((1, 20, 40), bool), np.zeros((1, 20, 40), bool)
+    left = 20 + growth - 1
+    mask[0, 8 : 8 + pinhole, left : left + pinhole] = False
+    core[0, 10, left] = True
+    how = Postprocessing(0.5, instances="cores", core_threshold=0.5, growth=growth, pinhole=pinhole)
+    wanted = plain_objects(mask, core, how)
+    assert wanted[0, 10, 19] == 1 and not wanted[0, :, :19].any()
+    cuts = ([0, 1], [0, 20], [0, 20, 40])
+    assert np.array_equal(stitched_labels(mask, cuts, False, 0, core, how), wanted)
+
+
 @settings(max_examples=300)
 @given(masks(), st.integers(0, 12))
 def test_any_cut_equals_the_whole(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from train.augment import vary_intensity
-from train.geometry import GRID, Geometry, random_geometry
+from train.geometry import GRID, Cut, Geometry, random_geometry
 from train.policies import POLICIES, AugmentSettings
 
 seeds = st.integers(0, 2**32 - 1)
@@ -147,6 +147,16 @@ def test_each_chance_is_a_share_of_patches(chance: str, drawn_by) -> None:  # ty
     geometries = [random_geometry(np.random.default_rng(i), (64, 64), 16, settings)
                   for i in range(400)]  # fmt: skip
     assert np.mean([drawn_by(g) for g in geometries]) == pytest.approx(0.3, abs=0.08)
+
+
+def test_a_point_that_rounds_to_the_next_pixel_has_a_neighbour_still() -> None:
+    """In float32 the last point lies on pixel 400, in float64 just before it."""
+    points = np.zeros((2, 2, 2))
+    points[:, 1, 1] = np.nextafter(400.0, 0)
+    plane = np.arange(402.0 * 402, dtype=np.float32).reshape(402, 402)
+    cut = Cut(points, plane.shape)
+    assert cut.linear(plane)[1, 1] == cut.nearest(plane)[1, 1] == plane[400, 400]
+    assert np.float32(points[0, 1, 1]) == 400
 
 
 def test_the_policy_of_the_source_mirrors_along_either_axis_and_blurs() -> None:

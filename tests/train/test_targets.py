@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from train.data.targets import REACH, border_weights, cut_apart
+from train.data.targets import REACH, border_weights, cores, cut_apart
 
 EIGHT = np.ones((3, 3))
 
@@ -93,3 +93,40 @@ def test_one_object_alone_weighs_nothing_more() -> None:
     foreground = np.zeros((8, 8), dtype=bool)
     foreground[2:5, 2:5] = True
     assert (border_weights(foreground) == 1).all()
+
+
+@st.composite
+def blobs(draw: st.DrawFn) -> NDArray[np.int32]:
+    """Blobs that touch, of sizes from one pixel on."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    height, width = draw(st.integers(4, 40)), draw(st.integers(4, 40))
+    seeds = rng.random((height, width)) < draw(st.sampled_from([0.01, 0.03, 0.1]))
+    distance, (y, x) = ndimage.distance_transform_edt(~seeds, return_indices=True)
+    labels, _ = ndimage.label(seeds, structure=np.ones((3, 3)))
+    found: NDArray[np.int32] = np.where(distance <= draw(st.integers(0, 8)), labels[y, x], 0)
+    return found.astype(np.int32)
+
+
+@given(blobs(), st.sampled_from([1.0, 1.5, 2.0, 3.0]))
+def test_cores_are_what_lies_deep_in_each_object(labels: NDArray[np.int32], depth: float) -> None:
+    """Against one distance transform for each object, in an image whose edge goes on for ever."""
+    expected = np.zeros(labels.shape, dtype=bool)
+    wide = np.pad(labels, 50, mode="edge")
+    for label in np.unique(labels[labels > 0]):
+        if (wide == label).all():
+            expected[:] = True
+            continue
+        below = ndimage.distance_transform_edt(wide == label)[50:-50, 50:-50] - 0.5
+        deepest = below[labels == label].max()
+        expected |= (labels == label) & (below > min(depth, deepest / 2))
+    found = cores(labels, depth)
+    assert np.array_equal(found, expected)
+    assert set(np.unique(labels[found])) == set(np.unique(labels[labels > 0])), "all have one"
+
+
+def test_cores_of_neighbours_lie_four_pixels_apart() -> None:
+    labels = np.zeros((12, 20), np.int32)
+    labels[1:11, 1:10], labels[1:11, 10:19] = 1, 2
+    core = cores(labels, 2.0)
+    assert np.flatnonzero(core[5]).tolist() == [3, 4, 5, 6, 7, 12, 13, 14, 15, 16]
+    assert np.flatnonzero(core[:, 5]).tolist() == [3, 4, 5, 6, 7, 8]

@@ -11,6 +11,9 @@ https://arxiv.org/abs/1505.04597, equation 2).
 
 from __future__ import annotations
 
+import itertools
+import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,30 +31,43 @@ def cores(labels: NDArray[Any], depth: float) -> NDArray[np.bool_]:
     Of an object that is too small for that, those deeper than half of its largest depth: every
     object has a core. `labels` (Y, X) with 0 as background.
     """
-    below = depth_below_edge(labels)
+    below = depth_below_edge(labels, 2 * depth)
     deepest = np.zeros(int(labels.max()) + 1, dtype=np.float32)
     np.maximum.at(deepest, labels, below)
     core: NDArray[np.bool_] = below > np.minimum(depth, deepest / 2)[labels]
     return core
 
 
-def depth_below_edge(labels: NDArray[Any]) -> NDArray[np.float32]:
+def depth_below_edge(labels: NDArray[Any], limit: float) -> NDArray[np.float32]:
     """How far each pixel's centre lies below the edge of its object, px, (Y, X); 0 outside.
 
-    A pixel at the edge has 0.5. Distances to other objects are those to the pixels that face them,
-    and so up to 0.6 px too long at slanting contacts. Beyond the image there is no edge.
+    The Euclidean distance to the nearest pixel that is not the object's, less the half pixel up to
+    the edge: 0.5 at the edge itself. What lies deeper than `limit` has a larger value than that,
+    but not its own: few offsets are compared then. Beyond the image there is no edge.
     """
-    inside = labels > 0
-    if inside.all() and (labels == labels.flat[0]).all():
-        return np.full(labels.shape, max(labels.shape), dtype=np.float32)
-    to_edge = np.full(labels.shape, np.inf)
-    if not inside.all():
-        to_edge = ndimage.distance_transform_edt(inside)
-    facing = inside & ~cut_apart(labels)
-    if facing.any():
-        np.minimum(to_edge, 1 + ndimage.distance_transform_edt(~facing), out=to_edge)
-    below: NDArray[np.float32] = np.where(inside, to_edge - 0.5, 0).astype(np.float32)
+    furthest = limit + 0.5  # between centres
+    reach = math.floor(furthest)
+    height, width = labels.shape
+    padded = np.pad(labels, reach, mode="edge")
+    below = np.where(labels > 0, np.float32(limit + 1), np.float32(0))
+    for square, offsets in _rings(furthest):  # from the furthest: what is nearer overwrites it
+        near = np.zeros(labels.shape, dtype=bool)
+        for dy, dx in offsets:
+            there = padded[reach + dy : reach + dy + height, reach + dx : reach + dx + width]
+            near |= there != labels
+        np.copyto(below, np.float32(math.sqrt(square) - 0.5), where=near & (labels > 0))
     return below
+
+
+@cache
+def _rings(furthest: float) -> tuple[tuple[int, tuple[tuple[int, int], ...]], ...]:
+    """Offsets (dy, dx) of at most `furthest` px by their squared length, the longest first."""
+    span = range(-math.floor(furthest), math.floor(furthest) + 1)
+    rings: dict[int, list[tuple[int, int]]] = {}
+    for dy, dx in itertools.product(span, span):
+        if 0 < dy * dy + dx * dx <= furthest * furthest:
+            rings.setdefault(dy * dy + dx * dx, []).append((dy, dx))
+    return tuple((square, tuple(rings[square])) for square in sorted(rings, reverse=True))
 
 
 def cut_apart(labels: NDArray[Any]) -> NDArray[np.bool_]:
