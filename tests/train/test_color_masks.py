@@ -153,7 +153,7 @@ def test_options_that_do_not_fit_colour_masks(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             heart_settings(tmp_path, **values)
-    with pytest.raises(ValueError, match="palette is for layout color-masks"):
+    with pytest.raises(ValueError, match="palette and class_weights are for layout"):
         TrainSettings.model_validate({"data": ".", "layout": "pairs", "palette": "acdc"})
     assert Palette.model_validate(BINARY).names == ("background", "heart")
 
