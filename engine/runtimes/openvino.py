@@ -62,7 +62,7 @@ OPENVINO_COPIES = Constant(
     5, "of the model file", "weights of a session of OpenVINO, packed for several shapes", COMMAND
 )
 OPENVINO_BASE = Constant(96 * 2**20, "bytes", "libraries of OpenVINO", COMMAND)
-OPENVINO_RUN = Constant(1.6, "of the counted bytes", "activations of a run by OpenVINO", COMMAND)
+OPENVINO_RUN = Constant(1.8, "of the counted bytes", "activations of a run by OpenVINO", COMMAND)
 
 _loaded: WeakSet[Any] = WeakSet()  # compiled models of this process, for `release_memory`
 
