@@ -199,7 +199,7 @@ class Session:
                 ) from error
             # Pixels cannot do this: it is the device or the model, and no frame's fault.
             raise JobStopped(
-                f"{title} failed ({self.runtime.reason(error)}); run the same command again to resume, "
-                "with --device cpu if it fails once more"
+                f"{title} failed ({self.runtime.reason(error)}); run the same command again to "
+                "resume, with --device cpu if it fails once more"
             ) from error
         return out

@@ -27,7 +27,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 WRAPPER = """
 import sys
 from pathlib import Path
-from typing import Any
 from engine.cli import main
 try:
     main()
