@@ -3,8 +3,8 @@
     python -m benchmarks.openvino_memory
 
 Each row is a process of its own: MB of the libraries with a tiny network; bytes of a session over
-those of its model file; peak of the runs over the counted activations, after 1, 4 and 8 runs of each
-thread, of two shapes in turn, and after memory was released.
+those of its model file; peak of the runs over the counted activations, after 1, 4 and 8 runs of
+each thread, of two shapes in turn; the same after memory was released.
 """
 
 from __future__ import annotations

@@ -125,6 +125,10 @@ class Runtime(ABC):
         """What is free on a device; None where it has no memory of its own, or does not tell."""
         return None
 
+    def reason(self, error: Exception) -> str:
+        """One line of what `load` or its `Compute` raised, for a sentence."""
+        return first_line(error)
+
     def release_memory(self) -> None:
         """Return to the system what no run in flight holds, where a runtime keeps it."""
         return
@@ -156,7 +160,7 @@ class Runtime(ABC):
                     "fewer --workers, and run the same command again"
                 ) from error
             raise ModelError(
-                f"{model.path}: {self.title} refuses it ({first_line(error)})"
+                f"{model.path}: {self.title} refuses it ({self.reason(error)})"
             ) from error
         return Session(self, compute, model.spec.n_outputs)
 
@@ -195,7 +199,7 @@ class Session:
                 ) from error
             # Pixels cannot do this: it is the device or the model, and no frame's fault.
             raise JobStopped(
-                f"{title} failed ({first_line(error)}); run the same command again to resume, "
-                "with --device cpu if it fails once more"
+                f"{title} failed ({self.runtime.reason(error)}); run the same command again to "
+                "resume, with --device cpu if it fails once more"
             ) from error
         return out

@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import Any
 from weakref import WeakSet
 
-from engine.errors import UsageError
+from engine.errors import UsageError, first_line
 from engine.model.file import ModelFile
 from engine.model.graph.memory import activation_bytes
 from engine.model.graph.tensors import accept_pixels
@@ -57,12 +57,17 @@ MEMORY_SIGNS = (
     "cannot allocate memory", "std::length_error",
 )  # fmt: skip
 
+PLACES = (
+    "Exception from", "Check '", "While validating", "FrontEnd API failed", "Model wasn't fully",
+    "Summary:",
+)  # fmt: skip
+
 COMMAND = "`python -m benchmarks.openvino_memory`"
 OPENVINO_COPIES = Constant(
     5, "of the model file", "weights of a session of OpenVINO, packed for several shapes", COMMAND
 )
 OPENVINO_BASE = Constant(96 * 2**20, "bytes", "libraries of OpenVINO", COMMAND)
-OPENVINO_RUN = Constant(1.6, "of the counted bytes", "activations of a run by OpenVINO", COMMAND)
+OPENVINO_RUN = Constant(1.8, "of the counted bytes", "activations of a run by OpenVINO", COMMAND)
 
 _loaded: WeakSet[Any] = WeakSet()  # compiled models of this process, for `release_memory`
 
@@ -135,6 +140,12 @@ class OpenVino(Runtime):
         """By its type, or by what it says."""
         text = str(error).lower()
         return isinstance(error, MemoryError) or any(sign in text for sign in MEMORY_SIGNS)
+
+    def reason(self, error: Exception) -> str:
+        """The first line of the message that does not only say where in OpenVINO it arose."""
+        lines = [line.strip(" -") for line in str(error).splitlines()]
+        told = (line for line in lines if line and not line.startswith(PLACES))
+        return next(told, first_line(error))
 
     def release_memory(self) -> None:
         """Have all models return what no run in flight holds."""

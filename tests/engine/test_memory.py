@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tifffile
@@ -99,7 +100,10 @@ def test_measured_peak_is_between_06_and_10_of_the_plan(
         spec = networks.spec(network, min_area=30)
         model = networks.save(tmp_path / "model.onnx", network, spec)
     stack = folder_of(tmp_path / "stack", n_frames, shape)
-    changes = {k.lstrip("-"): int(v) for k, v in zip(options[::2], options[1::2], strict=True)}
+    changes: dict[str, Any] = {
+        k.lstrip("-"): int(v) if v.isdecimal() else v
+        for k, v in zip(options[::2], options[1::2], strict=True)
+    }  # fmt: skip
     job = prepare_job(jobs.settings(stack, model, tmp_path / "out", **changes))
     predicted = job.plan.memory.peak
     measured = peak_of(stack, model, tmp_path / "out", *options)

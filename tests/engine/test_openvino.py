@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import OutputError, UsageError
+from engine.errors import ModelError, OutputError, UsageError
 from engine.geometry.tiling import FrameTiling
 from engine.inference.device_check import TOLERANCES
 from engine.inference.tiles import predict
@@ -146,6 +146,14 @@ def test_a_model_without_convolution_stays_in_float32(threshold_model: Path) -> 
 def test_what_would_be_emulated_is_refused() -> None:
     with pytest.raises(UsageError, match="bf16: OpenVINO runs fp32 here; use --precision fp32"):
         resolve(BF16)
+
+
+def test_a_refusal_names_the_operator(tmp_path: Path) -> None:
+    network = networks.unet((2,))
+    network.graph.node[-1].op_type = "NoSuchOperator"
+    path = networks.save(tmp_path / "model.onnx", network, networks.spec(stride=1))
+    with pytest.raises(ModelError, match=r"refuses it .*NoSuchOperator"):
+        open_session(open_model(str(path)), "uint16", CPU, 1)
 
 
 def test_cuda_is_left_to_others() -> None:
