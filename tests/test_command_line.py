@@ -115,7 +115,7 @@ def test_results_go_to_stdout_and_messages_to_stderr(place: Path, tmp_path: Path
 
 
 def test_the_plan_writes_nothing(place: Path, tmp_path: Path) -> None:
-    arguments = ["good.tif", "--model", "nuclei", "--tile", "128"]
+    arguments = ["good.tif", "--model", "nuclei", "--tile", "208"]
     plan = stackseg("plan", *arguments, cwd=place)
     dry = stackseg("segment", *arguments, "--output", tmp_path / "o", "--dry-run", cwd=place)
     assert plan.returncode == dry.returncode == 0
@@ -187,7 +187,7 @@ def test_inspect_tells_models_stacks_and_results(place: Path, tmp_path: Path) ->
     stackseg("segment", place / "good.tif", "--model", place / "model.onnx",
              "--output", tmp_path / "out")  # fmt: skip
     model = json.loads(stackseg("inspect", "nuclei", "--json").stdout)
-    assert model["halo"] == 48 and model["classes"][1]["name"] == "nucleus"
+    assert model["halo"] == 96 and model["classes"][1]["name"] == "nucleus"
     stack = json.loads(stackseg("inspect", place / "good.tif", "--json").stdout)
     assert stack["axes"] == "TYX" and stack["shape"] == {"T": 3, "Y": 64, "X": 80}
     result = json.loads(stackseg("inspect", tmp_path / "out", "--json").stdout)

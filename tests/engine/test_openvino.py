@@ -39,7 +39,7 @@ def nuclei() -> np.ndarray:
     return np.stack([lapse.frame(t)[0] for t in (0, 30, 59)])
 
 
-@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"tile": 160}])
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"tile": 208}])
 def test_a_job_gives_the_labels_of_onnx_runtime(
     tmp_path: Path, nuclei: np.ndarray, options: dict[str, int]
 ) -> None:

@@ -23,6 +23,7 @@ from train.data.splits import split_frames
 from train.fit import fit
 from train.loader import batches
 from train.networks import NetworkArgs, UNet, build_network, n_weights
+from train.presets import PRESETS
 from train.settings import TrainSettings
 from train.start import start_from
 from train.summary import read_summary
@@ -191,10 +192,11 @@ def test_a_run_starts_from_the_weights_of_another(pairs: Path, tmp_path: Path) -
 
 def test_a_run_starts_from_a_model_that_was_exported(pairs: Path, tmp_path: Path) -> None:
     """The model's batch normalisation is folded away; the network gives what the model gives."""
-    settings = small(pairs, epochs=1, init="nuclei", channels=(16, 32, 64, 128))
-    network = UNet(1, 1, settings.channels)
+    settings = small(pairs, epochs=1, init="nuclei", **PRESETS["nuclei"])
+    args = settings.network(1, settings.n_outputs)
+    network = build_network(args)
     image = torch.rand(3, 1, 64, 48)
-    start_from(network, NetworkArgs("unet", 1, 1, settings.channels), settings, image)
+    start_from(network, args, settings, image)
     session = onnxruntime.InferenceSession(str(find_model("nuclei")))
     statistics = np.tile(np.float32([0, 1]), (3, 1, 1))
     wanted = session.run(None, {"image": image.numpy(), "statistics": statistics})[0]
