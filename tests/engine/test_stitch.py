@@ -181,7 +181,7 @@ def test_what_lies_a_whole_margin_away_counts(growth: int, pinhole: int) -> None
     assert np.array_equal(stitched_labels(mask, cuts, False, 0, core, how), wanted)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(masks(), st.integers(0, 12))
 def test_any_cut_equals_the_whole(
     case: tuple[NDArray[np.bool_], Cuts, bool], min_area: int
