@@ -148,7 +148,7 @@ def cores(draw: st.DrawFn) -> tuple[NDArray[np.bool_], Postprocessing]:
     return rng.random((6, 24, 24)) < share, how
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(masks(), cores(), st.integers(0, 12))
 def test_any_cut_of_objects_by_cores_equals_the_whole(
     case: tuple[NDArray[np.bool_], Cuts, bool],
@@ -181,7 +181,7 @@ def test_what_lies_a_whole_margin_away_counts(growth: int, pinhole: int) -> None
     assert np.array_equal(stitched_labels(mask, cuts, False, 0, core, how), wanted)
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
 @given(masks(), st.integers(0, 12))
 def test_any_cut_equals_the_whole(
     case: tuple[NDArray[np.bool_], Cuts, bool], min_area: int
