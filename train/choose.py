@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -64,50 +63,25 @@ def choose(frames: Sequence[Frame], base: Postprocessing) -> tuple[Choice, list[
     """
     by_cores = base.instances == "cores"
     tried: dict[tuple[float, float | None], list[Choice]] = {}
-    best = _Best(base)
+    threshold, core = base.threshold, base.core_threshold
     for _ in range(ROUNDS if by_cores else 1):
-        for threshold, core in _alternatives(best, by_cores=by_cores):
-            key = (threshold, core if by_cores else None)
+        pairs = [(threshold, one) for one in CORE_THRESHOLDS] if by_cores else []
+        pairs += [(one, core) for one in THRESHOLDS]
+        for one, other in pairs:
+            key = (one, other if by_cores else None)
             if key not in tried:
                 tried[key] = list(_scored(frames, base, *key))
-        best.take(choice for choices in tried.values() for choice in choices)
-    curve = [choice for choices in tried.values() for choice in choices]
-    assert best.choice is not None
-    return best.choice, sorted(
-        curve, key=lambda c: (c.threshold, c.core_threshold or 0, c.min_area)
-    )
+        curve = [choice for choices in tried.values() for choice in choices]
+        best = max(curve, key=lambda choice: _rank(choice, base))
+        threshold, core = best.threshold, best.core_threshold or core
+    return best, sorted(curve, key=lambda c: (c.threshold, c.core_threshold or 0, c.min_area))
 
 
-class _Best:
-    """The best choice so far."""
-
-    def __init__(self, base: Postprocessing) -> None:
-        self.base = base
-        self.choice: Choice | None = None
-
-    @property
-    def thresholds(self) -> tuple[float, float]:
-        """Of foreground and cores."""
-        if self.choice is None:
-            return self.base.threshold, self.base.core_threshold
-        return self.choice.threshold, self.choice.core_threshold or self.base.core_threshold
-
-    def take(self, choices: Iterator[Choice]) -> None:
-        """Replace it by the best of all."""
-        self.choice = max(choices, key=self._rank)
-
-    def _rank(self, choice: Choice) -> tuple[float, float, int]:
-        away = abs(choice.threshold - self.base.threshold)
-        if choice.core_threshold is not None:
-            away += abs(choice.core_threshold - self.base.core_threshold)
-        return round(choice.scores.rank, 4), -round(away, 4), -choice.min_area
-
-
-def _alternatives(best: _Best, *, by_cores: bool) -> Iterator[tuple[float, float]]:
-    threshold, core = best.thresholds
-    if by_cores:
-        yield from product((threshold,), CORE_THRESHOLDS)
-    yield from product(THRESHOLDS, (core,))
+def _rank(choice: Choice, base: Postprocessing) -> tuple[float, float, int]:
+    away = abs(choice.threshold - base.threshold)
+    if choice.core_threshold is not None:
+        away += abs(choice.core_threshold - base.core_threshold)
+    return round(choice.scores.rank, 4), -round(away, 4), -choice.min_area
 
 
 def _scored(

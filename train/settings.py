@@ -84,7 +84,7 @@ class TrainSettings(_Frozen):
     """Name of what is segmented: "nucleus"."""
 
     instances: Literal["cores", "components", "none"] = "cores"
-    """How objects are told apart: by cores, of which the network has a second output, or by a gap
+    """How objects are told apart: by cores, for which the network has a second output, or by a gap
     that it learns to leave between them; or not at all."""
     core_depth: Annotated[float, Field(gt=0)] = 2.0
     """How far below the edge of an object its core begins, px; with cores."""

@@ -66,6 +66,7 @@ class _Cache(Generic[Value]):
         self._entries: OrderedDict[Any, tuple[threading.Lock, list[Value]]] = OrderedDict()
 
     def get(self, key: Any, make: Callable[[], Value]) -> Value:
+        """The value of `key`, made now if it is not there."""
         with self._lock:
             making, values = self._entries.setdefault(key, (threading.Lock(), []))
             self._entries.move_to_end(key)
