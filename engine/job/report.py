@@ -158,8 +158,7 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
                     )
 
     # Of one model all stacks give labels of one kind.
-    by_instances = stacks[0].postprocessing.gives_instances
-    classes = () if by_instances else tuple(c.name for c in job.model.spec.classes)
+    classes = job.model.spec.class_names if stacks[0].class_map else ()
     with (
         folder.own.writing("frames.parquet") as parquet,
         folder.own.writing("frames.csv") as text,

@@ -101,6 +101,7 @@ def _result(path: Path) -> dict[str, Any]:
         "status": report.status,
         "counts": report.counts.model_dump() | {"inputs refused": len(report.refused)},
         "model": report.model.spec.name,
+        "label_images": list(identity.label_images),
         **report.settings.resolved.model_dump(exclude_none=True),
         "frames_per_second": round(report.frames_per_second, 2),
         "seconds_by_stage": {k: round(v, 2) for k, v in report.seconds_by_stage.items()},

@@ -29,7 +29,7 @@ _T = Column("t", "int64", "", "the stack's own number of the time point, from 0"
 _Z = Column("z", "int64", "", "the stack's own number of the plane, from 0")
 _FAILED = "the frame was set aside"
 _NO_SIZE = "the stack tells no pixel size"
-_NO_OBJECTS = "there are no objects, or labels are a class map"
+_NO_OBJECTS = "there are no objects, or there is a class map alone"
 
 _SUMMARIES = {
     "mean": "mean", "median": "median", "q25": "lower quartile", "q75": "upper quartile",
@@ -40,7 +40,8 @@ FRAMES = (
     _T,
     _Z,
     Column("status", "string", "", "`ok`, or `failed`: set aside, see failures.json"),
-    Column("objects", "int64", "", "number of objects", f"{_FAILED}, or labels are a class map"),
+    Column("objects", "int64", "", "number of objects",
+           f"{_FAILED}, or there is a class map alone"),
     *(
         Column(f"area_{name}_px", "double", "px", f"{words} of the objects' areas", _NO_OBJECTS)
         for name, words in _SUMMARIES.items()
@@ -59,7 +60,7 @@ FRAMES = (
     Column("mean_probability_objects", "double", "", "mean probability over the foreground, 0..1",
            "there is no foreground"),
     Column("objects_touching_border", "int64", "", "objects with a pixel at the frame's border",
-           f"{_FAILED}, or labels are a class map"),
+           f"{_FAILED}, or there is a class map alone"),
     Column("missing_chunks", "int64", "",
            "chunks that a Zarr input lacks, read as its fill value", _FAILED),
     Column("blank", "bool", "", "whether every channel that the model takes is constant", _FAILED),

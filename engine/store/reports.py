@@ -53,6 +53,7 @@ class Resolved(Part):
     min_area: int | None = None  # px
     max_area: int | None = None  # px
     instances: str | None = None
+    objects: tuple[str, ...] | None = None
     fill_holes: bool | None = None
     clear_border: bool | None = None
     min_distance: float | None = None  # px
