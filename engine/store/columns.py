@@ -106,6 +106,16 @@ INTENSITIES = (
 # NAME stands for a class of the model.
 FRACTION = Column("fraction_NAME", "double", "", "share of the pixels of that class, 0..1", _FAILED)
 
+VOLUMES = (
+    _STACK,
+    _T,
+    Column("class", "string", "", "name of the model's class"),
+    Column("voxels", "int64", "px", "pixels of that class in all planes of the time point"),
+    Column("volume_ml", "double", "ml", "volume of these",
+           "the stack does not tell the pixel size along Z, Y and X, or a plane was set aside"),
+    Column("frames_failed", "int64", "", "planes that were set aside: their voxels are missing"),
+)  # fmt: skip
+
 TIMINGS = (
     _STACK,
     Column("step", "string", "", "`survey`, `segment`, `stitch`, `finish`, `level-1` and so on"),
@@ -141,6 +151,11 @@ def objects_schema(channels: Iterable[int], names: Mapping[int, str] | None = No
             )
             fields.append(_field(one, {"channel": name} if name else {}))
     return pa.schema(fields)
+
+
+def volumes_schema() -> pa.Schema:
+    """Columns of the volumes table."""
+    return pa.schema([_field(column) for column in VOLUMES])
 
 
 def timings_schema() -> pa.Schema:

@@ -2,6 +2,7 @@
 
 frames.parquet, frames.csv   a row per stack and frame
 objects.parquet              a row per object
+volumes.parquet, volumes.csv a row per stack with a Z axis, time point and class
 timings.parquet              seconds per block and stage
 """
 
@@ -111,8 +112,8 @@ class ObjectsWriter(_RowGroups):
         return {names[name]: columns[name] * size[name] for name in names}
 
 
-def write_frames(parquet: Path, text: Path, rows: Iterator[Row], schema: pa.Schema) -> None:
-    """Write the frames table as Parquet and as CSV, from the rows of all records."""
+def write_rows(parquet: Path, text: Path, rows: Iterator[Row], schema: pa.Schema) -> None:
+    """Write a table as Parquet and as CSV, from its rows: that of frames, or of volumes."""
     with text.open("w", newline="", encoding="utf-8") as file:
         lines = csv.DictWriter(file, schema.names, extrasaction="ignore", lineterminator="\n")
         lines.writeheader()
