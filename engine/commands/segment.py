@@ -113,6 +113,9 @@ job_options = together(
                  help="z: pixels that touch in neighbouring planes are one object too."),
     click.option("--keep", type=click.Choice(["probability"]),
                  help="Store 8-bit probabilities too, for `stackseg relabel`."),
+    click.option("--keep-identifiers", is_flag=True,
+                 help="Keep PatientID, StudyInstanceUID and SeriesInstanceUID of DICOM inputs in "
+                      "the result; without it, nothing of a patient is kept."),
     click.option("--with-image", is_flag=True,
                  help="Copy the raw stack into the result, with the same levels."),
     resource_options,

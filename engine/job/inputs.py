@@ -159,7 +159,14 @@ def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:
     if stack.lacks(range(t, t + n_t), range(z, z + n_z)):
         raise StackError(info.lacking)
     return Input(
-        info, given_path(info.path), channels, measured, tuple(read), postprocessing, layout
+        info,
+        given_path(info.path),
+        channels,
+        measured,
+        tuple(read),
+        postprocessing,
+        layout,
+        identifiers=stack.identifiers() if settings.keep_identifiers else {},
     )
 
 

@@ -141,5 +141,6 @@ def _identity(model: ModelFile, stack: StackPlan) -> StackIdentity:
         layout=layout,
         arrays=stack.arrays,
         halo=stack.tiling.halo,
+        identifiers=dict(stack.identifiers),
         tile=stack.tiling.tile if inexact(model, stack.tiling) else None,
     )

@@ -194,6 +194,7 @@ def _plan_stack(
         arrays=arrays_of(layout, f"labels/{name}"),
         tiling=FrameTiling(height, width, 1, 0, max(layout.block_size[2:])),
         postprocessing=postprocessing,
+        identifiers=identity.identifiers,
         class_names=spec.class_names,
         source=str(source.root.resolve()),
         kept=kept,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Input:
     channels_read: tuple[int, ...]  # of the stack, ascending: the above, or all where all are kept
     postprocessing: Postprocessing
     layout: LabelLayout
+    # Of a DICOM stack's patient, study and series, by keyword; empty unless they are to be kept.
+    identifiers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     @property
     def summed(self) -> tuple[int, ...]:

@@ -88,6 +88,7 @@ class JobSettings(BaseModel):
     missing_chunks: Literal["fail", "background"] = "fail"  # of a Zarr frame that has none
     connect: Literal["none", "z"] = "none"  # z: objects continue from plane to plane
     keep: Literal["probability"] | None = None  # store 8-bit probabilities with the labels
+    keep_identifiers: bool = False  # PatientID and UIDs of DICOM get into the result
     with_image: bool = False  # copy the raw stack into the result
     workers: Annotated[int, Field(ge=1)] | None = None  # blocks in flight; None: one per core
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process

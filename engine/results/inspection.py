@@ -112,7 +112,9 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _input(one: ReportedInput) -> dict[str, Any]:
-    found = one.model_dump(mode="json", include={"name", "axes", "shape", "path", "volumes_ml"})
+    found = one.model_dump(
+        mode="json", include={"name", "axes", "shape", "path", "identifiers", "volumes_ml"}
+    )
     return {key: value for key, value in found.items() if value != {}}
 
 

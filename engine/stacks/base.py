@@ -202,6 +202,13 @@ class Stack(ABC):
         """Real paths of the files that hold the pixels, where they are several; else empty."""
         return frozenset()
 
+    def identifiers(self) -> dict[str, str]:
+        """What links the stack to a patient and a study, by DICOM's keywords; {} in other formats.
+
+        Asked for where a user wants to keep it, and read for that alone.
+        """
+        return {}
+
     def companions(self, given: Container[str] = ()) -> tuple[str, ...]:
         """A sentence on images of the same set in other files than those in `given`, real paths."""
         return ()

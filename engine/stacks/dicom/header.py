@@ -41,7 +41,8 @@ _LUTS = [
     for colour in ("Red", "Green", "Blue")
     for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
-# All that is parsed of a file. There is no element of patient, study or equipment in it.
+# All that is parsed of a file. There is no element of patient, study or equipment in it; what
+# `--keep-identifiers` keeps is read by `identifiers.py`.
 _ELEMENTS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "InstanceNumber", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",

@@ -15,6 +15,7 @@ from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, read_dtype
 from engine.stacks.dicom.arrange import Arrangement, Unit, arrange, shown
 from engine.stacks.dicom.header import PALETTE, DicomFile, lut_values, read_header
+from engine.stacks.dicom.identifiers import identifiers_of
 from engine.stacks.dicom.library import Damaged
 from engine.stacks.dicom.pixels import decode, decoding_bytes
 from engine.stacks.dicom.series import chosen, series_of
@@ -115,6 +116,11 @@ class DicomStack(UnitStack):
                 raise StackError(
                     f"{self.info.path}: its pixels cannot be decoded; copy it again, or convert it"
                 ) from error
+
+    def identifiers(self) -> dict[str, str]:
+        """See `Stack.identifiers`."""
+        files = (unit[0].path for unit in self._units if unit is not None)
+        return identifiers_of(files, self.info.path)
 
     def lacks(self, ts: range, zs: range) -> bool:
         """Whether a slice of these frames is missing, see `Stack.lacks`."""
