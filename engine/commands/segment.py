@@ -89,6 +89,10 @@ job_options = together(
     click.option("--measure", default="all", show_default=True, metavar="CHANNELS|all|none",
                  help="Channels whose intensities are measured in each object. Only these and "
                       "the model's are read."),
+    click.option("--window", metavar="CENTER,WIDTH|file|none",
+                 help="Limit the values that the network sees to CENTER - WIDTH/2 to CENTER + "
+                      "WIDTH/2, in Hounsfield units for CT; file: the window of the DICOM file; "
+                      "none: not at all. Measures are of all values  [default: the model's]"),
     click.option("--axes", metavar="TYX",
                  help="Axes of the inputs, where their metadata are missing or wrong."),
     click.option("--series", metavar="N|NAME|all|pages",

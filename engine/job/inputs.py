@@ -17,6 +17,7 @@ from engine.plan.channels import choose_channels, measured_channels
 from engine.plan.inputs import Input, Inputs
 from engine.plan.postprocessing import check_uncut, resolve_postprocessing
 from engine.plan.settings import JobSettings
+from engine.plan.window import resolve_window
 from engine.stacks.base import Stack, StackInfo
 from engine.stacks.guard import some
 from engine.stacks.inputs import NAME_MAX, expand_inputs, given_path, without_suffix
@@ -166,6 +167,7 @@ def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:
         tuple(read),
         postprocessing,
         layout,
+        window=resolve_window(settings.window, model.spec, info),
         identifiers=stack.identifiers() if settings.keep_identifiers else {},
     )
 

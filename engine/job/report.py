@@ -278,6 +278,7 @@ def _input(stack: StackPlan, totals: _Totals) -> ReportedInput:
         "halo": stack.tiling.halo,
         "postprocessing": stack.postprocessing,
         "pixels_sha256": totals.pixels[stack.name].hexdigest(),
+        "window": stack.window,
         "identifiers": dict(stack.identifiers),
         "volumes_ml": _volumes(totals, stack.name),
     }

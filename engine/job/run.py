@@ -189,6 +189,8 @@ class Run:
                 **asdict(stack.postprocessing),
                 "channels": list(stack.channels),
             }
+            if stack.window:
+                provenance["window"] = list(stack.window)
             if stack.identifiers:
                 provenance["identifiers"] = dict(stack.identifiers)
             files = metadata_files(

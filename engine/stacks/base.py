@@ -60,6 +60,7 @@ class StackInfo:
     series_name: str = ""  # as the metadata call it, where the input holds several images
     lacking: str = ""  # a sentence where the metadata count frames that are not there
     min_is_white: bool = False  # 0 is white in the file; pixels are read inverted
+    window: tuple[float, float] | None = None  # center and width, where all frames have the same
     identity: str = ""  # changes when the file does: sizes and times of what holds the pixels
     # How pixels are stored; `read_bytes` is made of it.
     piece: tuple[int, int] | None = None  # height, width decoded at once; None: the whole frame

@@ -49,7 +49,8 @@ _ELEMENTS = [
     "PlanarConfiguration", "BitsAllocated", "BitsStored", "PixelRepresentation", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
     "GridFrameOffsetVector", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber",
-    "FrameTime", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "FrameTime", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter",
+    "WindowWidth",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *_LUTS,
 ]  # fmt: skip
 

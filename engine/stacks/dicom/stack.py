@@ -83,6 +83,7 @@ def _stack(
         series=series,
         lacking=arranged.lacking,
         min_is_white=form.min_is_white,
+        window=None if form.min_is_white else _window(units),
         identity=_identity(files),
         piece_bytes=max(decoding_bytes(file) for file in files),
         stored_bytes=np.dtype(dtype).itemsize,
@@ -190,6 +191,13 @@ def _slopes(units: Sequence[Unit]) -> tuple[str, ...]:
     if n == 1:
         return ()
     return (f"its frames have {n} different rescale slopes or intercepts; each is read by its own",)
+
+
+def _window(units: Sequence[Unit]) -> tuple[float, float] | None:
+    """Center and width that all frames have; None where they differ, or have none."""
+    found = {plane.window for _, plane in units}
+    one = found.pop() if len(found) == 1 else None
+    return (one[0], one[1]) if one else None
 
 
 def _pixel_size(
