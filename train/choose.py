@@ -104,8 +104,8 @@ def _frame_scores(frame: Frame, rules: Postprocessing) -> list[Score]:
     found = []
     for min_area in MIN_AREAS:
         kept = np.r_[False, areas >= min_area]
-        result = np.where(kept[labels] & frame.counted, labels, 0)
-        found.append(score_overlaps(count_overlaps(result, frame.truth)))
+        result = np.where(kept[labels], labels, 0)
+        found.append(score_overlaps(count_overlaps(where_known(result, frame), frame.truth)))
     return found
 
 
@@ -116,8 +116,22 @@ def score_frames(frames: Sequence[Frame], rules: Postprocessing) -> Scores:
 
 def score_frame(frame: Frame, rules: Postprocessing) -> Score:
     """Score of one frame whose objects are told apart by `rules`."""
-    labels = np.where(frame.counted, label_objects(frame.probability, rules), 0)
+    labels = where_known(label_objects(frame.probability, rules), frame)
     return score_overlaps(count_overlaps(labels, frame.truth))
+
+
+def where_known(labels: NDArray[np.uint32], frame: Frame) -> NDArray[np.uint32]:
+    """`labels` (Y, X) where the truth is known, 0 elsewhere.
+
+    An object that lies mostly where it is not, and meets no object of the truth, is left out: it is
+    what shows of a neighbour that nobody has drawn, and no false positive.
+    """
+    known = np.where(frame.counted, labels, 0)
+    areas = np.bincount(labels.reshape(-1))
+    shown = np.bincount(known.reshape(-1), minlength=len(areas))
+    meets = np.zeros(len(areas), dtype=bool)
+    meets[known[frame.truth > 0]] = True
+    return np.where((meets | (2 * shown > areas))[known], known, 0)
 
 
 def write_curve(path: Path, curve: Sequence[Choice]) -> None:

@@ -149,3 +149,18 @@ def test_what_is_not_known_neither_counts_for_nor_against() -> None:
     part = Frame(probability[None], truth, known)
     assert score_frames([part], rules()).f1 == 1
     assert choose([part], rules())[0].scores.f1 == 1
+
+
+def test_what_shows_of_an_undrawn_neighbour_is_no_false_positive() -> None:
+    """An undrawn object juts 2 of its 8 columns into what is known; a drawn one as far."""
+    truth = np.zeros((30, 30), np.int32)
+    truth[20:26, 8:10] = 1
+    found = np.zeros(truth.shape, np.float32)
+    found[4:10, 2:10] = found[20:26, 2:10] = 1
+    known = np.zeros(truth.shape, dtype=bool)
+    known[:, 8:] = True
+    part = Frame(found[None], truth, known)
+    assert choose([part], rules())[0].scores.f1 == score_frames([part], rules()).f1 == 1
+    invented = part.probability.copy()
+    invented[0, 14:18, 6:12] = 1  # most of it lies where the truth is known
+    assert score_frames([replace(part, probability=invented)], rules()).f1 < 1
