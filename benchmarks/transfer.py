@@ -1,6 +1,6 @@
 """Does an encoder from other images help with the heart: `python -m benchmarks.transfer`.
 
-    python -m benchmarks.transfer --data DIR [--output runs/transfer] [--epochs 6] [--steps 40]
+    python -m benchmarks.transfer --data DIR [--output runs/transfer] [--epochs 6] [--steps 100]
                                   [--seeds 3] [--save]
 
 DIR holds heart_mri/ (slices of patients, colour masks) and dsb2018/ (nuclei). A narrow U-Net first
@@ -40,9 +40,10 @@ from train.settings import TrainSettings
 from train.summary import read_summary
 
 CHANNELS = (8, 16, 32, 64)
-PATCH, BATCH = 64, 8
+PATCH, BATCH, RATE = 64, 4, 0.006
 TEST, VAL = 0.2, 0.15  # shares of the patients
 NUCLEI = 120  # images of the source
+ALIKE: dict[str, Any] = {"workers": 0, "strip_every": 0, "device": "cpu", "precision": "fp32"}
 COLOURS = {"scratch": "#333333", "frozen": "#00798c", "step by step": "#d1495b"}
 
 
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="heart_mri/ and dsb2018/")
     parser.add_argument("--output", type=Path, default=Path("runs/transfer"))
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=40, help="per epoch")
+    parser.add_argument("--steps", type=int, default=100, help="per epoch")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*")
     options = parser.parse_args()
@@ -109,17 +110,18 @@ def heart_settings(
     """A run on the heart; of a tenth of the patients, with the same validation and test."""
     patients = len({path.name[:10] for path in (data / "images").iterdir()})
     held, chosen = (round(40 * share) for share in (TEST, VAL))
-    return TrainSettings.model_validate({
-        "data": str(data), "layout": "color-masks", "palette": "acdc", "arch": "unet-transfer",
-        "channels": CHANNELS, "dropout": 0.1, "dice": 1.0, "augment": "upright", "patch": PATCH,
-        "batch": BATCH, "epochs": epochs, "steps_per_epoch": steps, "seed": seed, "workers": 0,
-        "strip_every": 0, "test_fraction": held / patients, "val_fraction": chosen / patients,
-        "device": "cpu", "precision": "fp32",
-    } | values)  # fmt: skip
+    network = {"arch": "unet-transfer", "channels": CHANNELS, "dropout": 0.1}
+    steps_of = {"epochs": epochs, "steps_per_epoch": steps, "patch": PATCH, "batch": BATCH}
+    teaching = {"lr": RATE, "dice": 1.0, "augment": "upright", "seed": seed}
+    shares = {"test_fraction": held / patients, "val_fraction": chosen / patients}
+    where = {"data": str(data), "layout": "color-masks", "palette": "acdc"}
+    return TrainSettings.model_validate(
+        {**where, **network, **steps_of, **teaching, **shares, **ALIKE, **values}
+    )
 
 
 def train_source(nuclei: Path, output: Path, epochs: int, steps: int) -> Path:
-    """The run whose encoder is taken: the foreground of nuclei, with twice as many steps."""
+    """The run whose encoder is taken: the foreground of nuclei, with as many steps."""
     data, run = output / "nuclei", output / "source"
     if not data.exists():
         for folder in ("images", "labels"):
@@ -129,8 +131,7 @@ def train_source(nuclei: Path, output: Path, epochs: int, steps: int) -> Path:
     if not (run / "summary.json").exists():
         how = TrainSettings(
             data=str(data), layout="pairs", channels=CHANNELS, conv_bias=True, instances="none",
-            patch=PATCH, batch=BATCH, epochs=epochs, steps_per_epoch=2 * steps, workers=0,
-            strip_every=0, device="cpu", precision="fp32",
+            patch=PATCH, batch=BATCH, epochs=epochs, steps_per_epoch=steps, **ALIKE,
         )  # fmt: skip
         fit(how, run, note=lambda _: None)
     return run

@@ -118,6 +118,9 @@ def _frame_range(
 @click.option("--transfer", metavar="RUN|FILE",
               help="U-Net whose encoder unet-transfer starts from: a run, a checkpoint, or a Keras "
               "file (.h5, .keras).")  # fmt: skip
+@click.option("--transfer-white", type=float, metavar="VALUE",
+              help="What a white pixel was to that U-Net: 255 if it learnt from unscaled 8-bit "
+              "pixels.  [1]")  # fmt: skip
 @click.option("--freeze-encoder", default=0, show_default=True, metavar="N",
               help="Keep the encoder of unet-resnet18 or unet-transfer as it is for the first N "
               "epochs.")  # fmt: skip
