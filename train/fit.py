@@ -46,9 +46,9 @@ from train.strips import choose_places, draw_strip
 from train.summary import summarise, write_summary
 from train.tasks import task_of
 from train.tasks.base import Taught
-from train.transfer import transfer
+from train.transfer import doubt_of_scale, transfer
 
-SOME = 8  # batches whose statistics set up the batch normalisation of a model in --init
+SOME = 8  # batches whose statistics an encoder is set up by (--init) or checked (--transfer)
 Report = Callable[[EpochRow], None]
 Note = Callable[[str], None]
 
@@ -88,7 +88,9 @@ def fit(
         note(f"the encoder starts from {settings.pretrained}")
     if settings.transfer is not None and not resume:
         assert isinstance(network, TransferUNet)
-        pretrained = transfer(network, settings.transfer, note)
+        pretrained = transfer(network, settings.transfer, note, settings.transfer_white)
+        if doubt := doubt_of_scale(network, _some_patches(data, settings)):
+            note(doubt)
     if settings.init is not None:
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
     fitting = Fitting.of(network, settings, arithmetic)
