@@ -17,9 +17,9 @@ from engine.model.statistics import frame_statistics, is_blank, normalisable
 from engine.plan.channels import channel_number, parse_channels
 from engine.stacks.base import Stack
 from engine.stacks.open import open_stack
-from train.data.color_masks import read_classes
+from engine.truth.color_masks import read_classes
+from engine.truth.palette import Palette
 from train.data.truth import Truth, TruthSource, read_frame_truth
-from train.palette import Palette
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def load_frame(source: FrameSource, how: Reading) -> LabelledFrame:
 
 def _read_truth(source: TruthSource, how: Reading) -> Truth:
     if how.palette is not None:
-        return Truth(read_classes(source, how.palette))
+        return Truth(read_classes(source.file, how.palette, source.plane))
     return read_frame_truth(source, masks=how.masks, ignore_label=how.ignore_label)
 
 
