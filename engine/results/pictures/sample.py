@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from engine.errors import FrameError, OutputError, UsageError, plural
 from engine.geometry.arrays import LABELS
-from engine.geometry.layout import Block, LabelLayout
+from engine.geometry.layout import Block
 from engine.geometry.spread import spread
 from engine.job.fast import prepare_checked
 from engine.job.job import job_context
