@@ -143,7 +143,8 @@ def _by_tables(
     known = 1
     while known < bits:
         more = min(known, bits - known)
-        ahead[:-more] |= ahead[more:] << more
+        # By a product: NumPy shifts one number at a time.
+        ahead[:-more] |= ahead[more:] * ahead.dtype.type(1 << more)
         known += more
     rank = np.full(len(places), len(_offsets(radius)), dtype=np.uint8)
     for dy, table in zip(range(-radius, radius + 1), _tables(radius), strict=True):
