@@ -49,6 +49,11 @@ class Runs:
         """X of the first pixel of each, (n,)."""
         return self.start - self.row * self.shape[1]
 
+    def of(self, which: slice) -> Runs:
+        """Only some of them."""
+        label = None if self.label is None else self.label[which]
+        return Runs(self.shape, self.row[which], self.start[which], self.stop[which], label)
+
     def pixels(self) -> Ints:
         """Raster indices of all pixels in them, in order."""
         return spread(self.start, self.length)
