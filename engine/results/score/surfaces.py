@@ -41,7 +41,7 @@ class Distances:
             and np.array_equal(self.counts, other.counts)
         )
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
 
     def plus(self, other: Distances) -> Distances:
         """Both together."""
