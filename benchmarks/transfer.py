@@ -28,7 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `stackseg train` has i
 import imagecodecs
 import numpy as np
 
-from benchmarks.patients import NAME, by_volume, confusions, dice, means, test_frames
+from benchmarks.patients import NAME, by_volume, confusions, dice, means, part_frames
 from benchmarks.throughput import RESULTS
 from engine.job.report import machine
 from engine.plan.resources import cores
@@ -120,7 +120,7 @@ def heart_settings(
     )
 
 
-def train_source(nuclei: Path, output: Path, epochs: int, steps: int) -> Path:
+def train_source(nuclei: Path, output: Path, epochs: int, steps: int, **values: Any) -> Path:
     """The run whose encoder is taken: the foreground of nuclei, with as many steps."""
     data, run = output / "nuclei", output / "source"
     if not data.exists():
@@ -129,10 +129,11 @@ def train_source(nuclei: Path, output: Path, epochs: int, steps: int) -> Path:
             for path in sorted((nuclei / folder).iterdir())[:NUCLEI]:
                 (data / folder / path.name).symlink_to(path.resolve())
     if not (run / "summary.json").exists():
-        how = TrainSettings(
-            data=str(data), layout="pairs", channels=CHANNELS, conv_bias=True, instances="none",
-            patch=PATCH, batch=BATCH, epochs=epochs, steps_per_epoch=steps, **ALIKE,
-        )  # fmt: skip
+        how = TrainSettings.model_validate({
+            "data": str(data), "layout": "pairs", "channels": CHANNELS, "conv_bias": True,
+            "instances": "none", "patch": PATCH, "batch": BATCH, "epochs": epochs,
+            "steps_per_epoch": steps, **ALIKE, **values,
+        })  # fmt: skip
         fit(how, run, note=lambda _: None)
     return run
 
@@ -179,7 +180,7 @@ def outcome(way: str, run: Path, seed: int) -> Outcome:
     """Scores of a finished run on its test patients."""
     best = load_checkpoint(run / "best.pt")
     names = [one.name for one in best.settings.classes]
-    tables = confusions(best, test_frames(best.settings))
+    tables = confusions(best, part_frames(best.settings))
     mean = means(dice(by_volume(tables), names))
     history = (run / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("val_mean_dice")
