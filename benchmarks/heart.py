@@ -75,8 +75,8 @@ def report(
         "# Slices of the heart", "",
         _how(best, summary), "",
         f"Dice of the {len(patients)} {'test' if part == 'test' else 'validation'} patients "
-        f"({', '.join(p.removeprefix('patient') for p in patients)}), per patient and phase, voxels "
-        "pooled:", "",
+        f"({', '.join(p.removeprefix('patient') for p in patients)}), per patient and phase, "
+        "voxels pooled:", "",
         *_table(columns, rows), "",
         "By where a slice lies in its volume, voxels of all patients pooled; z00 is first:", "",
         *_table(["", *names[1:]], places), "",
