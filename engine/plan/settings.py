@@ -101,7 +101,7 @@ class JobSettings(BaseModel):
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
     runtime: str = "auto"  # name in `engine.runtimes.registry`
     device: str = "auto"
-    precision: Precision = "fp32"
+    precision: Precision | Literal["fast"] = "fp32"  # fast: see `engine.job.fast`
     memory: str | None = None  # "8GB": the most that may be used; None: what is free
     grace: Annotated[float, Field(ge=0, le=86_400)] = 20.0  # s running blocks get after SIGTERM
     timeout: (  # s without progress after which a read is given up; see `engine.steps.hangs`
@@ -126,6 +126,8 @@ class JobSettings(BaseModel):
     @property
     def target(self) -> Target:
         """Where and how the network is to run, as asked for."""
+        if self.precision == "fast":
+            raise UsageError("--precision fast: stands for none until `engine.job.fast` finds it")
         return Target(self.runtime, self.device, self.precision)
 
     @property

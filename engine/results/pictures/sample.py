@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from engine.errors import FrameError, OutputError, UsageError, plural
 from engine.geometry.arrays import LABELS
-from engine.geometry.layout import Block, LabelLayout
+from engine.geometry.layout import Block
+from engine.geometry.spread import spread
+from engine.job.fast import prepare_checked
 from engine.job.job import job_context
-from engine.job.prepare import check_device, prepare_job
 from engine.plan.plan import StackPlan
 from engine.plan.settings import JobSettings
 from engine.results.pictures import files as pictures
@@ -91,10 +92,9 @@ def sample(
             raise UsageError(f"--sample: looks at frames in this process; omit {option}")
     check_writable(settings.output)
     with ExitStack() as opened:
-        job = prepare_job(settings)
+        job = prepare_checked(settings)
         check_apart(job.plan, settings.output, SAMPLE)
         _check_own(settings.output / SAMPLE)
-        job = check_device(job, None)
         opened.callback(release)
         keep_model(job.model)
         context = job_context(job, "")
@@ -133,26 +133,6 @@ def _check_own(folder: Path) -> None:
             f"{folder}: holds files that no earlier --sample wrote; move it away, or give another "
             "--output"
         )
-
-
-def spread(layouts: Sequence[LabelLayout], count: int) -> Iterator[tuple[int, Number]]:
-    """`count` frames, as evenly over the stacks as their lengths allow, and evenly along each.
-
-    Gives the stack's place in `layouts` and the frame's (t, z), in order.
-    """
-    sizes = [layout.n_frames for layout in layouts]
-    shares = [0] * len(sizes)
-    if count < len(sizes):
-        for n in range(count):
-            shares[(2 * n + 1) * len(sizes) // (2 * count)] = 1
-    for _ in range(min(count, sum(sizes)) - sum(shares)):
-        shares[min(
-            (n for n in range(len(sizes)) if shares[n] < sizes[n]), key=lambda n: shares[n]
-        )] += 1  # fmt: skip
-    for at, (layout, share) in enumerate(zip(layouts, shares, strict=True)):
-        for n in range(share):
-            t, z = divmod((2 * n + 1) * layout.n_frames // (2 * share), layout.sizes[1])
-            yield at, (t + layout.t0, z + layout.z0)
 
 
 def _draw(run: TaskRun, number: Number, folder: Path) -> tuple[Sample, Picture]:
