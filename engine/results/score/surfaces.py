@@ -41,8 +41,6 @@ class Distances:
             and np.array_equal(self.counts, other.counts)
         )
 
-    __hash__ = None
-
     def plus(self, other: Distances) -> Distances:
         """Both together."""
         return _counted(
