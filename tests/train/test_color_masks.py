@@ -62,7 +62,7 @@ def test_a_palette_that_is_none_is_refused(text: str, words: str, tmp_path: Path
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(UsageError, match=words):
         read_palette(str(tmp_path / "p.yaml"))
-    with pytest.raises(UsageError, match="neither a file nor one of acdc, heart-ct"):
+    with pytest.raises(UsageError, match="neither a file nor one of acdc, binary, heart-ct"):
         read_palette("missing")
 
 
