@@ -103,6 +103,10 @@ class DicomStack(UnitStack):
         super().__init__(info, source, shape, len(arranged.lead))
         self._units = arranged.units
 
+    def unit(self, t: int, z: int) -> Unit | None:
+        """The file and the plane of a frame; None where no file has it."""
+        return self._units[t * self.info.size("Z") + z]
+
     def probe(self) -> None:
         """Decode the first frame that is there; StackError where nothing here can."""
         file, plane = next(unit for unit in self._units if unit is not None)
