@@ -139,7 +139,7 @@ def _frame_range(
 @click.option("--core-depth", type=float, metavar="PX",
               help="How far below an object's edge its core begins.  [2]")  # fmt: skip
 @click.option("--growth", type=int, metavar="PX",
-              help="How far a core is grown inside the foreground.  [3]")  # fmt: skip
+              help="How far a core is grown inside the foreground.  [5]")  # fmt: skip
 @click.option(
     "--batch", type=int, metavar="N", help="Patches per step.  [8; notebook, heart-small 4]"
 )

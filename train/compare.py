@@ -20,7 +20,6 @@ from train.summary import Summary, read_summary
 FRAME = (700, 1100)  # px (Y, X)
 REPEATS = 5
 SCORE, COST = "#00798c", "#7a5195"  # colours of bars
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ rate that a run doesn't, so AdamW and its rate here are not those of the setting
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from train.data.frames import LabelledFrame
 from train.data.patches import Example, whole_frame
 from train.networks import Network, build_network, n_weights
 from train.optimise import learning_rate, resolve_arithmetic, set_learning_rate
+from train.rows import Note
 from train.settings import TrainSettings
 from train.strips import Place, densest_window, draw_row, write_png
 from train.tasks import task_of
@@ -30,7 +31,6 @@ STEPS, EVERY = 100, 10
 ENOUGH = 0.98  # of the foreground's IoU, or of the classes' mean Dice
 SIDE = 128  # px at most: what 100 steps are enough for
 RATE, BETAS = 0.03, (0.9, 0.95)  # of AdamW: the peak of one cycle; so few steps need a short memory
-Note = Callable[[str], None]
 
 
 class NotLearnt(StacksegError):

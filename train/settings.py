@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine.model.spec import Normalisation
+from engine.truth.palette import Palette, PaletteClass, read_palette
 from train.networks import Activation, NetworkArgs, Norm, Up
-from train.palette import Palette, PaletteClass, read_palette
 from train.policies import POLICIES, AugmentSettings
 
 CHANNELS = {
@@ -88,7 +88,7 @@ class TrainSettings(_Frozen):
     that it learns to leave between them; or not at all."""
     core_depth: Annotated[float, Field(gt=0)] = 2.0
     """How far below the edge of an object its core begins, px; with cores."""
-    growth: Annotated[int, Field(ge=1, le=16)] = 3
+    growth: Annotated[int, Field(ge=1, le=16)] = 5
     """How far cores are grown inside the foreground to be objects, px; with cores."""
     pinhole: Annotated[int, Field(ge=0, le=32)] = 6
     """Holes that fit into a box of this side are filled, px; with cores."""

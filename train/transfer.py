@@ -7,7 +7,6 @@ first convolution for other channels is adapted: grey is the sum over red, green
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,11 @@ from engine.errors import UsageError
 from train.checkpoint import load_checkpoint
 from train.keras_file import Array, ConvValues, NormValues, read_keras
 from train.networks import TransferUNet
+from train.rows import Note
 
 KERAS = (".h5", ".hdf5", ".keras")
 OUR_EPSILON = 1e-5  # PyTorch's, added to variances
 APART = 10.0  # times that pixels may differ in scale from those that an encoder was trained on
-Note = Callable[[str], None]
 
 
 @torch.no_grad()

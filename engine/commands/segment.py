@@ -101,6 +101,9 @@ job_options = together(
                  default="fail", show_default=True,
                  help="Take a Zarr frame without any chunks as failed, or as background."),
     postprocessing_options(),
+    click.option("--objects", metavar="CLASS[,CLASS...]",
+                 help="Of a model of several classes: make connected pixels of these classes "
+                      "objects, in a label image of their own beside the class map."),
     click.option("--tile", default="auto", show_default=True, metavar="auto|N",
                  help="Side of a tile in px, halo included; auto: whole frames if they fit."),
     click.option("--halo", type=int, metavar="N",
@@ -120,10 +123,11 @@ job_options = together(
                  default="auto", show_default=True,
                  help="Library that runs the network; auto is onnxruntime. Labels of two runtimes "
                       "differ in a pixel of a million at most."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32",
-                 show_default=True,
+    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "fast"]),
+                 default="fp32", show_default=True,
                  help="What the network computes in. bf16 and fp16 are openvino's, on processors "
-                      "that have them."),
+                      "that have them; fast is what `stackseg tune` found fastest for this model "
+                      "and machine, if labels of the first frames agree with fp32."),
 )  # fmt: skip
 
 

@@ -16,13 +16,18 @@ from pydantic import (
 )
 
 from engine.errors import UsageError
-from engine.plan.channels import ALL, parse_channels
+from engine.plan.channels import ALL, parse_channels, parse_names
 from engine.plan.quantities import parse_quantity
 from engine.runtimes.base import Precision, Target
 
 
 def _channels(text: str) -> str:
     parse_channels(text)
+    return text
+
+
+def _classes(text: str) -> str:
+    parse_names(text)
     return text
 
 
@@ -67,6 +72,7 @@ class JobSettings(BaseModel):
     frames: tuple[int | None, int | None] = (None, None)  # along T, or Z where there is no T
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the model's own
     instances: Method | None = None  # None: the model's own
+    objects: Annotated[str, AfterValidator(_classes)] | None = None  # "aorta", `aorta,"a, b"`
     min_area: Annotated[int | str, AfterValidator(_area)] | None = None  # px, or "12um2"
     max_area: Annotated[int | str | None, AfterValidator(_largest_area)] = None  # None: no limit
     fill_holes: bool = False  # background that an object encloses becomes foreground
@@ -87,7 +93,7 @@ class JobSettings(BaseModel):
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
     runtime: str = "auto"  # name in `engine.runtimes.registry`
     device: str = "auto"
-    precision: Precision = "fp32"
+    precision: Precision | Literal["fast"] = "fp32"  # fast: see `engine.job.fast`
     memory: str | None = None  # "8GB": the most that may be used; None: what is free
     grace: Annotated[float, Field(ge=0, le=86_400)] = 20.0  # s running blocks get after SIGTERM
     timeout: (  # s without progress after which a read is given up; see `engine.steps.hangs`
@@ -112,6 +118,8 @@ class JobSettings(BaseModel):
     @property
     def target(self) -> Target:
         """Where and how the network is to run, as asked for."""
+        if self.precision == "fast":
+            raise UsageError("--precision fast: stands for none until `engine.job.fast` finds it")
         return Target(self.runtime, self.device, self.precision)
 
     @property
