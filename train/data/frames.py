@@ -16,9 +16,9 @@ from engine.model.spec import Normalisation
 from engine.model.statistics import frame_statistics, is_blank, normalisable
 from engine.plan.channels import channel_number, parse_channels
 from engine.stacks.base import Stack
-from engine.stacks.open import open_stack
 from train.data.color_masks import read_classes
 from train.data.truth import Truth, TruthSource, read_frame_truth
+from train.data.volumes import holds_numbers, open_volume, read_class_numbers
 from train.palette import Palette
 
 
@@ -101,7 +101,8 @@ def load_frame(source: FrameSource, how: Reading) -> LabelledFrame:
 
 def _read_truth(source: TruthSource, how: Reading) -> Truth:
     if how.palette is not None:
-        return Truth(read_classes(source, how.palette))
+        read = read_class_numbers if holds_numbers(source) else read_classes
+        return Truth(read(source, how.palette))
     return read_frame_truth(source, masks=how.masks, ignore_label=how.ignore_label)
 
 
@@ -142,22 +143,18 @@ def read_image(path: Path, plane: int | None = None, channel: str | None = None)
     `channel` chooses channels as `stackseg segment --channel` does. Without it all are read, and
     grey that is stored as RGB is one channel. (The reader drops an opaque alpha channel.)
     """
-    with open_stack(str(path)) as stack:
-        info = stack.info
-        if plane is None and info.n_frames != 1:
-            raise StackError(f"{path}: holds {info.n_frames} frames; give a file for each")
-        t, z = divmod(plane or 0, info.size("Z"))
-        pixels = stack.read(t, z, _channels(stack, channel))
+    stack = open_volume(path)
+    info = stack.info
+    if plane is None and info.n_frames != 1:
+        raise StackError(f"{path}: holds {info.n_frames} frames; give a file for each")
+    t, z = divmod(plane or 0, info.size("Z"))
+    pixels = stack.read(t, z, _channels(stack, channel))
+    if plane is None:
+        stack.close()
     rgb = channel is None and len(pixels) in (3, 4)
     if rgb and np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2]):
         return pixels[:1]
     return pixels
-
-
-def count_frames(path: Path) -> int:
-    """How many frames an image file holds."""
-    with open_stack(str(path)) as stack:
-        return stack.info.n_frames
 
 
 def _channels(stack: Stack, channel: str | None) -> list[int]:
