@@ -2,11 +2,10 @@
 
     python -m benchmarks.precision [--model nuclei] [--repeats 5] [--threads 1] [--output FILE.md]
 
-Rows are the runtimes and precisions that work here, files in fp16 and int8 made for the occasion,
-and what OpenVINO emulates where the processor lacks it (labels alone: its time says nothing). int8
-is made with all convolutions, and with the first and the last in fp32. Synthetic frames calibrate
-it and, where STACKSEG_DATA is set, frames of Fluo-N2DL-HeLa 01 that are not scored. The gate is
-left aside, to see what it refuses.
+Rows are the runtimes and precisions that work here, and files in fp16 and int8 made for the
+occasion. int8 is made with all convolutions, and with the first and the last in fp32. Synthetic
+frames calibrate it and, where STACKSEG_DATA is set, frames of Fluo-N2DL-HeLa 01 that are not
+scored. The gate is left aside, to see what it refuses.
 
 Times are processor time of one frame from memory, of hela/01 where it is there, all rows taking
 turns: on a busy machine it can be compared within one run where wall clock can't. F1 is of the
@@ -34,14 +33,13 @@ from engine.model.file import ModelFile, open_model
 from engine.model.spec import ModelSpec
 from engine.model.statistics import frame_statistics
 from engine.results.score.metrics import Score, score
-from engine.runtimes.base import Precision, Session, Target
+from engine.runtimes.base import Session, Target
 from engine.runtimes.registry import REFERENCE, RUNTIMES, open_session, resolve, runtime_of
 from engine.synthetic import TimeLapse
 from export.half import halved
 from export.inside import convolutions, named
 from export.quantise import Quantiser
 
-EMULATED: tuple[tuple[str, Precision], ...] = (("openvino", "bf16"),)
 SYNTHETIC, MARGIN = 4, 25  # frames; px
 
 
@@ -51,7 +49,6 @@ class Row:
 
     name: str
     session: Session
-    timed: bool = True
     ms: list[float] = field(default_factory=list)
     agreement: dict[str, Agreement] = field(default_factory=dict)
     score: Score = field(default_factory=Score)
@@ -128,13 +125,9 @@ def look(model: ModelFile, frame: np.ndarray) -> Look:
 def rows_of(model: ModelFile, calibration: list[Look], threads: int) -> list[Row]:
     found = []
     for name in RUNTIMES:
-        there = runtime_of(name).precisions
-        emulated = tuple(p for one, p in EMULATED if one == name and p not in there)
-        for precision in (*there, *emulated):
-            target, real = Target(name, "cpu", precision), precision in there
-            session = open_session(model, "uint16", target, threads)
-            title = f"{name} {precision}" + ("" if real else " (emulated)")
-            found.append(Row(title, session, real))
+        for precision in runtime_of(name).precisions:
+            session = open_session(model, "uint16", Target(name, "cpu", precision), threads)
+            found.append(Row(f"{name} {precision}", session))
     with tempfile.TemporaryDirectory() as folder:
         quantise = Quantiser(named(model), calibration, Path(folder))
         ends = convolutions(named(model))[:: len(convolutions(named(model))) - 1]
@@ -183,8 +176,8 @@ def table(rows: list[Row], kinds: list[str], has_truth: bool) -> list[str]:
         median = statistics.median(row.ms[1:])  # the first run warms up
         cells = [
             row.name,
-            f"{median:.0f} ({min(row.ms[1:]):.0f})" if row.timed else "not timed",
-            f"{median / base:.2f}" if row.timed else "",
+            f"{median:.0f} ({min(row.ms[1:]):.0f})",
+            f"{median / base:.2f}",
             *(f"{row.agreement[kind].f1 or 0:.4f}" for kind in kinds),
             *(f"{row.agreement[kind].changed_fraction:.3%}" for kind in kinds),
             *([f"{row.score.seg:.4f}"] if has_truth else []),

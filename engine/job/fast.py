@@ -2,8 +2,8 @@
 
 What `stackseg tune` found fast was right on the frames that it saw. Those of a job may be others,
 so that labels of its first ones are made once more in float32. Where they do not agree, the next
-setting is taken; float32 comes last, and is not held against itself. A job that has begun keeps to
-what it began with, and its labels are not compared again.
+setting is taken; float32 is not held against itself, and ends the search. A job that has begun
+keeps to what it began with, and its labels are not compared again.
 """
 
 from __future__ import annotations
