@@ -82,6 +82,7 @@ def main() -> None:
     reference = open_session(model, "uint16", REFERENCE, options.threads)
     judge(rows, reference, model.spec, looks, truths)
     command = f"benchmarks.precision --repeats {options.repeats} --threads {options.threads}"
+    command += f" --calibration {options.calibration}"
     lines = header("Precision", command, resolve(Target(device="cpu")), options.repeats)
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     lines += [
