@@ -29,10 +29,10 @@ Volume = tuple[str, str]  # patient and phase
 Tables = Mapping[Volume, NDArray[np.int64]]
 
 
-def test_frames(settings: TrainSettings) -> list[LabelledFrame]:
-    """The frames that a run of these settings held back."""
+def part_frames(settings: TrainSettings, part: str = "test") -> list[LabelledFrame]:
+    """The frames that a run of these settings held back, or with "val" those that it chose by."""
     split = split_frames(find_frames(settings), settings.val_fraction, settings.test_fraction)
-    return load_part(split.test, settings).frames
+    return load_part(getattr(split, part), settings).frames
 
 
 def confusions(best: Checkpoint, frames: Sequence[LabelledFrame]) -> dict[str, NDArray[np.int64]]:

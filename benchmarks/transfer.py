@@ -27,15 +27,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `stackseg train` has i
 
 import imagecodecs
 import numpy as np
+import torch
+from torch import Tensor
 
-from benchmarks.patients import NAME, by_volume, confusions, dice, means, test_frames
+from benchmarks.patients import NAME, by_volume, confusions, dice, means, part_frames
 from benchmarks.throughput import RESULTS
 from engine.job.report import machine
 from engine.plan.resources import cores
 from train.checkpoint import load_checkpoint
 from train.data.dataset import find_frames
+from train.data.frames import LabelledFrame
+from train.data.patches import normalised
 from train.data.splits import split_frames
 from train.fit import fit
+from train.networks import UNet
 from train.settings import TrainSettings
 from train.summary import read_summary
 
@@ -43,6 +48,7 @@ CHANNELS = (8, 16, 32, 64)
 PATCH, BATCH, RATE = 64, 4, 0.006
 TEST, VAL = 0.2, 0.15  # shares of the patients
 NUCLEI = 120  # images of the source
+SIDE = 72  # px of frames whose features are looked at, a multiple of the stride
 ALIKE: dict[str, Any] = {"workers": 0, "strip_every": 0, "device": "cpu", "precision": "fp32"}
 COLOURS = {"scratch": "#333333", "frozen": "#00798c", "step by step": "#d1495b"}
 
@@ -120,7 +126,7 @@ def heart_settings(
     )
 
 
-def train_source(nuclei: Path, output: Path, epochs: int, steps: int) -> Path:
+def train_source(nuclei: Path, output: Path, epochs: int, steps: int, **values: Any) -> Path:
     """The run whose encoder is taken: the foreground of nuclei, with as many steps."""
     data, run = output / "nuclei", output / "source"
     if not data.exists():
@@ -129,10 +135,11 @@ def train_source(nuclei: Path, output: Path, epochs: int, steps: int) -> Path:
             for path in sorted((nuclei / folder).iterdir())[:NUCLEI]:
                 (data / folder / path.name).symlink_to(path.resolve())
     if not (run / "summary.json").exists():
-        how = TrainSettings(
-            data=str(data), layout="pairs", channels=CHANNELS, conv_bias=True, instances="none",
-            patch=PATCH, batch=BATCH, epochs=epochs, steps_per_epoch=steps, **ALIKE,
-        )  # fmt: skip
+        how = TrainSettings.model_validate({
+            "data": str(data), "layout": "pairs", "channels": CHANNELS, "conv_bias": True,
+            "instances": "none", "patch": PATCH, "batch": BATCH, "epochs": epochs,
+            "steps_per_epoch": steps, **ALIKE, **values,
+        })  # fmt: skip
         fit(how, run, note=lambda _: None)
     return run
 
@@ -179,7 +186,7 @@ def outcome(way: str, run: Path, seed: int) -> Outcome:
     """Scores of a finished run on its test patients."""
     best = load_checkpoint(run / "best.pt")
     names = [one.name for one in best.settings.classes]
-    tables = confusions(best, test_frames(best.settings))
+    tables = confusions(best, part_frames(best.settings))
     mean = means(dice(by_volume(tables), names))
     history = (run / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("val_mean_dice")
@@ -188,6 +195,29 @@ def outcome(way: str, run: Path, seed: int) -> Outcome:
     patients = len({path.name[:10] for path in images}) - round(40 * TEST) - round(40 * VAL)
     val = best.scores.get("val_mean_dice", 0.0)
     return Outcome(way, patients, seed, float(np.mean(list(mean.values()))), val, first)
+
+
+@torch.no_grad()
+def directions(run: Path, frames: Sequence[LabelledFrame]) -> list[float]:
+    """In how many directions the features of each level of an encoder vary on these frames.
+
+    The participation ratio of the covariance's eigenvalues: 1 where all channels say the same, and
+    the number of channels where each says something of its own.
+    """
+    network, found = load_checkpoint(run / "best.pt").build(), []
+    assert isinstance(network, UNet)
+    x = torch.stack([_middle(normalised(frame)) for frame in frames])
+    for level, encode in enumerate(network.encoders):
+        x = encode(network.pool(x) if level else x)
+        values = torch.linalg.eigvalsh(torch.cov(x.movedim(1, 0).flatten(1)))
+        found.append(float(values.sum() ** 2 / values.square().sum()))
+    return found
+
+
+def _middle(image: Tensor) -> Tensor:
+    """SIDE x SIDE px, (C, Y, X)."""
+    top, left = ((length - SIDE) // 2 for length in image.shape[1:])
+    return image[:, top : top + SIDE, left : left + SIDE]
 
 
 def report(outcomes: Sequence[Outcome], source: Path, options: argparse.Namespace) -> str:
@@ -205,6 +235,12 @@ def report(outcomes: Sequence[Outcome], source: Path, options: argparse.Namespac
     seconds = sum(
         read_summary(path.parent).seconds for path in options.output.glob("*/summary.json")
     )
+    learnt = options.output / "scratch-hearts-0"
+    frames = part_frames(load_checkpoint(learnt / "best.pt").settings, "val")
+
+    def levels(run: Path) -> str:
+        return ", ".join(f"{value:.1f}" for value in directions(run, frames))
+
     source_iou = load_checkpoint(source / "best.pt").scores["val_iou"]
     return "\n".join([
         "# Transfer to the heart", "",
@@ -217,8 +253,10 @@ def report(outcomes: Sequence[Outcome], source: Path, options: argparse.Namespac
         f"{options.epochs} epochs of {options.steps} steps of {BATCH} patches of {PATCH} px. Dice: "
         "mean over structures, test patients and phases.", "",
         "| patients that teach | start | Dice | spread | by seed | validation after epoch 1 |",
-        "| --- | --- | --- | --- | --- | --- |", *rows,
-    ]) + "\n"  # fmt: skip
+        "| --- | --- | --- | --- | --- | --- |", *rows, "",
+        f"Directions in which features vary on the heart, level by level, of {CHANNELS} channels "
+        f"(participation ratio): source {levels(source)}; from scratch {levels(learnt)}.", "",
+    ])  # fmt: skip
 
 
 def draw(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -88,8 +88,8 @@ def _frame_range(
     "color-masks: images/, and masks/ whose colours are classes.",
 )
 @click.option("--palette", metavar="FILE|NAME",
-              help="Which colours are which classes (color-masks): YAML or JSON, heart-ct or "
-              "acdc.")  # fmt: skip
+              help="Which colours are which classes (color-masks): YAML or JSON, heart-ct, acdc or "
+              "binary.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to create.  [required]")
 @click.option("--arch", default="unet", show_default=True,
               type=click.Choice(["unet", "unet-resnet18", "unet-transfer"]),

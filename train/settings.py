@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine.model.spec import Normalisation
+from engine.truth.palette import Palette, PaletteClass, read_palette
 from train.networks import Activation, NetworkArgs, Norm, Up
-from train.palette import Palette, PaletteClass, read_palette
 from train.policies import POLICIES, AugmentSettings
 
 CHANNELS = {

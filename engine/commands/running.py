@@ -133,6 +133,8 @@ def plan_lines(job: Prepared) -> list[str]:
             f"{plural(stack.layout.n_frames, 'frame')}, {_tiles(stack)}"
         )
         lines.append(f"    {_channels(stack)}")
+        if chosen := stack.postprocessing.objects:
+            lines.append(f"    writes a class map, and objects of {', '.join(chosen)} beside it")
     if len(plan.stacks) > 20:
         lines.append(f"  and {len(plan.stacks) - 20:,} more")
     memory = plan.memory

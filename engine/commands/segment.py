@@ -101,6 +101,9 @@ job_options = together(
                  default="fail", show_default=True,
                  help="Take a Zarr frame without any chunks as failed, or as background."),
     postprocessing_options(),
+    click.option("--objects", metavar="CLASS[,CLASS...]",
+                 help="Of a model of several classes: make connected pixels of these classes "
+                      "objects, in a label image of their own beside the class map."),
     click.option("--tile", default="auto", show_default=True, metavar="auto|N",
                  help="Side of a tile in px, halo included; auto: whole frames if they fit."),
     click.option("--halo", type=int, metavar="N",

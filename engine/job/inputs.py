@@ -213,7 +213,7 @@ def _layout(
     return make_layout(
         axes,
         tuple(sizes[axis] for axis in axes),
-        instances=postprocessing.gives_instances,
+        instances=not postprocessing.gives_classes,
         first=(origin["T"], origin["Z"]),
         connect_z=settings.connect == "z",
         whole_frames=model.halo is None and settings.halo is None,

@@ -179,7 +179,7 @@ def _plan_stack(
     postprocessing = resolve_postprocessing(settings, spec, info)
     if identity.layout.is_cut:
         check_uncut(postprocessing, info)
-    layout = identity.layout.of_kind(instances=postprocessing.gives_instances)
+    layout = identity.layout.of_kind(instances=not postprocessing.gives_classes)
     channels, measured = identity.channel, identity.measured_channels
     height, width = layout.sizes[2:]
     return StackPlan(
@@ -194,7 +194,7 @@ def _plan_stack(
         arrays=arrays_of(layout, f"labels/{name}"),
         tiling=FrameTiling(height, width, 1, 0, max(layout.block_size[2:])),
         postprocessing=postprocessing,
-        object_class=spec.classes[1].name if postprocessing.gives_instances else "",
+        class_names=spec.class_names,
         source=str(source.root.resolve()),
         kept=kept,
     )

@@ -153,6 +153,11 @@ class ModelSpec(_Frozen):
         """Those that tell classes; that of cores comes after them."""
         return 1 if self.is_binary else len(self.classes)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of all classes by their number, background first."""
+        return tuple(one.name for one in self.classes)
+
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
         names = [c.name for c in self.classes]
@@ -180,3 +185,8 @@ def parse_spec(text: str, where: str) -> ModelSpec:
 def label_path(spec: ModelSpec) -> str:
     """Path of the label image inside a result."""
     return f"labels/{spec.name}"
+
+
+def objects_path(spec: ModelSpec) -> str:
+    """Path of the objects of classes, beside the class map."""
+    return f"{label_path(spec)}-objects"

@@ -230,6 +230,8 @@ def _frame_bytes(one: Workload, tiling: FrameTiling, n_in: int, n_out: int) -> i
     held += around * 4 * n_out * planes  # probabilities
     held += pixels * itemsize * n_all * (planes - 1)  # the pixels of the other planes
     held += pixels * (4 + 1 + of.MEASURE.value) * planes  # labels, the mask that they come from
+    if one.postprocessing.objects:
+        held += pixels * of.CLASS_OBJECTS.value * planes
     by_cores = one.postprocessing.instances == "cores"
     cutting = pixels * of.WATERSHED.value if one.postprocessing.instances == "watershed" else 0
     cutting += around * of.CORES.value * planes if by_cores else 0

@@ -16,13 +16,18 @@ from pydantic import (
 )
 
 from engine.errors import UsageError
-from engine.plan.channels import ALL, parse_channels
+from engine.plan.channels import ALL, parse_channels, parse_names
 from engine.plan.quantities import parse_quantity
 from engine.runtimes.base import Precision, Target
 
 
 def _channels(text: str) -> str:
     parse_channels(text)
+    return text
+
+
+def _classes(text: str) -> str:
+    parse_names(text)
     return text
 
 
@@ -67,6 +72,7 @@ class JobSettings(BaseModel):
     frames: tuple[int | None, int | None] = (None, None)  # along T, or Z where there is no T
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the model's own
     instances: Method | None = None  # None: the model's own
+    objects: Annotated[str, AfterValidator(_classes)] | None = None  # "aorta", `aorta,"a, b"`
     min_area: Annotated[int | str, AfterValidator(_area)] | None = None  # px, or "12um2"
     max_area: Annotated[int | str | None, AfterValidator(_largest_area)] = None  # None: no limit
     fill_holes: bool = False  # background that an object encloses becomes foreground

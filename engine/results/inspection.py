@@ -10,6 +10,7 @@ from engine.errors import StackError
 from engine.model.file import bundled_models, open_model
 from engine.stacks.base import Stack
 from engine.store.folder import IDENTITY, JobFolder
+from engine.store.reports import ReportedInput
 
 DETAILS = ("threshold_curve", "hashes")  # that are too long to be read
 
@@ -101,15 +102,18 @@ def _result(path: Path) -> dict[str, Any]:
         "status": report.status,
         "counts": report.counts.model_dump() | {"inputs refused": len(report.refused)},
         "model": report.model.spec.name,
+        "label_images": list(identity.label_images),
         **report.settings.resolved.model_dump(exclude_none=True),
         "frames_per_second": round(report.frames_per_second, 2),
         "seconds_by_stage": {k: round(v, 2) for k, v in report.seconds_by_stage.items()},
         "machine": report.machine.model_dump(),
-        "stacks": [
-            one.model_dump(mode="json", include={"name", "axes", "shape", "path"})
-            for one in report.inputs
-        ],
+        "stacks": [_input(one) for one in report.inputs],
     }
+
+
+def _input(one: ReportedInput) -> dict[str, Any]:
+    found = one.model_dump(mode="json", include={"name", "axes", "shape", "path", "volumes_ml"})
+    return {key: value for key, value in found.items() if value != {}}
 
 
 def _plain(value: Any) -> str:

@@ -59,8 +59,14 @@ class JobIdentity(Record):
 
     @property
     def label_image(self) -> str:
-        """Name of the label image."""
+        """Name of the label image: the class map where there is one."""
         return self.labels.removeprefix("labels/")
+
+    @property
+    def label_images(self) -> tuple[str, ...]:
+        """Names of all label images: objects may lie beside a class map."""
+        arrays = next((stack.arrays for stack in self.stacks.values()), ())
+        return tuple(a.group.removeprefix("labels/") for a in arrays if a.is_labels)
 
 
 class Holdings(Part):

@@ -38,9 +38,18 @@ _SENTENCES = {
     "content": "the files of the input have changed",
     "layout": "the division into blocks has changed",
 }
-_PLURALS = ("channels", "arrays", "axes", "instances", "frames along T", "frames along Z")
+_PLURALS = (
+    "channels",
+    "arrays",
+    "axes",
+    "instances",
+    "objects",
+    "frames along T",
+    "frames along Z",
+)
 _WHEN_ABSENT: Fields = {
     "missing_chunks": "fail",
+    "postprocessing.objects": [],
     # Before there were cores.
     "postprocessing.core_threshold": 0.0,
     "postprocessing.growth": 0,

@@ -4,6 +4,7 @@
       labels/                  themselves, since a store of labels alone opens as nothing in
         MODEL/                 common readers; below it the NGFF label image
           0, 1, ...            labels and their levels, sharded
+        MODEL-objects/         another, of objects beside a class map, where they are asked for
       probability/MODEL/0      an NGFF image of 8-bit probabilities, where they are kept
 
 Shards are encoded in memory and put into place as whole objects by an `ObjectStore`: nothing
@@ -36,6 +37,7 @@ from engine.geometry.arrays import (
 from engine.geometry.layout import LabelLayout
 from engine.model.spec import ModelSpec
 from engine.stacks.base import StackInfo
+from engine.store import sharding
 
 if TYPE_CHECKING:  # imported where metadata are written, which takes 0.1 s less elsewhere
     from ome_zarr_models.v05.base import BaseOMEAttrs
@@ -62,7 +64,7 @@ def metadata_files(
 
     by_kind = {array.kind: array for array in arrays}
     labels, image = by_kind[LABELS], by_kind.get(IMAGE)
-    label = labels.group.rpartition("/")[2]
+    label_images = {name: one for one in arrays for name in label_names([one])}
 
     def group(
         model: type[BaseOMEAttrs], name: str, array: ResultArray, at: str, **more: Any
@@ -70,12 +72,13 @@ def metadata_files(
         more["multiscales"] = [_multiscale(name, info, layout, array, at)]
         return _group({"ome": _ome(model, more), "stackseg": made_with})
 
-    about = {"image-label": _image_label(spec, layout)}
     files = {
         "zarr.json": group(ImageAttrs, name, image or labels, ""),  # what the root shows
-        LABEL_LIST: label_list([label]),
-        f"{labels.group}/zarr.json": group(ImageLabelAttrs, label, labels, labels.group, **about),
+        LABEL_LIST: label_list(list(label_images)),
     }
+    for label, one in label_images.items():
+        about = {"image-label": _image_label(spec, one)}
+        files[f"{one.group}/zarr.json"] = group(ImageLabelAttrs, label, one, one.group, **about)
     if (kept := by_kind.get(PROBABILITY)) is not None:
         files["probability/zarr.json"] = _group({})
         what = f"probability of {spec.name}"
@@ -85,6 +88,11 @@ def metadata_files(
             key = f"{array.path(level)}/zarr.json"
             files[key] = array_metadata(array.shape(level_layout(layout, level)))
     return files
+
+
+def label_names(arrays: Sequence[ResultArray]) -> list[str]:
+    """Names of the label images among arrays."""
+    return [array.group.removeprefix("labels/") for array in arrays if array.is_labels]
 
 
 def label_list(names: Sequence[str]) -> bytes:
@@ -115,6 +123,8 @@ def encode_shard(shape: ArrayShape, shard: NDArray[Any]) -> bytes:
 
     A shard whose values are all 0 is encoded like any other, so that empty and lost differ.
     """
+    if not _is_image(shape):
+        return sharding.encode(shape, shard)
     objects: dict[str, Buffer] = {}
     _new_array(objects, shape, shape.shard)[...] = shard.reshape(shape.shard)
     return objects[_first_key(shape)].to_bytes()
@@ -126,15 +136,23 @@ def decode_shard(shape: ArrayShape, data: bytes) -> NDArray[Any]:
     Raises ValueError where `data` is no shard of the array.
     """
     with _decoding():
-        found: NDArray[Any] = _open_shard(shape, data)[...]
+        found: NDArray[Any] = (
+            _open_shard(shape, data)[...] if _is_image(shape) else sharding.decode(shape, data)
+        )
     return found.reshape(_block_shape(shape))
 
 
 def planes_of(shape: ArrayShape, data: bytes) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
     """The planes (Y, X) in a shard, each with its index along the axes of `new_shard` before these.
 
-    They are decoded one by one. Raises ValueError as `decode_shard` does.
+    They are decoded one by one, and not to be written to. Raises ValueError as `decode_shard` does.
     """
+    if not _is_image(shape):
+        with _decoding():
+            yield from zip(
+                np.ndindex(*_block_shape(shape)[:-2]), sharding.planes(shape, data), strict=True
+            )
+        return
     array = _open_shard(shape, data)
     for at in np.ndindex(*_block_shape(shape)[:-2]):
         places = dict(zip("TCZ" if "C" in shape.axes else "TZ", at, strict=True))
@@ -156,6 +174,15 @@ def _open_shard(shape: ArrayShape, data: bytes) -> Any:
     return _new_array(objects, shape, shape.shard)
 
 
+def _is_image(shape: ArrayShape) -> bool:
+    """Whether pixels are stored by Blosc.
+
+    Those of several bytes are as good as random in the lower ones: sorted by byte, the upper ones
+    compress. Labels are runs of equal values as they are.
+    """
+    return shape.dtype in ("uint16", "int16", "float32")
+
+
 def _first_key(shape: ArrayShape) -> str:
     return "/".join(["c", *("0" for _ in shape.axes)])
 
@@ -167,7 +194,7 @@ def _block_shape(shape: ArrayShape) -> list[int]:
 
 def provisional(labels: ResultArray) -> ResultArray:
     """Labels before they are stitched: ids of a block always fit 32 bits."""
-    return labels if labels.dtype == "uint8" else replace(labels, dtype="uint32")
+    return replace(labels, dtype="uint32") if labels.gives_instances else labels
 
 
 def array_metadata(shape: ArrayShape) -> bytes:
@@ -179,9 +206,6 @@ def array_metadata(shape: ArrayShape) -> bytes:
 
 def _new_array(objects: dict[str, Buffer], shape: ArrayShape, size: tuple[int, ...]) -> Any:
     """An array of `size` pixels in memory, whose objects are `objects`, by key."""
-    # Pixels of several bytes are as good as random in the lower ones: sorted by byte, the upper
-    # ones compress. Labels are runs of equal values as they are.
-    is_image = shape.dtype in ("uint16", "int16", "float32")
     blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
     return zarr.create_array(
         MemoryStore(objects),
@@ -190,7 +214,7 @@ def _new_array(objects: dict[str, Buffer], shape: ArrayShape, size: tuple[int, .
         chunks=shape.chunk,
         shards=shape.shard,
         serializer=BytesCodec(endian="little"),
-        compressors=[blosc if is_image else ZstdCodec(level=1)],
+        compressors=[blosc if _is_image(shape) else ZstdCodec(level=sharding.ZSTD_LEVEL)],
         fill_value=0,
         dimension_names=[a.lower() for a in shape.axes],
         config={"write_empty_chunks": True},
@@ -251,10 +275,10 @@ def _scale(info: StackInfo, axis: str) -> float:
     return float(info.pixel_size_um.get(axis, 1.0))
 
 
-def _image_label(spec: ModelSpec, layout: LabelLayout) -> dict[str, Any]:
+def _image_label(spec: ModelSpec, labels: ResultArray) -> dict[str, Any]:
     """Class maps name and colour their classes; instances take the viewer's own colours."""
     content: dict[str, Any] = {"version": _VERSION, "source": {"image": "../../"}}
-    if layout.gives_instances:
+    if labels.gives_instances:
         return content
     colors, properties = [], []
     for value, c in enumerate(spec.classes):

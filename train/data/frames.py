@@ -16,10 +16,10 @@ from engine.model.spec import Normalisation
 from engine.model.statistics import frame_statistics, is_blank, normalisable
 from engine.plan.channels import channel_number, parse_channels
 from engine.stacks.base import Stack
-from train.data.color_masks import read_classes
+from engine.truth.color_masks import read_classes
+from engine.truth.palette import Palette
 from train.data.truth import Truth, TruthSource, read_frame_truth
 from train.data.volumes import holds_numbers, open_volume, read_class_numbers
-from train.palette import Palette
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,9 @@ def load_frame(source: FrameSource, how: Reading) -> LabelledFrame:
 
 def _read_truth(source: TruthSource, how: Reading) -> Truth:
     if how.palette is not None:
-        read = read_class_numbers if holds_numbers(source) else read_classes
-        return Truth(read(source, how.palette))
+        if holds_numbers(source):
+            return Truth(read_class_numbers(source, how.palette))
+        return Truth(read_classes(source.file, how.palette, source.plane))
     return read_frame_truth(source, masks=how.masks, ignore_label=how.ignore_label)
 
 

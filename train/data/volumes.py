@@ -19,11 +19,11 @@ from engine.stacks.dicom.header import read_header
 from engine.stacks.dicom.series import dicom_files
 from engine.stacks.nifti import affine_of
 from engine.stacks.open import open_stack
+from engine.truth.color_masks import read_classes
 from engine.truth.ids import whole_numbers
 from engine.truth.image import count_label_images, read_label_image
-from train.data.color_masks import read_classes
+from engine.truth.palette import Palette
 from train.data.truth import TruthSource
-from train.palette import Palette
 
 NIFTI = (".nii", ".nii.gz")
 SEVERAL = (".tif", ".tiff", ".dcm", *NIFTI)  # suffixes of files that may hold several frames
@@ -107,7 +107,7 @@ def read_class_numbers(source: TruthSource, palette: Palette) -> NDArray[np.int3
     whole = image.coloured() is None and image.pixels.dtype.kind == "u"
     if whole and image.pixels.max(initial=0) < len(palette.classes):
         return image.pixels.astype(np.int32)
-    return read_classes(source, palette)
+    return read_classes(source.file, palette, source.plane)
 
 
 def _of_nifti(source: TruthSource, palette: Palette) -> NDArray[np.int32]:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, OutputError, UsageError, plural
+from engine.geometry.arrays import LABELS
 from engine.geometry.layout import Block
 from engine.geometry.spread import spread
 from engine.job.fast import prepare_checked
@@ -173,7 +174,9 @@ class _Look:
         shape = (max(round(size[0] * width / size[1]), 1), width)
         whole = (slice(0, size[0]), slice(0, size[1]), self.pixels)
         grey = contrast(mean_of([whole], size, shape), gamma=GAMMA)
-        labels = self.done.labels[np.ix_(nearest(shape[0], size[0]), nearest(width, size[1]))]
+        labels = self.done.images[LABELS][
+            np.ix_(nearest(shape[0], size[0]), nearest(width, size[1]))
+        ]
         panel = outlined(grey_panel(grey), labels, self.classes)
         bar = scale_bar(size[1], width, self.plan.info.pixel_size_um.get("X"))
         return np.concatenate([panel, draw_strip(width, self._caption(), bar)])
@@ -218,7 +221,7 @@ def _look(run: TaskRun, number: Number) -> _Look:
     done = label_whole(
         channels, channel, frame.probability, spec, how, plan.pixel_area_um2, run.watch
     )
-    classes = () if how.gives_instances else tuple(
+    classes = () if not how.gives_classes else tuple(
         LabelClass(n, c.name, rgb_of(c.color)) for n, c in enumerate(spec.classes)
     )  # fmt: skip
     return _Look(plan, number, block, channels[channel], done, classes)
