@@ -120,8 +120,9 @@ def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
 def plan_lines(job: Prepared) -> list[str]:
     """The plan in words."""
     plan, spec = job.plan, job.model.spec
+    build = job.site.build + (f", model in {spec.lowered.precision}" if spec.lowered else "")
     lines = [
-        f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {job.site.build}",
+        f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {build}",
         f"stacks    {len(plan.stacks):,}, {plural(plan.n_frames, 'frame')}, "
         f"{plural(plan.n_blocks, 'block')}",
     ]

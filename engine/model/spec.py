@@ -89,6 +89,20 @@ class CoreSpec(_Frozen):
     pinhole: Annotated[int, Field(ge=0, le=32)] = 6  # px; holes that fit into such a box are filled
 
 
+class LoweredSpec(_Frozen):
+    """How a model came to compute in less than float32, and how its labels agree with float32."""
+
+    precision: Literal["int8", "fp16"]
+    source: str  # SHA-256 of the file in float32
+    converter: str
+    stacks: tuple[str, ...]  # whose frames calibrated and judged it
+    seed: int  # that parted the two
+    calibrated_by: Annotated[int, Field(ge=0)]  # frames
+    judged_by: Annotated[int, Field(ge=1)]  # other frames
+    left_in_fp32: tuple[str, ...] = ()  # convolutions
+    f1: FiniteFloat | None = None  # of the labels against float32, at IoU 0.9
+
+
 class CurvePoint(_Frozen):
     """What a threshold and a minimum area reach on the validation part; the model's were chosen so.
 
@@ -126,6 +140,7 @@ class ModelSpec(_Frozen):
     trained_on: str = ""
     scores: dict[str, FiniteFloat] = {}  # those that are defined
     threshold_curve: tuple[CurvePoint, ...] = ()  # where threshold and min_area were chosen
+    lowered: LoweredSpec | None = None  # None: float32, as it was trained
     hashes: dict[str, str] = {}  # of "data", "code" and "settings"
     created_with: str = ""  # "stackseg 0.1.0"
 

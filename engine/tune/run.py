@@ -24,9 +24,9 @@ from engine.geometry.spread import spread
 from engine.inference.agreement import Agreement, Labels, Look, compare
 from engine.job.isolation import how_it_ended, python
 from engine.job.preflight import frames_of, look_at
-from engine.job.prepare import Prepared, prepare_job
+from engine.job.prepare import Prepared, check_precision, prepare_job
 from engine.job.tuned import Measured, Tuned, builds_of, candidates, processor
-from engine.model.file import ModelFile
+from engine.model.file import ModelFile, open_model
 from engine.model.statistics import is_blank
 from engine.plan.settings import JobSettings
 from engine.runtimes.base import Target
@@ -59,6 +59,7 @@ def tune(
     none of the frames chosen can be read and has something in it.
     """
     targets = candidates(settings.device)
+    check_precision(open_model(settings.model), "fast")
     job = prepare_job(settings.model_copy(update={"runtime": "auto", "precision": "fp32"}))
     looks = sample_looks(job, count)
     total = 2 + len(targets) * (ROUNDS + 2)
