@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from engine.labels.runs import components_of, runs_of_mask
+
 EIGHT = np.ones((3, 3), dtype=np.uint8)
 BAND = 256  # rows handled at once where a temporary would be larger than the labels themselves
 
@@ -18,9 +20,13 @@ def label_frame(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint32], int]:
 
     Ids are 1, 2, 3, ... in raster order of each object's first pixel; 0 is background.
     """
-    labels = np.empty(mask.shape, dtype=np.uint32)
-    count: Any = ndimage.label(mask, structure=EIGHT, output=labels)
-    return labels, int(count)
+    runs = runs_of_mask(mask)
+    if runs.is_noise:
+        labels = np.empty(mask.shape, dtype=np.uint32)
+        found: Any = ndimage.label(mask, structure=EIGHT, output=labels)
+        return labels, int(found)
+    component, count = components_of(runs)
+    return runs.painted((component + 1).astype(np.uint32)), count
 
 
 def label_part(mask: NDArray[np.bool_], out: NDArray[np.uint32], *, connect_z: bool) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.sparse.csgraph import connected_components
+from scipy import ndimage
 
 from engine.labels.components import at_border
 from engine.labels.postprocessing import Postprocessing
+from engine.labels.runs import Ints, connected, runs_of_mask, spread
 
 
 def filled(mask: NDArray[np.bool_], postprocessing: Postprocessing) -> NDArray[np.bool_]:
@@ -41,52 +41,48 @@ def fill_pinholes(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     what reaches from the pixel to such an edge is longer than the box.
     """
     height, width = mask.shape
-    row = width + side + 1  # no short run of background goes on from one row to the next
-    padded = np.zeros((height + 2, row), dtype=bool)
-    padded[1:-1, :width] = mask
-    flat = padded.reshape(-1)
-    pixels = _short_runs(flat, side)
-    if not len(pixels):
+    runs = runs_of_mask(mask)
+    length = runs.start[1:] - runs.stop[:-1]
+    gap = np.flatnonzero((length <= side) & (runs.row[1:] == runs.row[:-1]))
+    if not len(gap):
         return mask
-    number = np.full(flat.shape, -1, dtype=np.int32)  # of those pixels, -1 for all others
-    number[pixels] = np.arange(len(pixels))
-    above, below = number[pixels - row], number[pixels + row]
-    leaks = (~flat[pixels - row] & (above < 0)) | (~flat[pixels + row] & (below < 0))
-    hole, count = _connected(number[pixels + 1], below)
-    y, x = np.divmod(pixels, row)
+    row, stop = runs.row[gap], runs.stop[gap]
+    pixels = spread(stop, length[gap])  # of background between pixels of the mask, in short runs
+    number = np.searchsorted(pixels, pixels + width)  # of the pixel below each, if it is of these
+    below = np.where(pixels[np.minimum(number, len(pixels) - 1)] == pixels + width, number, -1)
+    has_above = np.zeros(len(pixels), dtype=bool)
+    has_above[below[below >= 0]] = True
+    flat = mask.reshape(-1)
+    y = np.repeat(row, length[gap])
+    leaks = (y == 0) | (y == height - 1)
+    inner = np.flatnonzero(~leaks)
+    leaks[inner] = (~flat[pixels[inner] - width] & ~has_above[inner]) | (
+        ~flat[pixels[inner] + width] & (below[inner] < 0)
+    )
+    goes_on = np.diff(pixels, append=-1) == 1  # none follows at the end of its run: the mask does
+    hole, count = _components(goes_on, below)
+    x = pixels - y * width
     fits = (_extent(y, hole, count) <= side) & (_extent(x, hole, count) <= side)
     fits[hole[leaks]] = False
-    flat[pixels[fits[hole]]] = True
-    return padded[1:-1, :width]
+    out = mask.copy()
+    out.reshape(-1)[pixels[fits[hole]]] = True
+    return out
 
 
-def _short_runs(flat: NDArray[np.bool_], longest: int) -> NDArray[np.intp]:
-    """Indices in runs of at most `longest` px of background between pixels of the mask."""
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1  # the mask begins and ends here by turns
-    start, stop = edges[1:-1:2], edges[2::2]
-    short = stop - start <= longest
-    start, length = start[short], (stop - start)[short]
-    within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    pixels: NDArray[np.intp] = np.repeat(start, length) + within
-    return pixels
+def _components(goes_on: NDArray[np.bool_], below: NDArray[np.int64]) -> tuple[Ints, int]:
+    """Number of the component of each of n pixels, (n,), and how many components there are.
 
-
-def _connected(*neighbours: NDArray[np.int32]) -> tuple[NDArray[np.int32], int]:
-    """Number of the component of each of n points, (n,), and how many components there are.
-
-    `neighbours`, (n,), are points that each one is connected with, -1 where there is none.
+    A pixel is connected with the next one where it `goes_on`, and with `below` but where it is -1.
     """
-    size = len(neighbours[0])
-    links = np.concatenate([np.stack([np.flatnonzero(n >= 0), n[n >= 0]]) for n in neighbours], 1)
-    graph = sparse.coo_matrix((np.ones(links.shape[1], np.int8), tuple(links)), (size, size))
-    count, component = connected_components(graph, directed=False)
-    return component, int(count)
+    links = np.stack([np.where(goes_on, np.arange(1, len(below) + 1), -1), below], axis=1)
+    is_link = links >= 0
+    return connected(np.r_[0, np.cumsum(is_link.sum(axis=1))], links[is_link])
 
 
-def _extent(at: NDArray[np.intp], group: NDArray[np.int32], count: int) -> NDArray[np.intp]:
+def _extent(at: Ints, group: Ints, count: int) -> Ints:
     """How many px each of `count` groups of positions `at` spans, (count,)."""
-    low, high = np.full(count, np.iinfo(np.intp).max), np.zeros(count, np.intp)
+    low, high = np.full(count, np.iinfo(np.int64).max), np.zeros(count, np.int64)
     np.minimum.at(low, group, at)
     np.maximum.at(high, group, at)
-    extent: NDArray[np.intp] = high - low + 1
+    extent: Ints = high - low + 1
     return extent
