@@ -8,6 +8,7 @@ Convex hulls do not add up; the ends of an object's rows do, and its hull follow
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.labels.components import bands
+from engine.labels.components import BAND
+from engine.labels.runs import Runs, runs_of_labels
 from engine.measure.hulls import RowEnds, convex_areas, merged_rows
 
 ObjectColumns = dict[str, NDArray[Any]]
@@ -91,16 +93,14 @@ def piece_sums(
     of whole objects.
     """
     height, width = frame_shape or labels.shape
+    runs = runs_of_labels(labels)
+    # Where there are as many as pixels, nearly, they are looked at by bands.
+    parts = _by_band(runs) if runs.is_noise else [runs] * bool(len(runs))
     found, rows = [no_sums(pixels)], []
-    top = origin[0]
-    by_band = zip(bands(labels), *(bands(channel) for channel in pixels.values()), strict=True)
-    for (band, *channels), certainty in zip(by_band, bands(probability), strict=True):
-        if band.any():
-            by_number = dict(zip(pixels, channels, strict=True))
-            sums, ends = _band_sums(band, by_number, certainty, (top, origin[1]))
-            found.append(sums)
-            rows.append(ends)
-        top += len(band)
+    for part in parts:
+        sums, ends = _sums_by_band(part, pixels, probability, origin)
+        found.append(sums)
+        rows.append(ends)
     whole = merged({name: np.concatenate([f[name] for f in found]) for name in found[-1]})
     y0, x0, y1, x1 = (whole[f"bbox_{name}"] for name in ("y0", "x0", "y1", "x1"))
     whole["touches_border"] = (y0 == 0) | (x0 == 0) | (y1 == height) | (x1 == width)
@@ -129,55 +129,81 @@ def no_sums(channels: Iterable[int]) -> ObjectSums:
     }
 
 
-def _band_sums(
-    band: NDArray[np.uint32],
+def _by_band(runs: Runs) -> list[Runs]:
+    """The runs of each BAND rows that have any."""
+    cuts = np.searchsorted(runs.row, np.arange(0, runs.shape[0] + BAND, BAND))
+    return [runs.of(slice(a, b)) for a, b in itertools.pairwise(cuts.tolist()) if a < b]
+
+
+def _sums_by_band(
+    runs: Runs,
     channels: Mapping[int, NDArray[Any]],
     certainty: NDArray[np.float32],
     origin: tuple[int, int],
 ) -> tuple[ObjectSums, RowEnds]:
-    """`piece_sums` of some rows: runs of equal labels along them, then what runs add up to."""
-    where = band > 0
-    begins = where.copy()
-    begins[:, 1:] &= band[:, 1:] != band[:, :-1]
-    starts = np.flatnonzero(begins[where])  # of runs, counted in foreground
-    length = np.diff(np.r_[starts, np.count_nonzero(where)])
-    label = band[begins].astype(np.int64)
-    order = np.argsort(label, kind="stable")  # by label, and then as they lie
-    label, length = label[order], length[order]
-    y, x = (place[order] + start for place, start in zip(np.nonzero(begins), origin, strict=True))
+    """`piece_sums` of each object in each band of rows: what its runs in there add up to.
+
+    Sums of numbers that are rounded depend on their order: over a run, over an object's runs in a
+    band of BAND rows, and then over bands.
+    """
+    assert runs.label is not None
+    # By band, by label, and then as they lie.
+    order = np.lexsort((runs.label, runs.row // BAND))
+    label, length = runs.label[order].astype(np.int64), runs.length[order]
+    y, x = runs.row[order] + origin[0], runs.column[order] + origin[1]
     new = np.ones(len(label), dtype=bool)
-    new[1:] = np.diff(label) != 0
+    new[1:] = (np.diff(label) != 0) | (np.diff(runs.row[order] // BAND) != 0)
     first = np.flatnonzero(new)
     number = np.cumsum(new) - 1  # of each run's object
     y0, y1 = y[first], y[np.r_[first[1:], len(y)] - 1] + 1
     x0 = np.minimum.reduceat(x, first)
     u, v, n = x - x0[number], y - y0[number], length
     along = n * u + n * (n - 1) // 2  # sum of x over a run
-    runs = {
+    summed = {
         "area_px": n, "sum_y": n * v, "sum_x": along, "sum_yy": n * v * v, "sum_yx": v * along,
         "sum_xx": n * u * u + u * n * (n - 1) + (n - 1) * n * (2 * n - 1) // 6,
     }  # fmt: skip
-    sums: ObjectSums = {name: np.add.reduceat(values, first) for name, values in runs.items()}
+    sums: ObjectSums = {name: np.add.reduceat(values, first) for name, values in summed.items()}
     sums |= {name: sums[name].astype(np.float64) for name in _MOMENTS}
-
-    def over(values: NDArray[Any], how: np.ufunc) -> NDArray[np.float64]:
-        each = how.reduceat(values, starts, dtype=np.float64)
-        summed: NDArray[np.float64] = how.reduceat(each[order], first)
-        return summed
-
     sums |= {
-        "label": label[first], "sum_probability": over(certainty[where], np.add),
+        "label": label[first],
         "bbox_y0": y0, "bbox_x0": x0, "bbox_y1": y1,
         "bbox_x1": np.maximum.reduceat(x + n, first),
     }  # fmt: skip
-    for c, channel in channels.items():
-        values = channel[where]
-        sums |= {f"{what}_intensity_{c}": over(values, how) for what, how in _INTENSITY.items()}
+    for name, (each, how) in _of_runs(runs, channels, certainty).items():
+        sums[name] = how.reduceat(each[order], first).astype(np.float64)
     new[1:] |= np.diff(y) != 0  # a row of an object begins
     row = np.flatnonzero(new)
     last = np.r_[row[1:], len(y)] - 1
     ends = (y[row], x[row], x[last] + n[last] - 1)
     return sums, RowEnds(label[row], *(values.astype(np.int32) for values in ends))
+
+
+def _of_runs(
+    runs: Runs, channels: Mapping[int, NDArray[Any]], certainty: NDArray[np.float32]
+) -> dict[str, tuple[NDArray[Any], np.ufunc]]:
+    """What the pixels of each run add up to, (n,), by name; and how runs become objects.
+
+    Pixels are gathered band by band.
+    """
+    found: dict[str, list[NDArray[Any]]] = {}
+    how = {"sum_probability": np.add} | {
+        f"{what}_intensity_{c}": ufunc for c in channels for what, ufunc in _INTENSITY.items()
+    }
+    for part in _by_band(runs):
+        top = int(part.row[0])
+        rows = slice(top, int(part.row[-1]) + 1)
+        places = part.pixels() - top * runs.shape[1]
+        starts = np.cumsum(part.length) - part.length
+        sources = {"sum_probability": certainty[rows].reshape(-1)[places]}
+        for c, channel in channels.items():
+            values = channel[rows].reshape(-1)[places]
+            sources |= {f"{what}_intensity_{c}": values for what in _INTENSITY}
+        for name, values in sources.items():
+            # Extremes are pixels: nothing is rounded.
+            wide = np.float64 if how[name] is np.add else None
+            found.setdefault(name, []).append(how[name].reduceat(values, starts, dtype=wide))
+    return {name: (np.concatenate(each), how[name]) for name, each in found.items()}
 
 
 def merged(sums: ObjectSums) -> ObjectSums:
