@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from engine.stacks.base import SKIP, StackInfo
 from engine.stacks.images.coded import CLAIMS
+from engine.stacks.tiff import lzw
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -133,6 +134,7 @@ def storage(
     dtype = np.dtype(page.dtype)
     segment = _segment(page)
     packed, unpacked = max(page.databytecounts, default=0), math.prod(segment) * dtype.itemsize
+    packed = max(packed, lzw.packed_bytes(page))
     info = replace(
         info,
         stored_bytes=dtype.itemsize,
@@ -216,6 +218,10 @@ def _decoded_part(page: TiffPage, window: Sequence[slice]) -> NDArray[Any]:
     places = list(product(*touched))
     numbers = [int(n) for n in np.ravel_multi_index(np.transpose(places), grid)]
     check_page(page, page.parent.filehandle.size, numbers)
+    if out.size == math.prod(page.shaped) and lzw.packed_bytes(page):
+        whole = lzw.decoded(page)
+        if whole is not None:
+            return whole.reshape(out.shape)
     with page.parent.filehandle.lock:
         page.init_decode()
     for number, place in zip(numbers, places, strict=True):
