@@ -17,9 +17,16 @@ from numpy.typing import NDArray
 
 def halve_labels(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels (..., Y, X) at half the size, rounded up: the mode of each two by two."""
-    a, b, c, d = _quarters(labels)
+    upper, lower = _rows(labels)
+    found: NDArray[Any] = upper[..., ::2].copy()
+    # Most are the same all four: only where they are not, the other three matter.
+    below = upper != lower
+    differ = below[..., ::2] | below[..., 1::2] | (upper[..., ::2] != upper[..., 1::2])
+    at = np.flatnonzero(differ)
+    places = np.unravel_index(at, found.shape)
+    a, b, c, d = (row[(*places[:-1], 2 * places[-1] + k)] for row in (upper, lower) for k in (0, 1))
     others = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
-    found: NDArray[Any] = np.where((a == b) | (a == c) | (a == d), a, others)
+    found.reshape(-1)[at] = np.where((a == b) | (a == c) | (a == d), a, others)
     return found
 
 
@@ -47,8 +54,13 @@ def halve_image(image: NDArray[Any]) -> NDArray[Any]:
 
 def _quarters(array: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Upper left, upper right, lower left and lower right of each two by two."""
+    upper, lower = _rows(array)
+    return upper[..., ::2], upper[..., 1::2], lower[..., ::2], lower[..., 1::2]
+
+
+def _rows(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Upper and lower rows of each two by two, completed."""
     odd = [size % 2 for size in array.shape[-2:]]
     if any(odd):
         array = np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, o) for o in odd], mode="edge")
-    upper, lower = array[..., ::2, :], array[..., 1::2, :]
-    return upper[..., ::2], upper[..., 1::2], lower[..., ::2], lower[..., 1::2]
+    return array[..., ::2, :], array[..., 1::2, :]

@@ -36,6 +36,7 @@ from engine.geometry.arrays import (
 from engine.geometry.layout import LabelLayout
 from engine.model.spec import ModelSpec
 from engine.stacks.base import StackInfo
+from engine.store import sharding
 
 if TYPE_CHECKING:  # imported where metadata are written, which takes 0.1 s less elsewhere
     from ome_zarr_models.v05.base import BaseOMEAttrs
@@ -115,6 +116,8 @@ def encode_shard(shape: ArrayShape, shard: NDArray[Any]) -> bytes:
 
     A shard whose values are all 0 is encoded like any other, so that empty and lost differ.
     """
+    if not _is_image(shape):
+        return sharding.encode(shape, shard)
     objects: dict[str, Buffer] = {}
     _new_array(objects, shape, shape.shard)[...] = shard.reshape(shape.shard)
     return objects[_first_key(shape)].to_bytes()
@@ -126,15 +129,23 @@ def decode_shard(shape: ArrayShape, data: bytes) -> NDArray[Any]:
     Raises ValueError where `data` is no shard of the array.
     """
     with _decoding():
-        found: NDArray[Any] = _open_shard(shape, data)[...]
+        found: NDArray[Any] = (
+            _open_shard(shape, data)[...] if _is_image(shape) else sharding.decode(shape, data)
+        )
     return found.reshape(_block_shape(shape))
 
 
 def planes_of(shape: ArrayShape, data: bytes) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
     """The planes (Y, X) in a shard, each with its index along the axes of `new_shard` before these.
 
-    They are decoded one by one. Raises ValueError as `decode_shard` does.
+    They are decoded one by one, and not to be written to. Raises ValueError as `decode_shard` does.
     """
+    if not _is_image(shape):
+        with _decoding():
+            yield from zip(
+                np.ndindex(*_block_shape(shape)[:-2]), sharding.planes(shape, data), strict=True
+            )
+        return
     array = _open_shard(shape, data)
     for at in np.ndindex(*_block_shape(shape)[:-2]):
         places = dict(zip("TCZ" if "C" in shape.axes else "TZ", at, strict=True))
@@ -154,6 +165,15 @@ def _decoding() -> Iterator[None]:
 def _open_shard(shape: ArrayShape, data: bytes) -> Any:
     objects = {_first_key(shape): default_buffer_prototype().buffer.from_bytes(data)}
     return _new_array(objects, shape, shape.shard)
+
+
+def _is_image(shape: ArrayShape) -> bool:
+    """Whether pixels are stored by Blosc.
+
+    Those of several bytes are as good as random in the lower ones: sorted by byte, the upper ones
+    compress. Labels are runs of equal values as they are.
+    """
+    return shape.dtype in ("uint16", "int16", "float32")
 
 
 def _first_key(shape: ArrayShape) -> str:
@@ -179,9 +199,6 @@ def array_metadata(shape: ArrayShape) -> bytes:
 
 def _new_array(objects: dict[str, Buffer], shape: ArrayShape, size: tuple[int, ...]) -> Any:
     """An array of `size` pixels in memory, whose objects are `objects`, by key."""
-    # Pixels of several bytes are as good as random in the lower ones: sorted by byte, the upper
-    # ones compress. Labels are runs of equal values as they are.
-    is_image = shape.dtype in ("uint16", "int16", "float32")
     blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
     return zarr.create_array(
         MemoryStore(objects),
@@ -190,7 +207,7 @@ def _new_array(objects: dict[str, Buffer], shape: ArrayShape, size: tuple[int, .
         chunks=shape.chunk,
         shards=shape.shard,
         serializer=BytesCodec(endian="little"),
-        compressors=[blosc if is_image else ZstdCodec(level=1)],
+        compressors=[blosc if _is_image(shape) else ZstdCodec(level=sharding.ZSTD_LEVEL)],
         fill_value=0,
         dimension_names=[a.lower() for a in shape.axes],
         config={"write_empty_chunks": True},
