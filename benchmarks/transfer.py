@@ -1,7 +1,7 @@
 """Does an encoder from other images help with the heart: `python -m benchmarks.transfer`.
 
     python -m benchmarks.transfer --data DIR [--output runs/transfer] [--epochs 6] [--steps 100]
-                                  [--seeds 3] [--save]
+                                  [--seeds 3] [--only SEED] [--save]
 
 DIR holds heart_mri/ (slices of patients, colour masks) and dsb2018/ (nuclei). A narrow U-Net first
 learns the foreground of nuclei. Its encoder then starts networks for the heart: frozen for the
@@ -10,7 +10,8 @@ number of epochs, on all training patients and on a tenth of them, which differ 
 Scores are Dice on the same test patients, by patient, phase and structure.
 
 So that this takes minutes, every second slice is taken, at half of its resolution. A run that
---output holds is not trained again.
+--output holds is not trained again. --only trains the runs of one seed and stops: several such
+commands may share the work.
 """
 
 from __future__ import annotations
@@ -72,11 +73,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--steps", type=int, default=100, help="per epoch")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", type=int, metavar="SEED", help="train these runs, and stop")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*")
     options = parser.parse_args()
     hearts = halved(options.data / "heart_mri", options.output / "hearts")
     source = train_source(options.data / "dsb2018", options.output, options.epochs, options.steps)
-    outcomes = list(study(hearts, source, options))
+    if options.only is not None:
+        list(study(hearts, source, options, [options.only]))
+        return
+    outcomes = list(study(hearts, source, options, range(options.seeds)))
     text = report(outcomes, source, options)
     print(text)
     if options.save:
@@ -85,9 +90,11 @@ def main() -> None:
         draw(stem.with_suffix(".png"), outcomes)
 
 
-def study(hearts: Path, source: Path, options: argparse.Namespace) -> Iterator[Outcome]:
+def study(
+    hearts: Path, source: Path, options: argparse.Namespace, seeds: Sequence[int]
+) -> Iterator[Outcome]:
     """Every way on all patients and on a tenth, seed by seed."""
-    for seed in range(options.seeds):
+    for seed in seeds:
         few = tenth(hearts, options.output / f"tenth-{seed}", seed)
         for data in (hearts, few):
             for way, values in ways(source, options.epochs).items():

@@ -133,6 +133,9 @@ def plan_lines(job: Prepared) -> list[str]:
             f"{plural(stack.layout.n_frames, 'frame')}, {_tiles(stack)}"
         )
         lines.append(f"    {_channels(stack)}")
+        if stack.window:
+            least, most = stack.window
+            lines.append(f"    the network sees values limited to {least:g} to {most:g}")
         if chosen := stack.postprocessing.objects:
             lines.append(f"    writes a class map, and objects of {', '.join(chosen)} beside it")
     if len(plan.stacks) > 20:

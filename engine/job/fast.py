@@ -106,7 +106,7 @@ def agreement(model: str, target: Target, looks: Sequence[Look], threads: int) -
     found, wanted = (label_all(opened, one, looks, threads) for one in (target, REFERENCE))
     return sum(
         (
-            compare(mine, right, instances=look.postprocessing.gives_instances)
+            compare(mine, right, instances=not look.postprocessing.gives_classes)
             for mine, right, look in zip(found, wanted, looks, strict=True)
         ),
         start=Agreement(),

@@ -151,5 +151,7 @@ def _identity(model: ModelFile, stack: StackPlan) -> StackIdentity:
         layout=layout,
         arrays=stack.arrays,
         halo=stack.tiling.halo,
+        window=stack.window,
+        identifiers=dict(stack.identifiers),
         tile=stack.tiling.tile if inexact(model, stack.tiling) else None,
     )

@@ -54,16 +54,22 @@ class Normalisation(_Frozen):
     "percentile": low and high are percentiles of the whole frame, channel by channel, by the
     inverted-CDF rule (an observed value, never an interpolated one).
     "range": low and high are fixed pixel values, the same for every frame.
+
+    Before either, pixels are limited to `window`, if there is one: to its least and its greatest
+    value (`engine.model.statistics.windowed`).
     """
 
     policy: Literal["percentile", "range"] = "percentile"
     low: float = 1.0
     high: float = 99.8
+    window: tuple[FiniteFloat, FiniteFloat] | None = None  # least and greatest pixel value
 
     @model_validator(mode="after")
     def _ordered(self) -> Normalisation:
         if not self.low < self.high:
             raise ValueError(f"normalisation low {self.low} is not below high {self.high}")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError(f"the window {self.window} has no width")
         if self.policy == "percentile" and not (self.low >= 0 and self.high <= 100):
             raise ValueError("normalisation percentiles must lie in 0..100")
         return self

@@ -165,7 +165,7 @@ class Setting:
             return setting
         pairs = zip(self.labels(), wanted, self.work.looks, strict=True)
         found = sum(
-            (compare(a, b, instances=c.postprocessing.gives_instances) for a, b, c in pairs),
+            (compare(a, b, instances=not c.postprocessing.gives_classes) for a, b, c in pairs),
             start=Agreement(),
         )
         frames = self.work.workers * min(TIMED, len(self.work.looks))
@@ -211,7 +211,7 @@ def _tuned(
         builds=builds_of(targets),
         inputs=tuple(stack.path for stack in job.plan.stacks[:100]),
         frames=len(looks),
-        objects=sum(int(one.max()) for one, look in pairs if look.postprocessing.gives_instances),
+        objects=sum(int(one.max()) for one, look in pairs if not look.postprocessing.gives_classes),
         height=height,
         width=width,
         workers=job.plan.workers,
