@@ -28,7 +28,7 @@ from engine.job.report import machine
 from engine.plan.resources import cores
 from train.data.dataset import TrainingData, load_data
 from train.data.patches import Patches, shares_by_area
-from train.fit import train_epoch
+from train.epoch import train_epoch
 from train.loader import batches
 from train.networks import build_network
 from train.optimise import Fitting, resolve_arithmetic

@@ -18,8 +18,8 @@ from engine.streams import keep_streams
 
 GROUP = "stackseg.commands"
 ORDER = (
-    "demo", "segment", "plan", "merge", "verify", "inspect", "evaluate", "relabel", "render",
-    "convert", "train", "export",
+    "demo", "segment", "plan", "tune", "merge", "verify", "inspect", "evaluate", "relabel",
+    "render", "crop", "convert", "train", "export",
 )  # fmt: skip
 INTERRUPTED = 130
 LOST = 2

@@ -22,7 +22,8 @@ from engine.plan.resources import cores
 from engine.plan.settings import job_settings
 from engine.results.pictures.panels import overlay_png
 from engine.results.pictures.render import RenderSettings, render
-from engine.results.score.compare import Comparison, compare
+from engine.results.score.compare import compare
+from engine.results.score.comparison import Comparison
 from engine.results.score.sources import open_labels
 from engine.store.files import whole_file
 from engine.synthetic import TimeLapse, write_tiff

@@ -114,6 +114,29 @@ def threshold_model(*levels: float) -> onnx.ModelProto:
     return _model(b, 1, len(levels))
 
 
+def class_map_model(n_classes: int) -> onnx.ModelProto:
+    """A network whose class map is the image: by `class_map_spec`, a pixel's value is its class."""
+    b = _Builder(0, True)
+    axes = b.constant([2, 3], np.int64)
+    low, high = (
+        b.node("Unsqueeze", b.node("Gather", "statistics", b.constant(i, np.int64), axis=2), axes)
+        for i in (0, 1)
+    )
+    x = b.node("Div", b.node("Sub", "image", low), b.node("Sub", high, low))
+    k = np.arange(n_classes)  # class k is the most probable where x (n - 1) is nearest to k
+    slopes, offsets = 20 * k * (n_classes - 1), 10 * k**2
+    x = b.node("Mul", x, b.constant(np.reshape(slopes, (1, -1, 1, 1))))
+    b.node("Softmax", b.node("Sub", x, b.constant(np.reshape(offsets, (1, -1, 1, 1)))), axis=1)
+    b.nodes[-1].output[0] = "probabilities"
+    return _model(b, 1, n_classes)
+
+
+def class_map_spec(model: onnx.ModelProto, *classes: str, **changes: Any) -> ModelSpec:
+    """The spec of `class_map_model` with these classes, background first."""
+    values = Normalisation(policy="range", low=0, high=len(classes) - 1)
+    return spec(model, classes=classes, normalisation=values, **changes)
+
+
 def _model(b: _Builder, n_channels: int, n_outputs: int) -> onnx.ModelProto:
     def info(name: str, *dims: Any) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(dims))

@@ -71,7 +71,8 @@ def test_the_tables_document_lists_every_column() -> None:
     told = re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.M)
     found = [(name, [part.strip() for part in rest.split("|")]) for name, rest in told]
     listed = (
-        *columns.FRAMES, columns.FRACTION, *columns.OBJECTS, *columns.INTENSITIES, *columns.TIMINGS,
+        *columns.FRAMES, columns.FRACTION, *columns.OBJECTS, *columns.INTENSITIES, *columns.VOLUMES,
+        *columns.TIMINGS,
     )  # fmt: skip
     assert found == [(c.name, [c.type, c.unit, c.meaning, c.null]) for c in listed]
     # And what is listed is what the files have.

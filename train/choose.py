@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,8 +29,13 @@ class Frame:
     """What is scored of a frame."""
 
     probability: NDArray[np.float32]  # (K, Y, X)
-    truth: NDArray[Any]  # labels (Y, X)
+    labels: NDArray[Any]  # (Y, X), the truth
     counted: NDArray[np.bool_]  # (Y, X): where the truth is known
+
+    @property
+    def truth(self) -> NDArray[Any]:
+        """The truth where it counts (Y, X), 0 elsewhere."""
+        return np.where(self.counted, self.labels, 0)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Choice:
     core_threshold: float | None  # None: the network has no output of cores
     min_area: int
     scores: Scores
+    ranks: tuple[float, ...] = ()  # of each frame by itself
 
     @property
     def chosen(self) -> dict[str, float]:
@@ -59,7 +66,8 @@ def choose(frames: Sequence[Frame], base: Postprocessing) -> tuple[Choice, list[
 
     `base` says how objects are told apart. The thresholds of foreground and cores are chosen in
     turns, each with every minimum area. Among equals the thresholds closest to those of `base` and
-    the smaller area win.
+    the smaller area win. At the end the core threshold is raised as far as that costs nothing
+    that could be told from chance.
     """
     by_cores = base.instances == "cores"
     tried: dict[tuple[float, float | None], list[Choice]] = {}
@@ -74,7 +82,32 @@ def choose(frames: Sequence[Frame], base: Postprocessing) -> tuple[Choice, list[
         curve = [choice for choices in tried.values() for choice in choices]
         best = max(curve, key=lambda choice: _rank(choice, base))
         threshold, core = best.threshold, best.core_threshold or core
+    best = max((one for one in curve if _cautious(one, best)), key=_core)
     return best, sorted(curve, key=lambda c: (c.threshold, c.core_threshold or 0, c.min_area))
+
+
+def _core(choice: Choice) -> float:
+    return choice.core_threshold or 0.0
+
+
+def _cautious(choice: Choice, best: Choice) -> bool:
+    """Whether only the core threshold differs from the best, upwards, and no score measurably.
+
+    The rule of one standard error (Breiman et al. 1984), of the frames' differences. Validation
+    frames often resemble those that teach, and then show fewer merged neighbours than others will:
+    a high threshold keeps these apart.
+    """
+    if choice is best:
+        return True
+    if _core(choice) <= _core(best):
+        return False
+    if (choice.threshold, choice.min_area) != (best.threshold, best.min_area):
+        return False
+    pairs = np.array([choice.ranks, best.ranks], dtype=float)
+    lost = pairs[1] - pairs[0]
+    lost = lost[(pairs >= 0).all(axis=0)]  # less than 0 where no score is defined
+    error = lost.std(ddof=1) / math.sqrt(len(lost)) if len(lost) > 1 else 0.0
+    return bool(len(lost)) and float(lost.mean()) <= error
 
 
 def _rank(choice: Choice, base: Postprocessing) -> tuple[float, float, int]:
@@ -93,19 +126,21 @@ def _scored(
         rules = replace(rules, core_threshold=core)
     scored = [_frame_scores(frame, rules) for frame in frames]
     for number, min_area in enumerate(MIN_AREAS):
-        pooled = Scores.pooled(one[number] for one in scored)
-        yield Choice(threshold, core, min_area, pooled)
+        parts = [one[number] for one in scored]
+        ranks = tuple(Scores.pooled([part]).rank for part in parts)
+        yield Choice(threshold, core, min_area, Scores.pooled(parts), ranks)
 
 
 def _frame_scores(frame: Frame, rules: Postprocessing) -> list[Score]:
     """Scores of a frame with each of MIN_AREAS: it is labelled once."""
     labels = label_objects(frame.probability, rules)
     areas = np.bincount(labels.reshape(-1))[1:]
+    truth = frame.truth
     found = []
     for min_area in MIN_AREAS:
         kept = np.r_[False, areas >= min_area]
-        result = np.where(kept[labels] & frame.counted, labels, 0)
-        found.append(score_overlaps(count_overlaps(result, frame.truth)))
+        result = np.where(kept[labels], labels, 0)
+        found.append(score_overlaps(count_overlaps(where_known(result, frame), truth)))
     return found
 
 
@@ -116,8 +151,22 @@ def score_frames(frames: Sequence[Frame], rules: Postprocessing) -> Scores:
 
 def score_frame(frame: Frame, rules: Postprocessing) -> Score:
     """Score of one frame whose objects are told apart by `rules`."""
-    labels = np.where(frame.counted, label_objects(frame.probability, rules), 0)
+    labels = where_known(label_objects(frame.probability, rules), frame)
     return score_overlaps(count_overlaps(labels, frame.truth))
+
+
+def where_known(labels: NDArray[np.uint32], frame: Frame) -> NDArray[np.uint32]:
+    """`labels` (Y, X) where the truth is known, 0 elsewhere.
+
+    An object that lies mostly where it is not, and meets no object of the truth, is left out: it is
+    what shows of a neighbour that nobody has drawn, and no false positive.
+    """
+    known = np.where(frame.counted, labels, 0)
+    areas = np.bincount(labels.reshape(-1))
+    shown = np.bincount(known.reshape(-1), minlength=len(areas))
+    meets = np.zeros(len(areas), dtype=bool)
+    meets[known[frame.labels > 0]] = True
+    return np.where((meets | (2 * shown > areas))[known], known, 0)
 
 
 def write_curve(path: Path, curve: Sequence[Choice]) -> None:

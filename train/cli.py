@@ -19,7 +19,9 @@ DEFAULT_BORDER = {
     "color-masks": 0,
 }  # px; the challenge's HeLa truth ends 25 px inside
 DEFAULT_TEST = {"ctc": 0.0, "pairs": 0.2, "color-masks": 0.2}
-DEFAULT_PRESET = {"ctc": "nuclei", "pairs": "nuclei", "color-masks": "heart"}
+DEFAULT_PRESET = {"ctc": "nuclei", "pairs": "nuclei", "color-masks": "heart-small"}
+# What suits the classes of slices, whatever the network.
+OF_CLASSES: dict[str, Any] = {"augment": "upright", "dice": 1.0, "ema": 0.99}
 
 
 def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -86,15 +88,18 @@ def _frame_range(
     "color-masks: images/, and masks/ whose colours are classes.",
 )
 @click.option("--palette", metavar="FILE|NAME",
-              help="Which colours are which classes (color-masks): YAML or JSON, heart-ct or "
-              "acdc.")  # fmt: skip
+              help="Which colours are which classes (color-masks): YAML or JSON, heart-ct, acdc or "
+              "binary.")  # fmt: skip
+@click.option("--window", metavar="CENTER,WIDTH",
+              help="Limit pixel values to CENTER - WIDTH/2 to CENTER + WIDTH/2, in Hounsfield "
+              "units for CT; the exported model does the same.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to create.  [required]")
 @click.option("--arch", default="unet", show_default=True,
               type=click.Choice(["unet", "unet-resnet18", "unet-transfer"]),
               help="Network architecture.")  # fmt: skip
 @click.option("--preset", type=click.Choice([*PRESETS]),
               help="A U-Net by name; the options below change it.  "
-              "[nuclei; color-masks heart]")  # fmt: skip
+              "[nuclei; color-masks heart-small]")  # fmt: skip
 @click.option("--channels", callback=_numbers, metavar="N,N,...",
               help="Channels of each level (of the decoder), finest first.  "
               "[16,32,64,128; unet-resnet18 16,32,64,128,256; "
@@ -116,6 +121,9 @@ def _frame_range(
 @click.option("--transfer", metavar="RUN|FILE",
               help="U-Net whose encoder unet-transfer starts from: a run, a checkpoint, or a Keras "
               "file (.h5, .keras).")  # fmt: skip
+@click.option("--transfer-white", type=float, metavar="VALUE",
+              help="What a white pixel was to that U-Net: 255 if it learnt from unscaled 8-bit "
+              "pixels.  [1]")  # fmt: skip
 @click.option("--freeze-encoder", default=0, show_default=True, metavar="N",
               help="Keep the encoder of unet-resnet18 or unet-transfer as it is for the first N "
               "epochs.")  # fmt: skip
@@ -124,8 +132,9 @@ def _frame_range(
               "learn from an epoch on: 3:4,6:3.")  # fmt: skip
 @click.option("--encoder-lr", type=float, metavar="LR",
               help="Peak learning rate of that encoder.  [that of --lr]")  # fmt: skip
-@click.option("--epochs", default=30, show_default=True, help="Epochs to train.")
-@click.option("--steps-per-epoch", default=200, show_default=True, help="Steps per epoch.")
+@click.option("--epochs", type=int, help="Epochs to train.  [30; heart-small 10]")
+@click.option("--steps-per-epoch", type=int, metavar="N",
+              help="Steps per epoch.  [200; heart-small 400]")  # fmt: skip
 @click.option("--instances", type=click.Choice(["cores", "components", "none"]),
               help="How objects are told apart: cores, which the network learns beside the "
                    "foreground; components, between which it leaves a gap; or not at all.  "
@@ -133,16 +142,19 @@ def _frame_range(
 @click.option("--core-depth", type=float, metavar="PX",
               help="How far below an object's edge its core begins.  [2]")  # fmt: skip
 @click.option("--growth", type=int, metavar="PX",
-              help="How far a core is grown inside the foreground.  [3]")  # fmt: skip
-@click.option("--batch", type=int, metavar="N", help="Patches per step.  [8; notebook 4]")
-@click.option("--patch", type=int, metavar="PX", help="Side of a patch.  [192]")
+              help="How far a core is grown inside the foreground.  [5]")  # fmt: skip
+@click.option(
+    "--batch", type=int, metavar="N", help="Patches per step.  [8; notebook, heart-small 4]"
+)
+@click.option("--patch", type=int, metavar="PX",
+              help="Side of a patch.  [192; heart-small 160]")  # fmt: skip
 @click.option("--accumulate", default=1, show_default=True, metavar="N",
               help="Average the gradients of N batches for one step.")  # fmt: skip
 @click.option("--loss", type=click.Choice(["bce", "dice", "bce+dice", "ce", "ce+dice"]),
               help="What is minimised: weighted cross entropy (bce; of classes ce), soft Dice, or "
               "both.  [bce+dice; color-masks ce+dice]")  # fmt: skip
-@click.option("--dice", default=0.5, show_default=True,
-              help="Weight of Dice beside the cross entropy.")  # fmt: skip
+@click.option("--dice", type=float,
+              help="Weight of Dice beside the cross entropy.  [0.5; color-masks 1]")  # fmt: skip
 @click.option("--class-weights", metavar="auto|W,W,...", callback=_weights,
               help="Weight of each class in the cross entropy, background first; auto: rare "
               "classes weigh more (color-masks).")  # fmt: skip
@@ -157,8 +169,9 @@ def _frame_range(
 @click.option("--schedule", default="cosine", show_default=True,
               type=click.Choice(["cosine", "one-cycle", "step", "constant"]),
               help="Course of the learning rate; step: a tenth after each third.")  # fmt: skip
-@click.option("--ema", default=0.0, show_default=True, metavar="DECAY",
-              help="Keep an exponential average of the weights; 0: none.")  # fmt: skip
+@click.option("--ema", type=float, metavar="DECAY",
+              help="Keep an exponential average of the weights; 0: none.  "
+              "[0; color-masks 0.99]")  # fmt: skip
 @click.option("--frames", metavar="A:B", callback=_frame_range,
               help="Only frames A to B-1 (ctc).")  # fmt: skip
 @click.option("--sequences", metavar="NN,NN,...", callback=_names,
@@ -184,10 +197,10 @@ def _frame_range(
 @click.option("--ignore-border", type=int, help="Margin without truth, px.  [ctc 25, others 0]")
 @click.option("--ignore-label", type=int, metavar="N",
               help="Number in the truth of pixels that neither teach nor score.")  # fmt: skip
-@click.option("--augment", type=click.Choice(["strong", "light", "source", "none"]),
+@click.option("--augment", type=click.Choice(["strong", "light", "upright", "source", "none"]),
               help="How much patches are varied; strong: for other microscopes as well, "
-              "light: for the same, source: flips and blur.  "
-              "[light]")  # fmt: skip
+              "light: for the same, upright: without flips, source: flips and blur.  "
+              "[light; color-masks upright]")  # fmt: skip
 @click.option("--synthetic", default=0, show_default=True, help="Synthetic frames to add.")
 @click.option("--synthetic-share", default=0.4, show_default=True,
               help="Share of patches cut from synthetic frames.")  # fmt: skip
@@ -230,7 +243,8 @@ def train(
     Data are split by sequence, folder or image, never by patch; a single sequence is split by time.
 
     --overfit-one trains on one patch only, without varying it, by AdamW at a rate of its own, and
-    exits with 1 unless its IoU exceeds 0.98. With OUTPUT it writes overfit.png and overfit.json.
+    exits with 1 unless its IoU (of classes, their mean Dice) exceeds 0.98. With OUTPUT it writes
+    overfit.png and overfit.json.
     """
     from engine.errors import MissingExtra, UsageError
     from engine.job.progress import counter
@@ -246,15 +260,18 @@ def train(
             raise
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
-    _check_classes(layout, instances=options["instances"], overfit_one=overfit_one)
+    _check_classes(layout, options["instances"])
     defaults: dict[str, Any] = {"ignore_border": DEFAULT_BORDER[layout]}
     if options["test_every"] is None:
         defaults["test_fraction"] = DEFAULT_TEST[layout]
+    if layout == "color-masks":
+        defaults |= OF_CLASSES
     if preset is not None and arch != "unet":
         raise UsageError(f"--preset {preset}: is a unet; omit it, or --arch {arch}")
     defaults |= PRESETS[preset or DEFAULT_PRESET[layout]] if arch == "unet" else {}
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
+    given |= _normalisation(given.pop("window", None))
     defaults |= _channel_names(given.get("channel"))
     settings = _settings(defaults | given | {"layout": layout, "arch": arch})
     if overfit_one:
@@ -284,16 +301,31 @@ def train(
     _note(f"best epoch {best.epoch}{chosen}: {output / 'best.pt'}")
 
 
-def _check_classes(layout: str, *, instances: str | None, overfit_one: bool) -> None:
+def _check_classes(layout: str, instances: str | None) -> None:
     """UsageError where an option is of objects and the layout of classes."""
     from engine.errors import UsageError
 
-    if layout != "color-masks":
-        return
-    if instances is not None:
+    if layout == "color-masks" and instances is not None:
         raise UsageError("--instances: is for objects, and --layout color-masks teaches classes")
-    if overfit_one:
-        raise UsageError("--overfit-one: is for objects; check classes with --preview")
+
+
+def _normalisation(window: str | None) -> dict[str, Any]:
+    """How pixels are limited and normalised, where a window was given."""
+    from engine.errors import UsageError
+    from engine.model.spec import Normalisation
+    from engine.plan.window import ends_of, parse_window
+
+    if window is None:
+        return {}
+    try:
+        found = parse_window(window)
+    except ValueError as error:
+        raise UsageError(f"--window {window}: {error}") from None
+    if isinstance(found, str):
+        raise UsageError(
+            f"--window {window}: a model has one window for all images; give CENTER,WIDTH"
+        )
+    return {"normalisation": Normalisation(window=ends_of(*found))}
 
 
 def _channel_names(channels: str | None) -> dict[str, tuple[str, ...]]:

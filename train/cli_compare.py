@@ -30,9 +30,10 @@ def compare(
 ) -> None:
     """Compare what `stackseg train` left in each RUN: one line each.
 
-    Network, weights, epochs, training time; foreground IoU, loss, SEG, F1 of the best epoch; and
-    the time that a frame takes PyTorch on this machine. Scores are those of the test part if the
-    run has one, otherwise of the validation part; the loss is that of the validation part.
+    Network, weights, epochs, training time; foreground IoU, loss, SEG, F1 of the best epoch (of
+    classes, Dice instead of SEG and F1); and the time that a frame takes PyTorch on this machine.
+    Scores are those of the test part if the run has one, otherwise of the validation part; the loss
+    is that of the validation part.
     """
     from engine.commands.columns import print_columns
     from engine.errors import MissingExtra

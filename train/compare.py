@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from train.summary import Summary, read_summary
 FRAME = (700, 1100)  # px (Y, X)
 REPEATS = 5
 SCORE, COST = "#00798c", "#7a5195"  # colours of bars
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,25 @@ class Row:
     seg: float | None  # SEG of the Cell Tracking Challenge
     f1: float | None  # mean over IoU 0.5 to 0.9
     f1_50: float | None  # at IoU 0.5
+    dice: float | None  # mean over the classes but background
+    dice_by_class: Mapping[
+        str, float | None
+    ]  # by the classes' names; empty where objects are told apart
     ms_per_frame: float  # median of PyTorch forward passes, measured here
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether the network tells classes apart, which have no SEG and no F1."""
+        return bool(self.dice_by_class)
 
 
 HEADINGS = {
     "run": "run", "network": "network", "weights": "weights", "epochs": "epochs",
     "training_seconds": "training", "part": "scores of", "iou": "IoU", "loss": "loss",
-    "seg": "SEG", "f1": "F1@0.5-0.9", "f1_50": "F1@0.5", "ms_per_frame": "ms a frame",
+    "seg": "SEG", "f1": "F1@0.5-0.9", "f1_50": "F1@0.5", "dice": "Dice",
+    "ms_per_frame": "ms a frame",
 }  # fmt: skip
+OF_OBJECTS, OF_CLASSES = ("seg", "f1", "f1_50"), ("dice",)
 
 
 def compare_runs(runs: Sequence[Path], frame: tuple[int, int] = FRAME) -> list[Row]:
@@ -110,6 +120,10 @@ def _row(name: str, best: Checkpoint, summary: Summary, ms: float) -> Row:
         seg=scores.get(f"{part}_seg"),
         f1=scores.get(f"{part}_f1"),
         f1_50=scores.get(f"{part}_f1_50"),
+        dice=scores.get(f"{part}_mean_dice"),
+        dice_by_class={
+            one.name: scores.get(f"{part}_dice_{one.name}") for one in best.settings.classes[1:]
+        },
         ms_per_frame=round(ms, 1),
     )
 
@@ -133,8 +147,32 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """The header, and a row of text for each run; a dash where a score is missing."""
-    return list(HEADINGS.values()), [[_cell(row, name) for name in HEADINGS] for row in rows]
+    """The header, and a row of text for each run; a dash where a score is missing.
+
+    Scores that none of these runs can have are left out; Dice has a column for each class as well.
+    """
+    kinds = {row.is_of_classes for row in rows}
+    absent = (*(() if False in kinds else OF_OBJECTS), *(() if True in kinds else OF_CLASSES))
+    names = [name for name in HEADINGS if name not in absent]
+    classes = _classes(rows)
+    at = names.index("ms_per_frame")
+    header = [HEADINGS[name] for name in names]
+    header[at:at] = [f"Dice {name}" for name in classes]
+    lines = []
+    for row in rows:
+        line = [_cell(row, name) for name in names]
+        line[at:at] = [_score(row.dice_by_class.get(name)) for name in classes]
+        lines.append(line)
+    return header, lines
+
+
+def _classes(rows: Sequence[Row]) -> list[str]:
+    """The classes of all runs, each once, in the order of the first run that has it."""
+    return list(dict.fromkeys(name for row in rows for name in row.dice_by_class))
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _cell(row: Row, name: str) -> str:
@@ -149,7 +187,7 @@ def _cell(row: Row, name: str) -> str:
         return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
     if name == "weights":
         return f"{value:,}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return _score(value) if isinstance(value, float) else str(value)
 
 
 def footnotes(rows: Sequence[Row], frame: tuple[int, int]) -> list[str]:
@@ -167,11 +205,15 @@ def footnotes(rows: Sequence[Row], frame: tuple[int, int]) -> list[str]:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """All figures as they are; empty where a score is missing."""
+    """All figures as they are; empty where a score is missing. Of classes, `dice_NAME` as well."""
+    plain = [f.name for f in fields(Row) if f.name != "dice_by_class"]
+    classes = _classes(rows)
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([f.name for f in fields(Row)])
-        writer.writerows([getattr(row, f.name) for f in fields(Row)] for row in rows)
+        writer.writerow([*plain, *(f"dice_{name}" for name in classes)])
+        for row in rows:
+            dice = [row.dice_by_class.get(name) for name in classes]
+            writer.writerow([*(getattr(row, name) for name in plain), *dice])
 
 
 def draw(path: Path, rows: Sequence[Row], notes: Sequence[str]) -> None:
@@ -185,6 +227,10 @@ def draw(path: Path, rows: Sequence[Row], notes: Sequence[str]) -> None:
         "IoU": [row.iou for row in rows],
         "SEG": [row.seg for row in rows],
         "F1 at IoU 0.5": [row.f1_50 for row in rows],
+        "Dice": [row.dice for row in rows],
+    }
+    scores |= {
+        f"Dice, {name}": [row.dice_by_class.get(name) for row in rows] for name in _classes(rows)
     }
     costs: dict[str, list[float | None]] = {
         "training, min": [row.training_seconds / 60 for row in rows],

@@ -160,7 +160,9 @@ def random_geometry(
 def _random_turn(rng: np.random.Generator, settings: AugmentSettings) -> NDArray[np.float64]:
     """A rotation, or one after a reflection, (2, 2)."""
     if rng.random() < settings.rotate_chance:
-        angle = rng.uniform(0, 2 * math.pi)
+        limit = math.radians(settings.rotate)
+        start = -limit if settings.rotate < 180 else 0.0  # all around: from where one begins
+        angle = rng.uniform(start, start + 2 * limit)
         cos, sin = math.cos(angle), math.sin(angle)
     else:
         quarters = rng.integers(1, 4) if rng.random() < settings.turn_chance else 0

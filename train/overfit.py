@@ -8,27 +8,29 @@ rate that a run doesn't, so AdamW and its rate here are not those of the setting
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.errors import StacksegError
 from engine.store.files import whole_file
 from train.data.dataset import load_data
+from train.data.frames import LabelledFrame
 from train.data.patches import Example, whole_frame
-from train.losses import segmentation_loss
 from train.networks import Network, build_network, n_weights
 from train.optimise import learning_rate, resolve_arithmetic, set_learning_rate
+from train.rows import Note
 from train.settings import TrainSettings
 from train.strips import Place, densest_window, draw_row, write_png
+from train.tasks import task_of
 
 STEPS, EVERY = 100, 10
-ENOUGH = 0.98  # foreground IoU
+ENOUGH = 0.98  # of the foreground's IoU, or of the classes' mean Dice
 SIDE = 128  # px at most: what 100 steps are enough for
 RATE, BETAS = 0.03, (0.9, 0.95)  # of AdamW: the peak of one cycle; so few steps need a short memory
-Note = Callable[[str], None]
 
 
 class NotLearnt(StacksegError):
@@ -38,16 +40,18 @@ class NotLearnt(StacksegError):
 
 
 def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print) -> float:
-    """Train on one patch, always the same; returns its foreground IoU, as prediction would have it.
+    """Train on one patch, always the same; returns its score, as prediction would have it.
 
-    The patch is the densest of the first training frame that has objects; nothing is varied.
-    `note` gets the IoU as it goes. With `output`, a picture and a summary are written to that
-    folder, as `overfit.png` and `overfit.json`. NotLearnt where the IoU stays at ENOUGH or below.
+    The score is the IoU of the foreground, of classes their mean Dice. The patch is the densest of
+    the training frame that has most classes, of objects the first that has any; nothing is varied.
+    `note` gets the score as it goes. With `output`, a picture and a summary are written to that
+    folder, as `overfit.png` and `overfit.json`. NotLearnt where the score stays at ENOUGH or below.
     """
     arithmetic = resolve_arithmetic(settings)
     torch.manual_seed(settings.seed)
     data = load_data(settings)
-    frame = next(f for f in data.train if f.labels[f.inside].any())
+    task = task_of(settings)
+    frame = _richest(data.train, settings)
     place = Place(frame, densest_window(frame, max(SIDE, settings.stride), settings.stride))
     sample = _cut(whole_frame(frame, settings), place)
     image, target, weight = (t[None].to(arithmetic.device) for t in sample[:3])
@@ -64,33 +68,41 @@ def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print
         f"one patch of {y}x{x} px of {frame.name}, {STEPS} steps; {n_weights(network):,} weights, "
         f"{arithmetic}"
     )
-    history = []
+    history, key = [], task.learnt_name.lower().replace(" ", "_")
     for step in range(1, STEPS + 1):
         network.train()
         set_learning_rate(optimiser, learning_rate(step - 1, course))
         with arithmetic.autocast():
             logits = network(image)
-        loss = segmentation_loss(logits, target, weight, settings)
+        loss = task.loss(logits, target, weight)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(scaler.scale(loss))
         scaler.step(optimiser)
         scaler.update()
         if step % EVERY == 0:
-            iou = _iou(network, image, target, weight)
-            history.append({"step": step, "loss": loss.item(), "iou": iou})
-            note(f"step {step:3d}  loss {loss.item():.4f}  IoU {iou:.4f}")
+            score = task.learnt(_predict(network, image), target, weight)
+            history.append({"step": step, "loss": loss.item(), key: score})
+            note(f"step {step:3d}  loss {loss.item():.4f}  {task.learnt_name} {score:.4f}")
     if output is not None:
         logits = _predict(network, image)[0].cpu()
         write_png(output / "overfit.png", draw_row(place, logits, settings))
         summary = {"frame": frame.name, "network": args.as_json(), "history": history}
         with whole_file(output / "overfit.json") as partial:
             partial.write_text(json.dumps(summary, indent=2) + "\n")
-    if not iou > ENOUGH:
+    if not score > ENOUGH:
         raise NotLearnt(
-            f"after {STEPS} steps on one patch of {frame.name} its IoU is {iou:.3f}, and should be "
-            f"over {ENOUGH}; check that the truth fits the image, then --loss and the network"
+            f"after {STEPS} steps on one patch of {frame.name} its {task.learnt_name} is "
+            f"{score:.3f}, and should be over {ENOUGH}; check that the truth fits the image, then "
+            "--loss and the network"
         )
-    return iou
+    return score
+
+
+def _richest(frames: Sequence[LabelledFrame], settings: TrainSettings) -> LabelledFrame:
+    """The first frame with all the classes that any one has; of objects, with any."""
+    if not settings.classes:
+        return next(f for f in frames if f.labels[f.inside].any())
+    return max(frames, key=lambda f: len(np.unique(f.labels[f.inside])))
 
 
 def _cut(whole: Example, place: Place) -> Example:
@@ -98,14 +110,6 @@ def _cut(whole: Example, place: Place) -> Example:
     y, x = place.window
     image, target, weight = (t[:, y, x].contiguous() for t in whole[:3])
     return Example(image, target, weight)
-
-
-def _iou(network: Network, image: Tensor, target: Tensor, weight: Tensor) -> float:
-    """Foreground IoU of what the network predicts where pixels count."""
-    counts = weight[:, 0] > 0
-    found = (_predict(network, image)[:, 0] > 0) & counts
-    truth = (target[:, 0] > 0) & counts
-    return float((found & truth).sum() / (found | truth).sum())
 
 
 @torch.inference_mode()

@@ -24,10 +24,12 @@ class AugmentSettings(BaseModel):
     """Mirrored."""
     flip_axis: Literal["x", "either"] = "x"
     """Left and right change places, or in half of those that are mirrored top and bottom."""
+    rotate: Annotated[float, Field(gt=0, le=180)] = 180.0
+    """Largest angle to either side, degrees; 180 is any."""
     rotate_chance: Chance = 1.0
-    """Turned by any angle."""
+    """Turned by such an angle."""
     turn_chance: Chance = 0.75
-    """Of those not turned by any angle: turned by one, two or three quarters."""
+    """Of those not turned by an angle: turned by one, two or three quarters."""
     scale: Range = (0.5, 2.0)
     """Smallest and largest magnification."""
     scale_chance: Chance = 1.0
@@ -99,6 +101,27 @@ POLICIES: Mapping[str, AugmentSettings] = {
         offset_chance=0.5,
         noise=(0.002, 0.02),
         noise_chance=0.3,
+    ),
+    # For slices of a body that always lies alike: left stays left, and up stays up.
+    "upright": AugmentSettings(
+        flip_chance=0,
+        rotate=30.0,
+        rotate_chance=0.7,
+        turn_chance=0,
+        scale=(0.7, 1.4),
+        scale_chance=0.7,
+        elastic_chance=0.3,
+        object_gain_chance=0,
+        blur=1.0,
+        blur_chance=0.15,
+        gamma=(0.7, 1.5),
+        gamma_chance=0.5,
+        gain=(0.8, 1.25),
+        gain_chance=0.5,
+        offset=0.05,
+        offset_chance=0.5,
+        noise=(0.002, 0.04),
+        noise_chance=0.25,
     ),
     # That of a published study of the heart: a quarter is mirrored, a quarter blurred, a quarter
     # both at once, and a quarter left alone.

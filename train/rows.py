@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from engine.store.files import whole_file
 
 WHOLE = ("epoch", "step")  # columns of whole numbers
+Note = Callable[[str], None]  # gets what a user should know, in words
 
 
 class TableRow:

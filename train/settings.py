@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine.model.spec import Normalisation
+from engine.truth.palette import Palette, PaletteClass, read_palette
 from train.networks import Activation, NetworkArgs, Norm, Up
-from train.palette import Palette, PaletteClass, read_palette
 from train.policies import POLICIES, AugmentSettings
 
 CHANNELS = {
@@ -88,7 +88,7 @@ class TrainSettings(_Frozen):
     that it learns to leave between them; or not at all."""
     core_depth: Annotated[float, Field(gt=0)] = 2.0
     """How far below the edge of an object its core begins, px; with cores."""
-    growth: Annotated[int, Field(ge=1, le=16)] = 3
+    growth: Annotated[int, Field(ge=1, le=16)] = 5
     """How far cores are grown inside the foreground to be objects, px; with cores."""
     pinhole: Annotated[int, Field(ge=0, le=32)] = 6
     """Holes that fit into a box of this side are filled, px; with cores."""
@@ -128,6 +128,9 @@ class TrainSettings(_Frozen):
     transfer: str | None = None
     """Where the encoder of unet-transfer comes from: a run's folder, a checkpoint, or a Keras file
     (.h5, .keras). Fresh weights where None."""
+    transfer_white: Annotated[float, Field(gt=0)] = 1.0
+    """What a white pixel was to that encoder when it was trained: 255 of 8-bit pixels that were not
+    scaled. Here white is 1."""
     freeze_encoder: Annotated[int, Field(ge=0)] = 0
     """First epochs in which the encoder of unet-resnet18 or unet-transfer, with its batch
     statistics, stays as it is."""
@@ -313,6 +316,8 @@ class TrainSettings(_Frozen):
 
     def _check_transfer(self) -> None:
         """ValueError where options do not fit unet-transfer, or each other."""
+        if self.transfer_white != 1 and self.transfer is None:
+            raise ValueError("transfer_white is of a transferred encoder; give transfer as well")
         if self.arch != "unet-transfer":
             if self.transfer is not None or self.unfreeze:
                 raise ValueError("transfer and unfreeze are for arch unet-transfer")

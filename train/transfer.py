@@ -7,7 +7,6 @@ first convolution for other channels is adapted: grey is the sum over red, green
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,20 @@ from engine.errors import UsageError
 from train.checkpoint import load_checkpoint
 from train.keras_file import Array, ConvValues, NormValues, read_keras
 from train.networks import TransferUNet
+from train.rows import Note
 
 KERAS = (".h5", ".hdf5", ".keras")
 OUR_EPSILON = 1e-5  # PyTorch's, added to variances
-Note = Callable[[str], None]
+APART = 10.0  # times that pixels may differ in scale from those that an encoder was trained on
 
 
 @torch.no_grad()
-def transfer(network: TransferUNet, source: str, note: Note) -> str:
+def transfer(network: TransferUNet, source: str, note: Note, white: float = 1.0) -> str:
     """Take what fits of the encoder of `source`; returns the SHA-256 of its file.
 
-    `note` gets a table of what was taken and what was not. UsageError where nothing was.
+    `white` is what a white pixel was when `source` was trained, where it is 1 here: the first
+    kernel is multiplied by it, so that the encoder computes what it did there. `note` gets a table
+    of what was taken and what was not. UsageError where nothing was.
     """
     path = Path(source) / "best.pt" if Path(source).is_dir() else Path(source)
     layers = read_keras(path) if path.suffix in KERAS else read_ours(path)
@@ -51,6 +53,11 @@ def transfer(network: TransferUNet, source: str, note: Note) -> str:
         lines.append(f"{name} {_shape(convolution.weight)}: {outcome}")
         outcome = _take_norm(norm, layers[at].norm) if took else "not taken, nor is what is before"
         lines.append(f"{name}, normalisation ({norm.num_features}): {outcome}")
+    if white != 1:
+        first = next(network.encoders[0].children())
+        assert isinstance(first, nn.Conv2d)
+        first.weight.mul_(white)
+        lines.append(f"  its pixels reached {white:g} where ours reach 1: first kernel multiplied")
     lines.append("  way up and output layer: new")
     if not taken:
         raise UsageError(
@@ -60,6 +67,31 @@ def transfer(network: TransferUNet, source: str, note: Note) -> str:
     for line in lines:
         note(line)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@torch.no_grad()
+def doubt_of_scale(network: TransferUNet, images: Tensor) -> str | None:
+    """Words where the first normalisation expects pixels of another scale than that of `images`.
+
+    `images` (N, C, Y, X) are normalised patches of the new data. An encoder that is kept as it is
+    then hands on constants, and the network finds background everywhere.
+    """
+    convolution, norm = list(network.encoders[0].children())[:2]
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None
+    if (norm.running_var == 1).all():  # it was not taken
+        return None
+    images = images.to(norm.running_var.device)
+    if network.input_range is not None:
+        images = images.clamp(*network.input_range)
+    found = convolution(images).var(dim=(0, 2, 3))
+    ratio = float((norm.running_var / found.clamp(min=1e-12)).sqrt().median())
+    if 1 / APART < ratio < APART:
+        return None
+    return (
+        f"the transferred encoder was trained on pixels that vary {ratio:.3g} times as much as "
+        "these, which are normalised to 0 to 1; give --transfer-white with what a white pixel was "
+        "there, such as 255, or unfreeze the encoder"
+    )
 
 
 def read_ours(path: Path) -> list[ConvValues]:

@@ -23,6 +23,12 @@ import click
     "--classes", is_flag=True, help="Both are class maps, even without metadata that say so."
 )
 @click.option(
+    "--palette",
+    metavar="FILE|NAME",
+    help="Colours of TRUTH are classes, by this palette: a YAML or JSON file, "
+    "acdc, heart-ct or binary.",
+)
+@click.option(
     "--volumes",
     is_flag=True,
     help="Objects continue from plane to plane: score whole time points.",
@@ -35,7 +41,15 @@ import click
 @click.option(
     "--group",
     metavar="REGEX",
-    help="Pool frames whose file names agree in this, as those of a patient.",
+    help="Pool frames whose file names agree in this, as those of a patient. Named brackets, "
+    "(?P<patient>...) and (?P<phase>...), are all compared. Class maps with names as in ACDC "
+    "are pooled by patient and phase without it.",
+)
+@click.option(
+    "--spacing",
+    metavar="MM,...",
+    help="Size of a voxel in mm, as Y,X or Z,Y,X, if not as the metadata say. With Z, frames of "
+    "a group are the slices of a volume, in the order of their names.",
 )
 @click.option(
     "--picture",
@@ -70,9 +84,10 @@ def evaluate(
     """Score LABELS against TRUTH, frame by frame and pooled.
 
     Prints the foreground IoU and Dice; SEG, DET and OP_CSB of the Cell Tracking Challenge; and F1
-    and AP of objects matched at IoU 0.5 to 0.9. Of class maps, Dice and IoU of each class. Where
-    the truth draws only some of the objects, as the challenge's gold truth does, only SEG means
-    anything, and DET where the truth has markers (01_GT/TRA).
+    and AP of objects matched at IoU 0.5 to 0.9. Of class maps, Dice, IoU, 95 % Hausdorff distance
+    and volume error of each class, by patient and phase if --group tells them. Where the truth
+    draws only some of the objects, as the challenge's gold truth does, only SEG means anything, and
+    DET where the truth has markers (01_GT/TRA).
 
     LABELS and TRUTH are each a result of this command, a Zarr, a TIFF, a folder of TIFF or PNG
     images, or a Cell Tracking Challenge folder such as 01_ST. Frames are matched by number, files
@@ -85,7 +100,7 @@ def evaluate(
     from engine.commands.columns import print_columns
     from engine.errors import plural
     from engine.results.score.compare import compare
-    from engine.results.score.table import hints, notes, table, write_csv
+    from engine.results.score.table import class_table, hints, notes, table, write_csv
     from engine.store.files import check_free
 
     for path in (output, picture):
@@ -99,6 +114,10 @@ def evaluate(
     else:
         (header,), *parts = table(comparison)
         print_columns(header, *parts)
+        if by_class := class_table(comparison):
+            (header,), *parts = by_class
+            click.echo()
+            print_columns(header, *parts, left=2)
     for line in notes(comparison):
         click.echo(line, err=True)
     if output:

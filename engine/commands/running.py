@@ -13,6 +13,7 @@ import click
 from engine.errors import UsageError, plural
 from engine.geometry.arrays import IMAGE
 from engine.job.executors import dask_cluster
+from engine.job.fast import without_fast
 from engine.job.job import merge_job, run_job
 from engine.job.prepare import Prepared, prepare_job
 from engine.job.progress import JsonProgress, LineProgress, Progress, counter
@@ -98,10 +99,11 @@ def _check_log(path: Path, settings: JobSettings) -> None:
 def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
     """Print the plan; the exit status the job would end with if every frame went well."""
     with ExitStack() as stack:
-        site = None
+        cluster = None
         if settings.scheduler:
-            site = stack.enter_context(dask_cluster(settings.scheduler)).site(settings.target)
-        job = prepare_job(settings, site)
+            cluster = stack.enter_context(dask_cluster(settings.scheduler))
+        settings = without_fast(settings, cluster)
+        job = prepare_job(settings, cluster.site(settings.target) if cluster else None)
     if for_output:
         check_writable(settings.output)
         check_apart(job.plan, settings.output)
@@ -118,8 +120,9 @@ def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
 def plan_lines(job: Prepared) -> list[str]:
     """The plan in words."""
     plan, spec = job.plan, job.model.spec
+    build = job.site.build + (f", model in {spec.lowered.precision}" if spec.lowered else "")
     lines = [
-        f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {job.site.build}",
+        f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {build}",
         f"stacks    {len(plan.stacks):,}, {plural(plan.n_frames, 'frame')}, "
         f"{plural(plan.n_blocks, 'block')}",
     ]
@@ -130,6 +133,11 @@ def plan_lines(job: Prepared) -> list[str]:
             f"{plural(stack.layout.n_frames, 'frame')}, {_tiles(stack)}"
         )
         lines.append(f"    {_channels(stack)}")
+        if stack.window:
+            least, most = stack.window
+            lines.append(f"    the network sees values limited to {least:g} to {most:g}")
+        if chosen := stack.postprocessing.objects:
+            lines.append(f"    writes a class map, and objects of {', '.join(chosen)} beside it")
     if len(plan.stacks) > 20:
         lines.append(f"  and {len(plan.stacks) - 20:,} more")
     memory = plan.memory

@@ -89,6 +89,10 @@ job_options = together(
     click.option("--measure", default="all", show_default=True, metavar="CHANNELS|all|none",
                  help="Channels whose intensities are measured in each object. Only these and "
                       "the model's are read."),
+    click.option("--window", metavar="CENTER,WIDTH|file|none",
+                 help="Limit the values that the network sees to CENTER - WIDTH/2 to CENTER + "
+                      "WIDTH/2, in Hounsfield units for CT; file: the window of the DICOM file; "
+                      "none: not at all. Measures are of all values  [default: the model's]"),
     click.option("--axes", metavar="TYX",
                  help="Axes of the inputs, where their metadata are missing or wrong."),
     click.option("--series", metavar="N|NAME|all|pages",
@@ -101,6 +105,9 @@ job_options = together(
                  default="fail", show_default=True,
                  help="Take a Zarr frame without any chunks as failed, or as background."),
     postprocessing_options(),
+    click.option("--objects", metavar="CLASS[,CLASS...]",
+                 help="Of a model of several classes: make connected pixels of these classes "
+                      "objects, in a label image of their own beside the class map."),
     click.option("--tile", default="auto", show_default=True, metavar="auto|N",
                  help="Side of a tile in px, halo included; auto: whole frames if they fit."),
     click.option("--halo", type=int, metavar="N",
@@ -110,6 +117,9 @@ job_options = together(
                  help="z: pixels that touch in neighbouring planes are one object too."),
     click.option("--keep", type=click.Choice(["probability"]),
                  help="Store 8-bit probabilities too, for `stackseg relabel`."),
+    click.option("--keep-identifiers", is_flag=True,
+                 help="Keep PatientID, StudyInstanceUID and SeriesInstanceUID of DICOM inputs in "
+                      "the result; without it, nothing of a patient is kept."),
     click.option("--with-image", is_flag=True,
                  help="Copy the raw stack into the result, with the same levels."),
     resource_options,
@@ -120,10 +130,11 @@ job_options = together(
                  default="auto", show_default=True,
                  help="Library that runs the network; auto is onnxruntime. Labels of two runtimes "
                       "differ in a pixel of a million at most."),
-    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32",
-                 show_default=True,
+    click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "fast"]),
+                 default="fp32", show_default=True,
                  help="What the network computes in. bf16 and fp16 are openvino's, on processors "
-                      "that have them."),
+                      "that have them; fast is what `stackseg tune` found fastest for this model "
+                      "and machine, if labels of the first frames agree with fp32."),
 )  # fmt: skip
 
 

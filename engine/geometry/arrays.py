@@ -3,6 +3,7 @@
     NAME.zarr/
       0, 1, ...                the raw stack and its levels, where asked for   (T, C, Z, Y, X)
       labels/MODEL/0, 1, ...   labels or classes, and their levels                (T, Z, Y, X)
+      labels/MODEL-objects/0, 1, ...   objects of classes, where asked for        (T, Z, Y, X)
       probability/MODEL/0      8-bit probabilities, where asked for        (T, [C,] Z, Y, X)
 
 All are cut into the same blocks: what a task is responsible for is one shard of each.
@@ -20,15 +21,15 @@ as many pixels as those below, so that one of a cut frame is made of two by two:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.geometry.layout import Block, LabelLayout
+from engine.geometry.layout import CLASS_TYPE, Block, LabelLayout, label_type, max_objects
 from engine.geometry.tiling import Window
 
-LABELS, PROBABILITY, IMAGE = "labels", "probability", "image"
+LABELS, OBJECTS, PROBABILITY, IMAGE = "labels", "objects", "probability", "image"
 SMALLEST = 256  # px; about the longer side of the coarsest level
 
 
@@ -47,11 +48,21 @@ class ArrayShape:
 class ResultArray:
     """One of a stack's arrays with its levels. Plain data; `arrays_of` decides."""
 
-    kind: str  # LABELS, PROBABILITY or IMAGE: names it in records
+    kind: str  # LABELS, OBJECTS, PROBABILITY or IMAGE: names it in records
     group: str  # path of its group inside NAME.zarr; "" is the root
     dtype: str
     channels: int  # along C; 0 where there is no such axis
     levels: int  # at least 1: level 0
+
+    @property
+    def is_labels(self) -> bool:
+        """Whether it is a label image: of instances, or a class map."""
+        return self.kind in (LABELS, OBJECTS)
+
+    @property
+    def gives_instances(self) -> bool:
+        """Whether it is a label image whose values are instance ids."""
+        return self.is_labels and self.dtype != CLASS_TYPE
 
     def path(self, level: int = 0) -> str:
         """Path of a level inside NAME.zarr."""
@@ -81,17 +92,22 @@ def arrays_of(
     layout: LabelLayout,
     labels: str,
     *,
+    objects: tuple[str, int] | None = None,
     probability: tuple[str, int] | None = None,
     image: tuple[str, int] | None = None,
 ) -> tuple[ResultArray, ...]:
     """The arrays of a stack's result, labels first.
 
-    `labels` is the path of the label image. `probability` is the path and the channels (0 where
-    the model has one output) of probabilities to be kept, `image` the type and the channels of raw
-    pixels.
+    `labels` is the path of the label image, `objects` that of instances beside a class map, and of
+    how many classes these are. `probability` is the path and the channels (0 where the model has
+    one output) of probabilities to be kept, `image` the type and the channels of raw pixels.
     """
     levels = 1 + n_halvings(layout)
     arrays = [ResultArray(LABELS, labels, layout.dtype, 0, levels)]
+    if objects is not None:
+        path, n_classes = objects  # objects of two classes may touch, those of one may not
+        most = n_classes * max_objects(layout.sizes, connect_z=layout.connect_z)
+        arrays.append(ResultArray(OBJECTS, path, label_type(most), 0, levels))
     if probability is not None:
         path, channels = probability
         arrays.append(ResultArray(PROBABILITY, path, "uint8", channels, 1))
@@ -99,6 +115,16 @@ def arrays_of(
         dtype, channels = image
         arrays.append(ResultArray(IMAGE, "", dtype, channels, levels))
     return tuple(arrays)
+
+
+def class_map_of(arrays: Sequence[ResultArray]) -> ResultArray | None:
+    """The class map among a stack's arrays; None of a binary model."""
+    return next((a for a in arrays if a.is_labels and not a.gives_instances), None)
+
+
+def instances_of(arrays: Sequence[ResultArray]) -> ResultArray | None:
+    """The array of instance ids among a stack's; None where there are no objects."""
+    return next((a for a in arrays if a.gives_instances), None)
 
 
 def n_halvings(layout: LabelLayout) -> int:

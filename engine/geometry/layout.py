@@ -113,11 +113,6 @@ class LabelLayout:
         named = dict(zip("TZYX", sizes, strict=True))
         return tuple(named[axis] for axis in self.axes)
 
-    @property
-    def gives_instances(self) -> bool:
-        """Whether labels are instance ids; else they are a class map."""
-        return self.dtype != CLASS_TYPE
-
     def of_kind(self, *, instances: bool) -> LabelLayout:
         """The same blocks for labels of instances, or for a class map."""
         most = max_objects(self.sizes, connect_z=self.connect_z)

@@ -18,9 +18,9 @@ from engine.store.ome_zarr import LABEL_LIST, label_list
 
 @dataclass(frozen=True)
 class _Made:
-    """A job on a result's stores, and the label image that it makes of each of its stacks."""
+    """A job on a result's stores, and the label images that it makes of each of its stacks."""
 
-    label: str
+    labels: tuple[str, ...]
     stacks: Iterable[str]
     is_named: bool  # the job's own always, those of relabellings once they are complete
 
@@ -38,7 +38,7 @@ def list_labels(result: JobFolder, stacks: Iterable[str], job: JobFolder) -> Non
     """
     with listing(result):
         made = _made_on(result)
-        names, ours = _names(made), {one.label for one in made}
+        names, ours = _names(made), {label for one in made for label in one.labels}
         for stack in stacks:
             key = f"{store_of(stack)}/{LABEL_LIST}"
             listed = _listed(result, key)
@@ -55,7 +55,7 @@ def _made_on(result: JobFolder) -> list[_Made]:
     for job in (result, *map(JobFolder, added_jobs(result.root))):
         if (identity := job.identity()) is not None:
             is_named = job is result or job.report() is not None
-            made.append(_Made(identity.label_image, identity.stacks, is_named))
+            made.append(_Made(identity.label_images, identity.stacks, is_named))
     return made
 
 
@@ -63,7 +63,7 @@ def _names(made: Iterable[_Made]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for one in made:
         for stack in one.stacks if one.is_named else ():
-            names.setdefault(stack, []).append(one.label)
+            names.setdefault(stack, []).extend(one.labels)
     return names
 
 

@@ -10,11 +10,11 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from engine.errors import JobStopped, UsageError
 from engine.inference.device_check import least_caution
@@ -27,6 +27,7 @@ from engine.steps.task import Outcome, Task
 WINDOW = 2  # tasks on their way for each block in flight: the next one is always there
 CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1"
+Value = TypeVar("Value")
 
 
 class Executor(Protocol):
@@ -83,6 +84,16 @@ class DaskExecutor:
         """See `engine.inference.device_check.least_caution`: the most that any worker needs."""
         found: dict[str, tuple[Caution, float]] = self._client.run(_caution_here, str(model), *what)
         return max(found.values())
+
+    def everywhere(self, function: Callable[..., Value], *what: Any) -> list[Value]:
+        """What a function gives on each worker."""
+        found: dict[str, Value] = self._client.run(function, *what)
+        return list(found.values())
+
+    def somewhere(self, function: Callable[..., Value], *what: Any) -> Value:
+        """What a function gives on one of the workers."""
+        found: Value = self._client.submit(function, *what, pure=False).result()
+        return found
 
     def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
         """See `Executor`."""

@@ -37,7 +37,10 @@ def run_isolated(task: Task, deaths: int, limit: float | None) -> Outcome | Deat
     # In a group of its own: a Ctrl-C at the terminal is for the job, which lets blocks finish.
     group = None if sys.platform == "win32" else 0
     child = subprocess.Popen(
-        _command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=group
+        python("engine.job.isolation"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=group,
     )
     assert child.stdin is not None and child.stdout is not None
     messages: Messages = queue.SimpleQueue()
@@ -82,26 +85,28 @@ def _await(
         elif kind == "error":
             raise value
         elif kind == "end":
-            return Death(frame=place.frame, how=_how(child.wait()))
+            return Death(frame=place.frame, how=how_it_ended(child.wait()))
         else:
             outcome: Outcome = value
             return outcome
 
 
-def _command() -> list[str]:
-    """Starts the child with this process's path, so that it imports what this one does.
+def python(module: str) -> list[str]:
+    """A command that calls `main` of a module in a process of its own.
 
-    The folder in which the command was run may hold an `engine.py` of the user's: it is not on
-    the path unless it is on this process's.
+    The child gets this process's path, so that it imports what this one does. The folder in which
+    the command was run may hold an `engine.py` of the user's: it is not on the path unless it is on
+    this process's.
     """
     ours = str(Path(__file__).parents[2])
     path = [entry for entry in sys.path if entry]  # "" is whatever folder this happens to be
     path = path if ours in path else [ours, *path]
-    code = f"import sys; sys.path[:] = {path!a}; from engine.job.isolation import main; main()"
+    code = f"import sys; sys.path[:] = {path!a}; from {module} import main; main()"
     return [sys.executable, "-P", "-c", code]
 
 
-def _how(status: int) -> str:
+def how_it_ended(status: int) -> str:
+    """How a process ended, by its return code: "exit status 1", "SIGSEGV"."""
     if status >= 0:
         return f"exit status {status}"
     try:

@@ -14,8 +14,9 @@ from engine.errors import OutputError
 from engine.job import retry_failed
 from engine.job.added import list_labels
 from engine.job.executors import Executor, dask_cluster, dask_in_process
+from engine.job.fast import prepare_checked
 from engine.job.preflight import measured_halo_error
-from engine.job.prepare import Prepared, check_device, identity, prepare_job, prepare_merge
+from engine.job.prepare import Prepared, identity, prepare_merge
 from engine.job.progress import Progress
 from engine.job.run import JobSummary, Run, summarise
 from engine.job.signals import INTERRUPTED
@@ -49,8 +50,7 @@ def run_job(
         cluster = None
         if settings.scheduler and executor is None:
             executor = cluster = stack.enter_context(dask_cluster(settings.scheduler))
-        site = cluster.site(settings.target) if cluster else None
-        job = check_device(prepare_job(settings, site), cluster)
+        job = prepare_checked(settings, cluster)
         stack.callback(release)
         if cluster is None:
             keep_model(job.model)

@@ -1,4 +1,4 @@
-"""What is tried on real pixels before a job begins: the device, and a halo that is too small."""
+"""What is tried on real pixels before a job begins: device, halo, and the labels of a precision."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import itertools
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +18,10 @@ import psutil
 
 from engine.errors import FrameError
 from engine.geometry.tiling import FrameTiling
+from engine.inference.agreement import Look
 from engine.inference.device_check import halo_error, middle, real_tile
 from engine.model.file import ModelFile
-from engine.model.statistics import frame_statistics, is_blank
+from engine.model.statistics import frame_statistics, is_blank, windowed
 from engine.plan.plan import Plan, StackPlan
 from engine.runtimes.base import Floats, Pixels, Session
 from engine.stacks.base import Stack
@@ -28,6 +30,7 @@ from engine.steps.missing import check_frame
 from engine.steps.worker import open_within
 
 TRIES = 5  # frames looked at until one has something in it
+LOOKS = 5  # frames of which labels are compared
 TILE = 512  # px; of the tile that the device is tried on
 SIDE = 2048  # px; of a larger frame the middle is taken
 log = logging.getLogger("stackseg")
@@ -140,22 +143,59 @@ def _synthetic(plan: StackPlan) -> tuple[Pixels, Floats]:
 
 
 def _read(model: ModelFile, plan: StackPlan, timeout: Timeout) -> tuple[Pixels, Floats] | None:
-    layout, only_blank = plan.layout, False
-    windows = [middle(size, model.spec.stride, SIDE) for size in layout.sizes[2:]]
-    frames = (place for block in layout.blocks() for place in block.frames)
+    only_blank = False
+    for frame, statistics in frames_of(model, plan, first_places(plan), timeout):
+        if not is_blank(statistics):
+            return frame, statistics
+        only_blank = True
+    return _synthetic(plan) if only_blank else None  # those with something in them come later
+
+
+def first_places(plan: StackPlan, count: int = TRIES) -> Iterator[Frame]:
+    """The (t, z) of a stack's first frames."""
+    frames = (place for block in plan.layout.blocks() for place in block.frames)
+    return itertools.islice(frames, count)
+
+
+def frames_of(
+    model: ModelFile, plan: StackPlan, places: Iterable[Frame], timeout: Timeout
+) -> Iterator[tuple[Pixels, Floats]]:
+    """Frames (C, Y, X) and their statistics (C, 2); those that cannot be read are passed over.
+
+    Of a large frame it is the middle. They may be blank. Hung is raised where a read does not end.
+    """
+    windows = [middle(size, model.spec.stride, SIDE) for size in plan.layout.sizes[2:]]
 
     def read(stack: Stack, frame: Frame) -> Pixels:
         check_frame(stack, plan, *frame)
-        return stack.read_window(*frame, plan.channels, *windows)
+        return windowed(stack.read_window(*frame, plan.channels, *windows), plan.window)
 
     with open_within(timeout, plan) as limited:
-        for place in itertools.islice(frames, TRIES):
+        for place in places:
             try:
                 frame = limited.within(partial(read, frame=place))
                 statistics = frame_statistics(frame, model.spec.normalisation)
             except FrameError:
                 continue  # it will say so itself, in its place
-            if not is_blank(statistics):
-                return frame, statistics
-            only_blank = True
-    return _synthetic(plan) if only_blank else None  # those with something in them come later
+            yield frame, statistics
+
+
+def look_at(plan: StackPlan, frame: Pixels, statistics: Floats) -> Look:
+    """A frame, or the middle of a large one, in tiles like those of its stack."""
+    height, width = frame.shape[1:]
+    tiling = replace(plan.tiling, height=height, width=width)
+    return Look(frame, statistics, tiling, plan.postprocessing)
+
+
+def first_looks(model: ModelFile, plan: Plan, timeout: Timeout = "auto") -> list[Look]:
+    """Up to LOOKS of a job's first frames that can be read and have something in them."""
+    found: list[Look] = []
+    for stack in plan.stacks[: LOOKS + TRIES]:
+        with _watched(stack) as is_safe, suppress(Hung):
+            places = first_places(stack, LOOKS + TRIES) if is_safe else ()
+            for frame, statistics in frames_of(model, stack, places, timeout):
+                if not is_blank(statistics):
+                    found.append(look_at(stack, frame, statistics))
+                if len(found) == LOOKS:
+                    return found
+    return found

@@ -116,7 +116,7 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
             one.layout,
             one.postprocessing,
             one.arrays,
-            one.kept,
+            kept=one.kept,
         )
         for one in stacks
     ]
@@ -179,7 +179,7 @@ def _plan_stack(
     postprocessing = resolve_postprocessing(settings, spec, info)
     if identity.layout.is_cut:
         check_uncut(postprocessing, info)
-    layout = identity.layout.of_kind(instances=postprocessing.gives_instances)
+    layout = identity.layout.of_kind(instances=not postprocessing.gives_classes)
     channels, measured = identity.channel, identity.measured_channels
     height, width = layout.sizes[2:]
     return StackPlan(
@@ -194,7 +194,9 @@ def _plan_stack(
         arrays=arrays_of(layout, f"labels/{name}"),
         tiling=FrameTiling(height, width, 1, 0, max(layout.block_size[2:])),
         postprocessing=postprocessing,
-        object_class=spec.classes[1].name if postprocessing.gives_instances else "",
+        window=identity.window,
+        identifiers=identity.identifiers,
+        class_names=spec.class_names,
         source=str(source.root.resolve()),
         kept=kept,
     )
@@ -203,7 +205,7 @@ def _plan_stack(
 def _info(identity: StackIdentity, recorded: ReportedInput, axes: str | None) -> StackInfo:
     """What the stack is: as recorded where its pixels were kept, else of the input, unchanged."""
     if any(array.kind == IMAGE for array in identity.arrays):
-        known = recorded.model_dump(include={field.name for field in fields(StackInfo)})
+        known = recorded.model_dump(include={f.name for f in fields(StackInfo)} - {"window"})
         return StackInfo(**known, identity=identity.content)
     try:
         with open_stack(identity.path, axes, recorded.series or None) as stack:

@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from engine.errors import JobStopped, first_line
 from engine.job.prepare import Prepared
+from engine.measure.volumes import Volumes, voxel_ml
 from engine.plan.plan import StackPlan
 from engine.steps.registry import steps_of
 from engine.store import tables
-from engine.store.columns import STAGES, frames_schema, objects_schema
+from engine.store.columns import STAGES, frames_schema, objects_schema, volumes_schema
 from engine.store.committed import (
     block_record,
     objects_key,
@@ -103,10 +104,20 @@ class _Totals:
         self.failures: list[FailedFrame] = []
         self.pixels: dict[str, Any] = defaultdict(hashlib.sha256)  # of frames' hashes, by stack
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.volumes: dict[str, Volumes] = {}  # of stacks with a Z axis
         self.attempts: dict[str, int] = {}  # that took more than one, by "stack step index"
+
+    def begin(self, stack: StackPlan) -> None:
+        """The frames of this stack come next."""
+        layout, voxel = stack.layout, voxel_ml(stack.info.pixel_size_um)
+        if "Z" in layout.axes:
+            pixels = layout.sizes[2] * layout.sizes[3]
+            self.volumes[stack.name] = Volumes(stack.class_names, pixels, voxel)
 
     def add_frame(self, stack: str, frame: FrameRecord) -> None:
         """Count a frame."""
+        if stack in self.volumes:
+            self.volumes[stack].add(frame.t, None if frame.failed else frame.measures)
         self.counts["frames"] += 1
         self.counts["missing_chunks"] += frame.missing_chunks or 0
         self.pixels[stack].update((frame.sha256 or "failed").encode())
@@ -132,6 +143,7 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
 
     def frames() -> Iterator[Row]:
         for stack in stacks:
+            totals.begin(stack)
             for record in _records(folder, stack):
                 for frame in record.frames or ():
                     totals.add_frame(stack.name, frame)
@@ -158,13 +170,18 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
                     )
 
     # Of one model all stacks give labels of one kind.
-    by_instances = stacks[0].postprocessing.gives_instances
-    classes = () if by_instances else tuple(c.name for c in job.model.spec.classes)
+    classes = job.model.spec.class_names if stacks[0].class_map else ()
     with (
         folder.own.writing("frames.parquet") as parquet,
         folder.own.writing("frames.csv") as text,
     ):
-        tables.write_frames(parquet, text, frames(), frames_schema(classes))
+        tables.write_rows(parquet, text, frames(), frames_schema(classes))
+    with (
+        folder.own.writing("volumes.parquet") as parquet,
+        folder.own.writing("volumes.csv") as text,
+    ):
+        rows = (row for name, one in totals.volumes.items() for row in one.rows(name))
+        tables.write_rows(parquet, text, rows, volumes_schema())
     with folder.own.writing("objects.parquet") as path:
         tables.write_objects(path, parts(), _objects_schema(stacks))
     with folder.own.writing("timings.parquet") as path:
@@ -261,8 +278,20 @@ def _input(stack: StackPlan, totals: _Totals) -> ReportedInput:
         "halo": stack.tiling.halo,
         "postprocessing": stack.postprocessing,
         "pixels_sha256": totals.pixels[stack.name].hexdigest(),
+        "window": stack.window,
+        "identifiers": dict(stack.identifiers),
+        "volumes_ml": _volumes(totals, stack.name),
     }
     return ReportedInput.model_validate(values)
+
+
+def _volumes(totals: _Totals, stack: str) -> dict[str, tuple[Any, ...]]:
+    """Volumes in ml by class, one for each time point; of stacks that tell none, nothing."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for row in totals.volumes[stack].rows(stack) if stack in totals.volumes else ():
+        name = str(row["class"])
+        found[name] = (*found.get(name, ()), row["volume_ml"])
+    return {name: values for name, values in found.items() if any(v is not None for v in values)}
 
 
 def _resolved(job: Prepared) -> Resolved:

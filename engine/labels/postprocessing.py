@@ -19,7 +19,8 @@ class Postprocessing:
     threshold: float  # of probability; binary models
     min_area: int = 0  # px; smaller objects are dropped
     max_area: int = 0  # px; larger objects are dropped, 0: however large they are
-    instances: str = "components"  # "watershed", "cores"; "none": labels are a class map
+    instances: str = "components"  # "watershed", "cores"; "none": there are no objects
+    objects: tuple[str, ...] = ()  # classes whose components are objects, beside a class map
     fill_holes: bool = False  # background that an object encloses becomes foreground
     clear_border: bool = False  # objects that touch the frame's border are dropped
     min_distance: float = 0.0  # px between the seeds of a watershed
@@ -36,8 +37,13 @@ class Postprocessing:
 
     @property
     def gives_instances(self) -> bool:
-        """Whether labels are instance ids; else they are a class map."""
+        """Whether there are objects; else there is a class map alone."""
         return self.instances != "none"
+
+    @property
+    def gives_classes(self) -> bool:
+        """Whether there is a class map; `objects` lie beside it."""
+        return not self.gives_instances or bool(self.objects)
 
     @property
     def drops(self) -> bool:

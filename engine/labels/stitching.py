@@ -112,6 +112,17 @@ def contacts(a: Faces, b: Faces, offset: Offset, *, connect_z: bool) -> NDArray[
     return np.stack([keys >> np.uint64(32), low], axis=1).astype(np.int64)
 
 
+def of_one_class(
+    pairs: NDArray[np.int64], of_a: NDArray[np.uint8], of_b: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Those of `contacts` whose labels are of one class: objects of two touch, and stay two.
+
+    `of_a` and `of_b` are the classes of the labels of each block, (n,).
+    """
+    same: NDArray[np.bool_] = of_a[pairs[:, 0] - 1] == of_b[pairs[:, 1] - 1]
+    return pairs[same]
+
+
 def _lengths(shifts: tuple[int, ...], array: NDArray[Any]) -> Iterator[tuple[int, int]]:
     return zip(shifts, array.shape, strict=True)
 

@@ -25,6 +25,7 @@ ObjectSums = dict[str, NDArray[Any]]
 
 _DTYPES: dict[str, Any] = {
     "label": np.uint64,
+    "class": np.uint8,
     "area_px": np.int64,
     "centroid_y_px": np.float64,
     "centroid_x_px": np.float64,
@@ -42,6 +43,7 @@ _DTYPES: dict[str, Any] = {
 _MOMENTS = ("sum_y", "sum_x", "sum_yy", "sum_xx", "sum_yx")
 # How the pieces of an object become one, for each of its sums.
 _MERGE: dict[str, np.ufunc] = {
+    "class": np.minimum,  # the same of all pieces
     "area_px": np.add,
     **dict.fromkeys(_MOMENTS, np.add),
     "sum_probability": np.add,
@@ -59,7 +61,7 @@ class ObjectsOf:
     """What the objects table holds of a stack besides the columns of its objects."""
 
     stack: str  # its name
-    object_class: str  # name of the class that its objects are of
+    class_names: tuple[str, ...]  # of the model, by number: each object is of one
     pixel_size_um: tuple[float, float] | None  # along Y and X
     channels: tuple[int, ...]  # of the stack, ascending, whose intensities have columns
 
@@ -80,6 +82,7 @@ def piece_sums(
     labels: NDArray[np.uint32],
     pixels: Mapping[int, NDArray[Any]],
     probability: NDArray[np.float32],
+    classes: NDArray[np.uint8] | None = None,
     *,
     origin: tuple[int, int] = (0, 0),
     frame_shape: tuple[int, int] | None = None,
@@ -87,10 +90,11 @@ def piece_sums(
     """Sums and extremes of each object in a region of a plane, in order of label; and its rows.
 
     `labels` and `probability` are (Y, X); `pixels` are raw, (Y, X), by the number of their channel
-    in the stack. Labels that do not occur are left out. `origin` is the region's first pixel in
-    the frame, `frame_shape` the frame's. Coordinates are the frame's: they count from 0, and boxes
-    are half-open. The rows give "convex_px", which `objects_of` needs as well, once they are those
-    of whole objects.
+    in the stack. `classes` is the class map, (Y, X), in which every object is of one class; None:
+    all are of class 1. Labels that do not occur are left out. `origin` is the region's first pixel
+    in the frame, `frame_shape` the frame's. Coordinates are the frame's: they count from 0, and
+    boxes are half-open. The rows give "convex_px", which `objects_of` needs as well, once they are
+    those of whole objects.
     """
     height, width = frame_shape or labels.shape
     runs = runs_of_labels(labels)
@@ -98,7 +102,7 @@ def piece_sums(
     parts = _by_band(runs) if runs.is_noise else [runs] * bool(len(runs))
     found, rows = [no_sums(pixels)], []
     for part in parts:
-        sums, ends = _sums_by_band(part, pixels, probability, origin)
+        sums, ends = _sums_by_band(part, pixels, probability, classes, origin)
         found.append(sums)
         rows.append(ends)
     whole = merged({name: np.concatenate([f[name] for f in found]) for name in found[-1]})
@@ -111,9 +115,10 @@ def object_sums(
     labels: NDArray[np.uint32],
     pixels: Mapping[int, NDArray[Any]],
     probability: NDArray[np.float32],
+    classes: NDArray[np.uint8] | None = None,
 ) -> ObjectSums:
     """Sums and extremes of each object of a whole frame. See `piece_sums`."""
-    sums, rows = piece_sums(labels, pixels, probability)
+    sums, rows = piece_sums(labels, pixels, probability, classes)
     return {**sums, "convex_px": convex_areas(rows)}
 
 
@@ -121,7 +126,7 @@ def no_sums(channels: Iterable[int]) -> ObjectSums:
     """The sums of no objects, as `piece_sums` begins with them."""
     floats = ("sum_probability", *_MOMENTS)
     each = [f"{what}_intensity_{c}" for c in channels for what in _INTENSITY]
-    ints = ("label", "area_px", "bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1", "convex_px")
+    ints = ("label", "class", "area_px", "bbox_y0", "bbox_x0", "bbox_y1", "bbox_x1", "convex_px")
     return {
         **{name: np.zeros(0, np.int64) for name in ints},
         **{name: np.zeros(0) for name in (*floats, *each)},
@@ -139,6 +144,7 @@ def _sums_by_band(
     runs: Runs,
     channels: Mapping[int, NDArray[Any]],
     certainty: NDArray[np.float32],
+    classes: NDArray[np.uint8] | None,
     origin: tuple[int, int],
 ) -> tuple[ObjectSums, RowEnds]:
     """`piece_sums` of each object in each band of rows: what its runs in there add up to.
@@ -165,8 +171,10 @@ def _sums_by_band(
     }  # fmt: skip
     sums: ObjectSums = {name: np.add.reduceat(values, first) for name, values in summed.items()}
     sums |= {name: sums[name].astype(np.float64) for name in _MOMENTS}
+    begins = (runs.row[order[first]], runs.column[order[first]])
     sums |= {
         "label": label[first],
+        "class": np.ones(len(first), np.int64) if classes is None else classes[begins].astype(int),
         "bbox_y0": y0, "bbox_x0": x0, "bbox_y1": y1,
         "bbox_x1": np.maximum.reduceat(x + n, first),
     }  # fmt: skip

@@ -111,6 +111,24 @@ def windowed_statistics(
     return np.stack([_with_contrast(values, levels) for values in channels])
 
 
+def windowed(frame: NDArray[Any], window: tuple[float, float] | None) -> NDArray[Any]:
+    """A frame limited to a window, least and greatest value; itself where there is none.
+
+    Of integers the ends are rounded to whole values. Raises FrameError for floats that are not
+    finite, which the window would hide.
+    """
+    if window is None:
+        return frame
+    least, most = window
+    if frame.dtype.kind in "ui":
+        limits = np.iinfo(frame.dtype)
+        least, most = (min(max(round(end), limits.min), limits.max) for end in window)
+    else:
+        _require_finite(frame)
+    limited: NDArray[Any] = np.clip(frame, frame.dtype.type(least), frame.dtype.type(most))
+    return limited
+
+
 def is_blank(statistics: NDArray[np.float32]) -> bool:
     """Whether a frame of these statistics, (C, 2), is blank: every channel is constant.
 

@@ -43,6 +43,17 @@ def parse_channels(text: str) -> tuple[int | str, ...]:
     return tuple(found)
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names in a list such as `aorta`, `left atrium,aorta` or `"a, b",c`; ValueError for others."""
+    try:
+        return tuple(str(one) for one in parse_channels(text))
+    except ValueError:
+        raise ValueError(
+            "is not understood; give names such as aorta,ventricle, and a name that has a comma in "
+            "double quotes of its own"
+        ) from None
+
+
 def choose_channels(info: StackInfo, given: str | None, spec: ModelSpec) -> tuple[int, ...]:
     """The stack's channels that feed the model; StackError where that is unclear."""
     available, wanted = info.size("C"), len(spec.channels)

@@ -5,7 +5,7 @@ docs/memory.md shows them all in one table, and a test holds that table to what 
 
 from __future__ import annotations
 
-from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY
+from engine.geometry.arrays import IMAGE, LABELS, OBJECTS, PROBABILITY
 from engine.runtimes.base import Constant
 
 MB = 2**20
@@ -35,6 +35,12 @@ WATERSHED = Constant(
 CORES = Constant(
     18, "bytes a pixel", "cores, places of what grows and of where it grows from", BENCHMARK
 )
+CLASS_OBJECTS = Constant(
+    5,
+    "bytes a pixel",
+    "components of one class, or the probability of each pixel's class",
+    "by the code",
+)
 PIECE_PIXELS = Constant(256, "px", "of a plane for each object that is planned for", "chosen")
 PIECE = Constant(700, "bytes an object", "while its row of blocks is stitched", BENCHMARK)
 PIECE_CHANNEL = Constant(100, "bytes an object", "its intensities in a channel", BENCHMARK)
@@ -48,7 +54,12 @@ FACE = Constant(
 LABELS_SHARE = Constant(1 / 4, "of the raw bytes", "a shard of labels, encoded", BENCHMARK)
 PROBABILITY_SHARE = Constant(1 / 2, "of the raw bytes", "one of 8-bit probabilities", BENCHMARK)
 IMAGE_SHARE = Constant(1.0, "of the raw bytes", "one of raw pixels: noise", "no shard is larger")
-SHARES = {LABELS: LABELS_SHARE, PROBABILITY: PROBABILITY_SHARE, IMAGE: IMAGE_SHARE}
+SHARES = {
+    LABELS: LABELS_SHARE,
+    OBJECTS: LABELS_SHARE,
+    PROBABILITY: PROBABILITY_SHARE,
+    IMAGE: IMAGE_SHARE,
+}
 USABLE = Constant(
     0.8,
     "of what is free",

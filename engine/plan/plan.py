@@ -12,11 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.errors import UsageError
-from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ResultArray, arrays_of
+from engine.geometry.arrays import (
+    IMAGE,
+    LABELS,
+    OBJECTS,
+    PROBABILITY,
+    ResultArray,
+    arrays_of,
+    class_map_of,
+    instances_of,
+)
 from engine.geometry.tiling import FrameTiling, round_up
 from engine.measure.objects import ObjectsOf
 from engine.model.file import ModelFile
-from engine.model.spec import ModelSpec, label_path
+from engine.model.spec import ModelSpec, label_path, objects_path
 from engine.plan.channels import with_channels
 from engine.plan.footprint import MB
 from engine.plan.inputs import Input, Inputs, first_notes, names_of
@@ -35,20 +44,40 @@ class StackPlan(Input):
     axes: str | None  # as given by the user, for opening it again
     arrays: tuple[ResultArray, ...]  # of its result, labels first
     tiling: FrameTiling
-    object_class: str  # name of the class that objects are of, "" where labels are class maps
+    class_names: tuple[str, ...]  # of the model, by number
     missing_is_background: bool = False  # a frame of which no chunk is there is blank, not lost
     source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
     kept: tuple[ResultArray, ...] = ()  # the arrays of that job
 
     @property
     def labels(self) -> ResultArray:
-        """The array of its labels."""
+        """The array of its labels: the class map where there is one."""
         return self.arrays[0]
 
     @property
+    def label_images(self) -> tuple[ResultArray, ...]:
+        """Its labels, and the objects beside a class map."""
+        return tuple(array for array in self.arrays if array.is_labels)
+
+    @property
+    def class_map(self) -> ResultArray | None:
+        """The array of its class map; None of a binary model."""
+        return class_map_of(self.arrays)
+
+    @property
+    def instances(self) -> ResultArray | None:
+        """The array of instance ids; None where there are no objects."""
+        return instances_of(self.arrays)
+
+    @property
+    def object_classes(self) -> tuple[int, ...]:
+        """Numbers of the classes whose components are objects, beside a class map."""
+        return tuple(map(self.class_names.index, self.postprocessing.objects))
+
+    @property
     def other_arrays(self) -> tuple[ResultArray, ...]:
-        """What is kept besides the labels."""
-        return self.arrays[1:]
+        """What is kept besides label images."""
+        return tuple(array for array in self.arrays if not array.is_labels)
 
     @property
     def reads_input(self) -> bool:
@@ -69,7 +98,7 @@ class StackPlan(Input):
     @property
     def objects_of(self) -> ObjectsOf:
         """What the objects table has to know of the stack."""
-        return ObjectsOf(self.name, self.object_class, self.pixel_size_um, self.measured)
+        return ObjectsOf(self.name, self.class_names, self.pixel_size_um, self.measured)
 
 
 @dataclass(frozen=True)
@@ -105,7 +134,11 @@ def make_plan(settings: JobSettings, model: ModelFile, inputs: Inputs, site: Sit
     choice = choose_tiling(
         [
             Workload(
-                with_channels(one.info, one.channels_read), one.layout, one.postprocessing, own
+                with_channels(one.info, one.channels_read),
+                one.layout,
+                one.postprocessing,
+                own,
+                is_windowed=one.window is not None,
             )
             for one, own in zip(opened, arrays, strict=True)
         ],
@@ -129,7 +162,7 @@ def make_plan(settings: JobSettings, model: ModelFile, inputs: Inputs, site: Sit
             axes=settings.axes,
             arrays=own,
             tiling=tiling,
-            object_class=model.spec.classes[1].name if one.postprocessing.gives_instances else "",
+            class_names=model.spec.class_names,
             missing_is_background=settings.missing_chunks == "background",
         )
         for one, name, own, tiling in zip(opened, names, arrays, choice.tilings, strict=True)
@@ -153,19 +186,21 @@ def predicted_disk(stack: StackPlan) -> int:
     layout, total = stack.layout, 0
     for array in stack.arrays:
         raw = math.prod(array.shape(layout).shape) * np.dtype(array.dtype).itemsize
-        share = {LABELS: 1 / 40, PROBABILITY: 1 / 8, IMAGE: 1}[array.kind]
+        share = {LABELS: 1 / 40, OBJECTS: 1 / 40, PROBABILITY: 1 / 8, IMAGE: 1}[array.kind]
         levels = 4 / 3 if array.levels > 1 else 1
-        passes = 2 if array.kind == LABELS and layout.is_stitched else 1  # provisional ones
+        passes = 2 if array.is_labels and layout.is_stitched else 1  # provisional ones
         total += int(raw * share * levels * passes) + 4096 * (layout.n_blocks + 4) * array.levels
     return total
 
 
 def _arrays(one: Input, settings: JobSettings, spec: ModelSpec) -> tuple[ResultArray, ...]:
     outputs = spec.n_outputs if spec.n_outputs > 1 else 0
+    objects = one.postprocessing.objects
     channels = one.info.size("C") if "C" in one.info.axes else 0
     return arrays_of(
         one.layout,
         label_path(spec),
+        objects=(objects_path(spec), len(objects)) if objects else None,
         probability=(f"probability/{spec.name}", outputs) if settings.keep else None,
         image=(one.info.dtype, channels) if settings.with_image else None,
     )

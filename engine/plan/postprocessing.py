@@ -8,6 +8,7 @@ from dataclasses import replace
 from engine.errors import StackError, UsageError
 from engine.labels.postprocessing import SEED_HEIGHT, Postprocessing
 from engine.model.spec import ModelSpec
+from engine.plan.channels import parse_names
 from engine.plan.quantities import area_px, length_px
 from engine.plan.settings import JobSettings
 from engine.stacks.base import StackInfo
@@ -30,6 +31,7 @@ def check_postprocessing(settings: JobSettings, spec: ModelSpec) -> None:
             f"--instances {settings.instances}: {spec.name} has several classes, and gives a class "
             "map; omit it"
         )
+    _check_objects(settings, spec)
     method = method_of(settings, spec)
     if method == "cores" and spec.cores is None:
         raise UsageError(
@@ -39,7 +41,9 @@ def check_postprocessing(settings: JobSettings, spec: ModelSpec) -> None:
     for name in unused_settings(method):
         if getattr(settings, name) not in (None, False, "none"):
             reason = (
-                f"{spec.name} gives a class map, which has no objects" if method == "none"
+                f"{spec.name} gives a class map, which has no objects; choose some with --objects"
+                if method == "none" and not spec.is_binary
+                else f"{spec.name} gives a class map, which has no objects" if method == "none"
                 else f"is for --instances {'cores' if name in _ONLY_CORES else 'watershed'}"
             )  # fmt: skip
             raise UsageError(f"--{name.replace('_', '-')}: {reason}")
@@ -47,6 +51,30 @@ def check_postprocessing(settings: JobSettings, spec: ModelSpec) -> None:
         raise UsageError(
             "--instances watershed: cuts objects in each plane, and --connect z joins them from "
             "plane to plane, where cuts need not agree; use --instances components or cores"
+        )
+
+
+def _check_objects(settings: JobSettings, spec: ModelSpec) -> None:
+    """UsageError where objects of classes are asked for that the model does not have."""
+    if settings.objects is None:
+        return
+    if spec.is_binary:
+        raise UsageError(
+            f"--objects {settings.objects}: {spec.name} has one class, {spec.class_names[1]}, and "
+            "gives its objects already; omit it"
+        )
+    wanted, known = parse_names(settings.objects), spec.class_names[1:]
+    if lacking := [name for name in wanted if name not in known]:
+        raise UsageError(
+            f"--objects {settings.objects}: {spec.name} has no class {lacking[0]!r}; it has "
+            f"{', '.join(known)}"
+        )
+    if settings.instances == "none":
+        raise UsageError(f"--objects {settings.objects}: contradicts --instances none; omit one")
+    if settings.fill_holes:
+        raise UsageError(
+            "--fill-holes: objects of classes are the pixels of their class in the class map; omit "
+            "it"
         )
 
 
@@ -61,8 +89,10 @@ def unused_settings(method: str) -> tuple[str, ...]:
 
 
 def method_of(settings: JobSettings, spec: ModelSpec) -> str:
-    """How instances are found: as asked for, else as the model has it; "none" for class maps."""
-    return (settings.instances or spec.instances) if spec.is_binary else "none"
+    """How instances are found: as asked for, else as the model has it; "none" where none are."""
+    if spec.is_binary:
+        return settings.instances or spec.instances
+    return "components" if settings.objects else "none"
 
 
 def resolve_postprocessing(
@@ -77,6 +107,7 @@ def resolve_postprocessing(
         threshold=spec.threshold if settings.threshold is None else settings.threshold,
         min_area=math.ceil(least),
         instances=method,
+        objects=_objects(settings, spec),
         fill_holes=settings.fill_holes,
         clear_border=settings.clear_border,
     )
@@ -97,6 +128,12 @@ def resolve_postprocessing(
         distance = length_px("--min-distance", settings.min_distance, info)
     height = SEED_HEIGHT if settings.seed_height is None else settings.seed_height
     return replace(postprocessing, min_distance=distance, seed_height=height)
+
+
+def _objects(settings: JobSettings, spec: ModelSpec) -> tuple[str, ...]:
+    """The classes whose objects are asked for, in the model's order."""
+    wanted = parse_names(settings.objects) if settings.objects else ()
+    return tuple(name for name in spec.class_names if name in wanted)
 
 
 def _with_cores(

@@ -16,13 +16,24 @@ from pydantic import (
 )
 
 from engine.errors import UsageError
-from engine.plan.channels import ALL, parse_channels
+from engine.plan.channels import ALL, parse_channels, parse_names
 from engine.plan.quantities import parse_quantity
+from engine.plan.window import parse_window
 from engine.runtimes.base import Precision, Target
 
 
 def _channels(text: str) -> str:
     parse_channels(text)
+    return text
+
+
+def _classes(text: str) -> str:
+    parse_names(text)
+    return text
+
+
+def _window(text: str) -> str:
+    parse_window(text)
     return text
 
 
@@ -62,11 +73,13 @@ class JobSettings(BaseModel):
     output: Path
     channel: Channels | None = None  # `1`, `GFP`, `0,2`, `"DAPI, 405"`; one per model channel
     measure: Channels = ALL  # channels whose intensities are measured: as `channel`, all or none
+    window: Annotated[str, AfterValidator(_window)] | None = None  # "40,400", "file" or "none"
     axes: str | None = None  # overrides the metadata of every input
     series: str | None = None  # image of a TIFF file: a number, a name, "all" or "pages"
     frames: tuple[int | None, int | None] = (None, None)  # along T, or Z where there is no T
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the model's own
     instances: Method | None = None  # None: the model's own
+    objects: Annotated[str, AfterValidator(_classes)] | None = None  # "aorta", `aorta,"a, b"`
     min_area: Annotated[int | str, AfterValidator(_area)] | None = None  # px, or "12um2"
     max_area: Annotated[int | str | None, AfterValidator(_largest_area)] = None  # None: no limit
     fill_holes: bool = False  # background that an object encloses becomes foreground
@@ -82,12 +95,13 @@ class JobSettings(BaseModel):
     missing_chunks: Literal["fail", "background"] = "fail"  # of a Zarr frame that has none
     connect: Literal["none", "z"] = "none"  # z: objects continue from plane to plane
     keep: Literal["probability"] | None = None  # store 8-bit probabilities with the labels
+    keep_identifiers: bool = False  # PatientID and UIDs of DICOM get into the result
     with_image: bool = False  # copy the raw stack into the result
     workers: Annotated[int, Field(ge=1)] | None = None  # blocks in flight; None: one per core
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process
     runtime: str = "auto"  # name in `engine.runtimes.registry`
     device: str = "auto"
-    precision: Precision = "fp32"
+    precision: Precision | Literal["fast"] = "fp32"  # fast: see `engine.job.fast`
     memory: str | None = None  # "8GB": the most that may be used; None: what is free
     grace: Annotated[float, Field(ge=0, le=86_400)] = 20.0  # s running blocks get after SIGTERM
     timeout: (  # s without progress after which a read is given up; see `engine.steps.hangs`
@@ -112,6 +126,8 @@ class JobSettings(BaseModel):
     @property
     def target(self) -> Target:
         """Where and how the network is to run, as asked for."""
+        if self.precision == "fast":
+            raise UsageError("--precision fast: stands for none until `engine.job.fast` finds it")
         return Target(self.runtime, self.device, self.precision)
 
     @property

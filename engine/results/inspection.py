@@ -10,6 +10,7 @@ from engine.errors import StackError
 from engine.model.file import bundled_models, open_model
 from engine.stacks.base import Stack
 from engine.store.folder import IDENTITY, JobFolder
+from engine.store.reports import ReportedInput
 
 DETAILS = ("threshold_curve", "hashes")  # that are too long to be read
 
@@ -46,6 +47,7 @@ def _stack(stack: Stack) -> dict[str, Any]:
             "channel_names": info.channel_names,
             "pixel_size_um": info.pixel_size_um,
             "time_step_s": info.time_step_s,
+            "window": info.window and dict(zip(("center", "width"), info.window, strict=True)),
             "min_is_white": info.min_is_white,
             "unused": [*info.unused, *stack.companions()],
             "lacking": info.lacking,
@@ -101,15 +103,21 @@ def _result(path: Path) -> dict[str, Any]:
         "status": report.status,
         "counts": report.counts.model_dump() | {"inputs refused": len(report.refused)},
         "model": report.model.spec.name,
+        "label_images": list(identity.label_images),
         **report.settings.resolved.model_dump(exclude_none=True),
         "frames_per_second": round(report.frames_per_second, 2),
         "seconds_by_stage": {k: round(v, 2) for k, v in report.seconds_by_stage.items()},
         "machine": report.machine.model_dump(),
-        "stacks": [
-            one.model_dump(mode="json", include={"name", "axes", "shape", "path"})
-            for one in report.inputs
-        ],
+        "stacks": [_input(one) for one in report.inputs],
     }
+
+
+def _input(one: ReportedInput) -> dict[str, Any]:
+    found = one.model_dump(
+        mode="json",
+        include={"name", "axes", "shape", "path", "window", "identifiers", "volumes_ml"},
+    )
+    return {key: value for key, value in found.items() if value not in ({}, None)}
 
 
 def _plain(value: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Job:
         That is this job, or one that labelled its result again; UsageError where such a one is not
         complete.
         """
-        if labels == self.labels:
+        if labels in self.identity.label_images:
             return self
         added = relabelling(self.folder, labels)
         if not added.is_dir():
@@ -89,6 +89,12 @@ class Job:
             return OBJECT
         return LabelClass(1, spec.classes[1].name, rgb_of(spec.classes[1].color))
 
+    @property
+    def classes(self) -> Mapping[str, LabelClass]:
+        """The classes of its model by name, without the background."""
+        found = enumerate(self.report.model.spec.classes)
+        return {c.name: LabelClass(n, c.name, rgb_of(c.color)) for n, c in found if n}
+
 
 @dataclass(frozen=True)
 class ResultStack:
@@ -100,10 +106,13 @@ class ResultStack:
     labels: Planes
     classes: tuple[LabelClass, ...]  # of a class map, background first; empty: instance ids
     objects: LabelClass = OBJECT  # what instances are
+    # By name, what instances beside a class map are: the objects table has the class of each.
+    object_classes: Mapping[str, LabelClass] = field(default_factory=dict)
     folder: Path | None = None  # of the job that made these labels, None where none is there
     failed: frozenset[Number] = frozenset()  # frames that it set aside: their labels are 0
     origin: StackIdentity | None = None  # None: the store was moved away from its job
     axes: str | None = None  # given by the user for opening the original, None: as its metadata say
+    format: str = ""  # of the original, as `StackInfo.format`
 
     @cached_property
     def has_image(self) -> bool:
@@ -148,6 +157,7 @@ def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack
         return [_stack(where.name.removesuffix(".zarr"), where, wanted)]
     wanted = labels or job.labels
     maker = job.maker_of(wanted)
+    formats = {one.name: one.format for one in job.report.inputs}
     found = []
     for name, origin in job.identity.stacks.items():
         store = JobFolder(job.folder).zarr(name)
@@ -155,8 +165,10 @@ def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack
             known = replace(
                 _stack(name, store, wanted),
                 objects=job.objects,
+                object_classes=job.classes,
                 origin=origin,
                 axes=job.report.settings.axes,
+                format=formats.get(name, ""),
             )
             if maker is not None:
                 failed = maker.failed.get(name, frozenset())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.geometry.arrays import LABELS
+from engine.geometry.arrays import ResultArray
 from engine.geometry.layout import Block
 from engine.labels.components import bands
 from engine.plan.plan import StackPlan
@@ -41,24 +41,32 @@ class Finish:
         parts = PartStore(folder, plan)
         with run.watch.stage("read"):
             part = parts.record(block.index)
-            local = parts.labels(block.index, part)
-            by_instances = plan.postprocessing.gives_instances
-            final = parts.final_ids(block.index) if by_instances else None
-        shard = new_shard(plan.labels.shape(plan.layout))
-        with run.watch.stage("labels"):
-            if final is not None:
-                for out, band in zip(bands(_rows(shard)), bands(_rows(local)), strict=True):
-                    np.take(final, band, out=out)
-            else:
-                for at in _good_planes(run, block):
-                    shard[at] = local[at]
+        encoded = {
+            array.kind: _finished(run, block, array, parts.labels(block.index, part, array))
+            for array in plan.label_images
+        }
         with run.watch.stage("write"):
-            encoded = {LABELS: encode_shard(plan.labels.shape(plan.layout), shard)}
             run.check_identity()
             checksums = put_shards(folder, plan, block, encoded)
         record = BlockRecord(block=block.index, shards={**checksums, **part.shards})
         run.commit(record_key(plan.name, block.index), record)
         return run.outcome()
+
+
+def _finished(run: TaskRun, block: Block, array: ResultArray, local: NDArray[Any]) -> bytes:
+    """A label image of a block as it is put: of local labels, those with their final ids."""
+    plan = run.plan
+    shard = new_shard(array.shape(plan.layout))
+    with run.watch.stage("labels"):
+        if array.gives_instances:
+            final = PartStore(run.folder, plan).final_ids(block.index)
+            for out, band in zip(bands(_rows(shard)), bands(_rows(local)), strict=True):
+                np.take(final, band, out=out)
+        else:
+            for at in _good_planes(run, block):
+                shard[at] = local[at]
+    with run.watch.stage("write"):
+        return encode_shard(array.shape(plan.layout), shard)
 
 
 def _good_planes(run: TaskRun, block: Block) -> Iterator[tuple[int, int]]:

@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, JobStopped, OutOfMemory
+from engine.geometry.arrays import LABELS, OBJECTS
 from engine.geometry.layout import Block
 from engine.geometry.tiling import FrameTiling, Region
 from engine.inference.tiles import predict_region
+from engine.labels.class_objects import label_class_map
 from engine.labels.classes import class_map, each_class, masks
 from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
@@ -213,11 +215,11 @@ def background(spec: ModelSpec, shape: tuple[int, int]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class SegmentedFrame:
-    """What a whole frame gives: labels (Y, X), its measures, and its objects' columns."""
+    """What a whole frame gives: its label images, measures, and its objects' columns."""
 
-    labels: NDArray[Any]
+    images: dict[str, NDArray[Any]]  # (Y, X), by kind: labels, and objects beside a class map
     measures: Measures
-    objects: ObjectColumns | None  # None for class maps
+    objects: ObjectColumns | None  # None where there are no objects
 
 
 def label_whole(
@@ -229,26 +231,36 @@ def label_whole(
     pixel_area_um2: float | None,
     watch: Stopwatch,
 ) -> SegmentedFrame:
-    """Labels and measures of a whole frame, from its probabilities (K, Y, X).
+    """Label images and measures of a whole frame, from its probabilities (K, Y, X).
 
     `pixels` are raw, (Y, X), by the number of their channel; the frame's own intensities are those
     of channel `number`.
     """
-    channel = pixels[number]
+    channel, certainty = pixels[number], probability[0]
+    images: dict[str, NDArray[Any]] = {}
+    measures: Measures = {}
+    objects = classes = None
+    if postprocessing.gives_classes:
+        probability = probability[: spec.n_class_outputs]
+        with watch.stage("labels"):
+            classes = images[LABELS] = class_map(probability, postprocessing.threshold)
+        with watch.stage("measure"):
+            counted = ClassSums(len(spec.classes))
+            counted.add(classes, each_class(probability), channel)
+            measures = counted.row(spec.class_names)
     if postprocessing.gives_instances:
         with watch.stage("labels"):
-            mask, core = masks(probability, postprocessing)
-            labels = label_instances(mask, postprocessing, core)
+            if classes is not None:
+                chosen = [spec.class_names.index(name) for name in postprocessing.objects]
+                labels = images[OBJECTS] = label_class_map(classes, chosen, postprocessing)
+                certainty = probability.max(axis=0)  # that of each pixel's class
+            else:
+                mask, core = masks(probability, postprocessing)
+                labels = images[LABELS] = label_instances(mask, postprocessing, core)
         with watch.stage("measure"):
-            sums = object_sums(labels, pixels, probability[0])
+            sums = object_sums(labels, pixels, certainty, classes)
             total = FrameSums(channel.size, total_intensity(channel), number)
             total.add(sums)
-        return SegmentedFrame(labels, total.row(pixel_area_um2), objects_of(sums))
-    probability = probability[: spec.n_class_outputs]
-    with watch.stage("labels"):
-        classes = class_map(probability, postprocessing.threshold)
-    with watch.stage("measure"):
-        counted = ClassSums(len(spec.classes))
-        counted.add(classes, each_class(probability), channel)
-        measures = counted.row(tuple(c.name for c in spec.classes))
-    return SegmentedFrame(classes, measures, None)
+            measures = total.row(pixel_area_um2) | measures
+            objects = objects_of(sums)
+    return SegmentedFrame(images, measures, objects)

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.geometry.arrays import ResultArray
 from engine.geometry.layout import Block, LabelLayout
 from engine.labels.blocks import BlockLabels, label_block
+from engine.labels.class_objects import label_class_block
 from engine.labels.classes import class_map, each_class, masks
 from engine.labels.components import bands, first_pixels, label_areas
 from engine.labels.stitching import facing_neighbours
@@ -44,7 +46,7 @@ def pending_groups(stack: StackPlan, folder: JobFolder, blocks: Iterable[int]) -
         for group in layout.stitch_groups()
         if stitch_record(folder, stack.name, group) is None
     }
-    if stack.postprocessing.gives_instances:
+    if stack.instances:
         wanted |= {layout.stitch_group_of(block) for block in blocks if not parts.has_ids(block)}
     return sorted(wanted)
 
@@ -81,7 +83,7 @@ def _commit(
     plan, folder = run.plan, run.folder
     parts = PartStore(folder, plan)
     with run.watch.stage("write"):
-        labels = encode_shard(provisional(plan.labels).shape(plan.layout), local.shard)
+        labels = local.encode_labels()
         part = local.encode()
         encoded = kept.encode()
         run.check_identity()
@@ -92,7 +94,7 @@ def _commit(
         parts.put(block.index, labels, part)
     record = PartRecord(
         block=block.index,
-        labels_sha256=hashlib.sha256(labels).hexdigest(),
+        labels={kind: hashlib.sha256(data).hexdigest() for kind, data in labels.items()},
         part_sha256=hashlib.sha256(part).hexdigest(),
         shards=checksums,
         count=local.count,
@@ -107,11 +109,11 @@ class LocalLabels:
 
     run: TaskRun
     block: Block
-    shard: NDArray[Any] = field(init=False)  # (T, Z, Y, X), ids from 1 in the block, or classes
+    shards: dict[str, NDArray[Any]] = field(init=False)  # label images, (T, Z, Y, X), by kind
     count: int = 0  # ids so far
     _base: int = 0  # ids of earlier time points
     _is_open: NDArray[np.bool_] = field(init=False)  # of this time point: may go on elsewhere
-    _ids: list[Arrays] = field(default_factory=list)  # first, area, border, scope
+    _ids: list[Arrays] = field(default_factory=list)  # first, area, border, scope, class
     _shared: list[Arrays] = field(default_factory=list)  # faces, and what is foreign
     _pieces: list[ObjectSums] = field(default_factory=list)  # one for each label and plane
     _rows: list[Arrays] = field(default_factory=list)  # of open labels
@@ -120,32 +122,37 @@ class LocalLabels:
 
     def __post_init__(self) -> None:
         plan = self.run.plan
-        self.shard = new_shard(provisional(plan.labels).shape(plan.layout))
+        self.shards = {
+            array.kind: new_shard(provisional(array).shape(plan.layout))
+            for array in plan.label_images
+        }
 
-    @property
-    def labels(self) -> NDArray[Any]:
-        """The block's part of the shard, (T, Z, Y, X): a view."""
+    def _own(self, array: ResultArray, t: int) -> NDArray[Any]:
+        """The block's part of a label image at a time point, (Z, Y, X): a view.
+
+        Ids count from 1 in the block.
+        """
         block = self.block
-        return self.shard[
-            : block.t[1] - block.t[0], : block.z[1] - block.z[0], : block.y.size, : block.x.size
-        ]
+        shard: NDArray[Any] = self.shards[array.kind][t - block.t[0]]
+        return shard[: block.z[1] - block.z[0], : block.y.size, : block.x.size]
 
     def label(self, t: int, planes: dict[int, Prediction]) -> None:
         """See `Labelling`. Objects are labelled through all planes where these connect."""
+        plan = self.run.plan
         with self.run.watch.stage("labels"):
-            if self.run.plan.postprocessing.gives_instances:
-                self._label_objects(t, planes)
-                return
-            threshold = self.run.plan.postprocessing.threshold
-            for z, plane in planes.items():
-                at = (t - self.block.t[0], z - self.block.z[0])
-                classes = plane.probability[: self.run.model.spec.n_class_outputs]
-                self.labels[at] = class_map(classes, threshold)
+            if plan.class_map:
+                for z, plane in planes.items():
+                    outputs = plane.probability[: self.run.model.spec.n_class_outputs]
+                    classes = class_map(outputs, plan.postprocessing.threshold)
+                    self._own(plan.class_map, t)[z - self.block.z[0]] = classes
+            if plan.instances:
+                self._label_objects(t, planes, self._own(plan.instances, t))
 
-    def _label_objects(self, t: int, planes: dict[int, Prediction]) -> None:
+    def _label_objects(
+        self, t: int, planes: dict[int, Prediction], labels: NDArray[np.uint32]
+    ) -> None:
         block, layout = self.block, self.run.plan.layout
-        labels = self.labels[t - block.t[0]]
-        found = self._found(planes, labels)
+        found = self._found(t, planes, labels)
         first = first_pixels(labels, found.count)
         scope = t - layout.t0 if layout.connect_z else layout.frame_index(t, block.z[0])
         self._ids.append(
@@ -154,6 +161,7 @@ class LocalLabels:
                 "area": label_areas(labels, found.count),
                 "border": _at_border(labels, found.count, block, layout),
                 "scope": np.full(found.count, scope, dtype=np.int64),
+                "class": self._classes_at(t, first),
             }
         )
         self._is_open = self._open(found)
@@ -165,12 +173,24 @@ class LocalLabels:
         self._add_shared(t, found)
         self.count += found.count
 
-    def _found(self, planes: dict[int, Prediction], out: NDArray[np.uint32]) -> BlockLabels:
+    def _found(self, t: int, planes: dict[int, Prediction], out: NDArray[np.uint32]) -> BlockLabels:
         """Labels of one time point's planes, ids from 1, into `out`, (Z, Y, X)."""
-        plan, z0 = self.run.plan, self.block.z[0]
+        plan, z0, connect_z = self.run.plan, self.block.z[0], self.run.plan.layout.connect_z
+        if plan.class_map:
+            classes = self._own(plan.class_map, t)
+            return label_class_block(classes, plan.object_classes, out, connect_z=connect_z)
         found = {z - z0: masks(plane.around, plan.postprocessing) for z, plane in planes.items()}
         inside = next((plane.inside for plane in planes.values()), None)
-        return label_block(found, inside, plan.postprocessing, out, connect_z=plan.layout.connect_z)
+        return label_block(found, inside, plan.postprocessing, out, connect_z=connect_z)
+
+    def _classes_at(self, t: int, pixels: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Classes of objects by one pixel of each, its place in the block's (Z, Y, X)."""
+        class_map = self.run.plan.class_map
+        if class_map is None:
+            return np.ones(len(pixels), dtype=np.uint8)
+        classes = self._own(class_map, t)
+        found: NDArray[np.uint8] = classes[np.unravel_index(pixels, classes.shape)]
+        return found
 
     def _open(self, found: BlockLabels) -> NDArray[np.bool_]:
         """Which labels, (count + 1,), other blocks may have as well."""
@@ -200,24 +220,32 @@ class LocalLabels:
 
     def measure(self, t: int, z: int, plane: Prediction | None) -> Measures:
         """See `Labelling`. Measures of whole objects come when these are stitched."""
+        plan, at = self.run.plan, z - self.block.z[0]
         with self.run.watch.stage("measure"):
-            if self.run.plan.postprocessing.gives_instances:
-                self._measure_objects(t, z, plane)
-            else:
-                self._measure_classes(t, z, plane)
+            classes = self._own(plan.class_map, t)[at] if plan.class_map else None
+            if classes is not None:
+                self._measure_classes(plane, classes)
+            if plan.instances:
+                self._measure_objects(t, z, plane, self._own(plan.instances, t)[at], classes)
         return {}
 
-    def _measure_objects(self, t: int, z: int, plane: Prediction | None) -> None:
+    def _measure_objects(
+        self, t: int, z: int, plane: Prediction | None,
+        labels: NDArray[np.uint32], classes: NDArray[np.uint8] | None,
+    ) -> None:  # fmt: skip
         block, plan = self.block, self.run.plan
         if plane is None:
             self._intensity.append(0.0)
             return
         channels = plan.summed_channels(plane.pixels)
         self._intensity.append(total_intensity(channels[plan.channels[0]]))
+        probability = plane.probability
         pieces, rows = piece_sums(
-            self.labels[t - block.t[0], z - block.z[0]],
+            labels,
             channels,
-            plane.probability[0],
+            # Of a class map, that of each pixel's class.
+            probability[0] if classes is None else probability.max(axis=0),
+            classes,
             origin=(block.y.start, block.x.start),
             frame_shape=plan.layout.sizes[2:],
         )
@@ -238,15 +266,21 @@ class LocalLabels:
             }
         )
 
-    def _measure_classes(self, t: int, z: int, plane: Prediction | None) -> None:
-        sums = ClassSums(len(self.run.model.spec.classes))
+    def _measure_classes(self, plane: Prediction | None, classes: NDArray[np.uint8]) -> None:
+        plan, spec = self.run.plan, self.run.model.spec
+        sums = ClassSums(len(spec.classes))
         if plane is not None:
-            classes = self.labels[t - self.block.t[0], z - self.block.z[0]]
-            plan = self.run.plan
             channel = plan.summed_channels(plane.pixels)[plan.channels[0]]
-            outputs = plane.probability[: self.run.model.spec.n_class_outputs]
-            sums.add(classes, each_class(outputs), channel)
+            sums.add(classes, each_class(plane.probability[: spec.n_class_outputs]), channel)
         self._classes.append(sums)
+
+    def encode_labels(self) -> dict[str, bytes]:
+        """The label images as they are put, by kind of array."""
+        plan = self.run.plan
+        return {
+            array.kind: encode_shard(provisional(array).shape(plan.layout), self.shards[array.kind])
+            for array in plan.label_images
+        }
 
     def encode(self) -> bytes:
         """The part as it is put: arrays by name, see `engine.steps.part_store`."""
@@ -255,7 +289,7 @@ class LocalLabels:
             arrays["class_counts"] = np.stack([c.counts for c in self._classes])
             arrays["class_intensities"] = np.stack([c.intensities for c in self._classes])
             arrays["class_certainty"] = np.array([c.certainty for c in self._classes])
-        else:
+        if self.run.plan.instances:
             arrays["intensity"] = np.array(self._intensity)
             arrays |= _joined("", self._ids)
             arrays |= _joined("piece_", self._pieces)

@@ -2,7 +2,8 @@
 
     work/parts/NAME/000012.json   the record (`PartRecord`), put last
     work/parts/NAME/000012.npz    arrays by name, below
-    work/labels/NAME/000012.shard local labels
+    work/labels/NAME/000012.shard local labels, or classes
+    work/objects/NAME/000012.shard local labels beside a class map
     work/maps/NAME/000012.npy     final id of each local one, put by the step `stitch`
 
 Arrays of instances: n labels in the block, m pieces (a label in a plane), r rows of pixels,
@@ -10,6 +11,7 @@ F frames:
 
     intensity (F,)                       sum over each frame's part
     first, area, border, scope (n,)      see `engine.labels.stitching`
+    class (n,)                           number of the class; objects of two are never joined
     piece_NAME (m,)                      sums, see `engine.measure.objects`, and `frame`
     row_label, row_frame, row_y, row_left, row_right (r,)   of labels that may go on elsewhere
     face_y0, face_y1, face_x0, ...       labels at the faces of the block; by cores, of seeds
@@ -26,11 +28,13 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.geometry.arrays import ResultArray
 from engine.measure.objects import ObjectSums
 from engine.plan.plan import StackPlan
 from engine.store.folder import JobFolder, key_of
@@ -57,15 +61,16 @@ class PartStore:
     def _arrays_key(self, block: int) -> str:
         return key_of("work/parts", self._stack.name, block, ".npz")
 
-    def _labels_key(self, block: int) -> str:
-        return key_of("work/labels", self._stack.name, block, ".shard")
+    def _labels_key(self, block: int, kind: str) -> str:
+        return key_of(f"work/{kind}", self._stack.name, block, ".shard")
 
     def _ids_key(self, block: int) -> str:
         return key_of("work/maps", self._stack.name, block, ".npy")
 
     def has(self, block: int) -> bool:
         """Whether all of a part is there; what it holds is checked when it is used."""
-        keys = (self._labels_key(block), self._arrays_key(block), self.record_key(block))
+        labels = (self._labels_key(block, array.kind) for array in self._stack.label_images)
+        keys = (*labels, self._arrays_key(block), self.record_key(block))
         return all(map(self._folder.own.exists, keys))
 
     def has_ids(self, block: int) -> bool:
@@ -79,9 +84,10 @@ class PartStore:
         np.savez(out, allow_pickle=False, **arrays)
         return out.getvalue()
 
-    def put(self, block: int, labels: bytes, arrays: bytes) -> None:
-        """Put what a part's record speaks of."""
-        self._folder.own.put(self._labels_key(block), labels)
+    def put(self, block: int, labels: Mapping[str, bytes], arrays: bytes) -> None:
+        """Put what a part's record speaks of; `labels` by kind of array."""
+        for kind, data in labels.items():
+            self._folder.own.put(self._labels_key(block, kind), data)
         self._folder.own.put(self._arrays_key(block), arrays)
 
     def record(self, block: int) -> PartRecord:
@@ -101,12 +107,12 @@ class PartStore:
             self._discard(block, error)
         return record, Part(self._folder, self._arrays_key(block))
 
-    def labels(self, block: int, record: PartRecord) -> NDArray[Any]:
-        """Local labels, (T, Z, Y, X)."""
-        key, layout = self._labels_key(block), self._stack.layout
+    def labels(self, block: int, record: PartRecord, array: ResultArray) -> NDArray[Any]:
+        """A label image as the part has it, (T, Z, Y, X): local labels, or classes."""
+        key, layout = self._labels_key(block, array.kind), self._stack.layout
         try:
-            data = get_checked(self._folder.own, key, record.labels_sha256)
-            return decode_shard(provisional(self._stack.labels).shape(layout), data)
+            data = get_checked(self._folder.own, key, record.labels.get(array.kind))
+            return decode_shard(provisional(array).shape(layout), data)
         except (OSError, ValueError) as error:
             self._folder.discard([key, self.record_key(block)], error)
 

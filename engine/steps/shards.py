@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ResultArray
+from engine.geometry.arrays import IMAGE, PROBABILITY, ResultArray
 from engine.geometry.layout import Block
 from engine.inference.probability import to_8_bit
 from engine.plan.plan import StackPlan
@@ -42,9 +42,10 @@ class BlockShards:
         several = shard.ndim == 5  # else the array has no axis of channels
         shard[self._at(t, z, channels=several)] = values if several else values[0]
 
-    def put_labels(self, t: int, z: int, labels: NDArray[Any]) -> None:
-        """Put a frame's labels, (Y, X)."""
-        self.by_kind[LABELS][self._at(t, z)] = labels
+    def put_labels(self, t: int, z: int, images: Mapping[str, NDArray[Any]]) -> None:
+        """Put a frame's label images, (Y, X), by kind of array."""
+        for kind, labels in images.items():
+            self.by_kind[kind][self._at(t, z)] = labels
 
     def take(self, t: int, z: int, others: dict[str, NDArray[Any]]) -> None:
         """Put a frame from other shards of the same block."""

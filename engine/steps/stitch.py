@@ -8,7 +8,7 @@ measures of those objects; the second gives final ids and writes the tables.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.geometry.layout import StitchGroup
-from engine.labels.stitching import FinalIds, Joined, contacts, forward_offsets, join, labels_at
+from engine.labels.stitching import (
+    FinalIds,
+    Joined,
+    contacts,
+    forward_offsets,
+    join,
+    labels_at,
+    of_one_class,
+)
 from engine.measure.frames import ClassSums, FrameSums, Measures
 from engine.measure.hulls import RowEnds, convex_areas, merged_rows
 from engine.measure.objects import ObjectSums, merged, no_sums, objects_of
@@ -35,6 +43,8 @@ from engine.store.committed import (
 from engine.store.folder import JobFolder
 from engine.store.records import FrameRecord, StitchRecord
 from engine.store.tables import ObjectsWriter
+
+Rows = dict[int, Measures]  # of the frames table, by number of the frame in the layout
 
 
 @dataclass(frozen=True)
@@ -75,10 +85,9 @@ class Stitch:
         with run.watch.stage("labels"), folder.own.writing(objects) as staged:
             with ObjectsWriter(staged, plan.objects_of) as table:
                 parts = _gather(run, group)
-                if plan.postprocessing.gives_instances:
-                    frames, count = _stitch(run, group, parts, table)
-                else:
-                    frames, count = _add_classes(run, group, parts), 0
+                rows, count = _stitch(run, group, parts, table) if plan.instances else ({}, 0)
+                classes = _class_rows(run, group, parts) if plan.class_map else {}
+                frames = _measured(run, group, parts, rows, classes)
             with staged.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         run.check_identity()
@@ -124,7 +133,10 @@ def _gather(run: TaskRun, group: StitchGroup) -> _Parts:
 
 def _stitch(
     run: TaskRun, group: StitchGroup, parts: _Parts, table: ObjectsWriter
-) -> tuple[list[FrameRecord], int]:
+) -> tuple[Rows, int]:
+    """Join the objects of a stitch group; what they say of each frame, and how many there are."""
+    assert run.plan.instances is not None
+    dtype = run.plan.instances.dtype
     pairs = [_contacts(run, group, parts)]
     if run.plan.postprocessing.instances == "cores" and run.plan.layout.is_cut:
         pairs.append(_anchored(run, group, parts))
@@ -137,7 +149,7 @@ def _stitch(
         found = []
         for block, ids in _final_ids(run, parts, final, row):
             # Looked up by local id; 0 is the background.
-            new = np.r_[0, ids].astype(run.plan.layout.dtype)
+            new = np.r_[0, ids].astype(dtype)
             run.check_identity()
             parts.store.put_ids(block, new)
             pieces = parts.parts[block].pieces() if parts.counts[block] else {}
@@ -150,12 +162,11 @@ def _stitch(
         _write_row(run, parts, {k: np.concatenate([f[k] for f in found]) for k in found[-1]}, sums,
               table)  # fmt: skip
     area = run.plan.pixel_area_um2
-    records = _measured(run, group, parts, lambda number: sums[number].row(area))
-    return records, final.total
+    return {number: one.row(area) for number, one in sums.items()}, final.total
 
 
 def _contacts(run: TaskRun, group: StitchGroup, parts: _Parts) -> NDArray[np.int64]:
-    """Pairs of ids that touch across faces, (n, 2)."""
+    """Pairs of ids of one class that touch across faces, (n, 2)."""
     layout = run.plan.layout
     blocks = set(group.blocks)
     pairs = [np.zeros((0, 2), dtype=np.int64)]
@@ -168,6 +179,8 @@ def _contacts(run: TaskRun, group: StitchGroup, parts: _Parts) -> NDArray[np.int
             if other in blocks and parts.counts[block] and parts.counts[other]:
                 a, b = (_Planes(parts.parts[one], "face") for one in (block, other))
                 local = contacts(a, b, offset, connect_z=layout.connect_z)
+                of_a, of_b = (parts.parts[one]["class"] for one in (block, other))
+                local = of_one_class(local, of_a, of_b)
                 pairs.append(local + np.array([parts.start[block], parts.start[other]]))
     return np.concatenate(pairs)
 
@@ -326,22 +339,23 @@ def _write_row(
 
 
 def _measured(
-    run: TaskRun, group: StitchGroup, parts: _Parts, measures: Callable[[int], Measures]
+    run: TaskRun, group: StitchGroup, parts: _Parts, objects: Rows, classes: Rows
 ) -> list[FrameRecord]:
-    """Records of the group's frames, with measures by number of the frame."""
+    """Records of the group's frames, with what objects and classes say of them."""
     records = []
     for t, z in group.frames:
         number = run.plan.layout.frame_index(t, z)
         record = parts.frames[number]
         if not record.failed:
-            record = record.model_copy(update={"measures": measures(number)})
+            measures = {**objects.get(number, {}), **classes.get(number, {})}
+            record = record.model_copy(update={"measures": measures})
         records.append(record)
     return records
 
 
-def _add_classes(run: TaskRun, group: StitchGroup, parts: _Parts) -> list[FrameRecord]:
-    layout = run.plan.layout
-    names = tuple(c.name for c in run.model.spec.classes)
+def _class_rows(run: TaskRun, group: StitchGroup, parts: _Parts) -> Rows:
+    """What a class map says of each frame."""
+    layout, names = run.plan.layout, run.plan.class_names
     totals = {number: ClassSums(len(names)) for number in parts.frames}
     for number in group.blocks:
         part = parts.parts[number]
@@ -351,4 +365,4 @@ def _add_classes(run: TaskRun, group: StitchGroup, parts: _Parts) -> list[FrameR
             one = ClassSums(len(names))
             one.counts, one.intensities, one.certainty = counts, intensities, float(certainty)
             totals[layout.frame_index(t, z)].merge(one)
-    return _measured(run, group, parts, lambda number: totals[number].row(names))
+    return {number: one.row(names) for number, one in totals.items() if one.counts.any()}

@@ -68,7 +68,7 @@ class _WholeLabels:
                 self._run.watch,
             )
             self._measures[z] = done.measures
-            self._shards.put_labels(t, z, done.labels)
+            self._shards.put_labels(t, z, done.images)
             if done.objects is not None:
                 self.objects.append((t, z, done.objects))
 
@@ -130,7 +130,9 @@ def _earlier(run: TaskRun, block: Block) -> _Earlier | None:
             for array in plan.arrays
         }
         key = objects_key(plan.name, block.index)
-        objects = decode_objects(get_checked(folder.own, key, record.objects_sha256))
+        objects = decode_objects(
+            plan.objects_of, get_checked(folder.own, key, record.objects_sha256)
+        )
     except ValueError:
         return None
     return _Earlier(shards, {(frame.t, frame.z): frame for frame in record.frames}, objects)

@@ -29,7 +29,7 @@ _T = Column("t", "int64", "", "the stack's own number of the time point, from 0"
 _Z = Column("z", "int64", "", "the stack's own number of the plane, from 0")
 _FAILED = "the frame was set aside"
 _NO_SIZE = "the stack tells no pixel size"
-_NO_OBJECTS = "there are no objects, or labels are a class map"
+_NO_OBJECTS = "there are no objects, or there is a class map alone"
 
 _SUMMARIES = {
     "mean": "mean", "median": "median", "q25": "lower quartile", "q75": "upper quartile",
@@ -40,7 +40,8 @@ FRAMES = (
     _T,
     _Z,
     Column("status", "string", "", "`ok`, or `failed`: set aside, see failures.json"),
-    Column("objects", "int64", "", "number of objects", f"{_FAILED}, or labels are a class map"),
+    Column("objects", "int64", "", "number of objects",
+           f"{_FAILED}, or there is a class map alone"),
     *(
         Column(f"area_{name}_px", "double", "px", f"{words} of the objects' areas", _NO_OBJECTS)
         for name, words in _SUMMARIES.items()
@@ -59,7 +60,7 @@ FRAMES = (
     Column("mean_probability_objects", "double", "", "mean probability over the foreground, 0..1",
            "there is no foreground"),
     Column("objects_touching_border", "int64", "", "objects with a pixel at the frame's border",
-           f"{_FAILED}, or labels are a class map"),
+           f"{_FAILED}, or there is a class map alone"),
     Column("missing_chunks", "int64", "",
            "chunks that a Zarr input lacks, read as its fill value", _FAILED),
     Column("blank", "bool", "", "whether every channel that the model takes is constant", _FAILED),
@@ -105,6 +106,16 @@ INTENSITIES = (
 # NAME stands for a class of the model.
 FRACTION = Column("fraction_NAME", "double", "", "share of the pixels of that class, 0..1", _FAILED)
 
+VOLUMES = (
+    _STACK,
+    _T,
+    Column("class", "string", "", "name of the model's class"),
+    Column("voxels", "int64", "px", "pixels of that class in all planes of the time point"),
+    Column("volume_ml", "double", "ml", "volume of these",
+           "the stack does not tell the pixel size along Z, Y and X, or a plane was set aside"),
+    Column("frames_failed", "int64", "", "planes that were set aside: their voxels are missing"),
+)  # fmt: skip
+
 TIMINGS = (
     _STACK,
     Column("step", "string", "", "`survey`, `segment`, `stitch`, `finish`, `level-1` and so on"),
@@ -140,6 +151,11 @@ def objects_schema(channels: Iterable[int], names: Mapping[int, str] | None = No
             )
             fields.append(_field(one, {"channel": name} if name else {}))
     return pa.schema(fields)
+
+
+def volumes_schema() -> pa.Schema:
+    """Columns of the volumes table."""
+    return pa.schema([_field(column) for column in VOLUMES])
 
 
 def timings_schema() -> pa.Schema:

@@ -43,7 +43,15 @@ SETTINGS = f"{PRIVATE}/settings.json"
 STAGING = f"{PRIVATE}/staging"
 REPORT = "job.json"
 FAILURES = "failures.json"
-TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", FAILURES)
+TABLES = (
+    "frames.parquet",
+    "frames.csv",
+    "objects.parquet",
+    "volumes.parquet",
+    "volumes.csv",
+    "timings.parquet",
+    FAILURES,
+)
 _hashed: dict[str, tuple[tuple[int, ...], str]] = {}  # identities by place: stamp, and hash
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from engine.geometry.arrays import ResultArray
 from engine.geometry.layout import LabelLayout
@@ -36,6 +36,8 @@ class StackIdentity(Part):
     layout: LabelLayout
     arrays: tuple[ResultArray, ...]  # labels first
     halo: int  # px
+    window: tuple[float, float] | None = None  # least and greatest value that the network sees
+    identifiers: dict[str, str] = Field(default_factory=dict)  # kept where they are asked for
     tile: int | None = None  # px; None: tiling is exact, and may be another in each run
 
 
@@ -59,8 +61,14 @@ class JobIdentity(Record):
 
     @property
     def label_image(self) -> str:
-        """Name of the label image."""
+        """Name of the label image: the class map where there is one."""
         return self.labels.removeprefix("labels/")
+
+    @property
+    def label_images(self) -> tuple[str, ...]:
+        """Names of all label images: objects may lie beside a class map."""
+        arrays = next((stack.arrays for stack in self.stacks.values()), ())
+        return tuple(a.group.removeprefix("labels/") for a in arrays if a.is_labels)
 
 
 class Holdings(Part):

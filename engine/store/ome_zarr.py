@@ -4,6 +4,7 @@
       labels/                  themselves, since a store of labels alone opens as nothing in
         MODEL/                 common readers; below it the NGFF label image
           0, 1, ...            labels and their levels, sharded
+        MODEL-objects/         another, of objects beside a class map, where they are asked for
       probability/MODEL/0      an NGFF image of 8-bit probabilities, where they are kept
 
 Shards are encoded in memory and put into place as whole objects by an `ObjectStore`: nothing
@@ -63,7 +64,7 @@ def metadata_files(
 
     by_kind = {array.kind: array for array in arrays}
     labels, image = by_kind[LABELS], by_kind.get(IMAGE)
-    label = labels.group.rpartition("/")[2]
+    label_images = {name: one for one in arrays for name in label_names([one])}
 
     def group(
         model: type[BaseOMEAttrs], name: str, array: ResultArray, at: str, **more: Any
@@ -71,12 +72,13 @@ def metadata_files(
         more["multiscales"] = [_multiscale(name, info, layout, array, at)]
         return _group({"ome": _ome(model, more), "stackseg": made_with})
 
-    about = {"image-label": _image_label(spec, layout)}
     files = {
         "zarr.json": group(ImageAttrs, name, image or labels, ""),  # what the root shows
-        LABEL_LIST: label_list([label]),
-        f"{labels.group}/zarr.json": group(ImageLabelAttrs, label, labels, labels.group, **about),
+        LABEL_LIST: label_list(list(label_images)),
     }
+    for label, one in label_images.items():
+        about = {"image-label": _image_label(spec, one)}
+        files[f"{one.group}/zarr.json"] = group(ImageLabelAttrs, label, one, one.group, **about)
     if (kept := by_kind.get(PROBABILITY)) is not None:
         files["probability/zarr.json"] = _group({})
         what = f"probability of {spec.name}"
@@ -86,6 +88,11 @@ def metadata_files(
             key = f"{array.path(level)}/zarr.json"
             files[key] = array_metadata(array.shape(level_layout(layout, level)))
     return files
+
+
+def label_names(arrays: Sequence[ResultArray]) -> list[str]:
+    """Names of the label images among arrays."""
+    return [array.group.removeprefix("labels/") for array in arrays if array.is_labels]
 
 
 def label_list(names: Sequence[str]) -> bytes:
@@ -187,7 +194,7 @@ def _block_shape(shape: ArrayShape) -> list[int]:
 
 def provisional(labels: ResultArray) -> ResultArray:
     """Labels before they are stitched: ids of a block always fit 32 bits."""
-    return labels if labels.dtype == "uint8" else replace(labels, dtype="uint32")
+    return replace(labels, dtype="uint32") if labels.gives_instances else labels
 
 
 def array_metadata(shape: ArrayShape) -> bytes:
@@ -268,10 +275,10 @@ def _scale(info: StackInfo, axis: str) -> float:
     return float(info.pixel_size_um.get(axis, 1.0))
 
 
-def _image_label(spec: ModelSpec, layout: LabelLayout) -> dict[str, Any]:
+def _image_label(spec: ModelSpec, labels: ResultArray) -> dict[str, Any]:
     """Class maps name and colour their classes; instances take the viewer's own colours."""
     content: dict[str, Any] = {"version": _VERSION, "source": {"image": "../../"}}
-    if layout.gives_instances:
+    if labels.gives_instances:
         return content
     colors, properties = [], []
     for value, c in enumerate(spec.classes):

@@ -86,7 +86,7 @@ class FrameRecord(Part):
 
     @property
     def objects(self) -> int:
-        """How many objects it has; 0 of a class map."""
+        """How many objects it has; 0 of a class map alone."""
         return int(self.measures.get("objects") or 0)
 
     def row(self, stack: str) -> Row:
@@ -101,7 +101,7 @@ class BlockRecord(Record):
     """
 
     block: int
-    shards: dict[str, Sha256]  # by kind of array: labels, image, probability
+    shards: dict[str, Sha256]  # by kind of array: labels, objects, image, probability
     objects_sha256: Sha256 | None = None  # of its part of the objects table
     frames: tuple[FrameRecord, ...] | None = None  # None: its stitch group has them
 
@@ -118,7 +118,7 @@ class PartRecord(Record):
     """
 
     block: int
-    labels_sha256: Sha256  # of the provisional labels
+    labels: dict[str, Sha256]  # of the provisional label images, by kind of array
     part_sha256: Sha256  # of its other arrays, see `engine.steps.part_store`
     shards: dict[str, Sha256]  # of what is kept besides labels, by kind of array
     count: int  # provisional labels

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from engine.labels.postprocessing import Postprocessing
 from engine.model.spec import ModelSpec
 from engine.plan.settings import JobSettings
@@ -53,6 +55,7 @@ class Resolved(Part):
     min_area: int | None = None  # px
     max_area: int | None = None  # px
     instances: str | None = None
+    objects: tuple[str, ...] | None = None
     fill_holes: bool | None = None
     clear_border: bool | None = None
     min_distance: float | None = None  # px
@@ -104,6 +107,10 @@ class ReportedInput(Part):
     halo: int  # px
     postprocessing: Postprocessing
     pixels_sha256: Sha256  # over the hashes of its frames
+    # In ml, by class: one for each time point, None where a plane of it was set aside.
+    window: tuple[float, float] | None = None  # least and greatest value that the network saw
+    identifiers: dict[str, str] = Field(default_factory=dict)  # see `engine.plan.inputs.Input`
+    volumes_ml: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
 
 
 class Predicted(Part):

@@ -2,6 +2,7 @@
 
 frames.parquet, frames.csv   a row per stack and frame
 objects.parquet              a row per object
+volumes.parquet, volumes.csv a row per stack with a Z axis, time point and class
 timings.parquet              seconds per block and stage
 """
 
@@ -34,9 +35,11 @@ def encode_objects(of: ObjectsOf, parts: Sequence[tuple[int, int, ObjectColumns]
     return sink.getvalue()
 
 
-def decode_objects(data: bytes) -> dict[tuple[int, int], ObjectColumns]:
+def decode_objects(of: ObjectsOf, data: bytes) -> dict[tuple[int, int], ObjectColumns]:
     """What `encode_objects` was given, by (t, z)."""
     table = pq.read_table(io.BytesIO(data))
+    numbers = pa.array([of.class_names.index(name) for name in table["class"].to_pylist()])
+    table = table.set_column(table.schema.get_field_index("class"), "class", numbers)
     names = object_dtypes(channels_of(table.column_names))
     t, z = table["t"].to_numpy(), table["z"].to_numpy()
     found = {}
@@ -91,9 +94,9 @@ class ObjectsWriter(_RowGroups):
         n = len(columns["label"])
         if not n:
             return
-        names = {"stack": [self._of.stack] * n, "class": [self._of.object_class] * n}
-        where = {"t": np.full(n, t), "z": np.full(n, z)}
-        values = {**names, **where, **columns, **self._in_um(columns)}
+        classes = [self._of.class_names[number] for number in columns["class"].tolist()]
+        where = {"stack": [self._of.stack] * n, "t": np.full(n, t), "z": np.full(n, z)}
+        values = {**where, **columns, "class": classes, **self._in_um(columns)}
         self.add_rows(pa.table(values, schema=self._schema))
 
     def _in_um(self, columns: ObjectColumns) -> dict[str, Any]:
@@ -109,8 +112,8 @@ class ObjectsWriter(_RowGroups):
         return {names[name]: columns[name] * size[name] for name in names}
 
 
-def write_frames(parquet: Path, text: Path, rows: Iterator[Row], schema: pa.Schema) -> None:
-    """Write the frames table as Parquet and as CSV, from the rows of all records."""
+def write_rows(parquet: Path, text: Path, rows: Iterator[Row], schema: pa.Schema) -> None:
+    """Write a table as Parquet and as CSV, from its rows: that of frames, or of volumes."""
     with text.open("w", newline="", encoding="utf-8") as file:
         lines = csv.DictWriter(file, schema.names, extrasaction="ignore", lineterminator="\n")
         lines.writeheader()

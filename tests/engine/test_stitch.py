@@ -15,9 +15,17 @@ from scipy import ndimage
 from engine.geometry import layout as layout_module
 from engine.geometry.tiling import Window
 from engine.labels.blocks import label_block
+from engine.labels.class_objects import label_class_block, label_class_map
 from engine.labels.components import first_pixels, label_areas
 from engine.labels.postprocessing import Postprocessing
-from engine.labels.stitching import FinalIds, contacts, forward_offsets, join, labels_at
+from engine.labels.stitching import (
+    FinalIds,
+    contacts,
+    forward_offsets,
+    join,
+    labels_at,
+    of_one_class,
+)
 from tests.engine.cores import plain_objects
 
 COMPONENTS = Postprocessing(0.5)
@@ -43,8 +51,12 @@ def renumbered(labels: NDArray[Any], min_area: int) -> NDArray[Any]:
 def stitched_labels(
     mask: NDArray[np.bool_], cuts: Cuts, connect_z: bool, min_area: int = 0,
     core: NDArray[np.bool_] | None = None, how: Postprocessing = COMPONENTS,
+    chosen: tuple[int, ...] = (),
 ) -> NDArray[Any]:  # fmt: skip
-    """Label block by block, then stitch, as the steps of a job do; all of it in memory."""
+    """Label block by block, then stitch, as the steps of a job do; all of it in memory.
+
+    With `chosen` classes, `mask` is a class map.
+    """
     grid = [list(itertools.pairwise(edges)) for edges in cuts]
     blocks: dict[tuple[int, int, int], dict[str, Any]] = {}
     start = 0
@@ -63,7 +75,11 @@ def stitched_labels(
         }
         inside = (Window(*y).as_slice(rows.start), Window(*x).as_slice(columns.start))
         labels = np.zeros((z[1] - z[0], y[1] - y[0], x[1] - x[0]), np.uint32)
-        made = label_block(planes, inside, how, labels, connect_z=connect_z)
+        own = mask[z[0] : z[1], y[0] : y[1], x[0] : x[1]]
+        if chosen:
+            made = label_class_block(own, chosen, labels, connect_z=connect_z)
+        else:
+            made = label_block(planes, inside, how, labels, connect_z=connect_z)
         count = made.count
         local = np.unravel_index(first_pixels(labels, count), labels.shape)
         places = (local[0] + z[0], local[1] + y[0], local[2] + x[0])
@@ -73,6 +89,7 @@ def stitched_labels(
             "foreign": made.foreign, "anchors": made.anchors + np.array([z[0], y[0], x[0]]),
             "first": np.ravel_multi_index(places, (depth, height, width)),
             "area": label_areas(labels, count),
+            "class": own[local].astype(np.uint8) if chosen else np.ones(count, np.uint8),
             "scope": np.zeros(count, int) if connect_z else places[0],
         }  # fmt: skip
         start += count
@@ -82,6 +99,7 @@ def stitched_labels(
             other = blocks.get(tuple(np.add(place, offset).tolist()))  # type: ignore[arg-type]
             if other is not None:
                 found = contacts(block["faces"], other["faces"], offset, connect_z=connect_z)
+                found = of_one_class(found, block["class"], other["class"])
                 pairs.append(found + np.array([block["start"], other["start"]]))
     for block in blocks.values():
         for label, anchor in zip(block["foreign"], block["anchors"], strict=True):
@@ -189,6 +207,46 @@ def test_any_cut_equals_the_whole(
     mask, cuts, connect_z = case
     found = stitched_labels(mask, cuts, connect_z, min_area)
     assert np.array_equal(found, whole_labels(mask, connect_z, min_area))
+
+
+def plain_class_objects(
+    classes: NDArray[Any], chosen: tuple[int, ...], connect_z: bool = False, min_area: int = 0
+) -> NDArray[Any]:
+    """What SciPy makes of a class map, (Z, Y, X), class by class on the whole."""
+    labels, count = np.zeros(classes.shape, int), 0
+    for number in chosen:
+        found = whole_labels(classes == number, connect_z)
+        if not connect_z:  # ids begin again in each plane
+            found = np.where(
+                found > 0, found + np.cumsum([0, *found.max((1, 2))[:-1]])[:, None, None], 0
+            )
+        labels[found > 0] = found[found > 0] + count
+        count += int(found.max(initial=0))
+    if connect_z:
+        return renumbered(labels, min_area)
+    return np.stack([renumbered(plane, min_area) for plane in labels])
+
+
+@settings(max_examples=60)
+@given(
+    masks(),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(1,), (1, 2), (1, 3), (1, 2, 3)]),
+    st.integers(0, 6),
+)
+def test_any_cut_of_objects_of_classes_equals_the_whole(
+    case: tuple[NDArray[np.bool_], Cuts, bool], seed: int, chosen: tuple[int, ...], min_area: int
+) -> None:
+    mask, cuts, connect_z = case
+    classes = np.where(mask, np.random.default_rng(seed).integers(0, 4, mask.shape), 0)
+    classes = classes.astype(np.uint8)
+    wanted = plain_class_objects(classes, chosen, connect_z, min_area)
+    found = stitched_labels(classes, cuts, connect_z, min_area, chosen=chosen)  # type: ignore[arg-type]
+    assert np.array_equal(found, wanted)
+    if not connect_z:
+        how = Postprocessing(0.5, min_area=min_area)
+        whole = [label_class_map(plane, chosen, how) for plane in classes]
+        assert np.array_equal(whole, wanted)
 
 
 def spiral(n: int) -> NDArray[np.bool_]:

@@ -18,9 +18,10 @@ from PIL import Image
 from engine.commands.segment import segment
 from engine.errors import OutputError, UsageError
 from engine.geometry import layout
+from engine.geometry.spread import spread
 from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
-from engine.results.pictures.sample import sample, spread
+from engine.results.pictures.sample import sample
 from engine.results.result import open_result
 from engine.stacks.tiff.stack import TiffStack
 from tests.conftest import make_threshold_model

@@ -60,7 +60,8 @@ EXAMPLES: tuple[Record, ...] = (
     BlockRecord(block=1, shards={"labels": "a" * 64}, objects_sha256="b" * 64, frames=FRAMES),
     BlockRecord(block=2, shards={"labels": "a" * 64, "image": "b" * 64}),
     PartRecord(
-        block=1, labels_sha256="a" * 64, part_sha256="b" * 64, shards={}, count=7, frames=FRAMES
+        block=1, labels={"labels": "a" * 64}, part_sha256="b" * 64, shards={}, count=7,
+        frames=FRAMES,
     ),
     StitchRecord(stitch_group=1, objects=7, objects_sha256="a" * 64, frames=FRAMES),
     LevelRecord(block=1, parents="a" * 64, shards={"image": "b" * 64}),

@@ -9,7 +9,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from train.palette import read_palette
+from engine.truth.palette import read_palette
 from train.settings import TrainSettings
 
 SIZES = ((40, 56), (64, 48), (52, 52))

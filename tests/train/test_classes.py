@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from engine.errors import UsageError
 from export.onnx import _classes, _cores, _instances, export_run
 from tests.train.heart import heart_settings, write_hearts
 from tests.train.runs import silent
+from train.checkpoint import load_checkpoint
 from train.cli import train
 from train.data.dataset import load_data
 from train.fit import fit
 from train.networks import build_network, n_weights
+from train.overfit import NotLearnt
+from train.policies import POLICIES
 from train.preview import write_preview
 from train.rows import read_rows, write_rows
 from train.settings import TrainSettings
@@ -224,13 +228,26 @@ def test_classes_from_the_command_line(hearts: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "val Dice" in result.stderr and "left ventricle" in result.stderr
     assert "val_accuracy" in result.stdout
+    how = load_checkpoint(tmp_path / "run" / "best.pt").settings
+    assert (how.dice, how.ema, how.shuffle, how.channels) == (1.0, 0.99, 2, (2, 4))
+    assert how.augment == POLICIES["source"]
     for options, words in (
         (["--palette", "acdc", "--instances", "cores"], "--instances: is for objects"),
-        (["--palette", "acdc", "--overfit-one"], "--overfit-one: is for objects"),
         (["--palette", "acdc", "--class-weights", "1,2"], "2 numbers for 4 classes"),
         (["--palette", "acdc", "--loss", "bce"], "loss bce is not one of classes"),
-        (["--palette", "heart"], "neither a file nor one of acdc, heart-ct"),
+        (["--palette", "heart"], "neither a file nor one of acdc, binary, heart-ct"),
         ([], "needs a palette"),
     ):
         with pytest.raises(UsageError, match=words):
             CliRunner().invoke(train, [*basis, *options], catch_exceptions=False)
+
+
+def test_one_patch_of_classes_is_learnt_by_heart(hearts: Path, tmp_path: Path) -> None:
+    options = ["--data", str(hearts), "--layout", "color-masks", "--palette", "acdc",
+               "--overfit-one", "--device", "cpu", "--output", str(tmp_path)]  # fmt: skip
+    done = CliRunner().invoke(train, [*options, "--channels", "16,32"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    history = json.loads((tmp_path / "overfit.json").read_text())["history"]
+    assert history[-1]["mean_dice"] > 0.98 and "mean Dice" in done.stderr
+    blind = CliRunner().invoke(train, [*options, "--channels", "1,1", "--shuffle", "4"])
+    assert isinstance(blind.exception, NotLearnt) and "its mean Dice is" in str(blind.exception)

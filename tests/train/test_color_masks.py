@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from engine.errors import StackError, UsageError
 from engine.model.spec import Normalisation
+from engine.truth.color_masks import class_numbers
+from engine.truth.palette import Palette, read_palette
 from tests.stacks import dicoms
 from tests.train.heart import acdc_colours, heart_settings, heart_slice, write_hearts
-from train.data.color_masks import class_numbers
 from train.data.dataset import find_frames, load_data, load_part
 from train.data.frames import make_frame
 from train.data.patches import cut_patch
 from train.geometry import Geometry
-from train.palette import Palette, read_palette
 from train.settings import TrainSettings
 
 BINARY = {"tolerance": 200, "classes": [{"name": "background", "color": [0, 0, 0]},
@@ -62,7 +62,7 @@ def test_a_palette_that_is_none_is_refused(text: str, words: str, tmp_path: Path
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(UsageError, match=words):
         read_palette(str(tmp_path / "p.yaml"))
-    with pytest.raises(UsageError, match="neither a file nor one of acdc, heart-ct"):
+    with pytest.raises(UsageError, match="neither a file nor one of acdc, binary, heart-ct"):
         read_palette("missing")
 
 

@@ -12,10 +12,11 @@ from click.testing import CliRunner, Result
 
 from engine.errors import ModelError, OutputError, StacksegError, UsageError
 from tests.train.data import write_pairs
+from tests.train.heart import heart_settings, write_hearts
 from tests.train.runs import silent, small
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.cli_compare import compare
-from train.compare import compare_runs
+from train.compare import compare_runs, table
 from train.fit import fit
 from train.networks import n_weights
 from train.summary import read_summary
@@ -96,3 +97,33 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[Path, Path], tmp_path: P
         assert isinstance(error, kind) and isinstance(error, StacksegError)
         assert words in str(error) and "\n" not in str(error)
     assert invoke(runs[0], "--frame", "40").exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classes")
+    how = heart_settings(write_hearts(folder / "data"), epochs=1)
+    fit(how, folder / "hearts", note=silent)
+    return folder / "hearts"
+
+
+def test_runs_of_classes_have_dice_instead(of_classes: Path, tmp_path: Path) -> None:
+    done = invoke(of_classes, "--output", tmp_path, *FRAME)
+    assert done.exit_code == 0, done.output
+    header = done.stdout.splitlines()[0]
+    assert "Dice" in header and "Dice left ventricle" in header
+    assert "SEG" not in header and "F1" not in header
+    scores = load_checkpoint(of_classes / "best.pt").scores
+    assert f"{scores['val_mean_dice']:.4f}" in done.stdout
+    with (tmp_path / "compare.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    for name in ("myocardium", "left ventricle", "right ventricle"):
+        assert float(row[f"dice_{name}"]) == scores[f"val_dice_{name}"]
+    assert row["seg"] == ""
+
+
+def test_objects_and_classes_share_a_table(runs: tuple[Path, Path], of_classes: Path) -> None:
+    header, (objects, classes) = table(compare_runs((runs[0], of_classes), (40, 56)))
+    at = {name: header.index(name) for name in ("SEG", "Dice", "Dice myocardium")}
+    assert [objects[i] == "-" for i in at.values()] == [False, True, True]
+    assert [classes[i] == "-" for i in at.values()] == [True, False, False]

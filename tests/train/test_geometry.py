@@ -173,3 +173,13 @@ def test_the_policy_of_the_source_mirrors_along_either_axis_and_blurs() -> None:
     blurred = [not np.array_equal(vary_intensity(image, labels, rng, policy), image)
                for _ in range(400)]  # fmt: skip
     assert np.mean(blurred) == pytest.approx(0.5, abs=0.1)
+
+
+@given(seeds)
+def test_upright_patches_are_turned_a_little_and_never_mirrored(seed: int) -> None:
+    matrix = drawn(seed, (200, 300), 64, "upright").matrix
+    zoom = float(np.sqrt(np.linalg.det(matrix)))  # NaN where it is mirrored
+    assert 1 / 1.4 - 1e-9 <= zoom <= 1 / 0.7 + 1e-9
+    angle = np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
+    assert abs(angle) <= 30 + 1e-9
+    np.testing.assert_allclose(matrix.T @ matrix, zoom**2 * np.eye(2), atol=1e-9)

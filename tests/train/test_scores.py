@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from scipy import ndimage
 
 from engine.labels.postprocessing import Postprocessing
 from engine.model.spec import CurvePoint, ModelSpec
@@ -132,7 +133,7 @@ def test_thresholds_of_foreground_and_core_are_chosen_together() -> None:
     core[20, 28:32] = 0.75
     best, curve = choose([frame(truth, outer, core)], rules(instances="cores"))
     assert best.scores.rank == 1
-    assert (best.threshold, best.core_threshold, best.min_area) == (0.5, 0.8, 0)
+    assert (best.threshold, best.core_threshold, best.min_area) == (0.5, 0.9, 0)
     pairs = {(c.threshold, c.core_threshold) for c in curve}
     assert {c for _, c in pairs} == set(CORE_THRESHOLDS), "all of them, at the best foreground"
     assert {t for t, _ in pairs} == set(THRESHOLDS)
@@ -149,3 +150,45 @@ def test_what_is_not_known_neither_counts_for_nor_against() -> None:
     part = Frame(probability[None], truth, known)
     assert score_frames([part], rules()).f1 == 1
     assert choose([part], rules())[0].scores.f1 == 1
+
+
+def test_what_shows_of_an_undrawn_neighbour_is_no_false_positive() -> None:
+    """An undrawn object juts 2 of its 8 columns into what is known; a drawn one as far."""
+    truth = np.zeros((30, 30), np.int32)
+    truth[20:26, 8:10] = 1
+    found = np.zeros(truth.shape, np.float32)
+    found[4:10, 2:10] = found[20:26, 2:10] = 1
+    known = np.zeros(truth.shape, dtype=bool)
+    known[:, 8:] = True
+    part = Frame(found[None], truth, known)
+    assert choose([part], rules())[0].scores.f1 == score_frames([part], rules()).f1 == 1
+    invented = part.probability.copy()
+    invented[0, 14:18, 6:12] = 1  # most of it lies where the truth is known
+    assert score_frames([replace(part, probability=invented)], rules()).f1 < 1
+
+
+def test_objects_at_the_edge_of_what_is_known_are_scored_by_what_is_known_of_them() -> None:
+    truth = np.zeros((20, 30), np.int32)
+    truth[5:15, 5:20] = 1
+    found = np.where(np.arange(30) < 12, truth > 0, False).astype(np.float32)
+    known = np.broadcast_to(np.arange(30) < 12, truth.shape).copy()
+    part = Frame(found[None], truth, known)
+    assert score_frames([part], rules()).iou == choose([part], rules())[0].scores.iou == 1
+
+
+@pytest.mark.parametrize(("certain", "expected"), [(False, 0.8), (True, 0.7)])
+def test_the_core_threshold_is_raised_where_that_costs_nothing_measurable(
+    certain: bool, expected: float
+) -> None:
+    """Above 0.7 every frame loses an object, or only every other: which may be chance."""
+    frames = []
+    for number in range(4):
+        truth = np.zeros((20, 60), np.int32)
+        for at in range(5):
+            truth[5:15, 12 * at + 1 : 12 * at + 9] = at + 1
+        core = 0.8 * ndimage.binary_erosion(truth > 0).astype(np.float32)
+        if certain or number == 0:
+            core[:, 12:24] *= 0.95
+        frames.append(frame(truth, (truth > 0).astype(np.float32), core))
+    best, _ = choose(frames, rules(instances="cores"))
+    assert best.core_threshold == expected

@@ -31,7 +31,7 @@ from train.networks import (
 )
 from train.optimise import build_optimiser, set_learning_rate
 from train.settings import TrainSettings
-from train.transfer import transfer
+from train.transfer import doubt_of_scale, transfer
 
 h5py = pytest.importorskip("h5py")
 CHANNELS = (4, 6, 8)
@@ -194,6 +194,32 @@ def test_an_encoder_of_ours(values: dict[str, Any], tmp_path: Path) -> None:
             expected = other(image)
             torch.testing.assert_close(ours(image), expected, rtol=1e-3, atol=1e-4)
             image = functional.max_pool2d(expected, 2)
+
+
+def test_an_encoder_of_another_scale_is_noticed_and_brought_to_ours(tmp_path: Path) -> None:
+    """It learnt from pixels of 0 to 255; ours are 0 to 1."""
+    how = small(".", channels=CHANNELS, instances="none", patch=32)
+    theirs, images = build_network(how.network(1, 1)), torch.rand(6, 1, 16, 16)
+    theirs.train()
+    for _ in range(60):
+        theirs.logits(255 * images)
+    args = how.network(1, 1)
+    save_checkpoint(tmp_path / "best.pt", Checkpoint(args, theirs.state_dict(), how, 1, 1, 0.5))
+    network, said = TransferUNet(1, 4, CHANNELS).eval(), list[str]()
+    transfer(network, str(tmp_path), silent)
+    words = doubt_of_scale(network, images)
+    assert words is not None and "--transfer-white" in words
+    times = float(words.split(" times")[0].split()[-1])
+    assert times == pytest.approx(255, rel=0.1)
+    transfer(network, str(tmp_path), said.append, white=255)
+    assert doubt_of_scale(network, images) is None
+    assert any("reached 255 where ours reach 1" in words for words in said)
+    with torch.inference_mode():
+        expected = theirs.eval().encoders[0](255 * images)  # type: ignore[index]
+        torch.testing.assert_close(network.encoders[0](images), expected, rtol=1e-3, atol=1e-3)
+    assert doubt_of_scale(TransferUNet(1, 4, CHANNELS), images) is None, "nothing was taken"
+    with pytest.raises(ValueError, match="transfer_white is of a transferred encoder"):
+        settings_of(transfer_white=255)
 
 
 def test_taking_nothing_is_an_error(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from engine.errors import FrameError, StackError, UsageError
 from engine.model.spec import Normalisation
-from engine.model.statistics import frame_statistics, is_blank, normalisable
+from engine.model.statistics import frame_statistics, is_blank, normalisable, windowed
 from engine.plan.channels import channel_number, parse_channels
 from engine.stacks.base import Stack
-from engine.stacks.open import open_stack
-from train.data.color_masks import read_classes
+from engine.truth.color_masks import read_classes
+from engine.truth.palette import Palette
 from train.data.truth import Truth, TruthSource, read_frame_truth
-from train.palette import Palette
+from train.data.volumes import holds_numbers, open_volume, read_class_numbers
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ def load_frame(source: FrameSource, how: Reading) -> LabelledFrame:
 
 def _read_truth(source: TruthSource, how: Reading) -> Truth:
     if how.palette is not None:
-        return Truth(read_classes(source, how.palette))
+        if holds_numbers(source):
+            return Truth(read_class_numbers(source, how.palette))
+        return Truth(read_classes(source.file, how.palette, source.plane))
     return read_frame_truth(source, masks=how.masks, ignore_label=how.ignore_label)
 
 
@@ -118,13 +120,14 @@ def make_frame(
     Raises NoContrast where percentiles of a channel would be one value, StackError where pixels
     are not finite.
     """
-    if normalisation.policy == "percentile":
-        _require_contrast(name, image)
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes())
     digest.update(np.ascontiguousarray(labels).tobytes())
     if known is not None:
         digest.update(np.packbits(known).tobytes())
     try:
+        image = windowed(image, normalisation.window)
+        if normalisation.policy == "percentile":
+            _require_contrast(name, image)
         statistics = frame_statistics(image, normalisation)
         if is_blank(statistics):
             value = statistics[0, 0]
@@ -142,22 +145,18 @@ def read_image(path: Path, plane: int | None = None, channel: str | None = None)
     `channel` chooses channels as `stackseg segment --channel` does. Without it all are read, and
     grey that is stored as RGB is one channel. (The reader drops an opaque alpha channel.)
     """
-    with open_stack(str(path)) as stack:
-        info = stack.info
-        if plane is None and info.n_frames != 1:
-            raise StackError(f"{path}: holds {info.n_frames} frames; give a file for each")
-        t, z = divmod(plane or 0, info.size("Z"))
-        pixels = stack.read(t, z, _channels(stack, channel))
+    stack = open_volume(path)
+    info = stack.info
+    if plane is None and info.n_frames != 1:
+        raise StackError(f"{path}: holds {info.n_frames} frames; give a file for each")
+    t, z = divmod(plane or 0, info.size("Z"))
+    pixels = stack.read(t, z, _channels(stack, channel))
+    if plane is None:
+        stack.close()
     rgb = channel is None and len(pixels) in (3, 4)
     if rgb and np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2]):
         return pixels[:1]
     return pixels
-
-
-def count_frames(path: Path) -> int:
-    """How many frames an image file holds."""
-    with open_stack(str(path)) as stack:
-        return stack.info.n_frames
 
 
 def _channels(stack: Stack, channel: str | None) -> list[int]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import StackError, UsageError
-from engine.truth.image import count_label_images
-from train.data.frames import FrameSource, count_frames
+from train.data.frames import FrameSource
 from train.data.truth import TruthSource
+from train.data.volumes import NIFTI, count_planes, groups_by_series, is_series, stem_of
 from train.settings import Truth
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".dcm")
-STACK_SUFFIXES = (".tif", ".tiff")  # of files that may hold several frames
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".dcm", *NIFTI)
 TRUTH_FOLDERS = ("labels", "masks")
 START = r"^[^_.]+"  # of a file's name: "patient001" of patient001_frame01_z00.png
 
@@ -105,7 +105,8 @@ def find_pairs(root: Path, group: str | None = None) -> list[FrameSource]:
 
     `root` holds the two folders, or sub-folders that each do. A frame's group is what `group`
     matches in its file name (its first bracket, if it has any), else its sub-folder, else its
-    file. A TIFF of several frames has a truth of as many. Sorted by name.
+    file. An image of several frames (TIFF, DICOM, NIfTI, or a folder of one DICOM series) has a
+    truth of as many. Sorted by name.
     """
     found = _pairs(root, _pattern(group), TRUTH_FOLDERS)
     if not found:
@@ -119,13 +120,16 @@ def find_color_masks(root: Path, group: str | None = None) -> list[FrameSource]:
     """Frames of `images/` with the picture of the same name in `masks/`, as `find_pairs`.
 
     Without `group`, files of one folder that agree up to the first underscore or dot are of one
-    patient and stay together.
+    patient and stay together, and so are slices of one DICOM series.
     """
     found = _pairs(root, _pattern(group), ("masks",), re.compile(START))
     if not found:
         raise StackError(
             f"{root}: no images/ folder with pictures of the same name in masks/ next to it"
         )
+    if group is None:
+        joined = groups_by_series((one.image, one.group) for one in found)
+        found = [replace(one, group=joined.get(one.group, one.group)) for one in found]
     return found
 
 
@@ -151,14 +155,9 @@ def _pairs(
 
 
 def _frames_of(name: str, group: str, image: Path, truth: Path) -> list[FrameSource]:
-    count = count_frames(image) if image.suffix.lower() in STACK_SUFFIXES else 1
+    count = count_planes(image, truth)
     if count == 1:
         return [FrameSource(name, group, image, TruthSource(truth))]
-    planes = count_label_images(truth)
-    if planes != count:
-        raise StackError(
-            f"{image}: holds {count} frames, but {truth} {planes} label images; give as many"
-        )
     return [
         FrameSource(f"{name}[{t}]", group, image, TruthSource(truth, t), t, t) for t in range(count)
     ]
@@ -181,7 +180,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """The images of a folder, sorted, by name without suffix; StackError where two share one."""
     found: dict[str, Path] = {}
     for path in sorted(p for p in folder.iterdir() if _is_image(p)):
-        other = found.setdefault(path.stem, path)
+        other = found.setdefault(stem_of(path), path)
         if other is not path:
             raise StackError(
                 f"{folder}: {other.name} and {path.name} differ only in their suffix, so "
@@ -191,7 +190,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    if path.name.startswith("."):
+        return False
+    return path.name.lower().endswith(IMAGE_SUFFIXES) or is_series(path)
 
 
 def _name(root: Path, image: Path) -> str:

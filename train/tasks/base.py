@@ -63,6 +63,7 @@ class Task(ABC, Generic[Judged]):
     """Targets, loss, validation, scores and pictures."""
 
     row: type[EpochRow]  # of history.csv
+    learnt_name = "IoU"  # what `learnt` is
     label_classes: tuple[LabelClass, ...] = ()  # whose colours pictures have; none: by object
 
     def __init__(self, settings: TrainSettings) -> None:
@@ -83,6 +84,11 @@ class Task(ABC, Generic[Judged]):
     @abstractmethod
     def agreement(self, logits: Tensor, target: Tensor, weight: Tensor) -> tuple[int, int]:
         """Pixels in which a batch agrees, and of how many: see `Taught.agreement`."""
+
+    def learnt(self, logits: Tensor, target: Tensor, weight: Tensor) -> float:
+        """How well one sample is known by heart, 0..1: by the foreground's IoU, or by classes."""
+        agree, of = self.agreement(logits, target, weight)
+        return agree / of
 
     @abstractmethod
     def judge(self, logits: Tensor, frame: LabelledFrame) -> Judged:

@@ -27,6 +27,7 @@ class Classes(Task[NDArray[np.int64]]):
     """Frames are judged by the confusion between their classes, (K, K)."""
 
     row = ClassEpoch
+    learnt_name = "mean Dice"
 
     def __init__(self, settings: TrainSettings) -> None:
         super().__init__(settings)
@@ -66,6 +67,12 @@ class Classes(Task[NDArray[np.int64]]):
         counts = weight[:, 0] > 0
         right = class_logits(logits).argmax(dim=1) == target.argmax(dim=1)
         return int((right & counts).sum()), int(counts.sum())
+
+    def learnt(self, logits: Tensor, target: Tensor, weight: Tensor) -> float:
+        """The mean Dice of the classes but background that truth or prediction have."""
+        found = class_logits(logits).argmax(dim=1).cpu().numpy()
+        truth, counted = target.argmax(dim=1).cpu().numpy(), (weight[:, 0] > 0).cpu().numpy()
+        return ClassScores(self.names, confusion(truth, found, counted, len(self.names))).rank
 
     def judge(self, logits: Tensor, frame: LabelledFrame) -> NDArray[np.int64]:
         """The confusion between the classes of truth and prediction."""

@@ -45,7 +45,7 @@ def write_frame(path: Path, stack: ResultStack, number: Number) -> None:
 
 def _features(stack: ResultStack, number: Number) -> Iterator[dict[str, Any]]:
     labels = stack.labels.read(*number)
-    measures = {} if stack.classes else _measures(stack, number)
+    recorded = {} if stack.classes else _recorded(stack, number)
     classes = {c.value: c for c in stack.classes}
     boxes: Any = ndimage.find_objects(labels)
     t, z = number
@@ -55,12 +55,13 @@ def _features(stack: ResultStack, number: Number) -> Iterator[dict[str, Any]]:
         mask = labels[box] == label
         found = polygons(mask, (box[1].start, box[0].start))
         several = len(found) > 1
-        named = classes.get(label, stack.objects)
+        name, measures = recorded.get(label, ("", {AREA: int(mask.sum())}))
+        named = classes.get(label) or stack.object_classes.get(name, stack.objects)
         properties = {
             "objectType": "annotation" if classes else "detection",
             **({} if label in classes else {"name": str(label)}),
             "classification": {"name": named.name, "color": list(named.rgb)},
-            "measurements": measures.get(label, {AREA: int(mask.sum())}),
+            "measurements": measures,
         }
         yield {
             "type": "Feature",
@@ -74,8 +75,8 @@ def _features(stack: ResultStack, number: Number) -> Iterator[dict[str, Any]]:
         }
 
 
-def _measures(stack: ResultStack, number: Number) -> Mapping[int, Mapping[str, float]]:
-    """Measures of each object of a frame by its label; empty without the labels' job."""
+def _recorded(stack: ResultStack, number: Number) -> Mapping[int, tuple[str, Mapping[str, float]]]:
+    """Class and measures of each object of a frame by its label; empty without its job."""
     if stack.folder is None or stack.origin is None:
         return {}
     path, (t, z) = stack.folder / "objects.parquet", number
@@ -90,8 +91,8 @@ def _measures(stack: ResultStack, number: Number) -> Mapping[int, Mapping[str, f
     # The table has columns for the stack with the most channels.
     names = MEASURES | _intensities(table.schema, stack.origin.measured_channels)
     return {
-        row["label"]: {n: row[c] for c, n in names.items() if _is_number(row[c])}
-        for row in table.select(["label", *names]).to_pylist()
+        row["label"]: (row["class"], {n: row[c] for c, n in names.items() if _is_number(row[c])})
+        for row in table.select(["label", "class", *names]).to_pylist()
     }
 
 

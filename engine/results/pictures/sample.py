@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -25,9 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FrameError, OutputError, UsageError, plural
-from engine.geometry.layout import Block, LabelLayout
+from engine.geometry.arrays import LABELS
+from engine.geometry.layout import Block
+from engine.geometry.spread import spread
+from engine.job.fast import prepare_checked
 from engine.job.job import job_context
-from engine.job.prepare import check_device, prepare_job
 from engine.plan.plan import StackPlan
 from engine.plan.settings import JobSettings
 from engine.results.pictures import files as pictures
@@ -90,10 +92,9 @@ def sample(
             raise UsageError(f"--sample: looks at frames in this process; omit {option}")
     check_writable(settings.output)
     with ExitStack() as opened:
-        job = prepare_job(settings)
+        job = prepare_checked(settings)
         check_apart(job.plan, settings.output, SAMPLE)
         _check_own(settings.output / SAMPLE)
-        job = check_device(job, None)
         opened.callback(release)
         keep_model(job.model)
         context = job_context(job, "")
@@ -132,26 +133,6 @@ def _check_own(folder: Path) -> None:
             f"{folder}: holds files that no earlier --sample wrote; move it away, or give another "
             "--output"
         )
-
-
-def spread(layouts: Sequence[LabelLayout], count: int) -> Iterator[tuple[int, Number]]:
-    """`count` frames, as evenly over the stacks as their lengths allow, and evenly along each.
-
-    Gives the stack's place in `layouts` and the frame's (t, z), in order.
-    """
-    sizes = [layout.n_frames for layout in layouts]
-    shares = [0] * len(sizes)
-    if count < len(sizes):
-        for n in range(count):
-            shares[(2 * n + 1) * len(sizes) // (2 * count)] = 1
-    for _ in range(min(count, sum(sizes)) - sum(shares)):
-        shares[min(
-            (n for n in range(len(sizes)) if shares[n] < sizes[n]), key=lambda n: shares[n]
-        )] += 1  # fmt: skip
-    for at, (layout, share) in enumerate(zip(layouts, shares, strict=True)):
-        for n in range(share):
-            t, z = divmod((2 * n + 1) * layout.n_frames // (2 * share), layout.sizes[1])
-            yield at, (t + layout.t0, z + layout.z0)
 
 
 def _draw(run: TaskRun, number: Number, folder: Path) -> tuple[Sample, Picture]:
@@ -193,7 +174,9 @@ class _Look:
         shape = (max(round(size[0] * width / size[1]), 1), width)
         whole = (slice(0, size[0]), slice(0, size[1]), self.pixels)
         grey = contrast(mean_of([whole], size, shape), gamma=GAMMA)
-        labels = self.done.labels[np.ix_(nearest(shape[0], size[0]), nearest(width, size[1]))]
+        labels = self.done.images[LABELS][
+            np.ix_(nearest(shape[0], size[0]), nearest(width, size[1]))
+        ]
         panel = outlined(grey_panel(grey), labels, self.classes)
         bar = scale_bar(size[1], width, self.plan.info.pixel_size_um.get("X"))
         return np.concatenate([panel, draw_strip(width, self._caption(), bar)])
@@ -238,7 +221,7 @@ def _look(run: TaskRun, number: Number) -> _Look:
     done = label_whole(
         channels, channel, frame.probability, spec, how, plan.pixel_area_um2, run.watch
     )
-    classes = () if how.gives_instances else tuple(
+    classes = () if not how.gives_classes else tuple(
         LabelClass(n, c.name, rgb_of(c.color)) for n, c in enumerate(spec.classes)
     )  # fmt: skip
     return _Look(plan, number, block, channels[channel], done, classes)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.errors import StackError
 from engine.results.planes import Number
-from engine.results.score.compare import FrameScore
+from engine.results.score.comparison import FrameScore
 from engine.results.score.files import numbered
 from engine.stacks.images.files import list_images
 from engine.stacks.open import open_stack

@@ -10,14 +10,17 @@ from pathlib import Path
 from engine.errors import StackError, UsageError
 from engine.results.planes import Number
 from engine.results.score.frames import LabelFrames
+from engine.results.score.palettes import Colours
 from engine.stacks.images.files import natural_key
 from engine.truth.image import LabelFile, LabelImage, count_label_images, read_label_images
 
 SUFFIXES, PHOTOS = (".tif", ".tiff", ".png"), (".jpg", ".jpeg")
 
 
-def open_file(path: Path) -> LabelFrames:
-    """Open a PNG, or a TIFF of one or more frames."""
+def open_file(path: Path, colours: Colours | None = None) -> LabelFrames:
+    """Open a PNG, or a TIFF of one or more frames; with `colours`, a picture of classes."""
+    if colours is not None:
+        return _files(path, [path], colours)
     labels = LabelFile(path)
     if len(labels.numbers) == 1:
         return _files(path, [path])
@@ -29,15 +32,15 @@ def open_file(path: Path) -> LabelFrames:
     return LabelFrames(str(path), labels.numbers, load, planes=labels.is_volume)
 
 
-def open_folder(path: Path) -> LabelFrames:
-    """Open a folder of frames, or the SEG of a challenge folder."""
+def open_folder(path: Path, colours: Colours | None = None) -> LabelFrames:
+    """Open a folder of frames, or the SEG of a challenge folder; with `colours`, of pictures."""
     folder = challenge_folder(path) or path
-    files = label_files(folder)
+    files = label_files(folder, pictures=colours is not None)
     if not files:
         for photo in sorted(f for f in folder.iterdir() if f.suffix.lower() in PHOTOS):
             LabelFile(photo)  # raises what is wrong with it
         raise StackError(f"{path}: holds no label images (TIFF, PNG or Zarr)")
-    return _files(folder, files)
+    return _files(folder, files, colours)
 
 
 def open_markers(path: Path) -> LabelFrames | None:
@@ -49,10 +52,11 @@ def open_markers(path: Path) -> LabelFrames | None:
     return None
 
 
-def label_files(folder: Path) -> list[Path]:
-    """TIFF and PNG files of a folder in natural order."""
+def label_files(folder: Path, *, pictures: bool = False) -> list[Path]:
+    """TIFF and PNG files of a folder in natural order; of `pictures`, also JPEG."""
+    suffixes = (*SUFFIXES, *PHOTOS) if pictures else SUFFIXES
     return sorted(
-        (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] not in "._"),
+        (f for f in folder.iterdir() if f.suffix.lower() in suffixes and f.name[0] not in "._"),
         key=lambda f: natural_key(f.name),
     )
 
@@ -81,7 +85,7 @@ def numbered(files: Sequence[Path]) -> dict[Number, Path] | None:
     return dict(sorted(named.items())) if len(named) == len(files) else None
 
 
-def _files(path: Path, files: Sequence[Path]) -> LabelFrames:
+def _files(path: Path, files: Sequence[Path], colours: Colours | None = None) -> LabelFrames:
     """Frames that are a file each, or the planes of volumes that are a file each."""
     by_name = numbered(files)
     at = by_name or {(t, 0): file for t, file in enumerate(files)}
@@ -99,8 +103,13 @@ def _files(path: Path, files: Sequence[Path]) -> LabelFrames:
 
     def load(number: Number) -> LabelImage:
         file, z = places[number]
+        if colours is not None:
+            return colours.read(file, z if depth > 1 else None)
         return read(file)[z]
 
     names = {number: file.name for number, (file, _) in places.items()}
     # A single file is what it is: it counts as frame 0 where its name has no number.
-    return LabelFrames(str(path), tuple(places), load, names, by_name is None)
+    classes = sorted(colours.classes, key=lambda c: c.value) if colours else ()
+    return LabelFrames(
+        str(path), tuple(places), load, names, by_name is None, classes=tuple(classes)
+    )

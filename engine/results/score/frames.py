@@ -32,6 +32,7 @@ class LabelFrames:
     classes: tuple[LabelClass, ...] = ()  # of a class map whose metadata name them
     origin: Origin | None = None  # of a result
     planes: bool = False  # frames are the planes of one volume: the numbers are Z's, not T's
+    pixel_size_um: Mapping[str, float] = field(default_factory=dict)  # by axis, where known
 
     def read(self, number: Number) -> NDArray[Any]:
         """One frame of labels, (Y, X), as whole numbers; StackError where it has none."""

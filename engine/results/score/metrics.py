@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from engine.labels.overlaps import Overlaps
 from engine.results.result import LabelClass
-from engine.results.score.overlaps import NONE, Areas, Overlaps, count_overlaps, cropped, ratio
+from engine.results.score.overlaps import NONE, Areas, count_overlaps, cropped, ratio
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of IoU, for F1 and AP
 MISSED, SPLIT, SPURIOUS = 10, 5, 1  # weights of the challenge's AOGM-D: w_FN, w_NS, w_FP

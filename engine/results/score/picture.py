@@ -17,7 +17,7 @@ from engine.results.pictures.caption import draw_strip
 from engine.results.pictures.files import contact_sheet, png
 from engine.results.pictures.panels import Picture, contrast, grey_panel, outlines
 from engine.results.score.background import background
-from engine.results.score.compare import Comparison, FrameScore
+from engine.results.score.comparison import Comparison, FrameScore
 from engine.results.score.metrics import Score
 from engine.results.score.overlaps import count_overlaps, crop
 from engine.store.files import whole_file

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,14 @@ from engine.results.score.classes import ClassScore, class_numbers, class_pixels
 from engine.results.score.frames import LabelFrames, stacked
 from engine.results.score.match import Pair
 from engine.results.score.metrics import Detection, Score, detect, score
+from engine.results.score.overlaps import cropped
+from engine.results.score.scale import Scale
 from engine.results.score.sources import Truth
 from engine.truth.ids import InPieces, in_pieces
 from engine.truth.image import LabelImage
 
 Scored = Score | ClassScore
+Watch = Callable[[NDArray[Any], NDArray[Any]], None]  # gets what is scored, result and truth
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Sides:
     truth: Truth
     classes: tuple[LabelClass, ...] | None  # of class maps, none where unknown; None: of objects
     masks: bool = False  # the truth is of masks, whose pieces are the objects
+    scale: Scale = field(default_factory=Scale)
 
     def arrays(
         self, pairs: Sequence[Pair], *, markers: bool = False
@@ -71,8 +75,13 @@ class Sides:
             theirs.append(class_numbers(pixels[1], self.classes or (), where[1]))
         return stacked(ours), stacked(theirs)
 
-    def score(self, pairs: Sequence[Pair], border: int) -> tuple[Scored, InPieces | None]:
-        """The score of frames as one, and what shows that the truth may hold no objects."""
+    def score(
+        self, pairs: Sequence[Pair], border: int, watch: Watch | None = None
+    ) -> tuple[Scored, InPieces | None]:
+        """The score of frames as one, and what shows that the truth may hold no objects.
+
+        `watch` gets the class numbers that were scored, without the border.
+        """
         with_labels = [p for p in pairs if p.labels is not None]
         with_markers = [p for p in pairs if p.markers is not None]
         scored, apart = Score(), None
@@ -80,7 +89,10 @@ class Sides:
             ours, theirs = self.arrays(with_labels)
             with self._named(with_labels[0]):
                 if self.classes is not None:
-                    return score_classes(ours, theirs, self.classes, border), None
+                    found = score_classes(ours, theirs, self.classes, border, self.scale)
+                    if watch is not None:
+                        watch(*cropped(ours, theirs, border))
+                    return found, None
                 scored = score(ours, theirs, border)
             apart = self._in_pieces(with_labels[0], ours, theirs)
         if self.truth.markers is not None:
@@ -117,6 +129,17 @@ class Sides:
         return self.ours.planes or (self.truth.labels is not None and self.truth.labels.planes)
 
     @property
+    def is_deep(self) -> bool:
+        """Whether a time point has several planes."""
+        return self.planes or any(z for _, z in self.ours.numbers)
+
+    @property
+    def pixel_size_um(self) -> Mapping[str, float]:
+        """Sizes of voxels by axis, as the metadata of either side have them."""
+        theirs = self.truth.labels.pixel_size_um if self.truth.labels else {}
+        return self.ours.pixel_size_um or theirs
+
+    @property
     def kind(self) -> str:
         """What is scored, in words: objects, or which classes."""
         if self.classes is None:
@@ -150,6 +173,11 @@ def known_classes(ours: LabelFrames, truth: Truth, given: bool) -> tuple[LabelCl
                 f"{ours.path} has the classes {lists[0]}, but {truth.path} {lists[1]}; "
                 "they cannot be compared"
             )
+    if truth.palette and ours.origin is not None and not ours.classes:
+        raise UsageError(
+            f"{ours.path}: is of objects, not of classes, and --palette says which colours are "
+            "classes; omit it, and give --masks where the truth is foreground"
+        )
     classes = ours.classes or theirs
     if (classes or given) and truth.labels is None:
         raise UsageError(f"{truth.path}: has markers alone, and a class map has no objects")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.errors import StackError, UsageError
-from engine.results.result import Job, job_of
+from engine.results.result import Job, LabelClass, job_of
 from engine.results.score.files import (
     challenge_folder,
     label_files,
@@ -20,10 +20,12 @@ from engine.results.score.files import (
 )
 from engine.results.score.frames import LabelFrames
 from engine.results.score.origin import origin_of
+from engine.results.score.palettes import colours_of
 from engine.results.score.zarrs import open_zarr
 from engine.stacks.guard import opening
 from engine.stacks.inputs import SUFFIXES
 from engine.stacks.zarr.metadata import is_zarr
+from engine.truth.palette import Palette
 
 CHALLENGE = ("_ST", "_GT")  # the complete truth first
 
@@ -35,6 +37,7 @@ class Truth:
     path: str
     labels: LabelFrames | None  # None: markers alone
     markers: LabelFrames | None = None  # of a challenge folder, for DET
+    palette: bool = False  # its colours are classes, by a palette
 
     @property
     def det_against(self) -> str:
@@ -98,14 +101,31 @@ def open_truth(path: Path | str) -> Truth:
     return Truth(str(path), open_labels(path), markers)
 
 
+def open_pictures(path: Path | str, palette: Palette, classes: tuple[LabelClass, ...]) -> Truth:
+    """Open the truth of one stack, whose colours are classes: a picture, or a folder of pictures.
+
+    `classes` are those of the result, none where nothing names them. Raises StackError or
+    UsageError where there is no picture.
+    """
+    where, colours = Path(path), colours_of(palette, classes)
+    with opening(str(where)):
+        if where.is_file():
+            return Truth(str(path), open_file(where, colours), palette=True)
+        if not where.is_dir():
+            raise StackError(f"{where}: does not exist")
+        if is_zarr(where) or job_of(where) is not None:
+            raise UsageError(f"{where}: has numbers for classes, not colours; omit --palette")
+        return Truth(str(path), open_folder(where, colours), palette=True)
+
+
 def truths_by_stack(
-    path: Path | str, names: list[str], labels: Path | str
+    path: Path | str, names: list[str], labels: Path | str, *, pictures: bool = False
 ) -> tuple[dict[str, Path], int]:
     """The truth of each stack in a folder, by the stack's name, and how many are left over.
 
     A stack NAME has its truth in a folder NAME_ST or NAME_GT, in NAME.tif, NAME.png or NAME.zarr,
     or in a folder NAME; where there is one stack, it is `path` itself. Raises UsageError where no
-    stack has one.
+    stack has one. With `pictures`, JPEG files count as well.
     """
     if len(names) == 1:
         return {names[0]: Path(path)}, 0
@@ -129,7 +149,7 @@ def truths_by_stack(
             f"that of the first would be {names[0]}.tif, .png or .zarr, or a folder {names[0]} "
             f"or {names[0]}_ST"
         )
-    files = label_files(folder) if not is_zarr(folder) else []
+    files = label_files(folder, pictures=pictures) if not is_zarr(folder) else []
     return found, len(set(files) - set(found.values()))
 
 

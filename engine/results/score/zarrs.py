@@ -38,7 +38,8 @@ def open_zarr(path: Path) -> LabelFrames:
     stored, axes = open_array(str(image.array), image.array), image.letters(len(image.names))
     ours = "stackseg" in node.attributes  # every file of which is written
     planes = _planes(path, stored, axes, image.first_frame(), all_written=ours)
-    return replace(plane_frames(planes), classes=classes_of(node.ome, planes.dtype))
+    classes = classes_of(node.ome, planes.dtype)
+    return replace(plane_frames(planes), classes=classes, pixel_size_um=image.pixel_size_um)
 
 
 def _planes(

@@ -51,12 +51,14 @@ def joined(parts: Sequence[Areas]) -> Areas:
     return Areas(frame[is_new], label[is_new], area)
 
 
-def count_areas(labels: NDArray[Any], block: Block, layout: LabelLayout) -> Areas:
-    """Areas of the labels (T, Z, Y, X) of a block."""
+def count_areas(
+    labels: NDArray[Any], block: Block, layout: LabelLayout, *, background: bool
+) -> Areas:
+    """Areas of the labels (T, Z, Y, X) of a block; of a class map, that of the `background` too."""
     counted = []
     for t, z in block.frames:
         plane = labels[t - block.t[0], z - block.z[0]]
-        for label, area in _count(plane, background=not layout.gives_instances):
+        for label, area in _count(plane, background=background):
             frame = np.full(len(label), layout.frame_index(t, z))
             counted.append(Areas(frame, label, area))
     return joined(counted)

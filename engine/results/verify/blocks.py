@@ -6,12 +6,21 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import first_line
-from engine.geometry.arrays import IMAGE, LABELS, PROBABILITY, ArrayShape, level_layout
+from engine.geometry.arrays import (
+    IMAGE,
+    LABELS,
+    OBJECTS,
+    PROBABILITY,
+    ArrayShape,
+    ResultArray,
+    level_layout,
+)
 from engine.geometry.layout import Block
 from engine.results.verify.areas import Areas, count_areas
 from engine.results.verify.problems import Problem
@@ -30,7 +39,12 @@ from engine.store.records import (
     decode,
 )
 
-CONTENT = {LABELS: "labels", PROBABILITY: "probabilities", IMAGE: "pixels"}
+CONTENT = {
+    LABELS: "labels",
+    OBJECTS: "labels of objects",
+    PROBABILITY: "probabilities",
+    IMAGE: "pixels",
+}
 GONE = "the record is gone"
 Committed = TypeVar("Committed", BlockRecord, StitchRecord, LevelRecord, PartRecord)
 
@@ -41,7 +55,8 @@ class BlockCheck:
 
     block: Block
     is_committed: bool = True  # whether there is a record, damaged or not
-    areas: Areas | None = None  # None where labels are not those of the record
+    # By kind of label image; empty where one of them is not that of the record.
+    areas: dict[str, Areas] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -61,18 +76,31 @@ def check_block(stack: JobStack, index: int) -> BlockCheck:
     data = _check_shards(stack, block, 0, record.shards, check.problems)
     if data is None:
         return check
-    path = stack.folder.name_of(shard_keys(stack, block)[LABELS])
-    try:
-        labels = decode_shard(stack.labels.shape(stack.layout), data)
-    except ValueError as error:
-        return add("shard", path, f"the labels cannot be decoded ({first_line(error)})")
+    areas = {}
+    for array in stack.label_images:
+        path = stack.folder.name_of(shard_keys(stack, block)[array.kind])
+        try:
+            labels = decode_shard(array.shape(stack.layout), data[array.kind])
+        except ValueError as error:
+            what = CONTENT[array.kind]
+            return add("shard", path, f"the {what} cannot be decoded ({first_line(error)})")
+        areas[array.kind], beyond = _areas(stack, block, array, labels)
+        if beyond:
+            add("labels", path, f"{beyond} labels lie outside of the stack")
+    check.areas = areas
+    return check
+
+
+def _areas(
+    stack: JobStack, block: Block, array: ResultArray, labels: NDArray[Any]
+) -> tuple[Areas, int]:
+    """Areas of a block's labels, and how many pixels of labels lie outside of the stack."""
     inside = labels[
         : block.t[1] - block.t[0], : block.z[1] - block.z[0], : block.y.size, : block.x.size
     ]
-    if beyond := np.count_nonzero(labels) - np.count_nonzero(inside):
-        add("labels", path, f"{beyond} labels lie outside of the stack")
-    check.areas = count_areas(inside, block, stack.layout)
-    return check
+    background = not array.gives_instances
+    areas = count_areas(inside, block, stack.layout, background=background)
+    return areas, int(np.count_nonzero(labels) - np.count_nonzero(inside))
 
 
 def check_level(stack: JobStack, level: int, index: int, *, is_complete: bool) -> list[Problem]:
@@ -101,10 +129,12 @@ def check_parts(stack: JobStack) -> Iterator[Problem]:
         record, _ = read_record(folder, PartRecord, key_of("work/parts", name, index), index)
         if record is None or folder.own.exists(record_key(name, index)):
             continue
-        for key, known in (
-            (key_of("work/labels", name, index, ".shard"), record.labels_sha256),
-            (key_of("work/parts", name, index, ".npz"), record.part_sha256),
-        ):
+        labels = (
+            (key_of(f"work/{kind}", name, index, ".shard"), known)
+            for kind, known in record.labels.items()
+        )
+        part = (key_of("work/parts", name, index, ".npz"), record.part_sha256)
+        for key, known in (*labels, part):
             try:
                 damage = "" if digest_of(folder.own, key) == known else "is not that of its record"
             except OSError as error:
@@ -133,9 +163,12 @@ def read_record(
 
 def _check_shards(
     stack: JobStack, block: Block, level: int, checksums: dict[str, str], problems: list[Problem]
-) -> bytes | None:
-    """Compare a block's shards with their checksums; the labels' bytes where they are right."""
-    labels = None
+) -> dict[str, bytes] | None:
+    """Compare a block's shards with their checksums.
+
+    The bytes of its label images, by kind, where all of these are right.
+    """
+    labels: dict[str, bytes] = {}
     layout = level_layout(stack.layout, level)
     shapes = {array.kind: array.shape(layout) for array in stack.arrays}
     for kind, key in shard_keys(stack, block, level).items():
@@ -146,8 +179,8 @@ def _check_shards(
                 damage = f"the {content} are not those of the record: their SHA-256 differs"
             elif lost := _lost_chunks(shapes[kind], data):
                 damage = f"{lost} chunks of the {content} are not there"
-            elif kind == LABELS:
-                labels = data
+            elif kind in (LABELS, OBJECTS):
+                labels[kind] = data
         except FileNotFoundError:
             damage = f"the {content} are gone"
         except (OSError, ValueError) as error:
@@ -155,7 +188,7 @@ def _check_shards(
         if damage:
             path, where = stack.folder.name_of(key), stack.place_of(block, level)
             problems.append(stack.problem("shard", path, damage, where, block.index))
-    return labels
+    return labels if labels.keys() >= {array.kind for array in stack.label_images} else None
 
 
 def _lost_chunks(shape: ArrayShape, data: bytes) -> int:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.errors import first_line
-from engine.geometry.arrays import LABELS
+from engine.geometry.arrays import ResultArray
 from engine.geometry.layout import Block
 from engine.results.verify.areas import Areas, LabelAreas, joined, object_areas
 from engine.results.verify.blocks import GONE, BlockCheck, read_record
@@ -56,23 +56,25 @@ def check_group(
     if isinstance(objects, str):
         add("objects", objects_key(stack.name, group.index), objects)
         return check
-    areas = [block.areas for block in blocks if block.areas is not None]
-    if len(areas) < len(blocks):  # labels are damaged, or not all there yet
+    if not all(block.areas for block in blocks):  # labels are damaged, or not all there yet
         return check
-    found, has_objects = joined(areas), stack.layout.gives_instances
     counts = {}  # of objects, by place: on record, and in the labels
     if isinstance(record, StitchRecord):
-        times = found.frame // stack.layout.sizes[1]  # ids start again with each
-        n_objects = np.unique([times, found.label], axis=1).shape[1]
-        counts[where] = (record.objects, n_objects)
-    for frame in check.frames:
-        place = stack.span((frame.t, frame.t + 1), (frame.z, frame.z + 1))
-        labels = found.of(stack.layout.frame_index(frame.t, frame.z))
-        counts[place] = (frame.objects, len(labels[0]))
-        for damage in _difference(labels, _recorded(stack, frame, objects)):
-            add("labels", _labels_path(stack, frame), damage, place)
+        counts[where] = (record.objects, 0)
+    for array in stack.label_images:
+        found = joined([block.areas[array.kind] for block in blocks])
+        if isinstance(record, StitchRecord) and array.gives_instances:
+            times = found.frame // stack.layout.sizes[1]  # ids start again with each
+            n_objects = np.unique([times, found.label], axis=1).shape[1]
+            counts[where] = (record.objects, n_objects)
+        for frame in check.frames:
+            place = stack.span((frame.t, frame.t + 1), (frame.z, frame.z + 1))
+            labels = found.of(stack.layout.frame_index(frame.t, frame.z))
+            counts[place] = (frame.objects, len(labels[0]) if array.gives_instances else 0)
+            for damage in _difference(labels, _recorded(stack, array, frame, objects)):
+                add("labels", _labels_path(stack, array, frame), damage, place)
     for place, (known, there) in counts.items():
-        if known != (there if has_objects else 0):
+        if known != there:
             add("record", key, f"the record counts {known} objects, and the labels {there}", place)
     return check
 
@@ -97,19 +99,21 @@ def _objects(stack: JobStack, group: Group, record: GroupRecord) -> Areas | str:
         return f"the objects are damaged ({first_line(error)})"
 
 
-def _labels_path(stack: JobStack, frame: FrameRecord) -> str:
+def _labels_path(stack: JobStack, array: ResultArray, frame: FrameRecord) -> str:
     """The shard with a frame's labels; of a cut frame, which has several, the array."""
     layout = stack.layout
     if layout.is_cut:
-        return stack.folder.name_of(f"{store_of(stack.name)}/{stack.labels.path()}")
+        return stack.folder.name_of(f"{store_of(stack.name)}/{array.path()}")
     t, z = frame.t - layout.t0, frame.z - layout.z0
     number = layout.number((t // layout.block_size[0], z // layout.block_size[1], 0, 0))
-    return stack.folder.name_of(shard_keys(stack, layout.block(number))[LABELS])
+    return stack.folder.name_of(shard_keys(stack, layout.block(number))[array.kind])
 
 
-def _recorded(stack: JobStack, frame: FrameRecord, objects: Areas) -> LabelAreas:
+def _recorded(
+    stack: JobStack, array: ResultArray, frame: FrameRecord, objects: Areas
+) -> LabelAreas:
     """What is on record of a frame's labels. One that was set aside has no objects, nor classes."""
-    if stack.layout.gives_instances:
+    if array.gives_instances:
         return objects.of(stack.layout.frame_index(frame.t, frame.z))
     fractions = [v or 0 for k, v in frame.measures.items() if k.startswith("fraction_")] or [1]
     area = np.rint(np.array(fractions) * math.prod(stack.layout.sizes[2:])).astype(np.int64)

@@ -93,6 +93,6 @@ def _group_damage(stack: JobStack, key: str, content: Any, label_names: Sequence
     wanted = [array.path(level) if of_root else str(level) for level in range(array.levels)]
     if paths != wanted or "".join(axes) != array.shape(stack.layout).axes:
         return f"the metadata point at {paths} with axes {axes}, and the arrays are {wanted}"
-    if array is stack.labels and not of_root and "image-label" not in ome:
+    if array.is_labels and not of_root and "image-label" not in ome:
         return "the metadata do not say that these are labels"
     return ""

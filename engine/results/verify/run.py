@@ -115,7 +115,7 @@ class _Verification:
             self.verdict.leftovers = list(leftovers(self.folder))
         if report is not None:
             self._check_end(report, stacks)
-        if not any(stack.layout.gives_instances for stack in stacks):
+        if not any(stack.has_objects for stack in stacks):
             self.verdict.objects = None
         return self.verdict
 

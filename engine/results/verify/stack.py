@@ -26,8 +26,18 @@ class JobStack:
 
     @property
     def labels(self) -> ResultArray:
-        """The label array."""
+        """The label array: the class map where there is one."""
         return self.arrays[0]
+
+    @property
+    def label_images(self) -> tuple[ResultArray, ...]:
+        """Its labels, and the objects beside a class map."""
+        return tuple(array for array in self.arrays if array.is_labels)
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether there are objects, or a class map alone."""
+        return any(array.gives_instances for array in self.arrays)
 
     @property
     def n_levels(self) -> int:

@@ -26,7 +26,10 @@ from tests.engine import jobs
 
 REGIONS = {"BLOCK_PIXELS": 2000, "REGION": 32, "GRAIN": 8}
 BLOCKS = {"BLOCK_PIXELS": 3 * 40 * 50}
-TABLES = ("frames.parquet", "frames.csv", "objects.parquet", "timings.parquet", "failures.json")
+TABLES = (
+    "frames.parquet", "frames.csv", "objects.parquet", "volumes.parquet", "volumes.csv",
+    "timings.parquet", "failures.json",
+)  # fmt: skip
 KINDS = ("whole", "cut", "volume", "classes")
 
 

@@ -12,16 +12,16 @@ from engine.errors import StackError, plural
 from engine.stacks.images.files import sniff
 from engine.stacks.open import open_stack
 from engine.truth.image import read_label_image
-from train.data.truth import TruthSource
-from train.palette import Palette
+from engine.truth.palette import Palette
 
 
-def read_classes(source: TruthSource, palette: Palette) -> NDArray[np.int32]:
+def read_classes(file: Path, palette: Palette, plane: int | None = None) -> NDArray[np.int32]:
     """Class numbers (Y, X) of a mask; StackError where a colour is that of no class.
 
-    A grey mask counts as one whose red, green and blue are equal.
+    Of a file of several masks, those of number `plane`. A grey mask counts as one whose red, green
+    and blue are equal.
     """
-    return class_numbers(_colours(source, palette), palette, source.file)
+    return class_numbers(_colours(file, plane, palette), palette, file)
 
 
 def class_numbers(picture: NDArray[np.uint8], palette: Palette, file: Path) -> NDArray[np.int32]:
@@ -61,9 +61,8 @@ def _unknown(
     )
 
 
-def _colours(source: TruthSource, palette: Palette) -> NDArray[np.uint8]:
+def _colours(file: Path, plane: int | None, palette: Palette) -> NDArray[np.uint8]:
     """The picture (Y, X, 3) of a mask."""
-    file = source.file
     with file.open("rb") as stream:
         is_jpeg = sniff(stream.read(8)) == "JPEG"
     if is_jpeg and not palette.tolerance:
@@ -71,7 +70,7 @@ def _colours(source: TruthSource, palette: Palette) -> NDArray[np.uint8]:
             f"{file}: is JPEG, which changes colours; save masks as PNG, or give the palette a "
             "tolerance (60 suits most)"
         )
-    pixels = _decoded(file) if is_jpeg else _as_written(source)
+    pixels = _decoded(file) if is_jpeg else _as_written(file, plane)
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype != np.uint8:
@@ -88,7 +87,7 @@ def _decoded(file: Path) -> NDArray[Any]:
         return np.moveaxis(stack.read(0, 0, list(range(stack.info.size("C")))), 0, -1).squeeze()
 
 
-def _as_written(source: TruthSource) -> NDArray[Any]:
-    image = read_label_image(source.file, source.plane)
+def _as_written(file: Path, plane: int | None) -> NDArray[Any]:
+    image = read_label_image(file, plane)
     coloured = image.coloured()
     return image.pixels if coloured is None else coloured
