@@ -22,7 +22,7 @@ from train.tasks.base import Defaults, Task, Taught
 
 # Neighbours that resemble what was learnt merge less often than others will: a high threshold of
 # cores keeps these apart, and may cost this much of the mean of SEG and F1 where scores flatter.
-SLACK = 0.01
+SLACK = 0.005
 
 
 class Instances(Task[Frame]):
