@@ -19,7 +19,7 @@ from engine.streams import keep_streams
 GROUP = "stackseg.commands"
 ORDER = (
     "demo", "segment", "plan", "tune", "merge", "verify", "inspect", "evaluate", "relabel",
-    "render", "convert", "train", "export",
+    "render", "crop", "convert", "train", "export",
 )  # fmt: skip
 INTERRUPTED = 130
 LOST = 2

@@ -8,6 +8,7 @@
       JobStopped             a job that had to stop midway; the same command resumes it
         OutOfMemory          the runtime or NumPy found no memory; a smaller tile may fit
       MissingExtra           a command whose optional dependencies are not installed
+      NothingFound           a result without what was asked for
       FrameError             one frame that cannot be read or computed; costs that frame only
 
 All arguments go up to `Exception`, so that errors survive pickling between processes.
@@ -55,6 +56,12 @@ class OutOfMemory(JobStopped):
 
 class MissingExtra(StacksegError):
     """A command whose optional dependencies are not installed."""
+
+
+class NothingFound(StacksegError):
+    """A result without what was asked for, such as a class that is nowhere."""
+
+    exit_status = 1
 
 
 class FrameError(StacksegError):

@@ -21,7 +21,6 @@ from engine.model.file import ModelFile
 from engine.model.graph import ReceptiveField, receptive_field
 from engine.model.spec import (
     IMAGE,
-    METADATA_KEY,
     NAME,
     PROBABILITIES,
     STATISTICS,
@@ -37,6 +36,7 @@ from engine.runtimes.base import Target
 from engine.runtimes.registry import open_session
 from engine.store.files import whole_file
 from engine.synthetic import TimeLapse
+from export.embed import embed
 from export.graph import ServedNetwork
 from export.shuffle import space_to_depth
 from train.checkpoint import Checkpoint, load_checkpoint
@@ -135,14 +135,6 @@ def make_spec(
         hashes=dict(state.hashes),
         created_with=f"stackseg {_version()}",
     )
-
-
-def embed(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Put the spec into the file's metadata, as its only entry under its key."""
-    others = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
-    del model.metadata_props[:]
-    model.metadata_props.extend(others)
-    model.metadata_props.add(key=METADATA_KEY, value=spec.model_dump_json())
 
 
 def check_agreement(data: bytes, network: Network, spec: ModelSpec) -> float:

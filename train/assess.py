@@ -12,6 +12,7 @@ import torch
 from engine.results.score.metrics import Score
 from train.checkpoint import Checkpoint
 from train.choose import score_frame
+from train.data.dataset import TrainingData
 from train.data.frames import LabelledFrame
 from train.data.patches import Example, normalised
 from train.networks import Network
@@ -38,11 +39,11 @@ def validate(
 
 
 def choose_defaults(
-    best: Checkpoint, frames: Sequence[LabelledFrame], run: Path, device: torch.device
+    best: Checkpoint, data: TrainingData, run: Path, device: torch.device
 ) -> Checkpoint:
     """Give the best state its defaults, such as thresholds, chosen on validation frames."""
     task = task_of(best.settings)
-    found = task.choose(_judged(task, best, frames, device), run)
+    found = task.choose(_judged(task, best, data.val, device), run, data.split.flatters)
     scores = named_scores("val", found.scores)
     return replace(best, chosen=found.chosen, scores=scores, curve=found.curve)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,7 +45,6 @@ class Choice:
     core_threshold: float | None  # None: the network has no output of cores
     min_area: int
     scores: Scores
-    ranks: tuple[float, ...] = ()  # of each frame by itself
 
     @property
     def chosen(self) -> dict[str, float]:
@@ -61,13 +59,15 @@ class Choice:
         return self.chosen | {name: round(v, 5) for name, v in self.scores.defined().items()}
 
 
-def choose(frames: Sequence[Frame], base: Postprocessing) -> tuple[Choice, list[Choice]]:
+def choose(
+    frames: Sequence[Frame], base: Postprocessing, slack: float = 0.0
+) -> tuple[Choice, list[Choice]]:
     """The best combination by the mean of SEG and F1, and all that were tried, in order.
 
     `base` says how objects are told apart. The thresholds of foreground and cores are chosen in
     turns, each with every minimum area. Among equals the thresholds closest to those of `base` and
-    the smaller area win. At the end the core threshold is raised as far as that costs nothing
-    that could be told from chance.
+    the smaller area win. At the end the core threshold is raised as far as the mean of SEG and F1
+    drops by no more than `slack`.
     """
     by_cores = base.instances == "cores"
     tried: dict[tuple[float, float | None], list[Choice]] = {}
@@ -82,7 +82,8 @@ def choose(frames: Sequence[Frame], base: Postprocessing) -> tuple[Choice, list[
         curve = [choice for choices in tried.values() for choice in choices]
         best = max(curve, key=lambda choice: _rank(choice, base))
         threshold, core = best.threshold, best.core_threshold or core
-    best = max((one for one in curve if _cautious(one, best)), key=_core)
+    if slack:
+        best = max((one for one in curve if _is_cautious(one, best, slack)), key=_core)
     return best, sorted(curve, key=lambda c: (c.threshold, c.core_threshold or 0, c.min_area))
 
 
@@ -90,24 +91,11 @@ def _core(choice: Choice) -> float:
     return choice.core_threshold or 0.0
 
 
-def _cautious(choice: Choice, best: Choice) -> bool:
-    """Whether only the core threshold differs from the best, upwards, and no score measurably.
-
-    The rule of one standard error (Breiman et al. 1984), of the frames' differences. Validation
-    frames often resemble those that teach, and then show fewer merged neighbours than others will:
-    a high threshold keeps these apart.
-    """
-    if choice is best:
-        return True
-    if _core(choice) <= _core(best):
-        return False
-    if (choice.threshold, choice.min_area) != (best.threshold, best.min_area):
-        return False
-    pairs = np.array([choice.ranks, best.ranks], dtype=float)
-    lost = pairs[1] - pairs[0]
-    lost = lost[(pairs >= 0).all(axis=0)]  # less than 0 where no score is defined
-    error = lost.std(ddof=1) / math.sqrt(len(lost)) if len(lost) > 1 else 0.0
-    return bool(len(lost)) and float(lost.mean()) <= error
+def _is_cautious(choice: Choice, best: Choice, slack: float) -> bool:
+    """Whether it is the best but for a core threshold that is as high or higher."""
+    same = (choice.threshold, choice.min_area) == (best.threshold, best.min_area)
+    enough = choice.scores.rank >= best.scores.rank - slack
+    return same and enough and _core(choice) >= _core(best)
 
 
 def _rank(choice: Choice, base: Postprocessing) -> tuple[float, float, int]:
@@ -126,9 +114,8 @@ def _scored(
         rules = replace(rules, core_threshold=core)
     scored = [_frame_scores(frame, rules) for frame in frames]
     for number, min_area in enumerate(MIN_AREAS):
-        parts = [one[number] for one in scored]
-        ranks = tuple(Scores.pooled([part]).rank for part in parts)
-        yield Choice(threshold, core, min_area, Scores.pooled(parts), ranks)
+        pooled = Scores.pooled(one[number] for one in scored)
+        yield Choice(threshold, core, min_area, pooled)
 
 
 def _frame_scores(frame: Frame, rules: Postprocessing) -> list[Score]:

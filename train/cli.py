@@ -90,6 +90,9 @@ def _frame_range(
 @click.option("--palette", metavar="FILE|NAME",
               help="Which colours are which classes (color-masks): YAML or JSON, heart-ct, acdc or "
               "binary.")  # fmt: skip
+@click.option("--window", metavar="CENTER,WIDTH",
+              help="Limit pixel values to CENTER - WIDTH/2 to CENTER + WIDTH/2, in Hounsfield "
+              "units for CT; the exported model does the same.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to create.  [required]")
 @click.option("--arch", default="unet", show_default=True,
               type=click.Choice(["unet", "unet-resnet18", "unet-transfer"]),
@@ -268,6 +271,7 @@ def train(
     defaults |= PRESETS[preset or DEFAULT_PRESET[layout]] if arch == "unet" else {}
     given = {name: value for name, value in options.items() if value is not None}
     given["data"] = str(given["data"])
+    given |= _normalisation(given.pop("window", None))
     defaults |= _channel_names(given.get("channel"))
     settings = _settings(defaults | given | {"layout": layout, "arch": arch})
     if overfit_one:
@@ -303,6 +307,25 @@ def _check_classes(layout: str, instances: str | None) -> None:
 
     if layout == "color-masks" and instances is not None:
         raise UsageError("--instances: is for objects, and --layout color-masks teaches classes")
+
+
+def _normalisation(window: str | None) -> dict[str, Any]:
+    """How pixels are limited and normalised, where a window was given."""
+    from engine.errors import UsageError
+    from engine.model.spec import Normalisation
+    from engine.plan.window import ends_of, parse_window
+
+    if window is None:
+        return {}
+    try:
+        found = parse_window(window)
+    except ValueError as error:
+        raise UsageError(f"--window {window}: {error}") from None
+    if isinstance(found, str):
+        raise UsageError(
+            f"--window {window}: a model has one window for all images; give CENTER,WIDTH"
+        )
+    return {"normalisation": Normalisation(window=ends_of(*found))}
 
 
 def _channel_names(channels: str | None) -> dict[str, tuple[str, ...]]:

@@ -129,7 +129,7 @@ def _finish(
 ) -> Checkpoint:
     """Choose the best state's defaults, score the test part, and sum the run up."""
     run, task = course.run, task_of(settings)
-    best = choose_defaults(course.best, data.val, run, arithmetic.device)
+    best = choose_defaults(course.best, data, run, arithmetic.device)
     test = load_part(data.split.test, settings).frames
     best = score_test(best, test, run, arithmetic.device)
     if test and (words := task.remark_on_test(best.scores)):

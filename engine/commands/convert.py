@@ -10,9 +10,10 @@ import click
 
 @click.command()
 @click.argument("result", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(["tiff", "ctc", "csv", "geojson"]),
-              help="Label TIFFs, masks of the Cell Tracking Challenge, tables, or outlines for "
-                   "QuPath.")  # fmt: skip
+@click.option("--to", required=True,
+              type=click.Choice(["tiff", "ctc", "csv", "geojson", "nifti", "dicom-seg"]),
+              help="Label TIFFs, masks of the Cell Tracking Challenge, tables, outlines for "
+                   "QuPath, NIfTI volumes, or DICOM segmentations.")  # fmt: skip
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR",
               help="Folder to write to.")  # fmt: skip
 @click.option("--stack", metavar="NAME", help="Only this stack of the result.")
@@ -26,6 +27,8 @@ def convert(result: Path, **options: Any) -> None:
     ctc      01_RES/mask000.tif, ...: the Cell Tracking Challenge's segmentation masks
     csv      frames.csv and objects.csv
     geojson  NAME/t0000.geojson, ...: a polygon for each object along pixel edges, with measures
+    nifti    NAME.nii.gz: a volume with the affine of its NIfTI or DICOM source
+    dicom-seg  NAME.seg.dcm: a DICOM segmentation that refers to its source, a segment per class
     """
     from engine.job.progress import counter
     from engine.results.convert.run import convert

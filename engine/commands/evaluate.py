@@ -25,8 +25,8 @@ import click
 @click.option(
     "--palette",
     metavar="FILE|NAME",
-    help="Colours of TRUTH are classes, by this palette: a YAML or JSON file, acdc, binary or "
-    "heart-ct.",
+    help="Colours of TRUTH are classes, by this palette: a YAML or JSON file, "
+    "acdc, heart-ct or binary.",
 )
 @click.option(
     "--volumes",

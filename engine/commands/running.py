@@ -120,8 +120,9 @@ def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
 def plan_lines(job: Prepared) -> list[str]:
     """The plan in words."""
     plan, spec = job.plan, job.model.spec
+    build = job.site.build + (f", model in {spec.lowered.precision}" if spec.lowered else "")
     lines = [
-        f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {job.site.build}",
+        f"model     {spec.name}: {', '.join(c.name for c in spec.classes)}; {build}",
         f"stacks    {len(plan.stacks):,}, {plural(plan.n_frames, 'frame')}, "
         f"{plural(plan.n_blocks, 'block')}",
     ]
@@ -132,6 +133,9 @@ def plan_lines(job: Prepared) -> list[str]:
             f"{plural(stack.layout.n_frames, 'frame')}, {_tiles(stack)}"
         )
         lines.append(f"    {_channels(stack)}")
+        if stack.window:
+            least, most = stack.window
+            lines.append(f"    the network sees values limited to {least:g} to {most:g}")
         if chosen := stack.postprocessing.objects:
             lines.append(f"    writes a class map, and objects of {', '.join(chosen)} beside it")
     if len(plan.stacks) > 20:

@@ -89,6 +89,10 @@ job_options = together(
     click.option("--measure", default="all", show_default=True, metavar="CHANNELS|all|none",
                  help="Channels whose intensities are measured in each object. Only these and "
                       "the model's are read."),
+    click.option("--window", metavar="CENTER,WIDTH|file|none",
+                 help="Limit the values that the network sees to CENTER - WIDTH/2 to CENTER + "
+                      "WIDTH/2, in Hounsfield units for CT; file: the window of the DICOM file; "
+                      "none: not at all. Measures are of all values  [default: the model's]"),
     click.option("--axes", metavar="TYX",
                  help="Axes of the inputs, where their metadata are missing or wrong."),
     click.option("--series", metavar="N|NAME|all|pages",
@@ -113,6 +117,9 @@ job_options = together(
                  help="z: pixels that touch in neighbouring planes are one object too."),
     click.option("--keep", type=click.Choice(["probability"]),
                  help="Store 8-bit probabilities too, for `stackseg relabel`."),
+    click.option("--keep-identifiers", is_flag=True,
+                 help="Keep PatientID, StudyInstanceUID and SeriesInstanceUID of DICOM inputs in "
+                      "the result; without it, nothing of a patient is kept."),
     click.option("--with-image", is_flag=True,
                  help="Copy the raw stack into the result, with the same levels."),
     resource_options,

@@ -55,7 +55,7 @@ def tune(model: str, sample: int, as_json: bool, **options: Any) -> int:
     from engine.tune.run import tune as measure
 
     given = {name: value for name, value in options.items() if value is not None}
-    with counter("tune") as progress:
+    with counter("measurement") as progress:
         found = measure(job_settings(model=model, output=Path(), **given), sample, progress)
     tuned = found.tuned
     if as_json:

@@ -48,7 +48,7 @@ class Look:
     def labels(self, session: Session, n_classes: int) -> Labels:
         """Its labels (Y, X); `n_classes` of the session's outputs are for classes."""
         probability = predict(self.pixels, self.statistics, self.tiling, session)
-        if not self.postprocessing.gives_instances:
+        if self.postprocessing.gives_classes:
             return class_map(probability[:n_classes], self.postprocessing.threshold)
         mask, core = masks(probability, self.postprocessing)
         return label_instances(mask, self.postprocessing, core)

@@ -26,8 +26,10 @@ from engine.runtimes.registry import REFERENCE, open_session, runtime_of
 # were off by tenths.
 TOLERANCE = 1e-3
 # bfloat16 keeps 8 bits: up to 0.019 was measured on real frames (docs/runtimes.md). No processor
-# with float16, which keeps 11, was at hand.
-TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "bf16": 0.05, "fp16": 0.05}
+# with float16, which keeps 11, was at hand. A model in int8 is held against itself: runtimes round
+# between its steps as they please, by up to 0.048 (tests/export/test_lower.py); sums of 16 bits
+# that overflow were off by 0.080 on a real frame (docs/runtimes.md).
+TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "bf16": 0.05, "fp16": 0.05, "int8": 0.07}
 
 Open = Callable[[ModelFile, str, Target, int], Session]
 
@@ -90,7 +92,8 @@ def least_caution(
             f"{model.path}: gives probabilities that are not finite for a real tile, on the CPU "
             "and without optimisation; export it again, or look at the values of the first frame"
         )
-    found, allowed = [], TOLERANCES[target.precision]
+    precision = model.spec.lowered.precision if model.spec.lowered else target.precision
+    found, allowed = [], TOLERANCES[precision]
     for caution in runtime_of(target.runtime).cautions:
         tried = replace(target, caution=caution)
         if tried == REFERENCE:
@@ -105,7 +108,7 @@ def least_caution(
         f"--runtime {REFERENCE.runtime}" if target.runtime != REFERENCE.runtime else "--device cpu"
     )
     raise ModelError(
-        f"{model.path}: by {title} on {target.device} in {target.precision} its probabilities of a "
+        f"{model.path}: by {title} on {target.device} in {precision} its probabilities of a "
         f"real tile differ from the CPU's without optimisation by {first}{careful}, where "
         f"{allowed:g} is allowed; use {other}"
     )

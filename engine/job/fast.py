@@ -2,8 +2,8 @@
 
 What `stackseg tune` found fast was right on the frames that it saw. Those of a job may be others,
 so that labels of its first ones are made once more in float32. Where they do not agree, the next
-setting is taken; float32 comes last, and is not held against itself. A job that has begun keeps to
-what it began with, and its labels are not compared again.
+setting is taken; float32 is not held against itself, and ends the search. A job that has begun
+keeps to what it began with, and its labels are not compared again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from engine.errors import ModelError, UsageError, plural
 from engine.inference.agreement import GATE, SAME, Agreement, Look, compare, label_all
 from engine.job.preflight import first_looks
-from engine.job.prepare import Prepared, check_device, prepare_job
+from engine.job.prepare import Prepared, check_device, check_precision, prepare_job
 from engine.job.tuned import candidates, find
 from engine.model.file import open_model
 from engine.plan.settings import JobSettings
@@ -83,7 +83,9 @@ def choices_here(model: str, device: str, runtime: str, begun: str) -> list[Choi
     targets = candidates(device, runtime)
     if begun:
         return [Choice(one.runtime, one.precision) for one in targets if begun in _builds(one)]
-    tuned = find(open_model(model), device)
+    opened = open_model(model)
+    check_precision(opened, "fast")
+    tuned = find(opened, device)
     choices = [
         Choice(one.runtime, one.precision)
         for one in (tuned.choices if tuned else ())
@@ -104,7 +106,7 @@ def agreement(model: str, target: Target, looks: Sequence[Look], threads: int) -
     found, wanted = (label_all(opened, one, looks, threads) for one in (target, REFERENCE))
     return sum(
         (
-            compare(mine, right, instances=look.postprocessing.gives_instances)
+            compare(mine, right, instances=not look.postprocessing.gives_classes)
             for mine, right, look in zip(found, wanted, looks, strict=True)
         ),
         start=Agreement(),

@@ -17,6 +17,7 @@ from engine.plan.channels import choose_channels, measured_channels
 from engine.plan.inputs import Input, Inputs
 from engine.plan.postprocessing import check_uncut, resolve_postprocessing
 from engine.plan.settings import JobSettings
+from engine.plan.window import resolve_window
 from engine.stacks.base import Stack, StackInfo
 from engine.stacks.guard import some
 from engine.stacks.inputs import NAME_MAX, expand_inputs, given_path, without_suffix
@@ -159,7 +160,15 @@ def _readable(stack: Stack, settings: JobSettings, model: ModelFile) -> Input:
     if stack.lacks(range(t, t + n_t), range(z, z + n_z)):
         raise StackError(info.lacking)
     return Input(
-        info, given_path(info.path), channels, measured, tuple(read), postprocessing, layout
+        info,
+        given_path(info.path),
+        channels,
+        measured,
+        tuple(read),
+        postprocessing,
+        layout,
+        window=resolve_window(settings.window, model.spec, info),
+        identifiers=stack.identifiers() if settings.keep_identifiers else {},
     )
 
 

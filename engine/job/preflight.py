@@ -21,7 +21,7 @@ from engine.geometry.tiling import FrameTiling
 from engine.inference.agreement import Look
 from engine.inference.device_check import halo_error, middle, real_tile
 from engine.model.file import ModelFile
-from engine.model.statistics import frame_statistics, is_blank
+from engine.model.statistics import frame_statistics, is_blank, windowed
 from engine.plan.plan import Plan, StackPlan
 from engine.runtimes.base import Floats, Pixels, Session
 from engine.stacks.base import Stack
@@ -168,7 +168,7 @@ def frames_of(
 
     def read(stack: Stack, frame: Frame) -> Pixels:
         check_frame(stack, plan, *frame)
-        return stack.read_window(*frame, plan.channels, *windows)
+        return windowed(stack.read_window(*frame, plan.channels, *windows), plan.window)
 
     with open_within(timeout, plan) as limited:
         for place in places:

@@ -44,9 +44,19 @@ class Prepared:
 def prepare_job(settings: JobSettings, site: Site | None = None) -> Prepared:
     """Open model and inputs, and plan for `site`: this process where it is None."""
     model = open_model(settings.model)
+    check_precision(model, settings.precision)
     site = site or local_site(settings.target)
     plan = plan_job(settings, model, site)
     return Prepared(settings, model, site, plan)
+
+
+def check_precision(model: ModelFile, precision: str) -> None:
+    """UsageError for a precision that cannot be asked of a model, since it has one of its own."""
+    if model.spec.lowered is not None and precision != "fp32":
+        raise UsageError(
+            f"--precision {precision}: {model.path.name} is in {model.spec.lowered.precision} "
+            "itself; omit it, or give the model in fp32"
+        )
 
 
 def plan_job(settings: JobSettings, model: ModelFile, site: Site) -> Plan:
@@ -141,5 +151,7 @@ def _identity(model: ModelFile, stack: StackPlan) -> StackIdentity:
         layout=layout,
         arrays=stack.arrays,
         halo=stack.tiling.halo,
+        window=stack.window,
+        identifiers=dict(stack.identifiers),
         tile=stack.tiling.tile if inexact(model, stack.tiling) else None,
     )

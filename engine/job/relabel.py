@@ -116,7 +116,7 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
             one.layout,
             one.postprocessing,
             one.arrays,
-            one.kept,
+            kept=one.kept,
         )
         for one in stacks
     ]
@@ -194,6 +194,8 @@ def _plan_stack(
         arrays=arrays_of(layout, f"labels/{name}"),
         tiling=FrameTiling(height, width, 1, 0, max(layout.block_size[2:])),
         postprocessing=postprocessing,
+        window=identity.window,
+        identifiers=identity.identifiers,
         class_names=spec.class_names,
         source=str(source.root.resolve()),
         kept=kept,
@@ -203,7 +205,7 @@ def _plan_stack(
 def _info(identity: StackIdentity, recorded: ReportedInput, axes: str | None) -> StackInfo:
     """What the stack is: as recorded where its pixels were kept, else of the input, unchanged."""
     if any(array.kind == IMAGE for array in identity.arrays):
-        known = recorded.model_dump(include={field.name for field in fields(StackInfo)})
+        known = recorded.model_dump(include={f.name for f in fields(StackInfo)} - {"window"})
         return StackInfo(**known, identity=identity.content)
     try:
         with open_stack(identity.path, axes, recorded.series or None) as stack:

@@ -278,6 +278,8 @@ def _input(stack: StackPlan, totals: _Totals) -> ReportedInput:
         "halo": stack.tiling.halo,
         "postprocessing": stack.postprocessing,
         "pixels_sha256": totals.pixels[stack.name].hexdigest(),
+        "window": stack.window,
+        "identifiers": dict(stack.identifiers),
         "volumes_ml": _volumes(totals, stack.name),
     }
     return ReportedInput.model_validate(values)

@@ -189,6 +189,10 @@ class Run:
                 **asdict(stack.postprocessing),
                 "channels": list(stack.channels),
             }
+            if stack.window:
+                provenance["window"] = list(stack.window)
+            if stack.identifiers:
+                provenance["identifiers"] = dict(stack.identifiers)
             files = metadata_files(
                 stack.name.rpartition("/")[2],
                 stack.info, stack.layout, stack.arrays, job.model.spec, provenance,

@@ -72,7 +72,7 @@ def fill_pinholes(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
 def _components(goes_on: NDArray[np.bool_], below: NDArray[np.int64]) -> tuple[Ints, int]:
     """Number of the component of each of n pixels, (n,), and how many components there are.
 
-    A pixel is connected with the next one where it `goes_on`, and with `below` where that is not -1.
+    A pixel is connected with the next one where it `goes_on`, and with `below` but where it is -1.
     """
     links = np.stack([np.where(goes_on, np.arange(1, len(below) + 1), -1), below], axis=1)
     is_link = links >= 0

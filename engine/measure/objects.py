@@ -199,10 +199,13 @@ def _of_runs(
         f"{what}_intensity_{c}": ufunc for c in channels for what, ufunc in _INTENSITY.items()
     }
     for part in _by_band(runs):
-        places, starts = part.pixels(), np.cumsum(part.length) - part.length
-        sources = {"sum_probability": certainty.reshape(-1)[places]}
+        top = int(part.row[0])
+        rows = slice(top, int(part.row[-1]) + 1)
+        places = part.pixels() - top * runs.shape[1]
+        starts = np.cumsum(part.length) - part.length
+        sources = {"sum_probability": certainty[rows].reshape(-1)[places]}
         for c, channel in channels.items():
-            values = channel.reshape(-1)[places]
+            values = channel[rows].reshape(-1)[places]
             sources |= {f"{what}_intensity_{c}": values for what in _INTENSITY}
         for name, values in sources.items():
             # Extremes are pixels: nothing is rounded.

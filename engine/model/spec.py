@@ -54,16 +54,22 @@ class Normalisation(_Frozen):
     "percentile": low and high are percentiles of the whole frame, channel by channel, by the
     inverted-CDF rule (an observed value, never an interpolated one).
     "range": low and high are fixed pixel values, the same for every frame.
+
+    Before either, pixels are limited to `window`, if there is one: to its least and its greatest
+    value (`engine.model.statistics.windowed`).
     """
 
     policy: Literal["percentile", "range"] = "percentile"
     low: float = 1.0
     high: float = 99.8
+    window: tuple[FiniteFloat, FiniteFloat] | None = None  # least and greatest pixel value
 
     @model_validator(mode="after")
     def _ordered(self) -> Normalisation:
         if not self.low < self.high:
             raise ValueError(f"normalisation low {self.low} is not below high {self.high}")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError(f"the window {self.window} has no width")
         if self.policy == "percentile" and not (self.low >= 0 and self.high <= 100):
             raise ValueError("normalisation percentiles must lie in 0..100")
         return self
@@ -81,6 +87,20 @@ class CoreSpec(_Frozen):
     growth: Annotated[int, Field(ge=1, le=16)] = 3  # px; how far a core grows at the most
     unreached: Literal["keep", "drop"] = "drop"  # foreground beyond the growth of any core
     pinhole: Annotated[int, Field(ge=0, le=32)] = 6  # px; holes that fit into such a box are filled
+
+
+class LoweredSpec(_Frozen):
+    """How a model came to compute in less than float32, and how its labels agree with float32."""
+
+    precision: Literal["int8", "fp16"]
+    source: str  # SHA-256 of the file in float32
+    converter: str
+    stacks: tuple[str, ...]  # whose frames calibrated and judged it
+    seed: int  # that parted the two
+    calibrated_by: Annotated[int, Field(ge=0)]  # frames
+    judged_by: Annotated[int, Field(ge=1)]  # other frames
+    left_in_fp32: tuple[str, ...] = ()  # convolutions
+    f1: FiniteFloat | None = None  # of the labels against float32, at IoU 0.9
 
 
 class CurvePoint(_Frozen):
@@ -120,6 +140,7 @@ class ModelSpec(_Frozen):
     trained_on: str = ""
     scores: dict[str, FiniteFloat] = {}  # those that are defined
     threshold_curve: tuple[CurvePoint, ...] = ()  # where threshold and min_area were chosen
+    lowered: LoweredSpec | None = None  # None: float32, as it was trained
     hashes: dict[str, str] = {}  # of "data", "code" and "settings"
     created_with: str = ""  # "stackseg 0.1.0"
 

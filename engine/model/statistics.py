@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from engine.errors import FrameError
 from engine.model.spec import Normalisation
 
+NEAR = 5.0  # percent from an end: such percentiles are looked for there
+LEAST = 2**16  # pixels; of fewer, all are counted
+SAMPLED = 61  # every so many pixels
+MARGIN = 24  # values of a sample, beyond what it suggests
 PIECE = 2**18  # pixels counted at once: NumPy counts them as 64-bit indices
 
 
@@ -27,7 +31,48 @@ def frame_statistics(frame: NDArray[Any], normalisation: Normalisation) -> NDArr
     policy "range" they do so only where all channels are (`is_blank`). Raises FrameError where a
     channel holds values that are not finite, or too far apart for float32.
     """
+    levels = (normalisation.low, normalisation.high)
+    if normalisation.policy == "percentile" and frame.dtype.kind in "iu":
+        found = [_near_the_ends(channel, levels) for channel in frame]
+        if all(values is not None and values[0] < values[1] for values in found):
+            return np.array(found, dtype=np.float32)
     return windowed_statistics(lambda: iter([frame]), normalisation)
+
+
+def _near_the_ends(channel: NDArray[Any], levels: tuple[float, float]) -> tuple[int, int] | None:
+    """The percentiles of whole numbers, of 16 bits at most, without counting all of them.
+
+    Those near an end follow from the pixels beyond a value that a sample suggests; None where
+    these are many. What is found is exact, whatever the sample.
+    """
+    low, high = levels
+    if channel.dtype.itemsize > 2 or channel.size < LEAST or low > NEAR or high < 100 - NEAR:
+        return None
+    flat = channel.reshape(-1)
+    sample = np.sort(flat[::SAMPLED], kind="stable")
+    below = _rank(flat.size, low)
+    at = sample[min(round(len(sample) * low / 100 * 1.25) + MARGIN, len(sample) - 1)]
+    first = _at_rank(flat, below, at)
+    # From the top: with the order turned round, the same.
+    above = flat.size + 1 - _rank(flat.size, high)
+    at = sample[max(round(len(sample) * (1 - (1 - high / 100) * 1.25)) - MARGIN, 0)]
+    last = _at_rank(~flat, above, ~at)
+    return None if first is None or last is None else (first, int(~flat.dtype.type(last)))
+
+
+def _rank(size: int, level: float) -> int:
+    """Which of `size` sorted values a percentile is, from 1."""
+    return max(math.ceil(size * (level / 100)), 1)
+
+
+def _at_rank(flat: NDArray[Any], rank: int, near: Any) -> int | None:
+    """The value at a rank, from 1, which is `near` or below; None where it is not, or of many."""
+    places = np.flatnonzero(flat < near)
+    if rank <= len(places) <= len(flat) // 8:
+        return int(np.partition(flat[places], rank - 1)[rank - 1])
+    if len(places) < rank <= np.count_nonzero(flat <= near):
+        return int(near)
+    return None
 
 
 def windowed_statistics(
@@ -64,6 +109,24 @@ def windowed_statistics(
             for values, channel in zip(channels, window, strict=True):
                 values.count(channel)
     return np.stack([_with_contrast(values, levels) for values in channels])
+
+
+def windowed(frame: NDArray[Any], window: tuple[float, float] | None) -> NDArray[Any]:
+    """A frame limited to a window, least and greatest value; itself where there is none.
+
+    Of integers the ends are rounded to whole values. Raises FrameError for floats that are not
+    finite, which the window would hide.
+    """
+    if window is None:
+        return frame
+    least, most = window
+    if frame.dtype.kind in "ui":
+        limits = np.iinfo(frame.dtype)
+        least, most = (min(max(round(end), limits.min), limits.max) for end in window)
+    else:
+        _require_finite(frame)
+    limited: NDArray[Any] = np.clip(frame, frame.dtype.type(least), frame.dtype.type(most))
+    return limited
 
 
 def is_blank(statistics: NDArray[np.float32]) -> bool:
@@ -146,7 +209,7 @@ class Histogram:
     def _find(self, levels: tuple[float, ...]) -> list[tuple[int, int]]:
         """For each level the value (or upper half) at its rank, and the rank within that."""
         below = np.cumsum(self._counts)
-        ranks = [max(math.ceil(int(below[-1]) * (q / 100)), 1) for q in levels]
+        ranks = [_rank(int(below[-1]), q) for q in levels]
         places = [int(np.searchsorted(below, rank)) for rank in ranks]
         return [
             (at, rank - int(below[at] - self._counts[at]))

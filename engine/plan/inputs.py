@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.errors import UsageError, printable
 from engine.geometry.layout import LabelLayout
 from engine.labels.postprocessing import Postprocessing
+from engine.model.statistics import windowed
 from engine.stacks.base import StackInfo
 from engine.stacks.inputs import distinct_names
 
@@ -30,6 +31,10 @@ class Input:
     channels_read: tuple[int, ...]  # of the stack, ascending: the above, or all where all are kept
     postprocessing: Postprocessing
     layout: LabelLayout
+    # Least and greatest pixel value that the network sees; None: all.
+    window: tuple[float, float] | None = field(default=None, kw_only=True)
+    # Of a DICOM stack's patient, study and series, by keyword; empty unless they are to be kept.
+    identifiers: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     @property
     def summed(self) -> tuple[int, ...]:
@@ -40,8 +45,11 @@ class Input:
         return tuple(sorted({self.channels[0], *self.measured}))
 
     def model_input(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """The channels that feed the model, of those read, (C, Y, X); a view where it takes all."""
-        return _picked(pixels, self.channels_read, self.channels)
+        """The channels that feed the model, of those read, (C, Y, X), limited to the window.
+
+        A view where it takes all of them, and there is no window. FrameError as `windowed` has it.
+        """
+        return windowed(_picked(pixels, self.channels_read, self.channels), self.window)
 
     def of_kept_image(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The channels that are read, of a kept image's, (C, Y, X); a view where all are."""

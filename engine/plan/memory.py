@@ -40,6 +40,7 @@ class Workload:
     layout: LabelLayout
     postprocessing: Postprocessing
     arrays: tuple[ResultArray, ...]  # of its result
+    is_windowed: bool = False  # the network takes a copy of the pixels, limited to a window
     kept: tuple[ResultArray, ...] = ()  # of an earlier job: read, decoded and labelled again
 
 
@@ -219,6 +220,7 @@ def _frame_bytes(one: Workload, tiling: FrameTiling, n_in: int, n_out: int) -> i
         around = max(y.size * x.size for y, x in windows)
         window = window_shape(info)  # of the survey, which goes through the frame first
         surveyed = info.read_bytes(*window, n_all) + math.prod(window) * n_in
+        surveyed += math.prod(window) * n_in * itemsize if one.is_windowed else 0
     else:
         rows, columns = tiling.padded
         pixels = around = rows * columns
@@ -226,7 +228,7 @@ def _frame_bytes(one: Workload, tiling: FrameTiling, n_in: int, n_out: int) -> i
     read = info.read_bytes(min(rows, tiling.height), min(columns, tiling.width), n_all)
     padded = rows * columns * itemsize * n_in
     planes = layout.block_size[1] if layout.connect_z else 1  # labelled together
-    held = padded if n_in < n_all else 0  # the channels that the network takes
+    held = padded if n_in < n_all or one.is_windowed else 0  # the channels that the network takes
     held += around * 4 * n_out * planes  # probabilities
     held += pixels * itemsize * n_all * (planes - 1)  # the pixels of the other planes
     held += pixels * (4 + 1 + of.MEASURE.value) * planes  # labels, the mask that they come from

@@ -134,7 +134,11 @@ def make_plan(settings: JobSettings, model: ModelFile, inputs: Inputs, site: Sit
     choice = choose_tiling(
         [
             Workload(
-                with_channels(one.info, one.channels_read), one.layout, one.postprocessing, own
+                with_channels(one.info, one.channels_read),
+                one.layout,
+                one.postprocessing,
+                own,
+                is_windowed=one.window is not None,
             )
             for one, own in zip(opened, arrays, strict=True)
         ],

@@ -18,6 +18,7 @@ from pydantic import (
 from engine.errors import UsageError
 from engine.plan.channels import ALL, parse_channels, parse_names
 from engine.plan.quantities import parse_quantity
+from engine.plan.window import parse_window
 from engine.runtimes.base import Precision, Target
 
 
@@ -28,6 +29,11 @@ def _channels(text: str) -> str:
 
 def _classes(text: str) -> str:
     parse_names(text)
+    return text
+
+
+def _window(text: str) -> str:
+    parse_window(text)
     return text
 
 
@@ -67,6 +73,7 @@ class JobSettings(BaseModel):
     output: Path
     channel: Channels | None = None  # `1`, `GFP`, `0,2`, `"DAPI, 405"`; one per model channel
     measure: Channels = ALL  # channels whose intensities are measured: as `channel`, all or none
+    window: Annotated[str, AfterValidator(_window)] | None = None  # "40,400", "file" or "none"
     axes: str | None = None  # overrides the metadata of every input
     series: str | None = None  # image of a TIFF file: a number, a name, "all" or "pages"
     frames: tuple[int | None, int | None] = (None, None)  # along T, or Z where there is no T
@@ -88,6 +95,7 @@ class JobSettings(BaseModel):
     missing_chunks: Literal["fail", "background"] = "fail"  # of a Zarr frame that has none
     connect: Literal["none", "z"] = "none"  # z: objects continue from plane to plane
     keep: Literal["probability"] | None = None  # store 8-bit probabilities with the labels
+    keep_identifiers: bool = False  # PatientID and UIDs of DICOM get into the result
     with_image: bool = False  # copy the raw stack into the result
     workers: Annotated[int, Field(ge=1)] | None = None  # blocks in flight; None: one per core
     scheduler: str | None = None  # address or file of a Dask scheduler; None: in this process

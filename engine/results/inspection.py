@@ -47,6 +47,7 @@ def _stack(stack: Stack) -> dict[str, Any]:
             "channel_names": info.channel_names,
             "pixel_size_um": info.pixel_size_um,
             "time_step_s": info.time_step_s,
+            "window": info.window and dict(zip(("center", "width"), info.window, strict=True)),
             "min_is_white": info.min_is_white,
             "unused": [*info.unused, *stack.companions()],
             "lacking": info.lacking,
@@ -112,8 +113,11 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _input(one: ReportedInput) -> dict[str, Any]:
-    found = one.model_dump(mode="json", include={"name", "axes", "shape", "path", "volumes_ml"})
-    return {key: value for key, value in found.items() if value != {}}
+    found = one.model_dump(
+        mode="json",
+        include={"name", "axes", "shape", "path", "window", "identifiers", "volumes_ml"},
+    )
+    return {key: value for key, value in found.items() if value not in ({}, None)}
 
 
 def _plain(value: Any) -> str:

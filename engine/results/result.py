@@ -112,6 +112,7 @@ class ResultStack:
     failed: frozenset[Number] = frozenset()  # frames that it set aside: their labels are 0
     origin: StackIdentity | None = None  # None: the store was moved away from its job
     axes: str | None = None  # given by the user for opening the original, None: as its metadata say
+    format: str = ""  # of the original, as `StackInfo.format`
 
     @cached_property
     def has_image(self) -> bool:
@@ -156,6 +157,7 @@ def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack
         return [_stack(where.name.removesuffix(".zarr"), where, wanted)]
     wanted = labels or job.labels
     maker = job.maker_of(wanted)
+    formats = {one.name: one.format for one in job.report.inputs}
     found = []
     for name, origin in job.identity.stacks.items():
         store = JobFolder(job.folder).zarr(name)
@@ -166,6 +168,7 @@ def open_result(path: Path | str, labels: str | None = None) -> list[ResultStack
                 object_classes=job.classes,
                 origin=origin,
                 axes=job.report.settings.axes,
+                format=formats.get(name, ""),
             )
             if maker is not None:
                 failed = maker.failed.get(name, frozenset())

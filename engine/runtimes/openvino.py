@@ -83,8 +83,8 @@ class OpenVino(Runtime):
     def precisions(self) -> tuple[Precision, ...]:
         """float32, and those that the processor has instructions for.
 
-        OpenVINO emulates bfloat16 elsewhere, more slowly than it computes float32, and takes
-        float16 for float32 without a word.
+        Elsewhere OpenVINO emulates bfloat16, more slowly than it computes float32 (with AVX-512),
+        or takes it for float32 without a word (with AVX2), as it always takes float16.
         """
         there = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return ("fp32", *(name for name, sign in CAPABILITIES.items() if sign in there))

@@ -60,6 +60,7 @@ class StackInfo:
     series_name: str = ""  # as the metadata call it, where the input holds several images
     lacking: str = ""  # a sentence where the metadata count frames that are not there
     min_is_white: bool = False  # 0 is white in the file; pixels are read inverted
+    window: tuple[float, float] | None = None  # center and width, where all frames have the same
     identity: str = ""  # changes when the file does: sizes and times of what holds the pixels
     # How pixels are stored; `read_bytes` is made of it.
     piece: tuple[int, int] | None = None  # height, width decoded at once; None: the whole frame
@@ -201,6 +202,13 @@ class Stack(ABC):
     def files(self) -> frozenset[str]:
         """Real paths of the files that hold the pixels, where they are several; else empty."""
         return frozenset()
+
+    def identifiers(self) -> dict[str, str]:
+        """What links the stack to a patient and a study, by DICOM's keywords; {} in other formats.
+
+        Asked for where a user wants to keep it, and read for that alone.
+        """
+        return {}
 
     def companions(self, given: Container[str] = ()) -> tuple[str, ...]:
         """A sentence on images of the same set in other files than those in `given`, real paths."""

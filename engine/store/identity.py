@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from engine.geometry.arrays import ResultArray
 from engine.geometry.layout import LabelLayout
@@ -36,6 +36,8 @@ class StackIdentity(Part):
     layout: LabelLayout
     arrays: tuple[ResultArray, ...]  # labels first
     halo: int  # px
+    window: tuple[float, float] | None = None  # least and greatest value that the network sees
+    identifiers: dict[str, str] = Field(default_factory=dict)  # kept where they are asked for
     tile: int | None = None  # px; None: tiling is exact, and may be another in each run
 
 

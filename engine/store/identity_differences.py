@@ -36,6 +36,7 @@ _SENTENCES = {
     "model": "the model is another file",
     "relabels": "the kept probabilities have changed",
     "content": "the files of the input have changed",
+    "identifiers": "identifiers of patients are kept now and were not, or the other way round",
     "layout": "the division into blocks has changed",
 }
 _PLURALS = (
@@ -49,6 +50,7 @@ _PLURALS = (
 )
 _WHEN_ABSENT: Fields = {
     "missing_chunks": "fail",
+    "identifiers": {},
     "postprocessing.objects": [],
     # Before there were cores.
     "postprocessing.core_threshold": 0.0,

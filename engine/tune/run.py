@@ -24,9 +24,9 @@ from engine.geometry.spread import spread
 from engine.inference.agreement import Agreement, Labels, Look, compare
 from engine.job.isolation import how_it_ended, python
 from engine.job.preflight import frames_of, look_at
-from engine.job.prepare import Prepared, prepare_job
+from engine.job.prepare import Prepared, check_precision, prepare_job
 from engine.job.tuned import Measured, Tuned, builds_of, candidates, processor
-from engine.model.file import ModelFile
+from engine.model.file import ModelFile, open_model
 from engine.model.statistics import is_blank
 from engine.plan.settings import JobSettings
 from engine.runtimes.base import Target
@@ -59,6 +59,7 @@ def tune(
     none of the frames chosen can be read and has something in it.
     """
     targets = candidates(settings.device)
+    check_precision(open_model(settings.model), "fast")
     job = prepare_job(settings.model_copy(update={"runtime": "auto", "precision": "fp32"}))
     looks = sample_looks(job, count)
     total = 2 + len(targets) * (ROUNDS + 2)
@@ -164,7 +165,7 @@ class Setting:
             return setting
         pairs = zip(self.labels(), wanted, self.work.looks, strict=True)
         found = sum(
-            (compare(a, b, instances=c.postprocessing.gives_instances) for a, b, c in pairs),
+            (compare(a, b, instances=not c.postprocessing.gives_classes) for a, b, c in pairs),
             start=Agreement(),
         )
         frames = self.work.workers * min(TIMED, len(self.work.looks))
@@ -210,7 +211,7 @@ def _tuned(
         builds=builds_of(targets),
         inputs=tuple(stack.path for stack in job.plan.stacks[:100]),
         frames=len(looks),
-        objects=sum(int(one.max()) for one, look in pairs if look.postprocessing.gives_instances),
+        objects=sum(int(one.max()) for one, look in pairs if not look.postprocessing.gives_classes),
         height=height,
         width=width,
         workers=job.plan.workers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from engine.errors import StackError
+from engine.errors import OutputError, StackError
 from engine.job.job import run_job
 from engine.job.prepare import prepare_job
 from engine.job.progress import Progress
@@ -80,6 +81,32 @@ def test_nothing_of_a_patient_is_in_a_result(tmp_path: Path, threshold_model: Pa
     assert b"is truncated" in found
     for secret in (*PATIENT.values(), SERIES, *names, "Doe", "Quincy"):
         assert secret.encode() not in found, secret
+
+
+def test_identifiers_are_kept_where_they_are_asked_for(
+    tmp_path: Path, threshold_model: Path
+) -> None:
+    folder = write_series(tmp_path / "case-12", heads(3), **HOUNSFIELD)
+    job = settings(folder, threshold_model, tmp_path / "out", keep_identifiers=True)
+    assert run_job(job, Progress()).exit_status == 0
+    kept = {key: PATIENT[key] for key in ("PatientID", "StudyInstanceUID")}
+    kept["SeriesInstanceUID"] = SERIES
+    group = zarr.open_group(tmp_path / "out/case-12.zarr", mode="r")
+    assert group.attrs["stackseg"]["identifiers"] == kept
+    assert describe(str(tmp_path / "out"))["stacks"][0]["identifiers"] == kept
+    assert json.loads((tmp_path / "out/job.json").read_text())["inputs"][0]["identifiers"] == kept
+    found = everything(tmp_path / "out")
+    for keyword, value in PATIENT.items():  # the name and all else stay out
+        assert (value.encode() in found) == (keyword in kept), keyword
+    assert not verify_job(tmp_path / "out").problems
+    with pytest.raises(OutputError, match="identifiers of patients are kept now") as refused:
+        run_job(settings(folder, threshold_model, tmp_path / "out"), Progress())
+    assert PATIENT["PatientID"] not in str(refused.value)
+    extra = volume(1, (48, 40), "uint16")
+    write_series(folder, extra, [7.5], ["more"], PatientID="MRN-2", **HOUNSFIELD)
+    with pytest.raises(StackError, match="its files differ in PatientID") as refused:
+        prepare_job(job.model_copy(update={"output": tmp_path / "other"}))
+    assert "MRN" not in str(refused.value)
 
 
 def test_a_gap_is_refused_until_frames_leave_it_out(tmp_path: Path, threshold_model: Path) -> None:

@@ -113,7 +113,8 @@ def test_bfloat16_normalises_in_float32(nuclei: np.ndarray, contrast: float, off
     statistics = np.float32([[[frame.min(), np.percentile(frame, 99.8)]]])
     wanted = open_session(model, "uint16", REFERENCE, 1).run(frame, statistics)
     found = open_session(model, "uint16", BF16, 1).run(frame, statistics)
-    assert 1e-5 < np.abs(found - wanted).max() < TOLERANCES["bf16"]
+    least = 1e-5 if HAS_BF16 else 0  # with AVX2 alone OpenVINO computes in float32
+    assert least < np.abs(found - wanted).max() < TOLERANCES["bf16"]
     assert ((found > 0.5) != (wanted > 0.5)).mean() < 1e-3
 
 

@@ -18,7 +18,8 @@ from engine.errors import ModelError, OutputError, UsageError
 from engine.model.file import open_model
 from engine.model.graph import receptive_field
 from engine.model.spec import METADATA_KEY, CoreSpec, Normalisation, parse_spec
-from export.onnx import CHECKED_SIZES, check_agreement, embed, export_run, make_spec
+from export.embed import embed
+from export.onnx import CHECKED_SIZES, check_agreement, export_run, make_spec
 from tests.export.networks import trained, write_run
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"

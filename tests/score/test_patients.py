@@ -16,6 +16,7 @@ from engine.results.score.compare import compare
 from engine.results.score.table import class_table, notes
 from engine.truth.palette import read_palette
 from tests import results
+from tests.engine import jobs
 from tests.score.test_surfaces import brute
 
 ACDC = read_palette("acdc")
@@ -218,6 +219,13 @@ def test_a_palette_that_does_not_fit(study, tmp_path):
     other = store(tmp_path / "o.zarr", np.ones((2, 28, 26), np.uint8), None, (0, 1, 2))
     with pytest.raises(UsageError, match="cannot be compared"):
         compare(other, root / "masks", palette="acdc")
+
+
+def test_objects_have_no_palette(study, tmp_path):
+    source = jobs.write_stack(tmp_path / "patient001_frame01_z0.tif", jobs.blobs((28, 26)))
+    out = results.make_result(tmp_path, [source])
+    with pytest.raises(UsageError, match=r"is of objects, not of classes.*--masks"):
+        compare(out, study[0] / "masks", palette="acdc")
 
 
 def test_a_jpeg_mask_needs_a_tolerance(tmp_path):

@@ -176,6 +176,26 @@ def test_a_frame_without_contrast_is_named() -> None:
         make_frame("01/t003", flat, np.zeros((8, 8), np.int32), Normalisation())
 
 
+def test_a_window_limits_what_is_learnt_from() -> None:
+    image = np.arange(-500, 524, dtype=np.int16).reshape(1, 32, 32)
+    window = Normalisation(low=0, high=100, window=(-100, 200))
+    frame = make_frame("a", image, np.zeros((32, 32), np.int32), window)
+    np.testing.assert_array_equal(frame.image, np.clip(image, -100, 200))
+    assert frame.statistics.tolist() == [[-100, 200]]
+    with pytest.raises(StackError, match="every pixel has the value"):
+        make_frame("b", image, frame.labels, Normalisation(window=(600, 700)))
+
+
+def test_a_window_on_the_command_line_is_the_models() -> None:
+    from train.cli import _normalisation
+
+    assert _normalisation("40,400") == {"normalisation": Normalisation(window=(-160, 240))}
+    assert _normalisation(None) == {}
+    for wrong in ("file", "40"):
+        with pytest.raises(UsageError, match="give CENTER,WIDTH"):
+            _normalisation(wrong)
+
+
 def test_the_digest_follows_contents_and_not_order() -> None:
     frames = [
         make_frame(str(i), image[None], labels.astype(np.int32), Normalisation())

@@ -133,7 +133,7 @@ def test_thresholds_of_foreground_and_core_are_chosen_together() -> None:
     core[20, 28:32] = 0.75
     best, curve = choose([frame(truth, outer, core)], rules(instances="cores"))
     assert best.scores.rank == 1
-    assert (best.threshold, best.core_threshold, best.min_area) == (0.5, 0.9, 0)
+    assert (best.threshold, best.core_threshold, best.min_area) == (0.5, 0.8, 0)
     pairs = {(c.threshold, c.core_threshold) for c in curve}
     assert {c for _, c in pairs} == set(CORE_THRESHOLDS), "all of them, at the best foreground"
     assert {t for t, _ in pairs} == set(THRESHOLDS)
@@ -176,19 +176,20 @@ def test_objects_at_the_edge_of_what_is_known_are_scored_by_what_is_known_of_the
     assert score_frames([part], rules()).iou == choose([part], rules())[0].scores.iou == 1
 
 
-@pytest.mark.parametrize(("certain", "expected"), [(False, 0.8), (True, 0.7)])
-def test_the_core_threshold_is_raised_where_that_costs_nothing_measurable(
-    certain: bool, expected: float
+@pytest.mark.parametrize(("slack", "expected"), [(0.0, 0.7), (0.05, 0.8), (0.5, 0.95)])
+def test_the_core_threshold_is_raised_as_far_as_it_costs_little(
+    slack: float, expected: float
 ) -> None:
-    """Above 0.7 every frame loses an object, or only every other: which may be chance."""
+    """Above 0.7 one of 20 objects is lost, above 0.8 a frame of four."""
     frames = []
     for number in range(4):
         truth = np.zeros((20, 60), np.int32)
         for at in range(5):
             truth[5:15, 12 * at + 1 : 12 * at + 9] = at + 1
-        core = 0.8 * ndimage.binary_erosion(truth > 0).astype(np.float32)
-        if certain or number == 0:
-            core[:, 12:24] *= 0.95
+        inside = ndimage.binary_erosion(truth > 0).astype(np.float32)
+        core = (0.99 if number else 0.82) * inside
+        if number == 0:
+            core[:, 12:24] = 0.75 * inside[:, 12:24]
         frames.append(frame(truth, (truth > 0).astype(np.float32), core))
-    best, _ = choose(frames, rules(instances="cores"))
+    best, _ = choose(frames, rules(instances="cores"), slack)
     assert best.core_threshold == expected

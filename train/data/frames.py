@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.errors import FrameError, StackError, UsageError
 from engine.model.spec import Normalisation
-from engine.model.statistics import frame_statistics, is_blank, normalisable
+from engine.model.statistics import frame_statistics, is_blank, normalisable, windowed
 from engine.plan.channels import channel_number, parse_channels
 from engine.stacks.base import Stack
 from engine.truth.color_masks import read_classes
@@ -120,13 +120,14 @@ def make_frame(
     Raises NoContrast where percentiles of a channel would be one value, StackError where pixels
     are not finite.
     """
-    if normalisation.policy == "percentile":
-        _require_contrast(name, image)
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes())
     digest.update(np.ascontiguousarray(labels).tobytes())
     if known is not None:
         digest.update(np.packbits(known).tobytes())
     try:
+        image = windowed(image, normalisation.window)
+        if normalisation.policy == "percentile":
+            _require_contrast(name, image)
         statistics = frame_statistics(image, normalisation)
         if is_blank(statistics):
             value = statistics[0, 0]

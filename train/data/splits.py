@@ -20,6 +20,11 @@ class Split:
     test: tuple[FrameSource, ...]
     rule: str  # how it was made, in words
 
+    @property
+    def flatters(self) -> bool:
+        """Whether validation frames are of groups that also train, and so resemble these."""
+        return not {f.group for f in self.val}.isdisjoint(f.group for f in self.train)
+
     def as_json(self) -> dict[str, Any]:
         """Rule, groups and frame names of the three parts."""
         parts = {"train": self.train, "val": self.val, "test": self.test}

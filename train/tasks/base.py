@@ -101,8 +101,11 @@ class Task(ABC, Generic[Judged]):
         """Scores of frames, with what was chosen, or as training begins."""
 
     @abstractmethod
-    def choose(self, frames: Sequence[Judged], run: Path) -> Defaults:
-        """Choose a model's defaults on validation frames; tables of it go to `run`."""
+    def choose(self, frames: Sequence[Judged], run: Path, flatters: bool) -> Defaults:
+        """Choose a model's defaults on validation frames; tables of it go to `run`.
+
+        `flatters`: these frames resemble some that taught, as `Split.flatters` has it.
+        """
 
     @abstractmethod
     def epoch_row(

@@ -85,7 +85,7 @@ class Classes(Task[NDArray[np.int64]]):
         """Of all pixels together."""
         return ClassScores(self.names, np.sum(frames, axis=0))
 
-    def choose(self, frames: Sequence[NDArray[np.int64]], run: Path) -> Defaults:
+    def choose(self, frames: Sequence[NDArray[np.int64]], run: Path, flatters: bool) -> Defaults:
         """There is no threshold: the most probable class wins."""
         scores = self.score(frames)
         self.keep("val", scores, run)

@@ -15,7 +15,8 @@ from engine.errors import ModelError
 from engine.model.graph.operators import POINTWISE
 from engine.model.spec import IMAGE, PROBABILITIES
 
-FLOAT_BYTES = 4
+FLOAT_BYTES = 4  # of float16 as well: on the CPU it is computed in float32
+BYTES: dict[int, int] = {onnx.TensorProto.INT8: 1, onnx.TensorProto.UINT8: 1}  # else FLOAT_BYTES
 IN_PLACE = POINTWISE - {"Concat"}
 
 
@@ -57,7 +58,7 @@ def _tensor_bytes(model: onnx.ModelProto, height: int, width: int) -> dict[str, 
             f"the graph has no shapes for {height} x {width} px; export it again"
         ) from error
     sizes = {
-        value.name: FLOAT_BYTES
+        value.name: BYTES.get(value.type.tensor_type.elem_type, FLOAT_BYTES)
         * math.prod(d.dim_value or 1 for d in value.type.tensor_type.shape.dim)
         for value in (*inferred.input, *inferred.value_info, *inferred.output)
     }

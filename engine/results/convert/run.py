@@ -19,7 +19,7 @@ from engine.store.folder import PRIVATE
 
 log = logging.getLogger("stackseg")
 
-Format = Literal["tiff", "ctc", "csv", "geojson"]
+Format = Literal["tiff", "ctc", "csv", "geojson", "nifti", "dicom-seg"]
 Progress = Callable[[int, int], None]  # how many files are done, and how many there are
 
 
@@ -55,8 +55,7 @@ def convert(
     for one in stacks:
         if failed := len(one.failed):
             log.warning("%s: %s set aside, without labels", one.store, plural(failed, "frame"))
-    targets_of = {"tiff": _tiff, "ctc": _ctc, "csv": _csv, "geojson": _geojson}[to]
-    targets = targets_of(stacks, output)
+    targets = _TARGETS[to](stacks, output)
     for target in targets:
         check_free(target.path, overwrite=overwrite)
     done, total = 0, sum(len(target.files) for target in targets)
@@ -165,3 +164,40 @@ def _geojson(stacks: list[ResultStack], output: Path) -> list[Target]:
         }
         targets.append(Target(output / stack.file_name, frames, "*.geojson"))
     return targets
+
+
+def _nifti(stacks: list[ResultStack], output: Path) -> list[Target]:
+    from engine.results.convert.affine import affine_of_stack
+    from engine.results.convert.nifti import write_volume  # needs an extra
+
+    targets = []
+    for stack in stacks:
+        write = partial(write_volume, stack=stack, affine=affine_of_stack(stack))
+        targets.append(Target(output / f"{stack.file_name}.nii.gz", {"": write}))
+    return targets
+
+
+def _dicom_seg(stacks: list[ResultStack], output: Path) -> list[Target]:
+    from engine.results.convert.dicom_seg import writers  # needs an extra
+
+    targets = []
+    for stack in stacks:
+        files = writers(stack)
+        targets += [Target(output / name, {"": write}) for name, write in files.items()]
+        if not stack.classes:
+            log.info(
+                "%s: its objects are one segment, %s; --to nifti keeps their ids",
+                stack.store, stack.objects.name,
+            )  # fmt: skip
+    log.info("patient and study are those of the images; a segmentation is as identifying as they")
+    return targets
+
+
+_TARGETS: Mapping[Format, Callable[[list[ResultStack], Path], list[Target]]] = {
+    "tiff": _tiff,
+    "ctc": _ctc,
+    "csv": _csv,
+    "geojson": _geojson,
+    "nifti": _nifti,
+    "dicom-seg": _dicom_seg,
+}

@@ -176,7 +176,7 @@ def known_classes(ours: LabelFrames, truth: Truth, given: bool) -> tuple[LabelCl
     if truth.palette and ours.origin is not None and not ours.classes:
         raise UsageError(
             f"{ours.path}: is of objects, not of classes, and --palette says which colours are "
-            "classes; omit it"
+            "classes; omit it, and give --masks where the truth is foreground"
         )
     classes = ours.classes or theirs
     if (classes or given) and truth.labels is None:

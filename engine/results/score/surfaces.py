@@ -41,8 +41,6 @@ class Distances:
             and np.array_equal(self.counts, other.counts)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # arrays have none
-
     def plus(self, other: Distances) -> Distances:
         """Both together."""
         return _counted(

@@ -41,14 +41,16 @@ _LUTS = [
     for colour in ("Red", "Green", "Blue")
     for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
-# All that is parsed of a file. There is no element of patient, study or equipment in it.
+# All that is parsed of a file. There is no element of patient, study or equipment in it; what
+# `--keep-identifiers` keeps is read by `identifiers.py`.
 _ELEMENTS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "InstanceNumber", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "BitsAllocated", "BitsStored", "PixelRepresentation", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
     "GridFrameOffsetVector", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber",
-    "FrameTime", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "FrameTime", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter",
+    "WindowWidth",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *_LUTS,
 ]  # fmt: skip
 

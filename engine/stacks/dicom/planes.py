@@ -24,6 +24,7 @@ class Plane(NamedTuple):
     orientation: Vector | None  # of rows and of columns, as six direction cosines
     spacing: Vector | None  # mm from row to row, from column to column
     rescale: Rescale
+    window: Vector | None  # center and width of the first that it tells, of rescaled values
     times: tuple[float | None, ...]  # one for each of TIMES, which order phases of a position
     number: float | None  # InstanceNumber of the file
 
@@ -58,6 +59,10 @@ def planes_of(header: Dataset, n_frames: int) -> tuple[Plane, ...]:
                 rescale=_rescale(
                     value("PixelValueTransformationSequence", "RescaleSlope"),
                     value("PixelValueTransformationSequence", "RescaleIntercept"),
+                ),
+                window=_window(
+                    value("FrameVOILUTSequence", "WindowCenter"),
+                    value("FrameVOILUTSequence", "WindowWidth"),
                 ),
                 times=_times(header, of_frame),
                 number=number,
@@ -140,6 +145,12 @@ def _rescale(slope: object, intercept: object) -> Rescale:
     if a is None or b is None or a == 0:
         raise Damaged("has a rescale slope or intercept that is no number, or a slope of 0")
     return Rescale(a, b)
+
+
+def _window(centers: object, widths: object) -> Vector | None:
+    """Center and width of the first window; None where there is none that has a width."""
+    center, width = numbers(centers), numbers(widths)
+    return (center[0], width[0]) if center and width and width[0] > 0 else None
 
 
 def _times(header: Dataset, of_frame: dict[str, Dataset]) -> tuple[float | None, ...]:

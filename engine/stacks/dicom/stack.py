@@ -15,6 +15,7 @@ from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, read_dtype
 from engine.stacks.dicom.arrange import Arrangement, Unit, arrange, shown
 from engine.stacks.dicom.header import PALETTE, DicomFile, lut_values, read_header
+from engine.stacks.dicom.identifiers import identifiers_of
 from engine.stacks.dicom.library import Damaged
 from engine.stacks.dicom.pixels import decode, decoding_bytes
 from engine.stacks.dicom.series import chosen, series_of
@@ -82,6 +83,7 @@ def _stack(
         series=series,
         lacking=arranged.lacking,
         min_is_white=form.min_is_white,
+        window=None if form.min_is_white else _window(units),
         identity=_identity(files),
         piece_bytes=max(decoding_bytes(file) for file in files),
         stored_bytes=np.dtype(dtype).itemsize,
@@ -101,6 +103,10 @@ class DicomStack(UnitStack):
         super().__init__(info, source, shape, len(arranged.lead))
         self._units = arranged.units
 
+    def unit(self, t: int, z: int) -> Unit | None:
+        """The file and the plane of a frame; None where no file has it."""
+        return self._units[t * self.info.size("Z") + z]
+
     def probe(self) -> None:
         """Decode the first frame that is there; StackError where nothing here can."""
         file, plane = next(unit for unit in self._units if unit is not None)
@@ -115,6 +121,11 @@ class DicomStack(UnitStack):
                 raise StackError(
                     f"{self.info.path}: its pixels cannot be decoded; copy it again, or convert it"
                 ) from error
+
+    def identifiers(self) -> dict[str, str]:
+        """See `Stack.identifiers`."""
+        files = (unit[0].path for unit in self._units if unit is not None)
+        return identifiers_of(files, self.info.path)
 
     def lacks(self, ts: range, zs: range) -> bool:
         """Whether a slice of these frames is missing, see `Stack.lacks`."""
@@ -184,6 +195,13 @@ def _slopes(units: Sequence[Unit]) -> tuple[str, ...]:
     if n == 1:
         return ()
     return (f"its frames have {n} different rescale slopes or intercepts; each is read by its own",)
+
+
+def _window(units: Sequence[Unit]) -> tuple[float, float] | None:
+    """Center and width that all frames have; None where they differ, or have none."""
+    found = {plane.window for _, plane in units}
+    one = found.pop() if len(found) == 1 else None
+    return (one[0], one[1]) if one else None
 
 
 def _pixel_size(
