@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,19 +72,24 @@ def choose(
     """
     by_cores = base.instances == "cores"
     tried: dict[tuple[float, float | None], list[Choice]] = {}
-    threshold, core = base.threshold, base.core_threshold
+
+    def best_of(pairs: Iterable[tuple[float, float | None]]) -> Choice:
+        """The best of all, once these are tried as well."""
+        for pair in pairs:
+            if pair not in tried:
+                tried[pair] = list(_scored(frames, base, *pair))
+        return max(itertools.chain(*tried.values()), key=lambda choice: _rank(choice, base))
+
+    best = best_of([(base.threshold, base.core_threshold if by_cores else None)])
     for _ in range(ROUNDS if by_cores else 1):
-        pairs = [(threshold, one) for one in CORE_THRESHOLDS] if by_cores else []
-        pairs += [(one, core) for one in THRESHOLDS]
-        for one, other in pairs:
-            key = (one, other if by_cores else None)
-            if key not in tried:
-                tried[key] = list(_scored(frames, base, *key))
-        curve = [choice for choices in tried.values() for choice in choices]
-        best = max(curve, key=lambda choice: _rank(choice, base))
-        threshold, core = best.threshold, best.core_threshold or core
-    if slack:
-        best = max((one for one in curve if _is_cautious(one, best, slack)), key=_core)
+        if by_cores:
+            best = best_of((best.threshold, core) for core in CORE_THRESHOLDS)
+        best = best_of((threshold, best.core_threshold) for threshold in THRESHOLDS)
+    if by_cores and slack:
+        best = best_of((best.threshold, core) for core in CORE_THRESHOLDS)
+        every = itertools.chain(*tried.values())
+        best = max((one for one in every if _is_cautious(one, best, slack)), key=_core)
+    curve = itertools.chain(*tried.values())
     return best, sorted(curve, key=lambda c: (c.threshold, c.core_threshold or 0, c.min_area))
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +140,8 @@ def _by_tables(
     row of the box around a place, a table tells the first offset that has a core there.
     """
     bits = 2 * radius + 1
-    ahead = padded.astype(np.uint8 if bits <= 8 else np.uint16)  # in bit k, what is k px ahead
+    # In bit k, what is k px ahead.
+    ahead: NDArray[Any] = padded.astype(np.uint8 if bits <= 8 else np.uint16)
     known = 1
     while known < bits:
         more = min(known, bits - known)

@@ -18,6 +18,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 Ints = NDArray[np.int64]
+PIECE = 2**20  # flags looked at together: what that takes does not grow with the plane
 NOISE = 16  # px; a plane with more than one run for so many pixels
 
 
@@ -120,12 +121,16 @@ def _by_row(
 
 def places_of(flags: NDArray[np.bool_]) -> Ints:
     """Indices of what is set among flags, (n,): eight at a time, since few are."""
-    whole = len(flags) // 8 * 8
-    words = flags[:whole].view(np.uint64)
-    at = np.flatnonzero(words != 0)
-    within = np.flatnonzero(words[at].view(bool))
-    found = 8 * at[within >> 3] + (within & 7)
-    return np.concatenate([found, whole + np.flatnonzero(flags[whole:])])
+    found = [np.zeros(0, dtype=np.int64)]
+    for begin in range(0, len(flags), PIECE):
+        piece = flags[begin : begin + PIECE]
+        whole = len(piece) // 8 * 8
+        words = piece[:whole].view(np.uint64)
+        at = np.flatnonzero(words != 0)
+        within = np.flatnonzero(words[at].view(bool))
+        found.append(8 * at[within >> 3] + (within & 7) + begin)
+        found.append(np.flatnonzero(piece[whole:]) + (whole + begin))
+    return np.concatenate(found)
 
 
 def components_of(runs: Runs) -> tuple[Ints, int]:

@@ -13,6 +13,7 @@ from engine.errors import FrameError
 from engine.model.spec import Normalisation
 from engine.model.statistics import (
     Histogram,
+    _near_the_ends,
     frame_statistics,
     is_blank,
     normalisable,
@@ -143,3 +144,18 @@ def test_windows_give_the_statistics_of_the_frame(
     assert windowed_statistics(windows, how).tolist() == wanted.tolist()
     # What the network sees is float32, and the statistics are those of that.
     assert frame_statistics(frame.astype(np.float32), how).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_percentiles_near_the_ends_are_those_of_all_pixels(dtype: str) -> None:
+    rng = np.random.default_rng(7)
+    shape, found = (2, 260, 300), 0
+    spread = rng.normal(90, 20, shape)
+    for values in (spread, np.where(rng.random(shape) < 0.9, 40, spread), np.full(shape, 7.0)):
+        frame = values.clip(0, 255).astype(dtype)
+        for low, high in ((0, 100), (1, 99.8), (5, 95), (7, 90)):
+            how = Normalisation(low=low, high=high)
+            wanted = windowed_statistics(lambda frame=frame: iter([frame]), how)
+            assert np.array_equal(frame_statistics(frame, how), wanted)
+            found += _near_the_ends(frame[0], (low, high)) is not None
+    assert found  # or the plain way did it all

@@ -55,7 +55,7 @@ def decoded(page: TiffPage) -> NDArray[Any] | None:
     except (imagecodecs.TiffError, ValueError, RuntimeError):
         return None
     expected = page.shaped[2:4]
-    is_whole = pixels.shape == expected and pixels.dtype == page.dtype.newbyteorder("=")
+    is_whole = pixels.shape == expected and pixels.dtype == np.dtype(page.dtype).newbyteorder("=")
     return pixels if is_whole else None
 
 
@@ -73,7 +73,7 @@ def _one_page(page: TiffPage, total: int) -> bytearray | None:
     tags = [
         (256, _LONG, width), (257, _LONG, height), (258, _SHORT, page.bitspersample),
         (259, _SHORT, LZW), (262, _SHORT, 1), (277, _SHORT, 1), (284, _SHORT, 1),
-        (317, _SHORT, page.predictor), (339, _SHORT, _FORMATS[page.dtype.kind]), *segment,
+        (317, _SHORT, page.predictor), (339, _SHORT, _FORMATS[np.dtype(page.dtype).kind]), *segment,
         (places, _LONG, None), (sizes, _LONG, None),
     ]  # fmt: skip
     begin = 8 + 2 + 12 * len(tags) + 4  # of the lists of places and sizes, then of the data

@@ -1,0 +1,147 @@
+"""Runs of benchmarks as JSON: the machine, versions, and every repeat of every figure.
+
+    benchmarks/results/runs/NAME.json
+      {"benchmark": "stages", "command": ..., "date": ..., "machine": {...}, "versions": {...},
+       "figures": {"raw/labels": {"unit": "core-ms a frame", "values": [...]}, ...}}
+
+`compare` puts two runs side by side. A ratio is worth something where both ran on one machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RUNS = Path(__file__).parent / "results" / "runs"
+PACKAGES = (
+    "stackseg", "numpy", "scipy", "zarr", "numcodecs", "imagecodecs", "tifffile", "dask",
+    "distributed", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "monai",
+)  # fmt: skip
+
+
+@dataclass
+class Run:
+    """One run of a benchmark."""
+
+    benchmark: str
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, unit: str, values: list[float]) -> None:
+        """Keep the repeats of a figure."""
+        self.figures[name] = {"unit": unit, "values": [round(value, 4) for value in values]}
+
+    def write(self, path: Path | None = None) -> Path:
+        """Write it, by default to results/runs/BENCHMARK-DATE.json."""
+        path = path or RUNS / f"{self.benchmark}-{time.strftime('%Y-%m-%d')}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "benchmark": self.benchmark, "command": " ".join(["python -m", *_command()]),
+            "date": time.strftime("%Y-%m-%dT%H:%M:%S"), "machine": machine(),
+            "versions": versions(), "notes": self.notes, "figures": self.figures,
+        }  # fmt: skip
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"written to {path}", file=sys.stderr)
+        return path
+
+    def table(self) -> str:
+        """Figures as Markdown: median, and the range of the middle half."""
+        return table({self.benchmark: self.figures})
+
+
+def _command() -> list[str]:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return [spec.name if spec else Path(sys.argv[0]).stem, *sys.argv[1:]]
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that may be used, memory, load."""
+    from engine.job.report import machine as described
+    from engine.plan.resources import cores
+
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": described().processor, "cores": cores(), "memory_gb": round(pages / 2**30, 1),
+        "load": [round(one, 1) for one in os.getloadavg()], "python": platform.python_version(),
+        "system": platform.platform(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Versions of what is installed of PACKAGES."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def taking_turns(
+    variants: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each repeat of each variant; they take turns, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(repeats + 1):
+        for name, call in variants.items():
+            begin = clock()
+            call()
+            if turn:
+                seconds[name].append(clock() - begin)
+    return seconds
+
+
+def spread(values: list[float]) -> tuple[float, float, float]:
+    """Median, and the quartiles around it."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return middle, low, high
+
+
+def table(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> str:
+    """Figures of runs side by side; with two runs, the second over the first."""
+    names = list(runs)
+    head = ["figure", "unit", *names, *(["ratio"] if len(names) == 2 else [])]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for name in dict.fromkeys(name for figures in runs.values() for name in figures):
+        found = [figures.get(name) for figures in runs.values()]
+        unit = next(one["unit"] for one in found if one)
+        cells, middles = [], []
+        for one in found:
+            if one is None:
+                cells.append("")
+                continue
+            middle, low, high = spread(one["values"])
+            middles.append(middle)
+            cells.append(f"{middle:.3g} ({low:.3g} to {high:.3g})")
+        if len(names) == 2:
+            cells.append(f"{middles[1] / middles[0]:.2f}" if len(middles) == 2 else "")
+        lines.append(f"| {name} | {unit} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def compare(first: Path, second: Path) -> str:
+    """Two runs side by side, and what differs between their machines and versions."""
+    a, b = (json.loads(path.read_text()) for path in (first, second))
+    differing = [
+        f"{key}: {a[what].get(key)} and {b[what].get(key)}"
+        for what in ("machine", "versions")
+        for key in sorted(set(a[what]) | set(b[what]))
+        if key != "load" and a[what].get(key) != b[what].get(key)
+    ]
+    names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
+    figures = dict(zip(names, (a["figures"], b["figures"]), strict=True))
+    return "\n".join([*differing, "", table(figures)])
