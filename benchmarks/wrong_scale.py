@@ -64,7 +64,8 @@ def ways(source: Path, epochs: int) -> dict[str, tuple[str, Mapping[str, Any]]]:
     white = {"transfer_white": 255.0}
     return {
         "failure": ("`--freeze-encoder`, pixels of 0 to 1", frozen),
-        "white": ("the same with `--transfer-white 255`", frozen | white),
+        "free": ("the encoder learns, pixels of 0 to 1", taken),
+        "white": ("frozen, with `--transfer-white 255`", frozen | white),
         "cured": (
             "`--transfer-white 255`, and the encoder learns, for twice as many epochs",
             taken | white | {"epochs": 2 * epochs},
