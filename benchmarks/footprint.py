@@ -71,7 +71,10 @@ def pixels() -> Iterator[tuple[Constant[Any], float]]:
     labels = label_frame(frame)[0]
     nuclei, n_nuclei = label_frame(TimeLapse(shape=(60, 2048, 2048), seed=0).frame(45)[1] > 0)
     certainty = frame.astype(np.float32)
-    yield footprint.MEASURE, peak(lambda: object_sums(labels, image, certainty)) / frame.size
+    yield (
+        footprint.MEASURE,
+        peak(lambda: object_sums(labels, {0: image[0]}, certainty)) / frame.size,
+    )
     taken = peak(lambda: split_touching(nuclei, n_nuclei, 3, 1))
     yield footprint.WATERSHED, taken / frame.size
     cores = frame & np.roll(squares(2048, 9), (2, 2), (0, 1))

@@ -102,11 +102,11 @@ POLICIES: Mapping[str, AugmentSettings] = {
         noise=(0.002, 0.02),
         noise_chance=0.3,
     ),
-    # For slices of a body that always lies alike: left stays left, and up stays up.
+    # For slices of a body, which may lie on its side: left stays left.
     "upright": AugmentSettings(
         flip_chance=0,
-        rotate=30.0,
-        rotate_chance=0.7,
+        rotate=90.0,
+        rotate_chance=0.5,
         turn_chance=0,
         scale=(0.7, 1.4),
         scale_chance=0.7,

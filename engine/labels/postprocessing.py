@@ -20,7 +20,6 @@ class Postprocessing:
     min_area: int = 0  # px; smaller objects are dropped
     max_area: int = 0  # px; larger objects are dropped, 0: however large they are
     instances: str = "components"  # "watershed", "cores"; "none": there are no objects
-    objects: tuple[str, ...] = ()  # classes whose components are objects, beside a class map
     fill_holes: bool = False  # background that an object encloses becomes foreground
     clear_border: bool = False  # objects that touch the frame's border are dropped
     min_distance: float = 0.0  # px between the seeds of a watershed
@@ -29,6 +28,7 @@ class Postprocessing:
     growth: int = 0  # px; how far a core grows at the most
     pinhole: int = 0  # px; holes that fit into such a box are filled; by cores
     unreached: str = "drop"  # or "keep": foreground beyond the growth of any core
+    objects: tuple[str, ...] = ()  # classes whose components are objects, beside a class map
 
     @property
     def margin(self) -> int:

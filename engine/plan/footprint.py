@@ -24,7 +24,10 @@ FILE_COPIES = Constant(
     3, "of the model file", "as read, the parsed graph, a copy for shape inference", "by the code"
 )
 MEASURE = Constant(
-    6, "bytes a pixel", "sums of objects and ends of their rows, while they are measured", BENCHMARK
+    11,
+    "bytes a pixel",
+    "sums of objects and ends of their rows, while they are measured",
+    BENCHMARK,
 )
 COUNT = Constant(
     8, "bytes a pixel", "16-bit pixels that NumPy counts as 64-bit indices", "by the code"

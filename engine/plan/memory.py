@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.errors import UsageError
-from engine.geometry.arrays import PROBABILITY, ResultArray, level_layout, shard_bytes
+from engine.geometry.arrays import IMAGE, PROBABILITY, ResultArray, level_layout, shard_bytes
 from engine.geometry.layout import Block, LabelLayout
 from engine.geometry.tiling import FrameTiling, round_up
 from engine.labels.postprocessing import Postprocessing
@@ -253,9 +253,9 @@ def _middle(layout: LabelLayout) -> Block:
 
 def _block_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:
     sizes = {array.kind: shard_bytes(array, layout) for array in arrays}
-    # All of a block, one of them once more while it is encoded, and all encoded.
+    # All of a block, pixels once more while Zarr encodes them, and all encoded.
     encoded = sum(int(size * ENCODED[kind]) for kind, size in sizes.items())
-    return sum(sizes.values()) + max(sizes.values()) + encoded
+    return sum(sizes.values()) + sizes.get(IMAGE, 0) + encoded
 
 
 def _level_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:

@@ -140,4 +140,4 @@ def on_disk_before(record: Path, data: list[Path], disk: list[Event]) -> None:
 
 def test_the_job_ends_with_job_json(done: Done) -> None:
     order = [p.name for what, p in done.disk if what == "rename" and p.parent == done.output]
-    assert order[-1] == "job.json" and len(order) == len(set(order)) == 6
+    assert order[-1] == "job.json" and len(order) == len(set(order)) == 8

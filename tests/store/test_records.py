@@ -12,6 +12,7 @@ import pytest
 from engine.errors import OutputError
 from engine.geometry.arrays import arrays_of
 from engine.geometry.layout import make_layout
+from engine.job.tuned import Measured, Tuned
 from engine.labels.postprocessing import Postprocessing
 from engine.plan.settings import JobSettings
 from engine.store.identity import JobIdentity, Selection, SettingsRecord, StackIdentity
@@ -134,6 +135,20 @@ EXAMPLES: tuple[Record, ...] = (
         attempts={"a segment 1": 2},
         files_sha256={"frames.csv": "f" * 64},
         records_sha256="0" * 64,
+    ),
+    Tuned(
+        model="d" * 64,
+        model_name="nuclei",
+        processor="a processor",
+        builds=("onnxruntime 1.24",),
+        inputs=("stack.tif",),
+        frames=2,
+        objects=40,
+        height=64,
+        width=96,
+        workers=1,
+        threads=2,
+        measured=(Measured(runtime="onnxruntime", device="cpu", precision="fp32", build="1.24", f1=1.0),),
     ),
 )  # fmt: skip
 each = pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
