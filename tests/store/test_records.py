@@ -148,7 +148,9 @@ EXAMPLES: tuple[Record, ...] = (
         width=96,
         workers=1,
         threads=2,
-        measured=(Measured(runtime="onnxruntime", device="cpu", precision="fp32", build="1.24", f1=1.0),),
+        measured=(
+            Measured(runtime="onnxruntime", device="cpu", precision="fp32", build="1", f1=1.0),
+        ),
     ),
 )  # fmt: skip
 each = pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
