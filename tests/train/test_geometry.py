@@ -61,12 +61,12 @@ def test_the_policy_none_leaves_pixels_as_they_are(
 
 @given(seeds, policies)
 def test_a_disk_is_found_where_the_transform_puts_it(seed: int, policy: str) -> None:
-    """Its centre by the labels, and by the image's brightness, is where the frame's centre is.
-
-    As far as sampling goes: of 10,000 patches one is 0.102 px off by its brightness, 0.5 by labels.
-    """
+    """Its centre by the labels, and by the image's brightness, is where the frame's centre is."""
     yy, xx = np.mgrid[:160, :160]
     disk = (yy - 80) ** 2 + (xx - 80) ** 2 <= 10**2
+    # Brightness fades at the rim, as through a lens: a hard one is not sampled finely enough where
+    # a patch shows it at half its size.
+    bright = ndimage.gaussian_filter(disk.astype(np.float32), 1.5)
     geometry = drawn(seed, (160, 160), 96, policy)
     # Moved so that the centre of the patch shows the centre of the disk, and then a little off.
     off = np.random.default_rng(seed).uniform(-4, 4, 2)
@@ -74,9 +74,9 @@ def test_a_disk_is_found_where_the_transform_puts_it(seed: int, policy: str) -> 
     origin = np.full(2, 80.0) - geometry.matrix @ (middle + off)
     straight = replace(geometry, origin=origin, grid=None)
     cut = straight.on((160, 160))
-    labels, image = cut.nearest(disk.astype(np.int32)), cut.linear(disk.astype(np.float32))
-    assert np.allclose(ndimage.center_of_mass(labels), middle + off, atol=0.6)
-    assert np.allclose(ndimage.center_of_mass(image), middle + off, atol=0.15)
+    labels, image = cut.nearest(disk.astype(np.int32)), cut.linear(bright)
+    assert np.allclose(ndimage.center_of_mass(labels), middle + off, atol=0.5)
+    assert np.allclose(ndimage.center_of_mass(image), middle + off, atol=0.1)
     # Bent, they are still cut at the same points: the image is above a half where the label is.
     bent = replace(geometry, origin=origin).on((160, 160))
     assert np.mean((bent.linear(disk) > 0.5) == (bent.nearest(disk) > 0)) > 0.98
