@@ -158,6 +158,7 @@ def _write_tables(folder: JobFolder, job: Prepared) -> _Totals:
                 yield folder.own.open(objects_key(stack.name, index))
 
     def timings() -> Iterator[Row]:
+        """A row for each task, added to the totals as it is written."""
         steps = [step.name for step in steps_of(job.plan)]
         for stack in stacks:
             for step in steps:

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from engine.labels.components import at_border
 from engine.labels.postprocessing import Postprocessing
-from engine.labels.runs import Ints, connected, runs_of_mask, spread
+from engine.labels.runs import Ints, connected, ranges, runs_of_mask
 
 
 def filled(mask: NDArray[np.bool_], postprocessing: Postprocessing) -> NDArray[np.bool_]:
@@ -47,7 +47,7 @@ def fill_pinholes(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     if not len(gap):
         return mask
     row, stop = runs.row[gap], runs.stop[gap]
-    pixels = spread(stop, length[gap])  # of background between pixels of the mask, in short runs
+    pixels = ranges(stop, length[gap])  # of background between pixels of the mask, in short runs
     number = np.searchsorted(pixels, pixels + width)  # of the pixel below each, if it is of these
     below = np.where(pixels[np.minimum(number, len(pixels) - 1)] == pixels + width, number, -1)
     has_above = np.zeros(len(pixels), dtype=bool)

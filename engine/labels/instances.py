@@ -55,7 +55,7 @@ def _kept(
     areas = np.bincount(runs.label, weights=runs.length, minlength=count + 1)[1:].astype(np.int64)
     first = np.zeros(count + 1, dtype=np.int64)
     first[runs.label[::-1]] = runs.start[::-1]  # of equal labels the last assignment stays
-    new = _numbers(postprocessing.keep(areas, border), first[1:])
+    new = numbers_of(postprocessing.keep(areas, border), first[1:])
     return runs.painted(new[runs.label])
 
 
@@ -64,13 +64,13 @@ def renumber(labels: NDArray[np.uint32], kept: NDArray[np.bool_]) -> int:
 
     These are numbered from 1 on, in raster order of their first pixels.
     """
-    new = _numbers(kept, first_pixels(labels, len(kept)))
+    new = numbers_of(kept, first_pixels(labels, len(kept)))
     for band in bands(labels):
         band[...] = new[band]
     return int(kept.sum())
 
 
-def _numbers(kept: NDArray[np.bool_], first: NDArray[np.int64]) -> NDArray[np.uint32]:
+def numbers_of(kept: NDArray[np.bool_], first: NDArray[np.int64]) -> NDArray[np.uint32]:
     """New labels by old ones, (count + 1,): those `kept` in order of first pixels, 0 for others."""
     order = np.flatnonzero(kept)
     order = order[np.argsort(first[order], kind="stable")]

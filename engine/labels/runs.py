@@ -57,22 +57,19 @@ class Runs:
 
     def pixels(self) -> Ints:
         """Raster indices of all pixels in them, in order."""
-        return spread(self.start, self.length)
+        return ranges(self.start, self.length)
 
     def painted(self, values: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """A plane, (Y, X), with a value, (n,), for each run, and 0 elsewhere."""
         edges = np.zeros(2 * len(self) + 2, dtype=np.int64)
-        edges[1:-1:2], edges[2:-1:2], edges[-1] = (
-            self.start,
-            self.stop,
-            self.shape[0] * self.shape[1],
-        )
+        edges[1:-1:2], edges[2:-1:2] = self.start, self.stop
+        edges[-1] = self.shape[0] * self.shape[1]
         colours = np.zeros(2 * len(self) + 1, dtype=np.uint32)
         colours[1::2] = values
         return np.repeat(colours, np.diff(edges)).reshape(self.shape)
 
 
-def spread(start: Ints, length: Ints) -> Ints:
+def ranges(start: Ints, length: Ints) -> Ints:
     """Whole numbers from each `start` on, as many as its `length`, which is 1 or more."""
     steps = np.ones(int(length.sum()), dtype=np.int64)
     if len(steps):
@@ -112,7 +109,7 @@ def _by_row(
     row = start // width
     often = (stop - 1) // width - row + 1
     if (often > 1).any():
-        row = spread(row, often)
+        row = ranges(row, often)
         label = None if label is None else np.repeat(label, often)
         start = np.maximum(np.repeat(start, often), row * width)
         stop = np.minimum(np.repeat(stop, often), (row + 1) * width)

@@ -240,7 +240,7 @@ def test_nifti_of_other_sources_has_their_pixel_sizes(tmp_path):
     mm = results.PIXEL / 1000
     np.testing.assert_allclose(np.diag(image.affine), [mm, mm, 1, 1], rtol=1e-5)
     assert image.header.get_zooms()[3] == results.STEP
-    with pytest.raises(UsageError, match=r"four.zarr: was made of OME-TIFF.*--to nifti"):
+    with pytest.raises(UsageError, match=r"four.zarr: comes from OME-TIFF.*--to nifti"):
         convert(out, "dicom-seg", tmp_path / "seg")
 
 

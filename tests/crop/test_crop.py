@@ -33,7 +33,7 @@ PIXEL_UM = 0.5
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
-    """A job's class map of two channels, T, Z, Y, X, its labels, and what they are made of."""
+    """A job's class map of two channels, T, Z, Y, X, its labels, and what they come from."""
     place = tmp_path_factory.mktemp("deep")
     pixels = np.stack([jobs.blobs(SHAPE), jobs.blobs(SHAPE, 1)], axis=2)
     source = results.write_ome(place / "four.ome.tif", pixels, "TZCYX")

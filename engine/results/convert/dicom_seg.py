@@ -1,4 +1,4 @@
-"""Labels as DICOM Segmentation objects that refer to the images they were made of.
+"""Labels as DICOM Segmentation objects that refer to the images they come from.
 
 Each time point is an object of its own. Its frames lie where those of the source do, pixel by
 pixel, and name them. Patient and study are copied from the source: archives file it by these. A
@@ -58,7 +58,7 @@ class Frames:
         with open_source(stack) as source:
             if not isinstance(source, DicomStack):
                 raise UsageError(
-                    f"{stack.store}: was made of {stack.format}, and DICOM SEG refers to DICOM "
+                    f"{stack.store}: comes from {stack.format}, and DICOM SEG refers to DICOM "
                     "images; use --to nifti or --to tiff"
                 )
             self._units = {(t, z): source.unit(t, z) for t, z in stack.labels.numbers}

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, find_objects
 from scipy.spatial import cKDTree
 
 _DECIMALS = 9  # to which equal distances between different pixels are equal numbers
@@ -91,14 +91,8 @@ def plane_distances(
 def surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The surface of a mask, of as many axes."""
     out = np.zeros_like(mask)
-    if not mask.any():
-        return out
-    box = tuple(
-        slice(int(found[0]), int(found[-1]) + 1)
-        for axis in range(mask.ndim)
-        if len(found := np.flatnonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis))))
-    )
-    out[box] = mask[box] & ~binary_erosion(mask[box])
+    for box in find_objects(mask.view(np.int8)):  # one, or none
+        out[box] = mask[box] & ~binary_erosion(mask[box])
     return out
 
 

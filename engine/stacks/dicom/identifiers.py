@@ -1,6 +1,6 @@
 """What links a DICOM stack to its patient and study: read only where a user asks to keep it.
 
-The header that stacks are made of (`engine.stacks.dicom.header`) holds none of these elements, so
+The header that stacks come from (`engine.stacks.dicom.header`) holds none of these elements, so
 that nothing else can leak them.
 """
 
