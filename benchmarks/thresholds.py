@@ -1,6 +1,7 @@
 """What thresholds and growth of cores bring: `python -m benchmarks.thresholds RUN`.
 
-    python -m benchmarks.thresholds RUN --data DIR --frames A:B [--checkpoint last.pt] [--min-area 30]
+    python -m benchmarks.thresholds RUN --data DIR --frames A:B [--checkpoint last.pt]
+                                    [--threshold 0.5] [--min-area 30]
 
 RUN is what `stackseg train` left of instances by cores. Frames A to before B of a challenge's data
 set, which the run should not have seen, are labelled with every growth and core threshold, and
@@ -48,9 +49,8 @@ def main() -> None:
         Frame(probabilities(predict_logits(network, normalised(one))), one.labels, one.counted)
         for one in load_part(find_frames(settings), settings).frames
     ]
-    print(
-        f"{options.run.name}, epoch {best.epoch}; {machine().processor}; {len(frames)} frames with truth of {options.frames}\n"
-    )
+    told = f"{options.run.name}, epoch {best.epoch}; {machine().processor}"
+    print(f"{told}; {len(frames)} frames with truth of {options.frames}\n")
     print("| growth, px | core threshold | objects | SEG | DET | F1 at 0.5 |")
     print("| --- | --- | --- | --- | --- | --- |")
     base = replace(
