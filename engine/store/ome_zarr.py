@@ -14,7 +14,7 @@ is ever changed in place, and the bytes of a shard depend on its pixels alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +40,7 @@ from engine.stacks.base import StackInfo
 from engine.store import sharding
 
 if TYPE_CHECKING:  # imported where metadata are written, which takes 0.1 s less elsewhere
+    from ome_zarr_models.v05.axes import Axis
     from ome_zarr_models.v05.base import BaseOMEAttrs
     from ome_zarr_models.v05.multiscales import Multiscale
 
@@ -70,7 +71,7 @@ def metadata_files(
         model: type[BaseOMEAttrs], name: str, array: ResultArray, at: str, **more: Any
     ) -> bytes:
         more["multiscales"] = [_multiscale(name, info, layout, array, at)]
-        return _group({"ome": _ome(model, more), "stackseg": made_with})
+        return group_metadata({"ome": ome_attributes(model, more), "stackseg": made_with})
 
     files = {
         "zarr.json": group(ImageAttrs, name, image or labels, ""),  # what the root shows
@@ -80,7 +81,7 @@ def metadata_files(
         about = {"image-label": _image_label(spec, one)}
         files[f"{one.group}/zarr.json"] = group(ImageLabelAttrs, label, one, one.group, **about)
     if (kept := by_kind.get(PROBABILITY)) is not None:
-        files["probability/zarr.json"] = _group({})
+        files["probability/zarr.json"] = group_metadata({})
         what = f"probability of {spec.name}"
         files[f"{kept.group}/zarr.json"] = group(ImageAttrs, what, kept, kept.group)
     for array in arrays:
@@ -99,7 +100,7 @@ def label_list(names: Sequence[str]) -> bytes:
     """Metadata of the group that lists the label images of a result."""
     from ome_zarr_models.v05.labels import LabelsAttrs
 
-    return _group({"ome": _ome(LabelsAttrs, {"labels": list(names)})})
+    return group_metadata({"ome": ome_attributes(LabelsAttrs, {"labels": list(names)})})
 
 
 def metadata_keys(arrays: Sequence[ResultArray], *, added: bool = False) -> tuple[str, ...]:
@@ -221,12 +222,13 @@ def _new_array(objects: dict[str, Buffer], shape: ArrayShape, size: tuple[int, .
     )
 
 
-def _group(attributes: dict[str, Any]) -> bytes:
+def group_metadata(attributes: dict[str, Any]) -> bytes:
+    """Zarr's metadata of a group."""
     content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return json.dumps(content, indent=2).encode()
 
 
-def _ome(model: type[BaseOMEAttrs], content: dict[str, Any]) -> Any:
+def ome_attributes(model: type[BaseOMEAttrs], content: dict[str, Any]) -> Any:
     """OME attributes as ome-zarr-models writes them; ValidationError where they are not valid."""
     checked = model.model_validate({"version": _VERSION, **content})
     return _ordered(checked.model_dump(by_alias=True, exclude_none=True))
@@ -243,13 +245,10 @@ def _multiscale(
     name: str, info: StackInfo, layout: LabelLayout, array: ResultArray, group: str
 ) -> Multiscale:
     """The metadata of an array and its levels, with paths from `group`."""
-    from ome_zarr_models.v05.axes import Axis
     from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
     axes = array.shape(layout).axes
     first = {"T": layout.t0, "Z": layout.z0}
-    units = dict.fromkeys(info.pixel_size_um, "micrometer")
-    units |= {"T": "second"} if info.time_step_s else {}
     datasets = []
     for level in range(array.levels):
         scale = [_scale(info, a) * (2**level if a in "YX" else 1) for a in axes]
@@ -263,10 +262,21 @@ def _multiscale(
     kind = "mean" if array.kind == IMAGE else "mode"
     return Multiscale(
         name=name,
-        axes=[Axis(name=a.lower(), type=_KIND[a], unit=units.get(a)) for a in axes],
+        axes=named_axes(axes, info.pixel_size_um, info.time_step_s),
         datasets=tuple(datasets),
         type=kind if array.levels > 1 else None,
     )
+
+
+def named_axes(
+    axes: str, pixel_size_um: Mapping[str, float], time_step_s: float | None
+) -> list[Axis]:
+    """The axes of a multiscale, with units where sizes are known."""
+    from ome_zarr_models.v05.axes import Axis
+
+    units = dict.fromkeys(pixel_size_um, "micrometer")
+    units |= {"T": "second"} if time_step_s else {}
+    return [Axis(name=a.lower(), type=_KIND[a], unit=units.get(a)) for a in axes]
 
 
 def _scale(info: StackInfo, axis: str) -> float:

@@ -11,7 +11,6 @@ viewer that opens both shows the part at its place.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from ome_zarr_models.v05.axes import Axis
 from ome_zarr_models.v05.image import ImageAttrs
 from ome_zarr_models.v05.image_label import ImageLabelAttrs
 from ome_zarr_models.v05.labels import LabelsAttrs
@@ -30,9 +28,9 @@ from engine.results.crop.boxes import Box
 from engine.results.result import ResultStack
 from engine.stacks.base import Stack
 from engine.stacks.zarr.metadata import read_node
+from engine.store.ome_zarr import group_metadata, named_axes, ome_attributes
 
 _CHUNK = 1024  # px, at most, along Y and X
-_KIND = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 
 
 def write_crop(
@@ -101,8 +99,7 @@ class _Place:
         self._scale["T"] = float(labels.time_step_s or 1.0)
         first = {"T": t, "Z": box.z[0], "Y": box.y[0], "X": box.x[0]}
         self._origin = {axis: first.get(axis, 0) * self._scale[axis] for axis in "TCZYX"}
-        self._units = dict.fromkeys(sizes, "micrometer")
-        self._units |= {"T": "second"} if labels.time_step_s else {}
+        self._known = sizes, labels.time_step_s
 
     def multiscale(self, name: str, axes: str) -> Multiscale:
         """The metadata of one level."""
@@ -111,8 +108,7 @@ class _Place:
             scale=[self._scale[axis] for axis in axes],
             translation=[self._origin[axis] for axis in axes],
         )
-        named = [Axis(name=a.lower(), type=_KIND[a], unit=self._units.get(a)) for a in axes]
-        return Multiscale(name=name, axes=named, datasets=(dataset,))
+        return Multiscale(name=name, axes=named_axes(axes, *self._known), datasets=(dataset,))
 
 
 def _omero(source: Stack) -> dict[str, Any]:
@@ -150,7 +146,6 @@ def _put(array: Any, axes: str, i: int, j: int, pixels: NDArray[Any]) -> None:
 
 def _group(path: Path, model: Any, content: dict[str, Any], more: dict[str, Any]) -> None:
     """Write the metadata of a group; ValidationError where they are not valid."""
-    checked = model.model_validate({"version": "0.5", **content})
-    ome = checked.model_dump(by_alias=True, exclude_none=True)
-    group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome, **more}}
-    (path / "zarr.json").write_text(json.dumps(group, indent=2), encoding="utf-8")
+    (path / "zarr.json").write_bytes(
+        group_metadata({"ome": ome_attributes(model, content), **more})
+    )
