@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,10 @@ from train.presets import PRESETS
 
 if TYPE_CHECKING:
     from train.rows import EpochRow
+    from train.settings import TrainSettings
 
-DEFAULT_BORDER = {
-    "ctc": 25,
-    "pairs": 0,
-    "color-masks": 0,
-}  # px; the challenge's HeLa truth ends 25 px inside
+# px; the challenge's HeLa truth ends 25 px inside.
+DEFAULT_BORDER = {"ctc": 25, "pairs": 0, "color-masks": 0}
 DEFAULT_TEST = {"ctc": 0.0, "pairs": 0.2, "color-masks": 0.2}
 DEFAULT_PRESET = {"ctc": "nuclei", "pairs": "nuclei", "color-masks": "heart-small"}
 # What suits the classes of slices, whatever the network.
@@ -260,20 +259,7 @@ def train(
             raise
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
-    _check_classes(layout, options["instances"])
-    defaults: dict[str, Any] = {"ignore_border": DEFAULT_BORDER[layout]}
-    if options["test_every"] is None:
-        defaults["test_fraction"] = DEFAULT_TEST[layout]
-    if layout == "color-masks":
-        defaults |= OF_CLASSES
-    if preset is not None and arch != "unet":
-        raise UsageError(f"--preset {preset}: is a unet; omit it, or --arch {arch}")
-    defaults |= PRESETS[preset or DEFAULT_PRESET[layout]] if arch == "unet" else {}
-    given = {name: value for name, value in options.items() if value is not None}
-    given["data"] = str(given["data"])
-    given |= _normalisation(given.pop("window", None))
-    defaults |= _channel_names(given.get("channel"))
-    settings = _settings(defaults | given | {"layout": layout, "arch": arch})
+    settings = _settings_of(layout, arch, preset, options)
     if overfit_one:
         from train.overfit import overfit_one as learn_one
 
@@ -299,6 +285,28 @@ def train(
             f", threshold {best.chosen['threshold']:g}, minimum area {best.chosen['min_area']:g} px"
         )
     _note(f"best epoch {best.epoch}{chosen}: {output / 'best.pt'}")
+
+
+def _settings_of(
+    layout: str, arch: str, preset: str | None, options: Mapping[str, Any]
+) -> TrainSettings:
+    """What was asked for, over what the layout and the preset set."""
+    from engine.errors import UsageError
+
+    _check_classes(layout, options["instances"])
+    defaults: dict[str, Any] = {"ignore_border": DEFAULT_BORDER[layout]}
+    if options["test_every"] is None:
+        defaults["test_fraction"] = DEFAULT_TEST[layout]
+    if layout == "color-masks":
+        defaults |= OF_CLASSES
+    if preset is not None and arch != "unet":
+        raise UsageError(f"--preset {preset}: is a unet; omit it, or --arch {arch}")
+    defaults |= PRESETS[preset or DEFAULT_PRESET[layout]] if arch == "unet" else {}
+    given = {name: value for name, value in options.items() if value is not None}
+    given["data"] = str(given["data"])
+    given |= _normalisation(given.pop("window", None))
+    defaults |= _channel_names(given.get("channel"))
+    return _settings(defaults | given | {"layout": layout, "arch": arch})
 
 
 def _check_classes(layout: str, instances: str | None) -> None:
@@ -341,7 +349,7 @@ def _channel_names(channels: str | None) -> dict[str, tuple[str, ...]]:
     return {"channel_names": by_name} if names and len(by_name) == len(names) else {}
 
 
-def _settings(values: dict[str, Any]) -> Any:
+def _settings(values: dict[str, Any]) -> TrainSettings:
     from pydantic import ValidationError
 
     from engine.errors import UsageError
