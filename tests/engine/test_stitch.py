@@ -48,6 +48,10 @@ def renumbered(labels: NDArray[Any], min_area: int) -> NDArray[Any]:
     return new[np.searchsorted(ids, labels)]
 
 
+Place = tuple[int, int, int]
+Blocks = dict[Place, dict[str, Any]]
+
+
 def stitched_labels(
     mask: NDArray[np.bool_], cuts: Cuts, connect_z: bool, min_area: int = 0,
     core: NDArray[np.bool_] | None = None, how: Postprocessing = COMPONENTS,
@@ -58,41 +62,54 @@ def stitched_labels(
     With `chosen` classes, `mask` is a class map.
     """
     grid = [list(itertools.pairwise(edges)) for edges in cuts]
-    blocks: dict[tuple[int, int, int], dict[str, Any]] = {}
+    blocks: Blocks = {}
     start = 0
-    depth, height, width = mask.shape
     for place in itertools.product(*(range(len(axis)) for axis in grid)):
-        (z, y, x) = (grid[axis][at] for axis, at in enumerate(place))
-        rows, columns = (
-            Window(*ends).around(how.margin, size) for ends, size in ((y, height), (x, width))
+        at = tuple(grid[axis][number] for axis, number in enumerate(place))
+        blocks[place] = labelled_block(mask, core, at, start, how, chosen, connect_z=connect_z)
+        start += blocks[place]["count"]
+    return given_final_ids(mask, blocks, pairs_of(blocks, connect_z), min_area, connect_z)
+
+
+def labelled_block(
+    mask: NDArray[np.bool_], core: NDArray[np.bool_] | None, at: tuple[Any, ...], start: int,
+    how: Postprocessing, chosen: tuple[int, ...], *, connect_z: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """What is kept of the block at (z, y, x), ranges of each, whose ids follow `start`."""
+    z, y, x = at
+    depth, height, width = mask.shape
+    rows, columns = (
+        Window(*ends).around(how.margin, size) for ends, size in ((y, height), (x, width))
+    )
+    planes: dict[int, Any] = {
+        n - z[0]: tuple(
+            None if m is None else m[n, rows.as_slice(), columns.as_slice()] for m in (mask, core)
         )
-        planes: dict[int, Any] = {
-            at - z[0]: tuple(
-                None if m is None else m[at, rows.as_slice(), columns.as_slice()]
-                for m in (mask, core)
-            )
-            for at in range(*z)
-        }
-        inside = (Window(*y).as_slice(rows.start), Window(*x).as_slice(columns.start))
-        labels = np.zeros((z[1] - z[0], y[1] - y[0], x[1] - x[0]), np.uint32)
-        own = mask[z[0] : z[1], y[0] : y[1], x[0] : x[1]]
-        if chosen:
-            made = label_class_block(own, chosen, labels, connect_z=connect_z)
-        else:
-            made = label_block(planes, inside, how, labels, connect_z=connect_z)
-        count = made.count
-        local = np.unravel_index(first_pixels(labels, count), labels.shape)
-        places = (local[0] + z[0], local[1] + y[0], local[2] + x[0])
-        blocks[place] = {
-            "at": (z, y, x), "labels": labels, "count": count, "start": start,
-            "faces": made.faces, "strips": made.strips,
-            "foreign": made.foreign, "anchors": made.anchors + np.array([z[0], y[0], x[0]]),
-            "first": np.ravel_multi_index(places, (depth, height, width)),
-            "area": label_areas(labels, count),
-            "class": own[local].astype(np.uint8) if chosen else np.ones(count, np.uint8),
-            "scope": np.zeros(count, int) if connect_z else places[0],
-        }  # fmt: skip
-        start += count
+        for n in range(*z)
+    }
+    inside = (Window(*y).as_slice(rows.start), Window(*x).as_slice(columns.start))
+    labels = np.zeros((z[1] - z[0], y[1] - y[0], x[1] - x[0]), np.uint32)
+    own = mask[z[0] : z[1], y[0] : y[1], x[0] : x[1]]
+    if chosen:
+        made = label_class_block(own, chosen, labels, connect_z=connect_z)
+    else:
+        made = label_block(planes, inside, how, labels, connect_z=connect_z)
+    count = made.count
+    local = np.unravel_index(first_pixels(labels, count), labels.shape)
+    places = (local[0] + z[0], local[1] + y[0], local[2] + x[0])
+    return {
+        "at": at, "labels": labels, "count": count, "start": start,
+        "faces": made.faces, "strips": made.strips,
+        "foreign": made.foreign, "anchors": made.anchors + np.array([z[0], y[0], x[0]]),
+        "first": np.ravel_multi_index(places, (depth, height, width)),
+        "area": label_areas(labels, count),
+        "class": own[local].astype(np.uint8) if chosen else np.ones(count, np.uint8),
+        "scope": np.zeros(count, int) if connect_z else places[0],
+    }  # fmt: skip
+
+
+def pairs_of(blocks: Blocks, connect_z: bool) -> NDArray[np.int64]:
+    """Ids of blocks that are of one object: those that touch at faces, and anchors."""
     pairs = [np.zeros((0, 2), np.int64)]
     for place, block in blocks.items():
         for offset in forward_offsets(connect_z=connect_z):
@@ -113,7 +130,15 @@ def stitched_labels(
             found = labels_at(other["strips"], local)[0]
             assert found  # wherever an anchor lies, a strip has it
             pairs.append(np.array([[block["start"] + label, other["start"] + found]]))
-    joined = join(np.concatenate(pairs))
+    return np.concatenate(pairs)
+
+
+def given_final_ids(
+    mask: NDArray[np.bool_], blocks: Blocks, pairs: NDArray[np.int64], min_area: int,
+    connect_z: bool,
+) -> NDArray[Any]:  # fmt: skip
+    """The whole, with the ids that objects end up with."""
+    joined = join(pairs)
     first = np.full(joined.n_groups, mask.size)
     area = np.zeros(joined.n_groups, int)
     for block in blocks.values():
