@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.throughput import header
 from engine.geometry.tiling import FrameTiling
-from engine.inference.agreement import Agreement, Look, compare
+from engine.inference.agreement import Agreement, Look, compare_all
 from engine.inference.tiles import predict
 from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile, open_model
@@ -157,7 +157,7 @@ def judge(
             wanted = one.labels(reference, spec.n_class_outputs)
             for row in rows:
                 labels = one.labels(row.session, spec.n_class_outputs)
-                found = compare(labels, wanted, instances=one.postprocessing.gives_instances)
+                found = compare_all([labels], [wanted], [one])
                 row.agreement[kind] = row.agreement.get(kind, Agreement()) + found
                 if kind == "hela/01":
                     row.score += score(labels, truths[number], MARGIN)

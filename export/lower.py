@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from engine.errors import ModelError, UsageError, plural
-from engine.inference.agreement import GATE, SAME, Agreement, Labels, Look, compare, label_all
+from engine.inference.agreement import GATE, SAME, Agreement, Labels, Look, compare_all, label_all
 from engine.job.prepare import prepare_job
 from engine.job.tuned import candidates
 from engine.model.file import ModelFile, open_model
@@ -140,15 +140,7 @@ def _as_file(graph: onnx.ModelProto, spec: ModelSpec, path: Path) -> ModelFile:
 def _agreement(made: ModelFile, looks: Sequence[Look], wanted: Sequence[Labels]) -> Agreement:
     """How labels agree with float32 by the runtime that is here and agrees least."""
     found = [
-        sum(
-            (
-                compare(a, b, instances=look.postprocessing.gives_instances)
-                for a, b, look in zip(
-                    label_all(made, one, looks, cores()), wanted, looks, strict=True
-                )
-            ),
-            start=Agreement(),
-        )
+        compare_all(label_all(made, one, looks, cores()), wanted, looks)
         for one in candidates("cpu")
         if one.precision == "fp32"  # but for what the file has in less
     ]

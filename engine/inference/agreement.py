@@ -7,7 +7,7 @@ no objects, it is the pixels of each class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import add
 from typing import Any, NamedTuple
@@ -135,6 +135,17 @@ def compare(found: Labels, wanted: Labels, *, instances: bool) -> Agreement:
         found.size,
         int(either - overlaps.area[partners].sum()),
         {0: Counts(same, n_found, n_wanted)} if n_found + n_wanted else {},
+    )
+
+
+def compare_all(
+    found: Iterable[Labels], wanted: Iterable[Labels], looks: Sequence[Look]
+) -> Agreement:
+    """How the labels of several frames agree, as `compare` has it: in order, those of each look."""
+    pairs = zip(found, wanted, looks, strict=True)
+    return sum(
+        (compare(a, b, instances=not look.postprocessing.gives_classes) for a, b, look in pairs),
+        start=Agreement(),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import ModelError, UsageError, plural
-from engine.inference.agreement import GATE, SAME, Agreement, Look, compare, label_all
+from engine.inference.agreement import GATE, SAME, Agreement, Look, compare_all, label_all
 from engine.job.preflight import first_looks
 from engine.job.prepare import Prepared, check_device, check_precision, prepare_job
 from engine.job.tuned import candidates, find
@@ -104,13 +104,7 @@ def agreement(model: str, target: Target, looks: Sequence[Look], threads: int) -
     """How the labels of frames by a target agree with those of the reference."""
     opened = open_model(model)
     found, wanted = (label_all(opened, one, looks, threads) for one in (target, REFERENCE))
-    return sum(
-        (
-            compare(mine, right, instances=not look.postprocessing.gives_classes)
-            for mine, right, look in zip(found, wanted, looks, strict=True)
-        ),
-        start=Agreement(),
-    )
+    return compare_all(found, wanted, looks)
 
 
 def _checked(settings: JobSettings, cluster: DaskExecutor | None) -> Prepared:

@@ -21,7 +21,7 @@ import numpy as np
 
 from engine.errors import StackError
 from engine.geometry.spread import spread
-from engine.inference.agreement import Agreement, Labels, Look, compare
+from engine.inference.agreement import Labels, Look, compare_all
 from engine.job.isolation import how_it_ended, python
 from engine.job.preflight import frames_of, look_at
 from engine.job.prepare import Prepared, check_precision, prepare_job
@@ -163,11 +163,7 @@ class Setting:
         )
         if self.reason:
             return setting
-        pairs = zip(self.labels(), wanted, self.work.looks, strict=True)
-        found = sum(
-            (compare(a, b, instances=not c.postprocessing.gives_classes) for a, b, c in pairs),
-            start=Agreement(),
-        )
+        found = compare_all(self.labels(), wanted, self.work.looks)
         frames = self.work.workers * min(TIMED, len(self.work.looks))
         figures = {
             "frames_per_second": frames / statistics.median(self._seconds),

@@ -16,6 +16,7 @@ from engine.model.spec import Normalisation
 from engine.model.statistics import frame_statistics, is_blank, normalisable, windowed
 from engine.plan.channels import channel_number, parse_channels
 from engine.stacks.base import Stack
+from engine.stacks.open import open_stack
 from engine.truth.color_masks import read_classes
 from engine.truth.palette import Palette
 from train.data.truth import Truth, TruthSource, read_frame_truth
@@ -145,14 +146,14 @@ def read_image(path: Path, plane: int | None = None, channel: str | None = None)
     `channel` chooses channels as `stackseg segment --channel` does. Without it all are read, and
     grey that is stored as RGB is one channel. (The reader drops an opaque alpha channel.)
     """
-    stack = open_volume(path)
-    info = stack.info
-    if plane is None and info.n_frames != 1:
-        raise StackError(f"{path}: holds {info.n_frames} frames; give a file for each")
-    t, z = divmod(plane or 0, info.size("Z"))
-    pixels = stack.read(t, z, _channels(stack, channel))
     if plane is None:
-        stack.close()
+        with open_stack(str(path)) as stack:
+            if (n := stack.info.n_frames) != 1:
+                raise StackError(f"{path}: holds {n} frames; give a file for each")
+            pixels = stack.read(0, 0, _channels(stack, channel))
+    else:
+        stack = open_volume(path)
+        pixels = stack.read(*divmod(plane, stack.info.size("Z")), _channels(stack, channel))
     rgb = channel is None and len(pixels) in (3, 4)
     if rgb and np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2]):
         return pixels[:1]
