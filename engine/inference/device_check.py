@@ -27,8 +27,7 @@ from engine.runtimes.registry import REFERENCE, open_session, runtime_of
 TOLERANCE = 1e-3
 # bfloat16 keeps 8 bits: up to 0.019 was measured on real frames (docs/runtimes.md). No processor
 # with float16, which keeps 11, was at hand. A model in int8 is held against itself: runtimes round
-# between its steps as they please, by up to 0.048 (tests/export/test_lower.py); sums of 16 bits
-# that overflow were off by 0.080 on a real frame (docs/runtimes.md).
+# between its steps as they please; tests/export/test_lower.py holds them to this.
 TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "bf16": 0.05, "fp16": 0.05, "int8": 0.07}
 
 Open = Callable[[ModelFile, str, Target, int], Session]
