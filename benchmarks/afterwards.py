@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from skimage.measure import regionprops_table
 
-from benchmarks.throughput import RESULTS, header, write_frames
+from benchmarks.throughput import RESULTS, header, medians, write_frames
 from engine.geometry.pyramid import halve_image, halve_labels
 from engine.job.job import run_job
 from engine.job.relabel import relabel
@@ -71,7 +71,7 @@ def steps(repeats: int) -> list[str]:
         "labels halved": lambda: halve_labels(labels),
         "image halved": lambda: halve_image(image),
     }
-    found = taking_turns(variants, repeats)
+    found = medians(variants, repeats)
     base = found["measures, regionprops_table"]
     told = [f"| {name} | {1000 * s:.1f} | {s / base:.3f} |" for name, s in found.items()]
     count = int(labels.max())
@@ -101,7 +101,7 @@ def jobs(folder: Path, repeats: int) -> list[str]:
             folder / "source", "b", instances="watershed", fresh=True
         ),
     }
-    found = taking_turns(variants, repeats)
+    found = medians(variants, repeats)
     base = found["segment"]
     sizes = {name: size(folder / name / f"{stack.stem}.zarr") for name in ("plain", "kept", "all")}
     told = [f"| {name} | {s:.2f} | {s / base:.2f} |" for name, s in found.items()]
@@ -117,17 +117,6 @@ def jobs(folder: Path, repeats: int) -> list[str]:
 def size(folder: Path) -> float:
     """MB of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
-
-
-def taking_turns(variants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, all of them once in every round."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(repeats):
-        for name, call in variants.items():
-            begin = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - begin)
-    return {name: float(np.median(seconds)) for name, seconds in times.items()}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from benchmarks.record import taking_turns
 from engine.geometry.tiling import FrameTiling
 from engine.inference.tiles import predict
 from engine.job.job import run_job
@@ -100,14 +101,8 @@ def gpu_name() -> str:
 
 def medians(variants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Median seconds of each variant; they take turns, after one turn that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(repeats + 1):
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    found = taking_turns(variants, repeats)
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def papers_unet(folder: Path) -> ModelFile:
