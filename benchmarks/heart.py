@@ -1,11 +1,13 @@
 """A run on slices of the heart, patient by patient: `python -m benchmarks.heart RUN`.
 
-    python -m benchmarks.heart RUN [--data DIR] [--part test|val] [--pictures DIR] [--save]
+    python -m benchmarks.heart RUN [--data DIR] [--part test|val] [--turn QUARTERS]
+                               [--pictures DIR] [--save]
 
 RUN is what `stackseg train --layout color-masks --palette acdc` left. Of the patients that it held
 back: Dice by structure, per patient and phase, voxels pooled, structures that are nowhere left
 out; and by where a slice lies in its volume, which tells where the network falls short. --data says
-where the images lie now. --pictures draws every slice of three patients, prediction beside truth.
+where the images lie now. --turn turns all images by quarters, counter-clockwise. --pictures draws
+every slice of three patients, prediction beside truth.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +40,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--part", choices=["test", "val"], default="test")
+    parser.add_argument("--turn", type=int, choices=range(4), default=0)
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*.md")
     options = parser.parse_args()
@@ -44,7 +48,7 @@ def main() -> None:
     settings = best.settings
     if options.data is not None:
         settings = settings.model_copy(update={"data": str(options.data)})
-    frames = part_frames(settings, options.part)
+    frames = [turned(frame, options.turn) for frame in part_frames(settings, options.part)]
     tables = confusions(best, frames)
     summary = read_summary(options.run) if (options.run / "summary.json").exists() else None
     text = report(best, tables, summary, options.part)
@@ -53,6 +57,14 @@ def main() -> None:
         (RESULTS / f"heart-{time.strftime('%Y-%m-%d')}.md").write_text(text)
     if options.pictures is not None:
         draw(options.pictures, best, frames, tables)
+
+
+def turned(frame: LabelledFrame, quarters: int) -> LabelledFrame:
+    """A frame as it is when its patient lies turned."""
+    image = np.ascontiguousarray(np.rot90(frame.image, quarters, axes=(1, 2)))
+    return replace(
+        frame, image=image, labels=np.ascontiguousarray(np.rot90(frame.labels, quarters))
+    )
 
 
 def report(
