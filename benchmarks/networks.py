@@ -6,7 +6,8 @@
 Trains each network of NETWORKS on the same images (layout pairs, --data) with the same patches and
 steps, and sets its scores on images that it has not seen against what it costs: GFLOP a megapixel,
 and ms of ONNX Runtime in fp32 for a frame of 700 x 1100 px. Unseen are the test fifth of --data
-and the frames of --unseen (layout ctc). A network that --output holds is not trained again.
+and the frames of --unseen (layout ctc). A network that --output holds is not trained again; all are
+timed again, in turns.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from engine.job.report import machine
 from engine.model.file import open_model
 from engine.plan.resources import cores
 from engine.results.score.metrics import Score
-from engine.runtimes.base import Target
+from engine.runtimes.base import Session, Target
 from engine.runtimes.registry import open_session
 from export.onnx import export_run
 from train.assess import score_whole
@@ -54,19 +56,25 @@ BORDER = 25  # px; the challenge's field of interest
 
 
 @dataclass(frozen=True)
-class Row:
-    """One network, what it costs and what it reaches."""
+class Trained:
+    """One network, its arithmetic and what it reaches."""
 
     name: str
     weights: int
     gflop: float  # a megapixel; a multiplication and an addition are two
-    frame_ms: float
     val: float  # the mean of SEG and F1 that the choice goes by
     test_seg: float
     test_f1: float  # at IoU 0.5
     unseen_seg: float
     unseen_f1: float
     trained_s: float
+
+
+@dataclass(frozen=True)
+class Row(Trained):
+    """The same, and the time it takes."""
+
+    frame_ms: float
 
 
 def main() -> None:
@@ -81,7 +89,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(cores())
     names = options.only.split(",") if options.only else list(NETWORKS)
-    rows = [row for name in names if (row := network_row(name, options))]
+    networks = [trained(name, options) for name in names]
+    times = frame_ms([run_of(name, options) for name in names])
+    rows = [Row(**asdict(one), frame_ms=ms) for one, ms in zip(networks, times, strict=True)]
     text = table(rows, options)
     print(text)
     if options.save:
@@ -92,30 +102,34 @@ def main() -> None:
         figure(rows, stem.with_suffix(".png"))
 
 
-def network_row(name: str, options: argparse.Namespace) -> Row:
-    """Train a network, unless that has been done, and measure it."""
-    run = options.output / name.replace(" ", "-")
+def trained(name: str, options: argparse.Namespace) -> Trained:
+    """Train a network and score it, unless that has been done."""
+    run = run_of(name, options)
+    done = run / "scores.json"
+    if done.exists():
+        return Trained(**json.loads(done.read_text()))
     settings = TrainSettings.model_validate({
         "data": options.data, "layout": "pairs", "test_fraction": 0.2, "class_name": "nucleus",
         "epochs": options.epochs, "steps_per_epoch": options.steps, **NETWORKS[name],
     })  # fmt: skip
-    done = run / "row.json"
-    if done.exists():
-        return Row(**json.loads(done.read_text()))
     start = time.perf_counter()
     fit(settings, run, note=lambda words: print(f"{name}: {words}", flush=True))
-    trained = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     best = load_checkpoint(run / "best.pt")
     unseen = unseen_score(run, options.unseen) if options.unseen else Score()
     network = best.build()
-    row = Row(
-        name, n_weights(network), gflop(network), frame_ms(run),
+    scores = Trained(
+        name, n_weights(network), gflop(network),
         (best.scores["val_seg"] + best.scores["val_f1"]) / 2,
-        best.scores["test_seg"], best.scores["test_f1_50"], unseen.seg, unseen.f1[0], trained,
+        best.scores["test_seg"], best.scores["test_f1_50"], unseen.seg, unseen.f1[0], seconds,
     )  # fmt: skip
-    done.write_text(json.dumps(asdict(row)))
-    print(row, flush=True)
-    return row
+    done.write_text(json.dumps(asdict(scores)))
+    print(scores, flush=True)
+    return scores
+
+
+def run_of(name: str, options: argparse.Namespace) -> Path:
+    return Path(options.output) / name.replace(" ", "-")
 
 
 def unseen_score(run: Path, folder: str) -> Score:
@@ -136,18 +150,24 @@ def gflop(network: Network) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def frame_ms(run: Path) -> float:
-    """Median milliseconds of the exported network for a frame, all cores."""
-    path = run / "model.onnx"
-    export_run(run, path)
-    session = open_session(open_model(str(path)), "uint16", Target("onnxruntime", "cpu"), cores())
+def frame_ms(runs: Sequence[Path]) -> list[float]:
+    """Median milliseconds that each exported network takes for a frame, all cores, in turns."""
     height, width = (-(-side // 32) * 32 for side in SHAPE)
     pixels = np.random.default_rng(0).integers(0, 4096, (1, 1, height, width), dtype=np.uint16)
     statistics = np.array([[[0, 4095]]], dtype=np.float32)
-    return 1000 * medians({"run": lambda: session.run(pixels, statistics)}, 9)["run"]
+    ways: dict[str, Callable[[], Any]] = {
+        str(run): partial(exported(run).run, pixels, statistics) for run in runs
+    }
+    return [1000 * seconds for seconds in medians(ways, 9).values()]
 
 
-def table(rows: list[Row], options: argparse.Namespace) -> str:
+def exported(run: Path) -> Session:
+    path = run / "model.onnx"
+    export_run(run, path)
+    return open_session(open_model(str(path)), "uint16", Target("onnxruntime", "cpu"), cores())
+
+
+def table(rows: Sequence[Row], options: argparse.Namespace) -> str:
     """The rows as Markdown."""
     unseen = f", {Path(options.unseen).name}" if options.unseen else ""
     lines = [
@@ -168,7 +188,7 @@ def table(rows: list[Row], options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figure(rows: list[Row], path: Path) -> None:
+def figure(rows: Sequence[Row], path: Path) -> None:
     """SEG and F1 against arithmetic and against time."""
     import matplotlib
 

@@ -26,13 +26,13 @@ class AugmentSettings(BaseModel):
     """Left and right change places, or in half of those that are mirrored top and bottom."""
     rotate: Annotated[float, Field(gt=0, le=180)] = 180.0
     """Largest angle to either side, degrees; 180 is any."""
-    rotate_chance: Chance = 1.0
+    rotate_chance: Chance = 0.5
     """Turned by such an angle."""
     turn_chance: Chance = 0.75
     """Of those not turned by an angle: turned by one, two or three quarters."""
     scale: Range = (0.5, 2.0)
     """Smallest and largest magnification."""
-    scale_chance: Chance = 1.0
+    scale_chance: Chance = 0.6
     elastic: Annotated[float, Field(ge=0)] = 10.0
     """Sigma of the displacements on a 3x3 grid over the patch, px; at most an eighth of the grid's
     spacing is used, so that no patch folds over itself."""
@@ -40,19 +40,19 @@ class AugmentSettings(BaseModel):
 
     object_gain: Range = (0.1, 1.25)
     """Contrast of single objects against the background: dim ones next to bright ones occur."""
-    object_gain_chance: Chance = 0.5
+    object_gain_chance: Chance = 0.3
     blur: Positive = 2.0
     """Largest sigma of a Gaussian blur, px."""
     blur_chance: Chance = 0.3
     gamma: Range = (0.6, 1.8)
     """Exponent on positive intensities; above 1 it dims what is dim already."""
-    gamma_chance: Chance = 1.0
+    gamma_chance: Chance = 0.6
     gain: Range = (0.6, 1.6)
     """Factor on all intensities."""
-    gain_chance: Chance = 1.0
+    gain_chance: Chance = 0.6
     offset: Annotated[float, Field(ge=0)] = 0.1
     """Largest constant added to or taken from all intensities."""
-    offset_chance: Chance = 1.0
+    offset_chance: Chance = 0.6
     noise: Range = (0.002, 0.06)
     """Smallest and largest sigma of the Gaussian noise."""
     noise_chance: Chance = 0.5
