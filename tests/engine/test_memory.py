@@ -56,6 +56,7 @@ def folder_of(path: Path, n_frames: int, shape: tuple[int, int] = (700, 1100)) -
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_ten_times_the_frames_take_no_more_memory(tmp_path: Path) -> None:
     model = make_threshold_model(tmp_path / "model.onnx")

@@ -41,7 +41,7 @@ def test_a_job_survives_one_of_two_workers(tmp_path: Path, whole: Undisturbed) -
     assert_same(one.output, whole.output)
 
 
-@pytest.mark.parametrize("what", ["version", "model"])
+@pytest.mark.parametrize("what", [slow("version"), "model"])
 def test_a_worker_that_would_give_other_results_is_refused(
     tmp_path: Path, whole: Undisturbed, what: str
 ) -> None:
@@ -81,6 +81,7 @@ def test_three_array_tasks_at_once(tmp_path: Path, whole: Undisturbed) -> None:
     assert_same(output, whole.output)
 
 
+@pytest.mark.slow
 def test_a_killed_array_task_is_run_again(tmp_path: Path, whole: Undisturbed) -> None:
     output = tmp_path / "out"
     kill = {"point": "record", "nth": 2, "token": str(tmp_path / "token"), "role": "main"}

@@ -125,7 +125,7 @@ def check_one_failed(one: Campaign, whole: Campaign, bad: int = BAD) -> None:
 @pytest.mark.parametrize(
     ("version", "executor"),
     [
-        ("v3", "serial"), ("v2", "process"), ("v3", "cluster"),
+        ("v2", "process"), ("v3", "cluster"), slow("v3", "serial"),
         slow("v2", "serial"), slow("v3", "process"), slow("v2", "cluster"),
     ],
 )  # fmt: skip

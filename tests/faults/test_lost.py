@@ -17,7 +17,7 @@ from engine.results.verify.run import verify_job
 from engine.stacks.units import UnitStack
 from engine.steps.task import Outcome, Task
 from tests.engine import jobs
-from tests.faults.harness import LAYOUT, Job, three_kinds
+from tests.faults.harness import LAYOUT, Job, slow, three_kinds
 
 Step = tuple[str, str, int]  # step, stack, number
 ALL_PLANES = {
@@ -72,10 +72,10 @@ def flip(path: Path) -> None:
     ("lost", "made"),
     [
         ("cut.zarr/labels/threshold/1/c/0/0/0/1", {("level-1", "cut", 1)}),
-        ("cut.zarr/1/c/1/0/0/0", {("level-1", "cut", 2)}),
-        (".stackseg/levels/2/cut/000001.json", {("level-2", "cut", 1)}),
+        slow("cut.zarr/1/c/1/0/0/0", {("level-1", "cut", 2)}),
+        slow(".stackseg/levels/2/cut/000001.json", {("level-2", "cut", 1)}),
         ("whole.zarr/probability/threshold/0/c/1/0/0/0", {("segment", "whole", 1)}),
-        ("whole.zarr/0/c/3/0/0/0", {("segment", "whole", 3)}),
+        slow("whole.zarr/0/c/3/0/0/0", {("segment", "whole", 3)}),
         ("planes.zarr/probability/threshold/0/c/0/2/0/0", ALL_PLANES),
     ],
 )

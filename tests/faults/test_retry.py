@@ -13,12 +13,16 @@ from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
 from engine.store.local_store import LocalStore
 from tests.engine import jobs
-from tests.faults.harness import LAYOUT
+from tests.faults.harness import LAYOUT, slow
 
 
 @pytest.mark.parametrize(
     ("shape", "axes", "removals"),
-    [((4, 30, 32), "TYX", 2), ((2, 50, 60), "TYX", 6), ((2, 3, 40, 44), "TZYX", 5)],
+    [
+        slow((4, 30, 32), "TYX", 2),
+        ((2, 50, 60), "TYX", 6),
+        slow((2, 3, 40, 44), "TZYX", 5),
+    ],
     ids=["whole", "cut", "connected"],
 )
 def test_a_retry_that_is_ended_in_the_middle(

@@ -31,7 +31,7 @@ def at_a_block(one: Campaign, gate: Path, *options: str) -> Process:
 
 
 @pytest.mark.parametrize(
-    "kind", ["records/whole/000001", "stitched/cut/000001", "levels/1/cut/000001"]
+    "kind", [slow("records/whole/000001"), "stitched/cut/000001", slow("levels/1/cut/000001")]
 )
 def test_half_a_record_is_no_record(tmp_path: Path, whole: Undisturbed, kind: str) -> None:
     one = Campaign(whole.job, tmp_path / "out")
