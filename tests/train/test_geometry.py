@@ -129,7 +129,7 @@ def test_quarter_turns_and_flips_lose_no_pixel() -> None:
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_magnification_changes_areas_by_its_square(scale: float) -> None:
-    settings = AugmentSettings(scale=(scale, scale), elastic_chance=0)
+    settings = AugmentSettings(scale=(scale, scale), scale_chance=1, elastic_chance=0)
     labels = np.zeros((128, 128), np.int32)
     labels[54:74, 54:74] = 1
     geometry = random_geometry(np.random.default_rng(0), (128, 128), 64, settings)
