@@ -153,10 +153,11 @@ def _tiles(stack: StackPlan) -> str:
     tiling, (_, _, rows, columns) = stack.tiling, stack.layout.block_size
     height, width = tiling.tile_shape
     tiles = f"tiles of {height} x {width} px, halo {tiling.halo} px"
+    at_once = f", {stack.batch} at once" if stack.batch > 1 else ""
     if stack.layout.is_cut:
-        return f"regions of {rows} x {columns} px, {tiles}"
+        return f"regions of {rows} x {columns} px, {tiles}{at_once}"
     frames = "whole frames" if tiling.n_tiles == 1 else f"{tiling.n_tiles} {tiles}"
-    return f"{frames}, {tiling.waste:.0%} halo and padding"
+    return f"{frames}{at_once}, {tiling.waste:.0%} halo and padding"
 
 
 def _channels(stack: StackPlan) -> str:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import tifffile
 
+from engine.commands.running import plan_lines
 from engine.errors import JobStopped, OutputError, UsageError
 from engine.geometry import layout
 from engine.job.executors import SerialExecutor, dask_by_device
@@ -295,3 +296,13 @@ def test_a_slot_is_free_again_after_a_failure() -> None:
     for _ in range(3):
         with pytest.raises(RuntimeError, match="it broke"):
             slots(np.zeros((1, 1, 2, 2)), np.zeros((1, 1, 2)), np.zeros((1, 1, 2, 2)))
+
+
+def test_the_plan_tells_what_runs_at_once(
+    tmp_path: Path, stack: Path, threshold_model: Path
+) -> None:
+    lines = plan_lines(
+        prepare_job(jobs.settings(stack, threshold_model, tmp_path / "out", runtime="device"))
+    )
+    assert any("whole frames, 14 at once, 0% halo and padding" in line for line in lines)
+    assert any(" MB of the device's" in line for line in lines)
