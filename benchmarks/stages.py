@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import engine.job.attempts
-import engine.steps.frame
+import engine.steps.network
 from benchmarks import frames as of
 from benchmarks.record import Run, compare
 from engine.job.executors import SerialExecutor
@@ -74,12 +74,12 @@ def known_network() -> of.KnownNetwork:
 @contextmanager
 def costing_nothing(network: of.KnownNetwork) -> Iterator[None]:
     """Jobs of this process take `network` for their session."""
-    own = engine.steps.frame.session_for
-    engine.steps.frame.session_for = lambda *_: network  # type: ignore[assignment,return-value]
+    own = engine.steps.network.session_of
+    engine.steps.network.session_of = lambda *_: network  # type: ignore[assignment,return-value]
     try:
         yield
     finally:
-        engine.steps.frame.session_for = own
+        engine.steps.network.session_of = own
 
 
 class Timed:

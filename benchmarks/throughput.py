@@ -29,6 +29,7 @@ import tifffile
 
 from benchmarks.record import taking_turns
 from engine.geometry.tiling import FrameTiling
+from engine.inference.outputs import Outputs
 from engine.inference.tiles import predict
 from engine.job.job import run_job
 from engine.job.report import machine
@@ -196,11 +197,10 @@ def plain_loop(stack: Path, target: Target) -> int:
             frame = page.asarray()[None]
             statistics = frame_statistics(frame, model.spec.normalisation)
             probability = predict(frame, statistics, tiling, session)
+            outputs = Outputs(probability, model.spec.n_class_outputs)
             watch = Stopwatch()
             pixels = dict(enumerate(frame))
-            kept.append(
-                label_whole(pixels, 0, probability, model.spec, postprocessing, None, watch)
-            )
+            kept.append(label_whole(pixels, 0, outputs, model.spec, postprocessing, None, watch))
     with tempfile.NamedTemporaryFile(suffix=".tif") as file:
         tifffile.imwrite(file, np.stack([k.labels for k in kept]), compression="zstd")
     return len(kept)

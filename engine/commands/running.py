@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import click
 
 from engine.errors import UsageError, plural
 from engine.geometry.arrays import IMAGE
-from engine.job.executors import dask_cluster
+from engine.job.executors import cluster_of
 from engine.job.fast import without_fast
 from engine.job.job import merge_job, run_job
 from engine.job.prepare import Prepared, prepare_job
@@ -98,10 +97,7 @@ def _check_log(path: Path, settings: JobSettings) -> None:
 
 def show_plan(settings: JobSettings, *, for_output: bool = False) -> int:
     """Print the plan; the exit status the job would end with if every frame went well."""
-    with ExitStack() as stack:
-        cluster = None
-        if settings.scheduler:
-            cluster = stack.enter_context(dask_cluster(settings.scheduler))
+    with cluster_of(settings) as cluster:
         settings = without_fast(settings, cluster)
         job = prepare_job(settings, cluster.site(settings.target) if cluster else None)
     if for_output:
@@ -157,10 +153,11 @@ def _tiles(stack: StackPlan) -> str:
     tiling, (_, _, rows, columns) = stack.tiling, stack.layout.block_size
     height, width = tiling.tile_shape
     tiles = f"tiles of {height} x {width} px, halo {tiling.halo} px"
+    at_once = f", {stack.batch} at once" if stack.batch > 1 else ""
     if stack.layout.is_cut:
-        return f"regions of {rows} x {columns} px, {tiles}"
+        return f"regions of {rows} x {columns} px, {tiles}{at_once}"
     frames = "whole frames" if tiling.n_tiles == 1 else f"{tiling.n_tiles} {tiles}"
-    return f"{frames}, {tiling.waste:.0%} halo and padding"
+    return f"{frames}{at_once}, {tiling.waste:.0%} halo and padding"
 
 
 def _channels(stack: StackPlan) -> str:

@@ -125,16 +125,18 @@ job_options = together(
     resource_options,
     click.option("--scheduler", metavar="ADDRESS|FILE",
                  help="Run on a Dask cluster  [default: in this process]"),
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]"),
-    click.option("--runtime", type=click.Choice(["auto", "onnxruntime", "openvino"]),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N|:all]",
+                 help="cuda:all uses every GPU of this machine, with a process for each."),
+    click.option("--runtime", type=click.Choice(["auto", "onnxruntime", "openvino", "tensorrt"]),
                  default="auto", show_default=True,
-                 help="Library that runs the network; auto is onnxruntime. Labels of two runtimes "
-                      "differ in a pixel of a million at most."),
+                 help="Library that runs the network; auto is onnxruntime. In fp32 on CPUs labels "
+                      "of two runtimes differ in a pixel of a million at most."),
     click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "fast"]),
                  default="fp32", show_default=True,
                  help="What the network computes in. bf16 and fp16 are openvino's, on processors "
-                      "that have them; fast is what `stackseg tune` found fastest for this model "
-                      "and machine, if labels of the first frames agree with fp32."),
+                      "that have them, and fp16 tensorrt's; fast is what `stackseg tune` found "
+                      "fastest for this model and machine, if labels of the first frames agree "
+                      "with fp32."),
 )  # fmt: skip
 
 

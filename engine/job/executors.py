@@ -1,6 +1,6 @@
-"""Who carries out blocks: a serial loop, Dask in this process, or a Dask cluster.
+"""Who carries out blocks: a serial loop, Dask in this process, by device, or a Dask cluster.
 
-All three take a stream of tasks and give a stream of outcomes. Submission keeps a bounded window,
+All of them take a stream of tasks and give a stream of outcomes. Submission keeps a bounded window,
 so that a million blocks cost no more memory than ten.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,13 +21,25 @@ from engine.errors import JobStopped, UsageError
 from engine.inference.device_check import least_caution
 from engine.job.attempts import run_task
 from engine.model.file import open_model
-from engine.plan.resources import Site, local_site
-from engine.runtimes.base import Caution, DeviceMemory, Target
+from engine.plan.resources import Site, cores, local_site
+from engine.plan.settings import JobSettings
+from engine.runtimes.base import ALL_DEVICES, Caution, DeviceMemory, Target
+from engine.runtimes.cuda import VISIBLE, visible_devices
 from engine.steps.task import Outcome, Task
 
 WINDOW = 2  # tasks on their way for each block in flight: the next one is always there
 CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1"
+QUIET = {
+    "distributed.admin.tick.limit": "1h",  # blocks compute in C; a late tick is no news
+    # It asks for all threads' frames a hundred times a second, during which CPython 3.11 may
+    # wait for itself for ever (python/cpython#106883), as it once did in a job like any other.
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+}
 Value = TypeVar("Value")
 
 
@@ -146,18 +159,8 @@ def dask_in_process(workers: int) -> Iterator[DaskExecutor]:
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
-    quiet = {
-        "distributed.admin.tick.limit": "1h",  # blocks compute in C; a late tick is no news
-        # It asks for all threads' frames a hundred times a second, during which CPython 3.11 may
-        # wait for itself for ever (python/cpython#106883), as it once did in a job like any other.
-        "distributed.worker.profile.enabled": False,
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": False,
-    }
     with (
-        dask.config.set(quiet),
+        dask.config.set(QUIET),
         LocalCluster(
             n_workers=1,
             threads_per_worker=workers,
@@ -171,6 +174,59 @@ def dask_in_process(workers: int) -> Iterator[DaskExecutor]:
         Client(cluster, set_as_default=False) as client,
     ):
         yield DaskExecutor(client)
+
+
+@contextmanager
+def cluster_of(settings: JobSettings) -> Iterator[DaskExecutor | None]:
+    """The workers of other processes that settings ask for; None where this one does the work."""
+    if settings.scheduler:
+        with dask_cluster(settings.scheduler) as executor:
+            yield executor
+    elif settings.device == ALL_DEVICES:
+        devices = visible_devices()
+        if not devices:
+            raise UsageError(
+                f"--device {ALL_DEVICES}: there is no GPU here; check the driver, or use "
+                "--device cpu"
+            )
+        threads = settings.workers or max(cores() // len(devices), 1)
+        with dask_by_device(devices, threads) as executor:
+            yield executor
+    else:
+        yield None
+
+
+@contextmanager
+def dask_by_device(devices: Sequence[str], threads: int) -> Iterator[DaskExecutor]:
+    """A process of this machine for each device, which sees that one alone; blocks on `threads`.
+
+    `devices` are named as `engine.runtimes.cuda.VISIBLE` has them.
+    """
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    pages = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0"}
+    options = pages | {"nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    workers = {
+        number: {"cls": Nanny, "options": options | {"env": {VISIBLE: device}}}
+        for number, device in enumerate(devices)
+    }
+    scheduler = {"cls": Scheduler, "options": pages | {"port": 0, "dashboard": False}}
+    with (
+        dask.config.set(QUIET),
+        SpecCluster(workers, scheduler, silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(len(devices))
+        executor = DaskExecutor(client)
+        executor.everywhere(_leave_interrupts)
+        yield executor
+
+
+def _leave_interrupts() -> None:
+    """A Ctrl-C at the terminal is for the job, which lets the blocks of its workers finish."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

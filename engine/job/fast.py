@@ -82,7 +82,11 @@ def choices_here(model: str, device: str, runtime: str, begun: str) -> list[Choi
     """
     targets = candidates(device, runtime)
     if begun:
-        return [Choice(one.runtime, one.precision) for one in targets if begun in _builds(one)]
+        return [
+            Choice(one.runtime, one.precision)
+            for one in targets
+            if begun.partition(",")[0] in _builds(one)  # without what a device adds
+        ]
     opened = open_model(model)
     check_precision(opened, "fast")
     tuned = find(opened, device)

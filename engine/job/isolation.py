@@ -122,7 +122,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # whoever started this decides when it ends
     from engine.steps.registry import carry_out
-    from engine.steps.worker import session_for
+    from engine.steps.worker import warm_up
 
     task, deaths = pickle.load(source)
     threading.Thread(target=_end_with_parent, args=(source,), daemon=True).start()
@@ -136,7 +136,7 @@ def main() -> None:
     pulse = Pulse(lambda place: send("place", place), lambda: send("commits"))
     try:
         if task.step == "segment" and not task.stack.source:
-            session_for(task.context, task.stack.info.dtype)  # takes seconds, of none of its frames
+            warm_up(task.context, [task.stack])  # takes seconds, of none of its frames
         outcome = carry_out(task, pulse, deaths)
     except Exception as error:  # all of them are the parent's to judge
         send("error", sendable(error, task))

@@ -13,7 +13,7 @@ from engine import __version__
 from engine.errors import OutputError
 from engine.job import retry_failed
 from engine.job.added import list_labels
-from engine.job.executors import Executor, dask_cluster, dask_in_process
+from engine.job.executors import Executor, cluster_of, dask_in_process
 from engine.job.fast import prepare_checked
 from engine.job.preflight import measured_halo_error
 from engine.job.prepare import Prepared, identity, prepare_merge
@@ -48,14 +48,18 @@ def run_job(
     check_writable(settings.output)
     with ExitStack() as stack:
         cluster = None
-        if settings.scheduler and executor is None:
-            executor = cluster = stack.enter_context(dask_cluster(settings.scheduler))
+        if executor is None:
+            executor = cluster = stack.enter_context(cluster_of(settings))
         job = prepare_checked(settings, cluster)
         stack.callback(release)
         if cluster is None:
             keep_model(job.model)
             # A model that the runtime refuses is refused now, before anything is written.
-            warm_up(job_context(job, ""), {s.info.dtype for s in job.plan.stacks})
+            job = replace(job, engines=warm_up(job_context(job, ""), job.plan.stacks))
+        elif runtime_of(job.site.target.runtime).fixes_shape:
+            # One worker builds what all of its machine load.
+            what = (job_context(job, ""), job.plan.stacks)
+            job = replace(job, engines=cluster.somewhere(warm_up, *what))
         for warning in (*job.plan.warnings, *_halo_errors(job, cluster is None)):
             log.warning(warning)
         folder = JobFolder(settings.output)
@@ -215,6 +219,7 @@ def job_context(job: Prepared, identity_sha256: str) -> JobContext:
         model_sha256=job.model.sha256,
         target=job.site.target,
         build=job.site.build,
+        engines=job.engines,
         threads=job.plan.threads,
         in_flight=job.plan.workers,
         stores=str(job.stores.resolve()) if job.stores else "",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,26 @@ class Prepared:
     plan: Plan
     relabels: str = ""  # SHA-256 of what decides the probabilities that are labelled
     stores: Path | None = None  # folder of that job, into whose stores the labels go
+    engines: tuple[str, ...] = ()  # hashes of what a runtime has built for this device alone
+
+    @property
+    def runtime(self) -> str:
+        """The build of the runtime, and on a device all else that decides the last bits.
+
+        Its libraries choose their kernels by the shape of a run.
+        """
+        parts = [self.site.build]
+        if self.site.target.is_on_device:
+            shapes = sorted({(one.batch, *one.tiling.tile_shape) for one in self.plan.stacks})
+            told = [" x ".join(map(str, shape)) for shape in shapes]
+            parts.append(f"runs of {' and '.join(told) if len(told) < 4 else _hashed(told)}")
+        if self.engines:
+            parts.append(f"engine {_hashed(self.engines)}")
+        return ", ".join(parts)
+
+
+def _hashed(texts: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(texts).encode()).hexdigest()[:16]
 
 
 def prepare_job(settings: JobSettings, site: Site | None = None) -> Prepared:
@@ -125,7 +147,7 @@ def identity(job: Prepared) -> JobIdentity:
     return JobIdentity(
         stackseg=__version__,
         model=job.model.sha256,
-        runtime=job.site.build,
+        runtime=job.runtime,
         connect=job.settings.connect,
         labels=job.plan.stacks[0].labels.group,
         missing_chunks=job.settings.missing_chunks,

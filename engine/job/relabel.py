@@ -28,7 +28,7 @@ from engine.labels.postprocessing import CONNECTS
 from engine.model.file import model_without_graph
 from engine.model.spec import NAME, ModelSpec
 from engine.plan.channels import with_channels
-from engine.plan.memory import Workload, estimate, first_fit
+from engine.plan.memory import Way, Workload, estimate, first_fit
 from engine.plan.plan import Plan, StackPlan, predicted_disk
 from engine.plan.postprocessing import (
     check_postprocessing,
@@ -120,9 +120,9 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
         )
         for one in stacks
     ]
-    tilings = tuple(one.tiling for one in stacks)
-    needs = estimate(stored, tilings, MemoryNeeds(), None)
-    choice = first_fit([(tilings, needs)], stored, site, settings.workers, settings.memory)
+    ways = tuple(Way(one.tiling) for one in stacks)
+    needs = estimate(stored, ways, MemoryNeeds(), None)
+    choice = first_fit([(ways, needs)], stored, site, settings.workers, settings.memory)
     plan = Plan(
         stacks=stacks,
         refused=(),

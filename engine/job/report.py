@@ -304,7 +304,7 @@ def _resolved(job: Prepared) -> Resolved:
         workers=job.plan.workers,
         threads=job.plan.threads,
         device=job.site.target.device,
-        runtime=job.site.build,
+        runtime=job.runtime,
     )
 
 

@@ -185,7 +185,7 @@ class Run:
                 "version": __version__,
                 "model": job.model.spec.name,
                 "model_sha256": job.model.sha256,
-                "runtime": job.site.build,
+                "runtime": job.runtime,
                 **asdict(stack.postprocessing),
                 "channels": list(stack.channels),
             }

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import sys
 from pathlib import Path
 
 from engine.errors import UsageError
@@ -21,6 +19,7 @@ from engine.inference.agreement import GATE
 from engine.job.report import machine
 from engine.model.file import ModelFile
 from engine.runtimes.base import Precision, Target
+from engine.runtimes.cache import cache_folder
 from engine.runtimes.registry import RUNTIMES, resolve, runtime_of
 from engine.store.files import whole_file
 from engine.store.records import Part, Record, RecordVersionError, Sha256, decode, encode
@@ -115,15 +114,4 @@ def processor() -> str:
 def _path(model: ModelFile, targets: list[Target]) -> Path:
     what = [model.sha256, processor(), *builds_of(targets)]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
-    return _cache() / "stackseg" / "tuned" / f"{key}.json"
-
-
-def _cache() -> Path:
-    """The user's cache folder."""
-    # The XDG specification has relative paths ignored.
-    if (given := os.environ.get("XDG_CACHE_HOME", "")) and Path(given).is_absolute():
-        return Path(given)
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA", "")):
-        return Path(local)
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
-    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+    return cache_folder() / "tuned" / f"{key}.json"

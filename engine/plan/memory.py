@@ -1,16 +1,18 @@
 """What a job needs of memory, and the tiling and workers that fit into what there is.
 
     host      base + model + blocks in flight x (a run of a tile + a frame + a block)
-    device    sessions     + blocks in flight x a run of a tile
+    device    sessions     + runs at once (DEVICE_RUNS at most) x a run
 
 Nothing in it grows with the number of frames. `engine.plan.footprint` holds the constants.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,13 +25,29 @@ from engine.model.file import ModelFile
 from engine.plan import footprint as of
 from engine.plan.footprint import MB
 from engine.plan.resources import Site, parse_memory
-from engine.runtimes.base import MemoryNeeds, Needs
+from engine.runtimes.base import DEVICE_RUNS, MemoryNeeds, Needs
 from engine.runtimes.registry import runtime_of
 from engine.stacks.base import StackInfo, window_shape
 
 ENCODED = {kind: share.value for kind, share in of.SHARES.items()}  # of a shard's raw bytes
-Tilings = tuple[FrameTiling, ...]  # of each stack
 TILES = (4096, 2048, 1024, 512, 256, 128)  # px, tried from the largest
+# px that a device takes at once, from the most: a single small tile leaves most of it idle. Chosen.
+BATCHES = (4 * 2**20, 2**20, 0)
+
+
+class Way(NamedTuple):
+    """How the frames of a stack go through the network."""
+
+    tiling: FrameTiling
+    batch: int = 1  # tiles at once, of several frames where these are whole
+
+    @property
+    def together(self) -> int:
+        """Whole frames that go through it at once."""
+        return max(self.batch // self.tiling.n_tiles, 1)
+
+
+Ways = tuple[Way, ...]  # of each stack
 
 
 @dataclass(frozen=True)
@@ -76,14 +94,16 @@ class MemoryEstimate:
     @property
     def device_peak(self) -> int:
         """What the network takes of the device's own memory; 0 where it has none."""
-        return self.device.sessions + self.workers * self.device.run if self.device else 0
+        if self.device is None:
+            return 0
+        return self.device.sessions + min(self.workers, DEVICE_RUNS) * self.device.run
 
 
 @dataclass(frozen=True)
 class TilingChoice:
     """How the frames of each stack go through the network, and by how many at a time."""
 
-    tilings: Tilings
+    ways: Ways
     workers: int
     threads: int
     memory: MemoryEstimate
@@ -110,24 +130,30 @@ def choose_tiling(
         sides += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
     sessions = len({one.info.dtype for one in stacks})
 
-    def candidates() -> Iterator[tuple[Tilings, MemoryEstimate]]:
-        for side in sides:
-            tilings = tuple(_tiling(one, stride, halo or 0, side) for one in stacks)
-            shapes = {(1, *tiling.tile_shape) for tiling in tilings}
+    batches = BATCHES if target.is_on_device else (0,)
+
+    def candidates() -> Iterator[tuple[Ways, MemoryEstimate]]:
+        for side, most in itertools.product(sides, batches):
+            tilings = (_tiling(one, stride, halo or 0, side) for one in stacks)
+            ways = tuple(
+                Way(tiling, _batch(one, tiling, most))
+                for one, tiling in zip(stacks, tilings, strict=True)
+            )
+            shapes = {(way.batch, *way.tiling.tile_shape) for way in ways}
             network = runtime_of(target.runtime).memory(model, target, shapes, sessions)
-            yield tilings, estimate(stacks, tilings, network, model)
+            yield ways, estimate(stacks, ways, network, model)
 
     return first_fit(candidates(), stacks, site, workers, limit)
 
 
 def first_fit(
-    candidates: Iterable[tuple[Tilings, MemoryEstimate]],
+    candidates: Iterable[tuple[Ways, MemoryEstimate]],
     stacks: Sequence[Workload],
     site: Site,
     workers: int | None,
     limit: str | None,
 ) -> TilingChoice:
-    """The first of several tilings that fits, with as many blocks in flight as do.
+    """The first of several ways that fits, with as many blocks in flight as do.
 
     Each comes with what it takes for one block. `workers` is None where cores and memory decide,
     `limit` the host's memory that may be used, as "8GB", and None where most of what is free is.
@@ -137,17 +163,16 @@ def first_fit(
     device = int(site.device_memory.free * of.USABLE.value) if site.device_memory else None
     # More blocks in flight than there are blocks would only be memory on paper.
     wanted = max(min(workers or site.cores, sum(one.layout.n_blocks for one in stacks)), 1)
-    least = []
-    for tilings, one in candidates:
+    least, on_devices = [], []
+    for ways, one in candidates:
         fit = (host - one.shared) // one.per_worker
-        if one.device is not None and device is not None:
-            fit = min(fit, (device - one.device.sessions) // one.device.run)
         count = wanted if workers else min(wanted, fit)
-        if 0 < count <= fit:
-            memory = replace(one, workers=count)
-            return TilingChoice(tilings, count, max(site.cores // count, 1), memory)
+        memory = replace(one, workers=count)
+        if 0 < count <= fit and (device is None or memory.device_peak <= device):
+            return TilingChoice(ways, count, max(site.cores // count, 1), memory)
         least.append(replace(one, workers=wanted if workers else 1))
-    on_device, on_host = (min(one.device_peak for one in least), min(one.peak for one in least))
+        on_devices.append(replace(one, workers=wanted).device_peak)
+    on_device, on_host = min(on_devices), min(one.peak for one in least)
     if device is not None and on_device > device:
         raise UsageError(
             f"the network needs {on_device / MB:,.0f} MB of the device's memory at the least, and "
@@ -173,9 +198,26 @@ def _tiling(one: Workload, stride: int, halo: int, side: int | None) -> FrameTil
     return FrameTiling(height, width, stride, halo, side)
 
 
+def _batch(one: Workload, tiling: FrameTiling, most: int) -> int:
+    """Tiles of at most `most` px together (one at least), as many in each run of a block."""
+    layout, n_tiles = one.layout, tiling.n_tiles
+    fit = max(most // math.prod(tiling.tile_shape), 1)
+    if layout.is_cut:
+        windows = layout.around(_middle(layout), one.postprocessing.margin)
+        return _even(len(tiling.region(*windows).tiles), fit)
+    if fit < n_tiles:
+        return _even(n_tiles, fit)
+    return n_tiles * _even(layout.block(0).n_frames, fit // n_tiles)
+
+
+def _even(count: int, most: int) -> int:
+    """How many at a time where `count` are done at most `most` at a time, and no fewer at last."""
+    return math.ceil(count / math.ceil(count / most))
+
+
 def estimate(
     stacks: Sequence[Workload],
-    tilings: Tilings,
+    ways: Ways,
     network: MemoryNeeds,
     model: ModelFile | None,
 ) -> MemoryEstimate:
@@ -194,8 +236,7 @@ def estimate(
         model=files + network.host.sessions,
         activations=network.host.run,
         frame=max(
-            _frame_bytes(one, tiling, n_in, n_out)
-            for one, tiling in zip(stacks, tilings, strict=True)
+            _frame_bytes(one, way, n_in, n_out) for one, way in zip(stacks, ways, strict=True)
         ),
         block=max(_block_bytes(one.layout, one.arrays) for one in stacks),
         stitch=max(_stitch_bytes(one.layout, one.info.size("C")) for one in stacks),
@@ -205,9 +246,10 @@ def estimate(
     )
 
 
-def _frame_bytes(one: Workload, tiling: FrameTiling, n_in: int, n_out: int) -> int:
+def _frame_bytes(one: Workload, way: Way, n_in: int, n_out: int) -> int:
     """What a block holds at once of a frame; of all its planes where labels connect along Z."""
-    info, layout = one.info, one.layout
+    info, layout, tiling = one.info, one.layout, way.tiling
+    together = 1 if layout.is_cut else way.together
     n_all = info.size("C")  # all are read and measured, whichever the network takes
     itemsize = np.dtype(info.dtype).itemsize
     if layout.is_cut:
@@ -226,11 +268,13 @@ def _frame_bytes(one: Workload, tiling: FrameTiling, n_in: int, n_out: int) -> i
         pixels = around = rows * columns
         surveyed = 0
     read = info.read_bytes(min(rows, tiling.height), min(columns, tiling.width), n_all)
-    padded = rows * columns * itemsize * n_in
+    padded = rows * columns * itemsize * n_in * together
+    if way.batch > 1:  # tiles side by side, and what comes back of them
+        padded += way.batch * math.prod(tiling.tile_shape) * (itemsize * n_in + 4 * n_out)
     planes = layout.block_size[1] if layout.connect_z else 1  # labelled together
     held = padded if n_in < n_all or one.is_windowed else 0  # the channels that the network takes
-    held += around * 4 * n_out * planes  # probabilities
-    held += pixels * itemsize * n_all * (planes - 1)  # the pixels of the other planes
+    held += around * 4 * n_out * max(planes, together)  # probabilities
+    held += pixels * itemsize * n_all * (max(planes, together) - 1)  # pixels of the others
     held += pixels * (4 + 1 + of.MEASURE.value) * planes  # labels, the mask that they come from
     if one.postprocessing.objects:
         held += pixels * of.CLASS_OBJECTS.value * planes

@@ -25,6 +25,7 @@ from engine.geometry.arrays import (
 from engine.geometry.tiling import FrameTiling, round_up
 from engine.measure.objects import ObjectsOf
 from engine.model.file import ModelFile
+from engine.model.graph.decision import MAX_CLASSES, Decision
 from engine.model.spec import ModelSpec, label_path, objects_path
 from engine.plan.channels import with_channels
 from engine.plan.footprint import MB
@@ -45,6 +46,8 @@ class StackPlan(Input):
     arrays: tuple[ResultArray, ...]  # of its result, labels first
     tiling: FrameTiling
     class_names: tuple[str, ...]  # of the model, by number
+    batch: int = 1  # tiles that go through the network at once
+    decision: Decision | None = None  # made in the graph; None: probabilities come back
     missing_is_background: bool = False  # a frame of which no chunk is there is blank, not lost
     source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
     kept: tuple[ResultArray, ...] = ()  # the arrays of that job
@@ -161,11 +164,13 @@ def make_plan(settings: JobSettings, model: ModelFile, inputs: Inputs, site: Sit
             name=name,
             axes=settings.axes,
             arrays=own,
-            tiling=tiling,
+            tiling=way.tiling,
+            batch=way.batch,
+            decision=_decision(one, settings, model.spec, site),
             class_names=model.spec.class_names,
             missing_is_background=settings.missing_chunks == "background",
         )
-        for one, name, own, tiling in zip(opened, names, arrays, choice.tilings, strict=True)
+        for one, name, own, way in zip(opened, names, arrays, choice.ways, strict=True)
     )
     if wasteful := next((stack for stack in stacks if stack.waste > MUCH_WASTE), None):
         warnings.append(
@@ -204,6 +209,15 @@ def _arrays(one: Input, settings: JobSettings, spec: ModelSpec) -> tuple[ResultA
         probability=(f"probability/{spec.name}", outputs) if settings.keep else None,
         image=(one.info.dtype, channels) if settings.with_image else None,
     )
+
+
+def _decision(one: Input, settings: JobSettings, spec: ModelSpec, site: Site) -> Decision | None:
+    """What the graph decides, so that less has to come back from a device."""
+    if not site.target.is_on_device or settings.keep or spec.n_class_outputs > MAX_CLASSES:
+        return None
+    how = one.postprocessing
+    by_cores = how.instances == "cores"
+    return Decision(spec.n_class_outputs, how.threshold, how.core_threshold if by_cores else None)
 
 
 def _halo(settings: JobSettings, model: ModelFile, warnings: list[str]) -> int | None:

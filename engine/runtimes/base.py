@@ -18,14 +18,21 @@ from numpy.typing import NDArray
 
 from engine.errors import JobStopped, ModelError, OutOfMemory, StacksegError, UsageError, first_line
 from engine.model.file import ModelFile
+from engine.model.graph.decision import PLANES, Decision, decide
+from engine.model.graph.tensors import accept_pixels, fix_shape
 from engine.model.statistics import normalisable
 
 AUTO = "auto"
+ALL_DEVICES = "cuda:all"  # every one of this machine, with a process for each
 Number = TypeVar("Number", int, float)
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Pixels = NDArray[Any]  # raw, (N, C, H, W) or (C, H, W)
 Floats = NDArray[np.float32]
-Compute = Callable[[Pixels, Floats, Floats], None]  # pixels, statistics; fills (N, K, H, W)
+Result = NDArray[Any]  # float32 (N, K, H, W); or uint8 (N, PLANES, H, W), see `Decision`
+Compute = Callable[[Pixels, Floats, Result], None]  # pixels, statistics; fills the result
+Shape = tuple[int, int, int]  # (N, H, W) of a run
+
+DEVICE_RUNS = 2  # at once on a device: while one computes, pixels of the next one get there
 
 
 class Caution(IntEnum):
@@ -43,6 +50,11 @@ class Target:
     device: str = AUTO  # "cpu", or as the runtime names its others: "cuda:0"
     precision: Precision = "fp32"
     caution: Caution = Caution.OPTIMISED
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether pixels have to get to a device, and results back."""
+        return self.device != "cpu"
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ class Runtime(ABC):
     name: str  # in the registry, and on record
     title: str  # in sentences
     cautions: tuple[Caution, ...]
+    fixes_shape: bool = False  # whether a session is for runs of a single shape
 
     @property
     @abstractmethod
@@ -99,19 +112,16 @@ class Runtime(ABC):
         """Runtime, version, provider, precision, caution: the same build gives the same bytes."""
 
     @abstractmethod
-    def load(
-        self, model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int
-    ) -> Compute:
-        """Make a model ready for pixels of `dtype`, with so many `threads` for each run.
+    def load(self, graph: bytes, target: Target, threads: int, in_flight: int) -> Compute:
+        """Make a graph ready, with so many `threads` for each run.
 
         What comes back is called by many threads, about `in_flight` of them at once.
         """
 
     @abstractmethod
     def memory(
-        self, model: ModelFile, target: Target, shapes: Collection[tuple[int, int, int]],
-        sessions: int,
-    ) -> MemoryNeeds:  # fmt: skip
+        self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
+    ) -> MemoryNeeds:
         """Predicted needs, in bytes, of so many sessions and of the largest run.
 
         `shapes` are the (N, H, W) of all batches.
@@ -142,15 +152,30 @@ class Runtime(ABC):
             )
         return replace(target, runtime=self.name, device=self.resolve_device(target.device))
 
+    def engine(self, graph: bytes, target: Target) -> str:
+        """Hash of what a loaded graph was built into; "" where graph and build tell it all."""
+        return ""
+
     def session(
-        self, model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int = 1
+        self,
+        model: ModelFile,
+        dtype: str,
+        target: Target,
+        threads: int,
+        in_flight: int = 1,
+        decision: Decision | None = None,
+        shape: Shape | None = None,
     ) -> Session:
         """Make a session on a resolved target, for pixels of `dtype`; see `load`.
+
+        With a `decision`, runs give what it says in place of probabilities. `shape` is that of all
+        runs, for a runtime that `fixes_shape`.
 
         Raises ModelError where the runtime refuses the model, OutOfMemory where it finds no memory.
         """
         try:
-            compute = self.load(model, dtype, target, threads, in_flight)
+            graph = _prepared(model, dtype, decision, shape)
+            compute = self.load(graph, target, threads, in_flight)
         except StacksegError:
             raise
         except Exception as error:  # a runtime's own exceptions share no base class
@@ -162,7 +187,22 @@ class Runtime(ABC):
             raise ModelError(
                 f"{model.path}: {self.title} refuses it ({self.reason(error)})"
             ) from error
-        return Session(self, compute, model.spec.n_outputs)
+        planes = model.spec.n_outputs if decision is None else PLANES
+        return Session(self, compute, planes, decision is not None, self.engine(graph, target))
+
+
+def _prepared(
+    model: ModelFile, dtype: str, decision: Decision | None, shape: Shape | None
+) -> bytes:
+    """A model's graph as a session is to run it; weights are held often enough without this one."""
+    graph = model.parse()
+    accept_pixels(graph, dtype)
+    if decision is not None:
+        decide(graph, decision)
+    if shape is not None:
+        fix_shape(graph, shape)
+    data: bytes = graph.SerializeToString()
+    return data
 
 
 @dataclass(frozen=True)
@@ -171,10 +211,19 @@ class Session:
 
     runtime: Runtime
     compute: Compute
-    n_outputs: int  # K
+    n_outputs: int  # K; PLANES where outputs are decided
+    is_decided: bool = False
+    engine: str = ""  # see `Runtime.engine`
 
-    def run(self, pixels: Pixels, statistics: Floats, out: Floats | None = None) -> Floats:
+    @property
+    def dtype(self) -> type[Any]:
+        """What it gives."""
+        return np.uint8 if self.is_decided else np.float32
+
+    def run(self, pixels: Pixels, statistics: Floats, out: Result | None = None) -> Result:
         """Probabilities, float32 (N, K, H, W), of a batch of raw pixels (N, C, H, W).
+
+        Of a session with a decision it is what that says, uint8 (N, PLANES, H, W).
 
         `statistics` has shape (N, C, 2); a channel whose low equals its high, which is constant,
         is 0 to the network. H and W are multiples of the model's stride. `out`, contiguous and of
@@ -186,7 +235,7 @@ class Session:
         n, _, height, width = pixels.shape
         try:
             if out is None:
-                out = np.empty((n, self.n_outputs, height, width), dtype=np.float32)
+                out = np.empty((n, self.n_outputs, height, width), dtype=self.dtype)
             self.compute(np.ascontiguousarray(pixels), divisors, out)
         except Exception as error:
             title = self.runtime.title

@@ -10,30 +10,36 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from engine.errors import ModelError, UsageError
+from engine.errors import UsageError
 from engine.model.file import ModelFile
 from engine.model.graph.memory import activation_bytes
-from engine.model.graph.tensors import accept_pixels
 from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
 from engine.runtimes import cuda
 from engine.runtimes.base import (
+    ALL_DEVICES,
+    DEVICE_RUNS,
     Caution,
     Compute,
     Constant,
     DeviceMemory,
+    Floats,
     MemoryNeeds,
     Needs,
+    Pixels,
     Precision,
+    Result,
     Runtime,
+    Shape,
     Target,
 )
+from engine.runtimes.slots import Slots
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 QUIET = 4  # of ONNX Runtime's log: fatal alone; what else it says is in its exceptions
 SHARED = "session.use_env_allocators"
+TYPES: dict[Precision, str] = {"fp32": "float32", "fp16": "float16"}
 
 # What is in the message when it was memory: of ONNX Runtime's arenas, C++, CUDA, cuBLAS and
 # cuDNN. Its exceptions do not tell; on the CPU the arena's is a plain Fail.
@@ -64,70 +70,85 @@ class OnnxRuntime(Runtime):
     name = "onnxruntime"
     title = "ONNX Runtime"
     precisions: tuple[Precision, ...] = ("fp32",)
-    cautions = (Caution.OPTIMISED, Caution.UNOPTIMISED)
+    cautions: tuple[Caution, ...] = (Caution.OPTIMISED, Caution.UNOPTIMISED)
+    way_out = "install stackseg[cuda], or use --device cpu"
 
     def resolve_device(self, device: str) -> str:
-        """ "auto", "cpu", "cuda" or "cuda:N" as "cpu" or "cuda:N"."""
-        kind, _, index = device.partition(":")
-        if device == "cpu" or (device == "auto" and not _cuda_works()):
+        """ "auto", "cpu", "cuda", "cuda:N" or "cuda:all" as "cpu" or "cuda:N".
+
+        Where all are asked for, each is the first that a process of its own sees.
+        """
+        if device == "cpu" or (device == "auto" and not self._works()):
             return "cpu"
-        if device != "auto" and (kind != "cuda" or not (index or "0").isdecimal()):
-            raise UsageError(f"device {device!r} is not known; use auto, cpu, cuda or cuda:N")
-        if not _cuda_works():
+        kind, _, index = ("cuda" if device in ("auto", ALL_DEVICES) else device).partition(":")
+        if kind != "cuda" or not (index or "0").isdecimal():
             raise UsageError(
-                f"device {device}: ONNX Runtime finds no CUDA here; check the driver, "
-                "install stackseg[cuda], or use --device cpu"
+                f"device {device!r} is not known; use auto, cpu, cuda, cuda:N or {ALL_DEVICES}"
+            )
+        if not self._works():
+            raise UsageError(
+                f"device {device}: {self.title} finds no CUDA here; check the driver, "
+                f"{self.way_out}"
             )
         return f"cuda:{index or 0}"
 
+    def providers(self, target: Target) -> list[Any]:
+        """Execution providers with their options, the one that is wanted first."""
+        return [CPU] if target.device == "cpu" else [(CUDA, _cuda_options(target)), CPU]
+
+    def _works(self) -> bool:
+        return has_provider(CUDA)
+
     def build(self, target: Target) -> str:
         """Version, provider, precision; "unoptimised" where the graph is run as it is written."""
-        provider = CPU if target.device == "cpu" else CUDA
-        build = f"onnxruntime {ort.__version__} {provider} float32"
+        provider, precision = _first(self.providers(target)), TYPES[target.precision]
+        build = f"onnxruntime {ort.__version__} {provider} {precision}"
         return f"{build} unoptimised" if target.caution else build
 
-    def load(
-        self, model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int
-    ) -> Compute:
+    def load(self, graph: bytes, target: Target, threads: int, in_flight: int) -> Compute:
         """An inference session. Unoptimised, cuDNN takes its default algorithm as well.
 
-        Runs in flight need nothing of their own.
+        On the CPU, runs in flight need nothing of their own and use the caller's buffers.
         """
+        return self.open(graph, self.providers(target), target, threads)
+
+    def open(self, graph: bytes, providers: list[Any], target: Target, threads: int) -> Compute:
+        """A session with these providers, of which the first must be had."""
         options = _options(threads)
+        # Of the kernels that add up in an order that changes from run to run, there are others.
+        options.use_deterministic_compute = target.is_on_device
         # Patterns pre-plan memory for each new shape: the arena grew more, at no gain in speed
         # (docs/memory.md).
         options.enable_mem_pattern = False
         if target.caution:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         _share_cpu_arena()
-        proto = model.parse()
-        accept_pixels(proto, dtype)
-        graph = proto.SerializeToString()
-        del proto  # weights are held often enough
         # Its fallback would go on with the CPU after a failure of CUDA, with other results under
         # the same name, and tell it on stdout.
-        session = ort.InferenceSession(
-            graph, options, providers=_providers(target), enable_fallback=0
-        )
-        used, wanted = session.get_providers()[0], CPU if target.device == "cpu" else CUDA
+        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+        used, wanted = session.get_providers()[0], _first(providers)
         if used != wanted:
-            raise ModelError(f"{model.path}: asked for {wanted}, but ONNX Runtime chose {used}")
-        return partial(_compute, session)
+            raise ValueError(f"asked for {wanted}, it chose {used}")
+        compute = partial(_compute, session)
+        if not target.is_on_device:
+            return compute
+        return Slots(compute, DEVICE_RUNS, partial(cuda.locked, index=index_of(target)))
 
     def memory(
-        self, model: ModelFile, target: Target, shapes: Collection[tuple[int, int, int]],
-        sessions: int,
-    ) -> MemoryNeeds:  # fmt: skip
+        self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
+    ) -> MemoryNeeds:
         """Weights, and activations as counted times what arenas take beyond that."""
         graph, weights = model.parse(), len(model.data)
         counted = max(n * activation_bytes(graph, height, width) for n, height, width in shapes)
-        if target.device == "cpu":
+        if not target.is_on_device:
             return MemoryNeeds(
                 Needs(sessions * SESSION_COPIES.value * weights, math.ceil(counted * ARENA.value))
             )
-        result = 4 * model.spec.n_outputs * max(math.prod(shape) for shape in shapes)
+        # Pixels and probabilities, as the buffers of a run hold them.
+        planes = len(model.spec.channels) + model.spec.n_outputs
+        buffers = DEVICE_RUNS * sessions * 4 * planes * max(math.prod(shape) for shape in shapes)
         return MemoryNeeds(
-            Needs(CUDA_HOST.value, result),
+            Needs(CUDA_HOST.value + buffers),
             Needs(CUDA_LIBRARIES.value + sessions * weights, math.ceil(counted * CUDA_ARENA.value)),
         )
 
@@ -138,7 +159,7 @@ class OnnxRuntime(Runtime):
 
     def device_memory(self, device: str) -> DeviceMemory | None:
         """What CUDA's driver says."""
-        return None if device == "cpu" else cuda.device_memory(int(device.partition(":")[2]))
+        return None if device == "cpu" else cuda.device_memory(index_of(Target(device=device)))
 
     def release_memory(self) -> None:
         """Shrink the CPU arena of all sessions, which keeps what it ever held."""
@@ -149,14 +170,12 @@ class OnnxRuntime(Runtime):
             _identity(CPU).run(None, {"x": np.zeros(1, np.float32)}, options)
 
 
-def _compute(
-    session: Any, pixels: NDArray[Any], statistics: NDArray[np.float32], out: NDArray[np.float32]
-) -> None:
+def _compute(session: Any, pixels: Pixels, statistics: Floats, out: Result) -> None:
     """Run a session on bound buffers: it reads and writes the caller's own."""
     binding = session.io_binding()
     binding.bind_cpu_input(IMAGE, pixels)
     binding.bind_cpu_input(STATISTICS, statistics)
-    binding.bind_output(PROBABILITIES, "cpu", 0, np.float32, out.shape, out.ctypes.data)
+    binding.bind_output(PROBABILITIES, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
     session.run_with_iobinding(binding)
     binding.synchronize_outputs()
 
@@ -188,11 +207,19 @@ def _share_cpu_arena() -> None:
     ort.create_and_register_allocator(place, ort.OrtArenaCfg(as_requested))
 
 
-def _providers(target: Target) -> list[Any]:
-    if target.device == "cpu":
-        return [CPU]
-    options = {
-        "device_id": int(target.device.partition(":")[2]),
+def _first(providers: list[Any]) -> str:
+    name: str = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    return name
+
+
+def index_of(target: Target) -> int:
+    """Number of a device."""
+    return int(target.device.partition(":")[2])
+
+
+def _cuda_options(target: Target) -> dict[str, Any]:
+    return {
+        "device_id": index_of(target),
         # TF32 keeps 10 bits of mantissa: labels would differ from the CPU's.
         "use_tf32": 0,
         # An exhaustive search times the algorithms: what it takes, and so the last bits of a
@@ -201,7 +228,6 @@ def _providers(target: Target) -> list[Any]:
         # As on the CPU: the default doubles what it takes.
         "arena_extend_strategy": "kSameAsRequested",
     }
-    return [(CUDA, options), CPU]
 
 
 def _identity(provider: str) -> Any:
@@ -219,14 +245,15 @@ def _identity(provider: str) -> Any:
 
 
 @cache
-def _cuda_works() -> bool:
-    if CUDA not in ort.get_available_providers() or cuda.driver() is None:
+def has_provider(provider: str) -> bool:
+    """Whether a provider of NVIDIA's has driver, device and libraries."""
+    if provider not in ort.get_available_providers() or cuda.driver() is None:
         return False
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds CUDA libraries installed by pip
     # Driver and provider may be there without the CUDA libraries: only a session tells.
     try:
-        session = _identity(CUDA)
+        session = _identity(provider)
     except Exception:  # no device or no libraries: all mean the same here
         return False
-    return bool(session.get_providers()[0] == CUDA)
+    return bool(session.get_providers()[0] == provider)

@@ -12,7 +12,6 @@ from weakref import WeakSet
 from engine.errors import UsageError, first_line
 from engine.model.file import ModelFile
 from engine.model.graph.memory import activation_bytes
-from engine.model.graph.tensors import accept_pixels
 from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
 from engine.runtimes.base import (
     Caution,
@@ -23,7 +22,9 @@ from engine.runtimes.base import (
     Needs,
     Pixels,
     Precision,
+    Result,
     Runtime,
+    Shape,
     Target,
 )
 
@@ -103,14 +104,9 @@ class OpenVino(Runtime):
         version = ov.get_version().partition("-")[0]
         return f"openvino {version} CPU {TYPES[target.precision]}"
 
-    def load(
-        self, model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int
-    ) -> Compute:
+    def load(self, graph: bytes, target: Target, threads: int, in_flight: int) -> Compute:
         """The model for tiles of any size, with a stream for each run in flight."""
-        proto = model.parse()
-        accept_pixels(proto, dtype)
-        graph = _core().read_model(proto.SerializeToString(), b"")
-        del proto  # weights are held often enough
+        network = _core().read_model(graph, b"")
         options = {
             "INFERENCE_NUM_THREADS": threads * in_flight,
             "NUM_STREAMS": in_flight,
@@ -120,16 +116,15 @@ class OpenVino(Runtime):
             # Several processes on one machine would all be pinned to the same cores.
             "ENABLE_CPU_PINNING": False,
         }
-        first = None if target.precision == "fp32" else _normalisation(graph)
+        first = None if target.precision == "fp32" else _normalisation(network)
         lower = options | {"INFERENCE_PRECISION_HINT": TYPES[target.precision]}
         if first is None:  # or nothing that would be lower
-            return partial(_compute, _compile(graph, options))
-        return partial(_compute_lower, _compile(first, options), _compile(graph, lower))
+            return partial(_compute, _compile(network, options))
+        return partial(_compute_lower, _compile(first, options), _compile(network, lower))
 
     def memory(
-        self, model: ModelFile, target: Target, shapes: Collection[tuple[int, int, int]],
-        sessions: int,
-    ) -> MemoryNeeds:  # fmt: skip
+        self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
+    ) -> MemoryNeeds:
         """Weights, once for all runs in flight, and activations as counted times a constant."""
         graph, weights = model.parse(), len(model.data)
         counted = max(n * activation_bytes(graph, height, width) for n, height, width in shapes)
@@ -207,7 +202,7 @@ def _name(node: Any) -> str:
     return name
 
 
-def _compute(compiled: Any, pixels: Pixels, statistics: Floats, out: Floats) -> None:
+def _compute(compiled: Any, pixels: Pixels, statistics: Floats, out: Result) -> None:
     request = compiled.create_infer_request()
     request.set_tensor(IMAGE, ov.Tensor(pixels, shared_memory=True))
     request.set_tensor(STATISTICS, ov.Tensor(statistics, shared_memory=True))
@@ -216,7 +211,7 @@ def _compute(compiled: Any, pixels: Pixels, statistics: Floats, out: Floats) -> 
 
 
 def _compute_lower(
-    normalisation: Any, rest: Any, pixels: Pixels, statistics: Floats, out: Floats
+    normalisation: Any, rest: Any, pixels: Pixels, statistics: Floats, out: Result
 ) -> None:
     first, request = normalisation.create_infer_request(), rest.create_infer_request()
     first.set_tensor(IMAGE, ov.Tensor(pixels, shared_memory=True))

@@ -8,12 +8,14 @@ from functools import cache
 
 from engine.errors import UsageError
 from engine.model.file import ModelFile
-from engine.runtimes.base import AUTO, Caution, Runtime, Session, Target
+from engine.model.graph.decision import Decision
+from engine.runtimes.base import AUTO, Caution, Runtime, Session, Shape, Target
 
 # The first is what "auto" means.
 RUNTIMES = {
     "onnxruntime": "engine.runtimes.onnxruntime:OnnxRuntime",
     "openvino": "engine.runtimes.openvino:OpenVino",
+    "tensorrt": "engine.runtimes.tensorrt:TensorRt",
 }
 
 # Whose probabilities are right by definition: those of all others are held against them.
@@ -44,7 +46,15 @@ def resolve(target: Target) -> Target:
 
 
 def open_session(
-    model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int = 1
+    model: ModelFile,
+    dtype: str,
+    target: Target,
+    threads: int,
+    in_flight: int = 1,
+    decision: Decision | None = None,
+    shape: Shape | None = None,
 ) -> Session:
     """See `Runtime.session`."""
-    return runtime_of(target.runtime).session(model, dtype, target, threads, in_flight)
+    return runtime_of(target.runtime).session(
+        model, dtype, target, threads, in_flight, decision, shape
+    )

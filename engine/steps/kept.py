@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.errors import JobStopped
 from engine.geometry.arrays import IMAGE, PROBABILITY, ResultArray
 from engine.geometry.layout import Block
+from engine.inference.outputs import Outputs
 from engine.inference.probability import from_8_bit
 from engine.plan.plan import StackPlan
 from engine.steps.frame import Prediction
@@ -52,7 +53,8 @@ class Kept:
         """See `engine.steps.frame.Source`. Pixels that were not kept are read from the input."""
         run, block, frame = self._run, self._block, self._frames[t, z]
         with run.watch.stage("read"):
-            around = from_8_bit(self._plane(PROBABILITY, t, z))
+            probability = from_8_bit(self._plane(PROBABILITY, t, z))
+            around = Outputs(probability, run.model.spec.n_class_outputs)
             if IMAGE in self._shards:
                 pixels = run.plan.of_kept_image(self._plane(IMAGE, t, z))
             else:

@@ -20,7 +20,6 @@ from engine.geometry.arrays import ResultArray
 from engine.geometry.layout import Block, LabelLayout
 from engine.labels.blocks import BlockLabels, label_block
 from engine.labels.class_objects import label_class_block
-from engine.labels.classes import class_map, each_class, masks
 from engine.labels.components import bands, first_pixels, label_areas
 from engine.labels.stitching import facing_neighbours
 from engine.measure.frames import ClassSums, Measures, total_intensity
@@ -142,8 +141,7 @@ class LocalLabels:
         with self.run.watch.stage("labels"):
             if plan.class_map:
                 for z, plane in planes.items():
-                    outputs = plane.probability[: self.run.model.spec.n_class_outputs]
-                    classes = class_map(outputs, plan.postprocessing.threshold)
+                    classes = plane.outputs.class_map(plan.postprocessing.threshold)
                     self._own(plan.class_map, t)[z - self.block.z[0]] = classes
             if plan.instances:
                 self._label_objects(t, planes, self._own(plan.instances, t))
@@ -179,7 +177,7 @@ class LocalLabels:
         if plan.class_map:
             classes = self._own(plan.class_map, t)
             return label_class_block(classes, plan.object_classes, out, connect_z=connect_z)
-        found = {z - z0: masks(plane.around, plan.postprocessing) for z, plane in planes.items()}
+        found = {z - z0: plane.around.masks(plan.postprocessing) for z, plane in planes.items()}
         inside = next((plane.inside for plane in planes.values()), None)
         return label_block(found, inside, plan.postprocessing, out, connect_z=connect_z)
 
@@ -239,12 +237,10 @@ class LocalLabels:
             return
         channels = plan.summed_channels(plane.pixels)
         self._intensity.append(total_intensity(channels[plan.channels[0]]))
-        probability = plane.probability
         pieces, rows = piece_sums(
             labels,
             channels,
-            # Of a class map, that of each pixel's class.
-            probability[0] if classes is None else probability.max(axis=0),
+            plane.outputs.certainty(),
             classes,
             origin=(block.y.start, block.x.start),
             frame_shape=plan.layout.sizes[2:],
@@ -271,7 +267,7 @@ class LocalLabels:
         sums = ClassSums(len(spec.classes))
         if plane is not None:
             channel = plan.summed_channels(plane.pixels)[plan.channels[0]]
-            sums.add(classes, each_class(plane.probability[: spec.n_class_outputs]), channel)
+            sums.add(classes, plane.outputs.each_class(len(spec.classes)), channel)
         self._classes.append(sums)
 
     def encode_labels(self) -> dict[str, bytes]:

@@ -7,8 +7,9 @@ from functools import lru_cache, partial
 
 from engine.plan.plan import StackPlan
 from engine.steps.base import IsMine, all_mine
-from engine.steps.frame import Network, Source
+from engine.steps.frame import Source
 from engine.steps.kept import Kept
+from engine.steps.network import Network
 from engine.steps.part import pending_parts, segment_part
 from engine.steps.survey import surveyed
 from engine.steps.task import Outcome, TaskRun

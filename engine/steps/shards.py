@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from engine.geometry.arrays import IMAGE, PROBABILITY, ResultArray
 from engine.geometry.layout import Block
+from engine.inference.outputs import Outputs
 from engine.inference.probability import to_8_bit
 from engine.plan.plan import StackPlan
 from engine.store.committed import shard_keys
@@ -28,14 +28,12 @@ class BlockShards:
             array.kind: new_shard(array.shape(plan.layout)) for array in self._arrays
         }
 
-    def put_kept(
-        self, t: int, z: int, pixels: NDArray[Any], probability: NDArray[np.float32]
-    ) -> None:
-        """Put what is kept of a frame besides labels, (C, Y, X) and (K, Y, X)."""
+    def put_kept(self, t: int, z: int, pixels: NDArray[Any], outputs: Outputs) -> None:
+        """Put what is kept of a frame besides labels: pixels (C, Y, X), and probabilities."""
         if IMAGE in self.by_kind:
             self._put(IMAGE, t, z, pixels)
         if PROBABILITY in self.by_kind:
-            self._put(PROBABILITY, t, z, to_8_bit(probability))
+            self._put(PROBABILITY, t, z, to_8_bit(outputs.probability))
 
     def _put(self, kind: str, t: int, z: int, values: NDArray[Any]) -> None:
         shard = self.by_kind[kind]

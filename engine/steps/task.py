@@ -13,7 +13,7 @@ from engine.geometry.layout import Block
 from engine.model.file import ModelFile
 from engine.plan.plan import StackPlan
 from engine.stacks.base import Stack
-from engine.steps.hangs import Frame, Place, Pulse, Result
+from engine.steps.hangs import Frame, Pulse, Result
 from engine.steps.worker import JobContext, check_unchanged, stack_of
 from engine.store.folder import JobFolder, key_of
 from engine.store.records import Record, TimingRecord
@@ -108,7 +108,7 @@ class TaskRun:
         for attempt in range(1, TRIES + 1):
             self.attempts = max(self.attempts, attempt)  # deaths in earlier processes count
             try:
-                with self._at(t, z):
+                with self.at(t, z):
                     return call()
             except FrameError as error:
                 if attempt == TRIES:
@@ -118,13 +118,14 @@ class TaskRun:
         raise AssertionError("unreachable")
 
     @contextmanager
-    def _at(self, t: int, z: int) -> Iterator[None]:
-        """Around all that touches a frame."""
+    def at(self, t: int, z: int) -> Iterator[None]:
+        """Around all that touches a frame; and, within that, around what touches another one."""
+        before = self.pulse.place
         try:
             self.pulse.at((t, z))
             yield
         finally:
-            self.pulse.place = Place()
+            self.pulse.place = before
         self.pulse.beat()
 
     def check_identity(self) -> None:

@@ -61,7 +61,7 @@ class _WholeLabels:
             done = label_whole(
                 plan.summed_channels(plane.pixels),
                 plan.channels[0],
-                plane.probability,
+                plane.outputs,
                 self._run.model.spec,
                 plan.postprocessing,
                 plan.pixel_area_um2,

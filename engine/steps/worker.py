@@ -18,9 +18,10 @@ from engine import __version__
 from engine.errors import JobStopped, StackError
 from engine.geometry.tiling import FrameTiling, round_up
 from engine.model.file import ModelFile, model_without_graph, open_model
+from engine.model.graph.decision import Decision
 from engine.model.spec import ModelSpec
 from engine.plan.plan import StackPlan
-from engine.runtimes.base import Session, Target
+from engine.runtimes.base import Session, Shape, Target
 from engine.runtimes.registry import open_session, runtime_of
 from engine.stacks.base import Stack
 from engine.steps.hangs import Timeout, within
@@ -45,6 +46,7 @@ class JobContext:
     model_sha256: str
     target: Target  # resolved
     build: str  # of the runtime
+    engines: tuple[str, ...]  # see `engine.runtimes.base.Runtime.engine`; (): not known yet
     threads: int
     in_flight: int  # blocks at once in a process, as planned for its memory
     stores: str = ""  # folder of the Zarr stores, where that is not `output`
@@ -102,10 +104,13 @@ def keep_model(model: ModelFile) -> None:
     _models.get((str(model.path), model.sha256), lambda: model)
 
 
-def warm_up(context: JobContext, dtypes: Iterable[str]) -> None:
-    """Make this process's sessions; ModelError where the runtime refuses the model."""
-    for dtype in dtypes:
-        session_for(context, dtype)
+def warm_up(context: JobContext, stacks: Iterable[StackPlan]) -> tuple[str, ...]:
+    """Make this process's sessions; the engines that they have, most often none.
+
+    ModelError where the runtime refuses the model.
+    """
+    engines = {session_of(context, plan, plan.tiling).engine for plan in stacks}
+    return tuple(sorted(engines - {""}))
 
 
 def release() -> None:
@@ -145,17 +150,39 @@ def model_of(context: JobContext) -> ModelFile:
     return _models.get((context.model_path, context.model_sha256), load)
 
 
-def session_for(context: JobContext, dtype: str) -> Session:
-    """This process's session for pixels of a type; JobStopped where its build is another."""
+def session_of(context: JobContext, plan: StackPlan, tiling: FrameTiling) -> Session:
+    """This process's session for the frames of a stack in tiles; see `session_for`."""
+    fixed = runtime_of(context.target.runtime).fixes_shape
+    shape = (plan.batch, *tiling.tile_shape) if fixed else None
+    return session_for(context, plan.info.dtype, plan.decision, shape)
+
+
+def session_for(
+    context: JobContext,
+    dtype: str,
+    decision: Decision | None = None,
+    shape: Shape | None = None,
+) -> Session:
+    """This process's session for pixels of a type; JobStopped where its build is another.
+
+    See `engine.runtimes.base.Runtime.session`.
+    """
     target, threads = context.target, context.threads
     model = model_of(context)
 
     def make() -> Session:
         # Asked only where the network runs: stitching needs no device.
         _check_same(runtime_of(target.runtime).build(target), context.build)
-        return open_session(model, dtype, target, threads, context.in_flight)
+        session = open_session(model, dtype, target, threads, context.in_flight, decision, shape)
+        if context.engines and session.engine not in context.engines:
+            raise JobStopped(
+                f"{target.runtime} has built another engine here than where the job began; an "
+                "engine is not portable: run the job on that machine, or start over with --fresh"
+            )
+        return session
 
-    return _sessions.get((context.model_sha256, dtype, target, threads, context.in_flight), make)
+    what = (context.model_sha256, dtype, target, threads, context.in_flight, decision, shape)
+    return _sessions.get(what, make)
 
 
 def _check_same(here: str, there: str) -> None:
@@ -213,13 +240,15 @@ def tiling_of(context: JobContext, plan: StackPlan) -> FrameTiling:
 
 
 def halve_tile(context: JobContext, plan: StackPlan, failed: FrameTiling) -> FrameTiling | None:
-    """A tiling of half the tile, for this process from now on; None where that is not exact.
+    """A tiling of half the tile, for this process from now on; None where that changes bytes.
 
     Smaller tiles change no byte as long as they keep their halo.
     """
     model = model_of(context)
     if model.halo is None or failed.halo < model.halo:
         return None
+    if runtime_of(context.target.runtime).fixes_shape:
+        return None  # it would build another engine
     side = round_up(max(failed.tile_shape) // 2, failed.stride)
     if side <= 2 * failed.halo or side >= max(failed.tile_shape):
         return None

@@ -162,7 +162,7 @@ def _value(field: str, value: object, unit: str) -> str:
         text = ", ".join(f"{key} {one}" for key, one in value.items())
     else:
         text = str(value)
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST and field != "runtime":  # of which the end says what ran together
         is_path = text.startswith(os.sep)  # of which the end says more
         text = f"...{text[3 - _LONGEST :]}" if is_path else f"{text[: _LONGEST - 3]}..."
     return f"{text} {unit}" if unit else text

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
 from engine.errors import UsageError
 from engine.model.file import ModelFile
 from engine.model.graph.memory import activation_bytes
-from engine.runtimes.base import Caution, Compute, MemoryNeeds, Needs, Runtime, Target
+from engine.runtimes.base import Caution, Compute, MemoryNeeds, Needs, Runtime, Shape, Target
 
 
 class ReferenceRuntime(Runtime):
@@ -29,21 +28,18 @@ class ReferenceRuntime(Runtime):
     def build(self, target: Target) -> str:
         return f"onnx.reference {onnx.__version__} float32"
 
-    def load(
-        self, model: ModelFile, dtype: str, target: Target, threads: int, in_flight: int
-    ) -> Compute:
-        evaluator = ReferenceEvaluator(model.parse())
+    def load(self, graph: bytes, target: Target, threads: int, in_flight: int) -> Compute:
+        evaluator = ReferenceEvaluator(onnx.load_model_from_string(graph))
 
         def compute(pixels: Any, statistics: Any, out: Any) -> None:
-            feeds = {"image": pixels.astype(np.float32), "statistics": statistics}
+            feeds = {"image": pixels, "statistics": statistics}
             out[...] = evaluator.run(["probabilities"], feeds)[0]
 
         return compute
 
     def memory(
-        self, model: ModelFile, target: Target, shapes: Collection[tuple[int, int, int]],
-        sessions: int,
-    ) -> MemoryNeeds:  # fmt: skip
+        self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
+    ) -> MemoryNeeds:
         # It lets go of nothing, and casts to float64 on its way.
         counted = max(n * activation_bytes(model.parse(), h, w) for n, h, w in shapes)
         return MemoryNeeds(Needs(2 * sessions * len(model.data), 10 * counted))

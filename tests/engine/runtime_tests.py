@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 
 from engine.errors import JobStopped, ModelError, OutOfMemory, UsageError
+from engine.inference.outputs import Outputs
+from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile, open_model
+from engine.model.graph.decision import Decision
+from engine.model.spec import CoreSpec
 from engine.runtimes.base import Precision, Session, Target
 from engine.runtimes.registry import REFERENCE, open_session, resolve, runtime_of
 from tests import networks
@@ -91,6 +95,36 @@ class RuntimeTests:
         for _ in range(2):
             assert session.run(pixels, statistics, out) is out
             assert np.array_equal(out, wanted)
+
+    @pytest.mark.parametrize("kind", ["one class", "cores", "classes"])
+    def test_what_the_graph_decides_is_what_its_probabilities_decide(
+        self, tmp_path: Path, resolved: Target, pixels: np.ndarray, statistics: np.ndarray,
+        kind: str,
+    ) -> None:  # fmt: skip
+        n = {"one class": 1, "cores": 2, "classes": 3}[kind]
+        network = networks.unet((4, 8), n_channels=2, n_outputs=n, positive=False)
+        names = ("background", "a", "b")[: 3 if kind == "classes" else 2]
+        cores = CoreSpec() if kind == "cores" else None
+        spec = networks.spec(network, classes=names, channels=("x", "y"), cores=cores)
+        file = open_model(str(networks.save(tmp_path / "m.onnx", network, spec)))
+        probability = open_session(file, "uint16", resolved, 1).run(pixels, statistics)
+        # Thresholds that some pixels just reach.
+        levels = [float(channel[5, 5]) for channel in probability[0]]
+        decision = Decision(spec.n_class_outputs, levels[0], levels[1] if cores else None)
+        session = open_session(file, "uint16", resolved, 1, decision=decision)
+        found = session.run(pixels, statistics)
+        assert found.dtype == np.uint8 and found.shape == (3, 2, *pixels.shape[2:])
+        how = Postprocessing(
+            levels[0], instances="cores" if cores else "components", core_threshold=levels[-1]
+        )
+        for one, other in zip(found, probability, strict=True):
+            decided, whole = (Outputs(each, spec.n_class_outputs) for each in (one, other))
+            assert np.array_equal(decided.class_map(levels[0]), whole.class_map(levels[0]))
+            assert np.abs(decided.certainty() - whole.certainty()).max() <= 0.5001 / 255
+            if kind != "classes":
+                for mask, wanted in zip(decided.masks(how), whole.masks(how), strict=True):
+                    assert wanted is None or 0 < wanted.mean() < 1
+                    assert np.array_equal(mask, wanted) if wanted is not None else mask is None
 
     def test_pixels_may_be_a_view(
         self, session: Session, pixels: np.ndarray, statistics: np.ndarray

@@ -18,9 +18,10 @@ from engine.job.executors import dask_in_process
 from engine.job.fast import prepare_checked, without_fast
 from engine.job.job import merge_job, run_job
 from engine.job.tuned import Measured, Tuned, candidates, find, keep
-from engine.model.file import ModelFile, open_model
+from engine.model.file import open_model
 from engine.plan.settings import JobSettings
 from engine.runtimes.base import Target
+from engine.runtimes.cache import cache_folder
 from engine.runtimes.registry import RUNTIMES
 from engine.store.folder import JobFolder
 from tests.engine import jobs
@@ -39,8 +40,8 @@ class LossyRuntime(ReferenceRuntime):
     def build(self, target: Target) -> str:
         return f"lossy {onnx.__version__} {target.precision}"
 
-    def load(self, model: ModelFile, dtype: str, target: Target, *rest: int) -> Any:
-        exact, added = super().load(model, dtype, target, *rest), self.shift.get(target.precision)
+    def load(self, graph: bytes, target: Target, *rest: int) -> Any:
+        exact, added = super().load(graph, target, *rest), self.shift.get(target.precision)
 
         def compute(pixels: Any, statistics: Any, out: Any) -> None:
             exact(pixels, statistics, out)
@@ -217,6 +218,6 @@ def test_the_cache_is_where_the_system_has_it(
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", given)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert tuned._cache() == tmp_path / under
+    assert cache_folder() == tmp_path / under / "stackseg"
     monkeypatch.setattr("sys.platform", "darwin")
-    assert tuned._cache() == tmp_path / "Library/Caches"
+    assert cache_folder() == tmp_path / "Library/Caches/stackseg"

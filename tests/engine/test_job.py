@@ -382,10 +382,8 @@ def test_optimisation_that_gives_wrong_results_is_turned_down(
     good = run_job(jobs.settings(stack, threshold_model, tmp_path / "good"))
     load = OnnxRuntime.load
 
-    def disturbed(
-        self: Any, model: Any, dtype: str, target: Target, threads: int, in_flight: int
-    ) -> Any:
-        compute = load(self, model, dtype, target, threads, in_flight)
+    def disturbed(self: Any, graph: bytes, target: Target, threads: int, in_flight: int) -> Any:
+        compute = load(self, graph, target, threads, in_flight)
 
         def off(pixels: Any, statistics: Any, out: Any) -> None:
             compute(pixels, statistics, out)

@@ -28,7 +28,7 @@ from engine.labels.instances import label_instances
 from engine.labels.postprocessing import Postprocessing
 from engine.results.score.compare import compare
 from engine.results.verify.run import verify_job
-from engine.steps.frame import Network
+from engine.steps.network import Network
 from engine.store import claim
 from engine.store.claim import listing, lock, reading
 from engine.store.folder import JobFolder

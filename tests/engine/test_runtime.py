@@ -5,6 +5,7 @@ Nothing heavy is imported here: a child that imports this module counts its own 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import subprocess
@@ -18,13 +19,17 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from engine.errors import JobStopped, OutOfMemory
+from engine.errors import JobStopped, OutOfMemory, UsageError
 from engine.model.file import ModelFile, open_model
+from engine.model.graph.decision import Decision
 from engine.runtimes import cuda
 from engine.runtimes.base import Caution, DeviceMemory, Session, Target
+from engine.runtimes.onnxruntime import CPU as CPU_PROVIDER
 from engine.runtimes.onnxruntime import OnnxRuntime
-from engine.runtimes.registry import RUNTIMES, open_session
+from engine.runtimes.registry import RUNTIMES, open_session, resolve
+from engine.runtimes.tensorrt import TENSORRT, TensorRt
 from tests import networks
+from tests.engine import device_runtime
 from tests.engine.runtime_tests import RuntimeTests
 
 STATISTICS = np.float32([[[0, 65535]]])
@@ -43,6 +48,12 @@ class TestOpenVino(RuntimeTests):
     target = Target("openvino", "cpu")
 
 
+class TestOnDevice(RuntimeTests):
+    """As on a device, by the CPU provider."""
+
+    target = Target("device")
+
+
 class TestSecondRuntime(RuntimeTests):
     """One in NumPy that this file registers."""
 
@@ -53,6 +64,7 @@ class TestSecondRuntime(RuntimeTests):
 def second_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     place = "tests.engine.reference_runtime:ReferenceRuntime"
     monkeypatch.setitem(RUNTIMES, "reference", place)
+    monkeypatch.setitem(RUNTIMES, "device", device_runtime.PLACE)
 
 
 def model_of(folder: Path, widths: tuple[int, ...] = (16, 32, 64, 128)) -> ModelFile:
@@ -213,6 +225,7 @@ class Driver:
 
     def __init__(self, failing: str = "") -> None:
         self.failing, self.retained, self.current = failing, 0, 0
+        self.locked: dict[int, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any) -> int:
@@ -242,6 +255,22 @@ class Calls:
         assert context.value == 7
         self.current += 1
 
+    def cuDeviceGetCount(self: Any, count: Any) -> None:
+        count._obj.value = 2
+
+    def cuDeviceGetName(self: Any, name: Any, size: Any, device: Any) -> None:
+        name.value = f"GPU {device.value}".encode()
+
+    def cuMemHostAlloc(self: Any, place: Any, size: Any, flags: Any) -> None:
+        assert self.current == 1 and flags.value == cuda.PORTABLE
+        memory = ctypes.create_string_buffer(size.value)
+        place._obj.value = ctypes.addressof(memory)
+        self.locked[place._obj.value] = memory
+
+    def cuMemFreeHost(self: Any, place: Any) -> None:
+        assert self.current == 1
+        del self.locked[place.value]
+
     def cuMemGetInfo_v2(self: Any, free: Any, total: Any) -> None:
         assert self.current == 1
         free._obj.value, total._obj.value = 5 * 2**30, 8 * 2**30
@@ -268,6 +297,103 @@ def test_a_devices_memory_is_what_its_driver_says(monkeypatch: pytest.MonkeyPatc
     assert memory("cuda:0") is None and driver.retained == driver.current == 0
     monkeypatch.setattr(cuda, "driver", lambda: None)
     assert memory("cuda:0") is None
+
+
+def test_buffers_are_locked_where_the_driver_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    monkeypatch.setattr(cuda, "driver", lambda: driver)
+    array = cuda.locked((2, 3, 4), np.dtype(np.uint16), 1)
+    assert array.shape == (2, 3, 4) and array.dtype == np.uint16 and len(driver.locked) == 1
+    array[...] = 7
+    view = array[0]
+    del array
+    assert (view == 7).all() and len(driver.locked) == 1
+    del view
+    assert not driver.locked and driver.retained == driver.current == 0
+    for name in ("cuDeviceGet", "cuMemHostAlloc"):
+        driver.failing = name
+        assert cuda.locked((5,), np.dtype(np.float32), 0).shape == (5,) and not driver.locked
+    assert driver.retained == driver.current == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(None, ("0", "1")), ("", ("0", "1")), ("3, GPU-ab", ("3", "GPU-ab")), ("1,0,7", ("1", "0"))],
+)
+def test_each_device_can_be_shown_to_a_process(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, found: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv(cuda.VISIBLE, raising=False)
+    if given is not None:
+        monkeypatch.setenv(cuda.VISIBLE, given)
+    driver = Driver()
+    monkeypatch.setattr(cuda, "driver", lambda: driver)
+    assert cuda.visible_devices() == found
+    assert cuda.device_name(1) == "GPU 11"
+    driver.failing = "cuDeviceGetName"
+    assert cuda.device_name(1) == ""
+    driver.failing = "cuDeviceGetCount"
+    assert cuda.visible_devices() == ()
+    monkeypatch.setattr(cuda, "driver", lambda: None)
+    assert cuda.visible_devices() == () and cuda.device_name(0) == ""
+
+
+def test_what_tensorrt_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runtime, asked = TensorRt(), []
+    monkeypatch.setattr(runtime, "open", lambda graph, providers, *_: asked.append(providers))
+    targets = [Target("tensorrt", "cuda:1", precision) for precision in runtime.precisions]
+    for target in targets:
+        runtime.load(b"graph", target, 1, 2)
+        assert runtime.engine(b"graph", target) == ""
+    folders = []
+    for (tensorrt, cuda_, cpu), fp16 in zip(asked, (False, True), strict=True):
+        name, options = tensorrt
+        assert (name, cuda_[0], cpu) == (TENSORRT, "CUDAExecutionProvider", CPU_PROVIDER)
+        assert options["device_id"] == 1 and options["trt_engine_cache_enable"] == 1
+        assert ("trt_fp16_enable" in options) == fp16
+        # Raw pixels are normalised by these.
+        assert {"Sub", "Div"} <= set(options.get("trt_op_types_to_exclude", "Sub,Div").split(","))
+        folders.append(Path(options["trt_engine_cache_path"]))
+    assert len({*folders, tmp_path}) == 3 and all(one.is_relative_to(tmp_path) for one in folders)
+    assert runtime.build(targets[1]).endswith(f"{TENSORRT} float16")
+    # What is built is on record by its hash.
+    (folders[0] / "a.engine").write_bytes(b"one")
+    first = runtime.engine(b"graph", targets[0])
+    assert len(first) == 64 and runtime.engine(b"another", targets[0]) == ""
+    (folders[0] / "a.engine").write_bytes(b"two")
+    assert runtime.engine(b"graph", targets[0]) not in ("", first)
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("cpu", "TensorRT runs on GPUs alone; use --device cuda, or --runtime onnxruntime"),
+        ("auto", "TensorRT finds no CUDA here; .* install stackseg.cuda. and tensorrt, or use"),
+        ("cuda:all", "TensorRT finds no CUDA here"),
+    ],
+)
+def test_tensorrt_without_a_gpu_is_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str, told: str
+) -> None:
+    monkeypatch.setattr(TensorRt, "_works", lambda _: False)
+    with pytest.raises(UsageError, match=told):
+        resolve(Target("tensorrt", device))
+
+
+def test_all_devices_are_the_first_of_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxRuntime, "_works", lambda _: True)
+    assert resolve(Target("onnxruntime", "cuda:all")).device == "cuda:0"
+    assert resolve(Target("onnxruntime", "cuda:3")).device == "cuda:3"
+
+
+def test_a_graph_is_fixed_to_one_shape(tmp_path: Path) -> None:
+    model = model_of(tmp_path, (2, 4))
+    session = open_session(model, "uint16", CPU, 1, decision=Decision(1, 0.5), shape=(2, 32, 48))
+    found = session.run(np.zeros((2, 1, 32, 48), np.uint16), np.repeat(STATISTICS, 2, axis=0))
+    assert found.shape == (2, 2, 32, 48)
+    with pytest.raises(JobStopped, match="invalid dimensions for input: image"):
+        session.run(np.zeros((1, 1, 32, 48), np.uint16), STATISTICS)
 
 
 def test_a_driver_without_a_device_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.errors import UsageError
 from engine.geometry.tiling import FrameTiling, Window, cut
-from engine.inference.tiles import pad_to, predict, predict_region
+from engine.inference.tiles import pad_to, predict, predict_regions
 from engine.model.file import ModelFile
 from engine.model.graph import receptive_field
 from engine.model.spec import Normalisation
@@ -158,7 +158,7 @@ def test_a_region_is_that_part_of_the_whole(
     tiling = FrameTiling(height, width, stride, halo, 2 * halo + core * stride)
     region = tiling.region(Window(y0, y1 + 1), Window(x0, x1 + 1))
     pixels = frame[:, region.read_y.as_slice(), region.read_x.as_slice()]
-    part = predict_region(pixels, statistics, region, runtime)
+    (part,) = predict_regions([(pixels, statistics)], region, runtime)
     spread = max(float(np.ptp(whole)), 1e-6)
     assert np.abs(part - whole[:, y0 : y1 + 1, x0 : x1 + 1]).max() <= 1e-5 * spread
 
@@ -174,7 +174,7 @@ def test_a_region_mirrors_what_the_frame_mirrors() -> None:
     whole = predict(frame, statistics, tiling, runtime)
     region = tiling.region(Window(8, 9), Window(4, 8))
     pixels = frame[:, region.read_y.as_slice(), region.read_x.as_slice()]
-    part = predict_region(pixels, statistics, region, runtime)
+    (part,) = predict_regions([(pixels, statistics)], region, runtime)
     assert np.array_equal(part, whole[:, 8:9, 4:8])
 
 

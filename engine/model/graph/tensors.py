@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto, helper
 
-from engine.model.spec import IMAGE
+from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
 
 PACKED = 8  # elements of the smallest types in one stored value, at the most
 Shape = tuple[int | None, ...]  # None: not known
@@ -99,3 +99,13 @@ def accept_pixels(model: onnx.ModelProto, dtype: str) -> None:
     model.graph.node.insert(
         0, helper.make_node("Cast", [IMAGE], [_CAST], to=TensorProto.FLOAT, name=_CAST)
     )
+
+
+def fix_shape(model: onnx.ModelProto, shape: tuple[int, int, int]) -> None:
+    """Change `model` so that it takes batches (N, H, W) of one shape alone."""
+    n, height, width = shape
+    for value in (*model.graph.input, *model.graph.output):
+        sizes = {0: n} if value.name == STATISTICS else {0: n, 2: height, 3: width}
+        if value.name in (IMAGE, STATISTICS, PROBABILITIES):
+            for axis, size in sizes.items():
+                value.type.tensor_type.shape.dim[axis].dim_value = size

@@ -39,8 +39,9 @@ from engine.results.pictures.sampling import mean_of, nearest
 from engine.results.pictures.scene import GAMMA
 from engine.results.planes import Number
 from engine.results.result import LabelClass, rgb_of
-from engine.steps.frame import Network, SegmentedFrame, label_whole
+from engine.steps.frame import SegmentedFrame, label_whole
 from engine.steps.hangs import ADVICE, PLANNING, Hung, limit_of, watched
+from engine.steps.network import Network
 from engine.steps.survey import survey_frame
 from engine.steps.task import Task, TaskRun
 from engine.steps.worker import forget_stack, keep_model, release, warm_up
@@ -98,7 +99,7 @@ def sample(
         opened.callback(release)
         keep_model(job.model)
         context = job_context(job, "")
-        warm_up(context, {stack.info.dtype for stack in job.plan.stacks})
+        warm_up(context, job.plan.stacks)
         for warning in job.plan.warnings:
             log.warning(warning)
         stacks = job.plan.stacks
@@ -218,9 +219,7 @@ def _look(run: TaskRun, number: Number) -> _Look:
     channels = plan.summed_channels(frame.pixels)
     # The edge of a region is no border of the frame.
     how = replace(how, clear_border=how.clear_border and not layout.is_cut)
-    done = label_whole(
-        channels, channel, frame.probability, spec, how, plan.pixel_area_um2, run.watch
-    )
+    done = label_whole(channels, channel, frame.outputs, spec, how, plan.pixel_area_um2, run.watch)
     classes = () if not how.gives_classes else tuple(
         LabelClass(n, c.name, rgb_of(c.color)) for n, c in enumerate(spec.classes)
     )  # fmt: skip
