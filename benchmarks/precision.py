@@ -1,11 +1,13 @@
 """The bundled network by runtime and precision: speed, and what becomes of the labels.
 
-    python -m benchmarks.precision [--model nuclei] [--repeats 5] [--threads 1] [--output FILE.md]
+    python -m benchmarks.precision [--model nuclei] [--repeats 5] [--threads 1] [--fine-tune 80]
+                                   [--output FILE.md]
 
 Rows are the runtimes and precisions that work here, and files in fp16 and int8 made for the
-occasion. int8 is made with all convolutions, and with the first and the last in fp32. Synthetic
-frames calibrate it and, where STACKSEG_DATA is set, frames of Fluo-N2DL-HeLa 01 that are not
-scored. The gate is left aside, to see what it refuses.
+occasion. int8 is made with all convolutions, with those that suffer most left in fp32, as `export`
+does, and fine-tuned where steps are given. Synthetic frames calibrate it and, where STACKSEG_DATA
+is set, frames of Fluo-N2DL-HeLa 01 that are not scored. The gate is left aside, to see what it
+refuses.
 
 Times are processor time of one frame from memory, of hela/01 where it is there, all rows taking
 turns: on a busy machine it can be compared within one run where wall clock can't. F1 is of the
@@ -37,8 +39,9 @@ from engine.runtimes.base import Session, Target
 from engine.runtimes.registry import REFERENCE, RUNTIMES, open_session, resolve, runtime_of
 from engine.synthetic import TimeLapse
 from export.half import halved
-from export.inside import convolutions, named
-from export.quantise import Quantiser
+from export.inside import named
+from export.lower import attempts
+from export.quantise import LARGEST, Quantiser
 
 SYNTHETIC, MARGIN = 4, 25  # frames; px
 
@@ -60,6 +63,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--calibration", type=int, default=4, help="frames of each kind")
+    parser.add_argument("--fine-tune", type=int, default=0, metavar="STEPS")
     parser.add_argument("--output", type=Path, help="file to write  [default: stdout]")
     options = parser.parse_args()
     model = open_model(options.model)
@@ -72,7 +76,7 @@ def main() -> None:
         looks["hela/01"] = [look(model, frame) for frame in frames]
         others, _ = hela(Path(data), slice(5, None, 12))
         calibration += [look(model, frame) for frame in others[: options.calibration]]
-    rows = list(rows_of(model, calibration, options.threads))
+    rows = list(rows_of(model, calibration, options))
     timed = looks.get("hela/01", looks["synthetic"])[0]
     for _ in range(options.repeats + 1):
         for row in rows:
@@ -82,7 +86,7 @@ def main() -> None:
     reference = open_session(model, "uint16", REFERENCE, options.threads)
     judge(rows, reference, model.spec, looks, truths)
     command = f"benchmarks.precision --repeats {options.repeats} --threads {options.threads}"
-    command += f" --calibration {options.calibration}"
+    command += f" --calibration {options.calibration} --fine-tune {options.fine_tune}"
     lines = header("Precision", command, resolve(Target(device="cpu")), options.repeats)
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     lines += [
@@ -123,20 +127,28 @@ def look(model: ModelFile, frame: np.ndarray) -> Look:
     return Look(frame[None], frame_statistics(frame[None], spec.normalisation), tiling, how)
 
 
-def rows_of(model: ModelFile, calibration: list[Look], threads: int) -> list[Row]:
-    found = []
+def rows_of(model: ModelFile, calibration: list[Look], options: argparse.Namespace) -> list[Row]:
+    found, threads = [], options.threads
     for name in RUNTIMES:
         for precision in runtime_of(name).precisions:
             session = open_session(model, "uint16", Target(name, "cpu", precision), threads)
             found.append(Row(f"{name} {precision}", session))
+    files = {"file in fp16": halved(named(model))}
     with tempfile.TemporaryDirectory() as folder:
         quantise = Quantiser(named(model), calibration, Path(folder))
-        ends = convolutions(named(model))[:: len(convolutions(named(model))) - 1]
-        files = {
-            "file in fp16": halved(named(model)),
-            "file in int8": quantise([]),
-            "file in int8, first and last convolution in fp32": quantise(ends),
-        }
+        for left, graph in attempts(model, quantise, calibration):
+            kept = f", {len(left)} of the convolutions in fp32" if left else ""
+            files[f"file in int8{kept}"] = graph
+        if options.fine_tune:
+            from export.finetune import fine_tuned
+
+            quantise.take(
+                fine_tuned(
+                    named(model), quantise([]), calibration,
+                    largest=LARGEST, steps=options.fine_tune, seed=0,
+                )
+            )  # fmt: skip
+            files[f"file in int8, fine-tuned in {options.fine_tune} steps"] = quantise([])
     for title, graph in files.items():
         lowered = replace(model, data=graph.SerializeToString())
         for name in RUNTIMES:

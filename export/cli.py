@@ -52,6 +52,14 @@ if TYPE_CHECKING:
     help="Decides which frames calibrate and which judge.",
 )
 @click.option("--channel", metavar="CHANNELS", help="Channels of the stacks that feed the model.")
+@click.option(
+    "--fine-tune",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="STEPS",
+    help="Let the weights learn to be rounded to int8, by the frames that calibrate.",
+)
 def export(
     run: str,
     output: Path,
@@ -63,6 +71,7 @@ def export(
     sample: int,
     seed: int,
     channel: str | None,
+    fine_tune: int,
 ) -> None:
     """Export the network of the training run RUN as an ONNX file with everything to run it.
 
@@ -73,20 +82,24 @@ def export(
     import tempfile
 
     from engine.errors import UsageError
+    from export.lower import Sampling, lower
 
-    lower = precision != "fp32"
-    if lower and not frames:
+    lowered = precision != "fp32"
+    sampling = Sampling(frames, sample, seed, channel, fine_tune)
+    if lowered and not frames:
         raise UsageError(f"--precision {precision}: needs --frames STACK, by which it is judged")
-    if frames and not lower:
+    if frames and not lowered:
         raise UsageError("--frames: is for --precision int8 and fp16")
-    if Path(run).is_dir() or not lower:
+    if fine_tune and precision != "int8":
+        raise UsageError("--fine-tune: is for --precision int8")
+    if Path(run).is_dir() or not lowered:
         with tempfile.TemporaryDirectory(prefix="stackseg-export-") as folder:
-            path = Path(folder) / output.name if lower else output
+            path = Path(folder) / output.name if lowered else output
             spec = _from_run(Path(run), path, name, checkpoint, description)
-            if lower:
-                spec = _lower(precision, str(path), output, name, frames, sample, seed, channel)
+            if lowered:
+                spec = lower(str(path), precision, output, sampling, name)
     else:
-        spec = _lower(precision, run, output, name, frames, sample, seed, channel)
+        spec = lower(run, precision, output, sampling, name)
     size = output.stat().st_size / 1e6
     click.echo(
         f"{output}: {spec.name}, {size:.2f} MB, stride {spec.stride} px, "
@@ -107,18 +120,3 @@ def _from_run(
             raise
         raise MissingExtra("stackseg export needs PyTorch: pip install 'stackseg[train]'") from None
     return export_run(run, output, name, checkpoint, description)
-
-
-def _lower(
-    precision: str,
-    model: str,
-    output: Path,
-    name: str | None,
-    frames: tuple[str, ...],
-    sample: int,
-    seed: int,
-    channel: str | None,
-) -> ModelSpec:
-    from export.lower import Sampling, lower
-
-    return lower(model, precision, output, Sampling(frames, sample, seed, channel), name)

@@ -2,39 +2,44 @@
 
 Only what lies between the first convolution and the last is touched: raw pixels reach 65,535, so
 that statistics and normalisation stay in float32, and so does the last activation. Frames that
-calibrated int8 do not judge it. Where its labels do not agree, the outermost convolutions are left
-in float32 as well, pair by pair from both ends; where that would be half of them, there is no file.
+calibrated int8 do not judge it. Where its labels do not agree, the convolutions whose rounding
+costs most are left in float32; where that would be half of them, there is no file.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from engine.errors import ModelError, UsageError, plural
+from engine.errors import MissingExtra, ModelError, UsageError, plural
 from engine.inference.agreement import GATE, SAME, Agreement, Labels, Look, compare_all, label_all
+from engine.inference.device_check import real_tile
 from engine.job.prepare import prepare_job
 from engine.job.tuned import candidates
 from engine.model.file import ModelFile, open_model
 from engine.model.graph import receptive_field
 from engine.model.spec import LoweredSpec, ModelSpec
+from engine.model.statistics import normalisable
 from engine.plan.resources import cores
 from engine.plan.settings import job_settings
-from engine.runtimes.registry import REFERENCE
+from engine.runtimes.base import Floats, Target
+from engine.runtimes.registry import REFERENCE, open_session
 from engine.store.files import whole_file
 from engine.tune.run import sample_looks
 from export.embed import embed
 from export.half import halved
 from export.inside import convolutions, named
-from export.quantise import Quantiser, quantiser
+from export.quantise import LARGEST, Quantiser, quantiser
 
 log = logging.getLogger("stackseg")
+
+RANKING = 2  # frames by which convolutions are ranked
 
 Attempt = tuple[list[str], onnx.ModelProto]  # convolutions left in float32, and the graph
 
@@ -47,6 +52,7 @@ class Sampling:
     count: int  # of frames, spread over the stacks
     seed: int  # parts those that calibrate from those that judge
     channel: str | None = None  # that feed the model
+    fine_tune: int = 0  # steps in which weights learn to be rounded
 
 
 def lower(
@@ -71,7 +77,10 @@ def lower(
     with tempfile.TemporaryDirectory(prefix="stackseg-lower-") as folder:
         tries: Iterator[Attempt] = iter([([], halved(named(model)))])
         if precision == "int8":
-            tries = attempts(model, Quantiser(named(model), calibrating, Path(folder)))
+            quantise = Quantiser(named(model), calibrating, Path(folder))
+            if sampling.fine_tune:
+                _fine_tune(model, quantise, calibrating, sampling)
+            tries = attempts(model, quantise, calibrating)
         for left, graph in tries:
             spec = _spec(model, precision, sampling, len(calibrating), len(judging), left)
             spec = spec.model_copy(update={"name": name or output.stem})
@@ -92,12 +101,61 @@ def lower(
     )
 
 
-def attempts(model: ModelFile, quantise: Quantiser) -> Iterator[Attempt]:
-    """All convolutions in int8, then fewer, until half of them would be left in float32."""
+def attempts(
+    model: ModelFile, quantise: Callable[[Sequence[str]], onnx.ModelProto], looks: Sequence[Look]
+) -> Iterator[Attempt]:
+    """All convolutions in int8, then fewer, until half of them would be left in float32.
+
+    First to be left are those without whose rounding probabilities of `looks` come nearest to
+    float32, each by itself.
+    """
     names = convolutions(named(model))
-    for pairs in range(-(-len(names) // 4)):
-        left = names[:pairs] + names[len(names) - pairs :]
+    yield [], quantise([])
+    wanted = _probabilities(model, looks)
+    apart = {
+        name: _apart(_probabilities(_of(model, quantise([name])), looks), wanted) for name in names
+    }
+    order = sorted(names, key=lambda name: apart[name])
+    count = 1
+    while 2 * count < len(names):
+        left = [name for name in names if name in order[:count]]
         yield left, quantise(left)
+        count *= 2
+
+
+def _probabilities(model: ModelFile, looks: Sequence[Look]) -> list[Floats]:
+    """Of the middle of one frame or two, by ONNX Runtime, which is there anyway."""
+    session = open_session(model, "float32", Target("onnxruntime", "cpu"), cores())
+    tiles = [real_tile(one.pixels, one.tiling.stride) for one in looks[:RANKING]]
+    pairs = zip(tiles, looks, strict=False)
+    return [
+        session.run(tile[None].astype(np.float32), normalisable(one.statistics)[None])
+        for tile, one in pairs
+    ]
+
+
+def _apart(found: Sequence[Floats], wanted: Sequence[Floats]) -> float:
+    return sum(float(np.abs(a - b).mean()) for a, b in zip(found, wanted, strict=True))
+
+
+def _of(model: ModelFile, graph: onnx.ModelProto) -> ModelFile:
+    return replace(model, data=graph.SerializeToString())
+
+
+def _fine_tune(
+    model: ModelFile, quantise: Quantiser, looks: Sequence[Look], sampling: Sampling
+) -> None:
+    try:
+        from export.finetune import fine_tuned
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtra("--fine-tune needs PyTorch: pip install 'stackseg[train]'") from None
+    weights = fine_tuned(
+        named(model), quantise([]), looks,
+        largest=LARGEST, steps=sampling.fine_tune, seed=sampling.seed,
+    )  # fmt: skip
+    quantise.take(weights)
 
 
 def _parted(looks: Sequence[Look], seed: int) -> tuple[list[Look], list[Look]]:
@@ -117,6 +175,7 @@ def _spec(
         "precision": precision,
         "source": model.sha256,
         "converter": quantiser() if precision == "int8" else "stackseg",
+        "fine_tuned": sampling.fine_tune,
         "stacks": sampling.stacks,
         "seed": sampling.seed,
         "calibrated_by": used,

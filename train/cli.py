@@ -115,6 +115,8 @@ def _frame_range(
               help="How a level becomes twice as fine.")  # fmt: skip
 @click.option("--shuffle", type=int, metavar="1|2|4",
               help="Work at 1/N of the resolution, with N x N pixels as channels.")  # fmt: skip
+@click.option("--activation", type=click.Choice(["relu", "relu6"]),
+              help="What follows each convolution; relu6 ends at 6.  [relu]")  # fmt: skip
 @click.option("--pretrained", metavar="imagenet|FILE",
               help="Weights that the encoder of unet-resnet18 starts from.")  # fmt: skip
 @click.option("--transfer", metavar="RUN|FILE",

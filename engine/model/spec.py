@@ -100,6 +100,7 @@ class LoweredSpec(_Frozen):
     calibrated_by: Annotated[int, Field(ge=0)]  # frames
     judged_by: Annotated[int, Field(ge=1)]  # other frames
     left_in_fp32: tuple[str, ...] = ()  # convolutions
+    fine_tuned: Annotated[int, Field(ge=0)] = 0  # steps in which weights learnt to be rounded
     f1: FiniteFloat | None = None  # of the labels against float32, at IoU 0.9
 
 

@@ -20,8 +20,8 @@ from engine.model.graph.memory import activation_bytes
 from engine.runtimes.base import Target
 from engine.runtimes.registry import REFERENCE, open_session
 from engine.synthetic import TimeLapse
-from export.inside import convolutions, inside, named
-from export.lower import Sampling, attempts, lower
+from export.inside import inside, named
+from export.lower import Sampling, lower
 from tests import networks
 from tests.engine import jobs
 
@@ -143,20 +143,6 @@ def test_what_does_not_agree_is_not_written(
     assert not (tmp_path / "int8.onnx").exists()
     tried = [r.getMessage().partition(":")[0] for r in caplog.records if "in fp32" in r.message]
     assert tried[0] == "int8 with 0 convolutions in fp32" and len(tried) >= 2
-
-
-def test_convolutions_are_left_from_both_ends() -> None:
-    model = open_model("nuclei")
-    asked: list[list[str]] = []
-
-    def quantise(left: list[str]) -> onnx.ModelProto:
-        asked.append(left)
-        return onnx.ModelProto()
-
-    list(attempts(model, quantise))  # type: ignore[arg-type]
-    names = convolutions(named(model))
-    assert asked[0] == [] and asked[1] == [names[0], names[-1]]
-    assert all(2 * len(left) < len(names) for left in asked) and len(asked) > 3
 
 
 def test_frames_are_asked_for(tmp_path: Path, threshold_model: Path, frames: Path) -> None:

@@ -84,6 +84,7 @@ def test_pairs_hold_back_a_fifth_and_no_margin(tmp_path: Path) -> None:
           "accumulate": 4, "foreground_weight": 2, "border_weight": 0}),
         (["--arch", "unet-resnet18", "--pretrained", "imagenet", "--freeze-encoder", "2"],
          {"arch": "unet-resnet18", "channels": (16, 32, 64, 128, 256), "freeze_encoder": 2}),
+        (["--activation", "relu6"], {"activation": "relu6", "input_range": (-1.0, 4.0)}),
     ],
 )  # fmt: skip
 def test_options_reach_the_settings_and_change_the_preset(
