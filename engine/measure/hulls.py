@@ -1,18 +1,18 @@
 """Areas of convex hulls, of all objects at once, from the ends of their rows of pixels.
 
 As scikit-image's `convex_hull_image` defines it: the hull is that of the middles of all pixel
-edges, and the pixels counted are those whose centre lies in it or on its border. Only the leftmost
-and the rightmost pixel of a row can matter. In half pixels, a row at y from pixel x on gives the
-left side
+edges, and the pixels counted are those whose centre lies in it or on its border. It is the hull of
+the pixels' centres, widened by the diamond that the four middles around a centre make:
 
-    (2y - 1, 2x)  (2y, 2x - 1)  (2y + 1, 2x)        +--.--+     y grows downwards
-                                                    .  x  .
-                                                    +--.--+
+    .      the left side of the centres' hull is at L(y); between two rows it is straight. Moved by
+   . .     each point of the diamond, it begins in the row y at the least of L(y) - 1/2,
+    .      L(y - 1/2) and L(y + 1/2), as far as the hull has such places
 
-whose convex envelope is found by removing points that lie on or behind the chord of their two
-neighbours, again and again, of all objects at the same time. A corner of the hull lies before every
-chord and always stays; so the order of removal, and removing many at once, does not matter. All of
-it is whole numbers: nothing is rounded.
+Only the leftmost and the rightmost pixel of a row can matter. The convex envelope of these is found
+by removing points that lie on or behind the chord of their two neighbours, again and again, of all
+objects at the same time. A corner of the hull lies before every chord and always stays; so the
+order of removal, and removing many at once, does not matter. All of it is whole numbers: nothing is
+rounded.
 """
 
 from __future__ import annotations
@@ -80,62 +80,59 @@ def _areas(all_rows: RowEnds, start: int, stop: int) -> Ints:
     """`convex_areas` of the objects that these rows are all of."""
     rows = all_rows.of(slice(start, stop))
     begins = np.diff(rows.object, prepend=-1) != 0
-    number = np.cumsum(begins) - 1
     starts = np.flatnonzero(begins)
-    first, last = rows.y[starts], rows.y[np.r_[starts[1:], len(rows)] - 1]
+    number, count = np.cumsum(begins) - 1, len(starts)
+    first, last = rows.y[starts], rows.y[np.append(starts[1:], len(rows)) - 1]
     # Every row of the hull: an object may have rows between that lack pixels of it.
-    height = last - first + 1
-    owner = np.repeat(np.arange(len(starts)), height)
+    height = np.tile(last.astype(np.int64) - first + 1, 2)
+    # Both sides at once: seen in a mirror, right sides are the left ones of further objects.
+    corners = _corners(
+        np.concatenate([number, number + count]),
+        np.tile(rows.y.astype(np.int64), 2),
+        np.concatenate([rows.left, -rows.right.astype(np.int64)]),
+    )
     before = np.cumsum(height) - height
-    y = np.arange(len(owner)) - np.repeat(before - first, height)
-    left = _envelope(number, rows.y, rows.left, owner, y)
-    right = -_envelope(number, rows.y, -rows.right, owner, y)
-    areas: Ints = np.add.reduceat(right - left + 1, before)
+    beyond = np.add.reduceat(_first_pixels(*corners, height), before)
+    areas: Ints = height[:count] - beyond[:count] - beyond[count:]
     return areas
 
 
-def _envelope(
-    number: Ints, y: NDArray[np.int32], x: NDArray[np.int32], owner: Ints, at: Ints
-) -> Ints:
-    """First pixel of the hull in each row `at` of the object `owner`, where `x` begin its rows."""
-    number = np.repeat(number, 3)
-    ys, xs = (np.repeat(2 * values.astype(np.int64), 3) for values in (y, x))
-    ys[0::3] -= 1
-    xs[1::3] -= 1
-    ys[2::3] += 1
-    new = np.ones(len(ys), dtype=bool)
-    new[1:] = (np.diff(number) != 0) | (np.diff(ys) != 0)
-    starts = np.flatnonzero(new)  # rows that follow each other share the edge between them
-    number, ys, xs = _corners(number[starts], ys[starts], np.minimum.reduceat(xs, starts))
-    most = 2 * (int(y.max()) - int(y.min())) + 4
-    base = 2 * int(y.min()) - 1
-    keys = number * most + ys - base
-    i = np.searchsorted(keys, owner * most + 2 * at - base, side="right") - 1
-    run, rise = ys[i + 1] - ys[i], xs[i + 1] - xs[i]
-    ahead = xs[i] * run + rise * (2 * at - ys[i])  # half pixels times `run`
-    found: Ints = -(-ahead // (2 * run))
+def _first_pixels(number: Ints, y: Ints, x: Ints, height: Ints) -> Ints:
+    """First pixel of the hull in every row of each object, from the corners of its left side.
+
+    Objects have `height` rows each.
+    """
+    ends = np.append(number[1:] != number[:-1], True)  # behind the last corner nothing changes
+    run = np.where(ends, 1, np.diff(y, append=0))
+    rise = np.where(ends, 0, np.diff(x, append=0))
+    # A side of the hull is that of the rows from its upper corner on to the one above its lower.
+    often = np.where(ends, 1, run)
+    side = np.repeat(np.arange(len(number)), often)
+    ahead = np.arange(len(side)) - np.repeat(np.cumsum(often) - often, often)
+    x, run, rise = x[side], run[side], rise[side]
+    middle = x - (run - 2 * rise * ahead) // (2 * run)  # L(y) - 1/2, rounded up
+    below = x - (-rise * (2 * ahead + 1)) // (2 * run)  # L(y + 1/2), which the next row has above
+    found: Ints = np.minimum(middle, below)
+    begins = np.cumsum(height) - height
+    uppermost = found[begins]
+    np.minimum(found[1:], below[:-1], out=found[1:])
+    found[begins] = uppermost
     return found
 
 
 def _corners(number: Ints, y: Ints, x: Ints) -> tuple[Ints, Ints, Ints]:
     """The points that are corners of the envelope, or its ends; in order of number and y."""
-    done = []
-    while len(number):
-        behind = np.zeros(len(number), dtype=bool)
-        inner = slice(1, -1)
-        before, after = slice(None, -2), slice(2, None)
-        behind[inner] = (
-            (number[before] == number[after])
-            & ((x[inner] - x[before]) * (y[after] - y[before])
-               >= (x[after] - x[before]) * (y[inner] - y[before]))
-        )  # fmt: skip
+    left, done = np.arange(len(number)), []
+    while len(left):
+        same = np.diff(number[left]) == 0
+        down, across = np.diff(y[left]), np.diff(x[left])
+        behind = np.zeros(len(left), dtype=bool)
+        behind[1:-1] = same[:-1] & same[1:] & (across[:-1] * down[1:] >= across[1:] * down[:-1])
         # An object that loses no point is done: one that takes many rounds keeps no others.
-        begins = np.flatnonzero(np.r_[True, number[1:] != number[:-1]])
+        begins = np.append(0, np.flatnonzero(~same) + 1)
         loses = np.logical_or.reduceat(behind, begins)
-        goes_on = np.repeat(loses, np.diff(np.r_[begins, len(number)]))
-        done.append((number[~goes_on], y[~goes_on], x[~goes_on]))
-        keep = goes_on & ~behind
-        number, y, x = number[keep], y[keep], x[keep]
-    whole = [np.concatenate([part[k] for part in done]) for k in range(3)]
-    order = np.argsort(whole[0], kind="stable")
-    return whole[0][order], whole[1][order], whole[2][order]
+        goes_on = np.repeat(loses, np.diff(begins, append=len(left)))
+        done.append(left[~goes_on])
+        left = left[goes_on & ~behind]
+    corners = np.sort(np.concatenate(done), kind="stable")
+    return number[corners], y[corners], x[corners]
