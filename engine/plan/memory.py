@@ -296,19 +296,23 @@ def _middle(layout: LabelLayout) -> Block:
 
 
 def _block_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:
+    """All of a block as it is encoded, twice while that is joined; pixels, which Zarr encodes."""
     sizes = {array.kind: shard_bytes(array, layout) for array in arrays}
-    # All of a block, pixels once more while Zarr encodes them, and all encoded.
     encoded = sum(int(size * ENCODED[kind]) for kind, size in sizes.items())
-    return sum(sizes.values()) + sizes.get(IMAGE, 0) + encoded
+    joined = max(int(size * ENCODED[kind]) for kind, size in sizes.items())
+    return 2 * sizes.get(IMAGE, 0) + encoded + joined
 
 
 def _level_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:
-    """One shard of the level below, read and decoded, and the one that is filled from it."""
+    """A shard of the level below with one plane of it, and the one that is filled from it."""
     above, needed = level_layout(layout, 1), [0]
     for array in (a for a in arrays if a.levels > 1):
         below, size = shard_bytes(array, layout), shard_bytes(array, above)
-        share = 1 + ENCODED[array.kind]
-        needed.append(int(max(below * share + size, size * (1 + share))))
+        share, n_planes = ENCODED[array.kind], math.prod(layout.block_size[:2])
+        if array.kind == IMAGE:
+            needed.append(int(max(below * (1 + share) + size, size * (2 + share))))
+        else:
+            needed.append(int(below * share + below / n_planes + 2 * size * share))
     return max(needed)
 
 

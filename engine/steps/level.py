@@ -24,7 +24,7 @@ from engine.store.committed import (
 )
 from engine.store.folder import JobFolder
 from engine.store.object_store import get_checked
-from engine.store.ome_zarr import encode_shard, new_shard, planes_of
+from engine.store.ome_zarr import ShardOnItsWay, planes_of
 from engine.store.records import LevelRecord
 
 PREFIX = "level-"
@@ -61,7 +61,7 @@ class Level:
         keys = shard_keys(plan, block, level)
         for array in (a for a in plan.arrays if level < a.levels):
             with run.watch.stage("levels"):
-                encoded = encode_shard(array.shape(layout), _halved(run, array, block, level))
+                encoded = _halved(run, array, block, level).encode()
             with run.watch.stage("write"):
                 run.check_identity()
                 folder.results.put(keys[array.kind], encoded)
@@ -71,21 +71,19 @@ class Level:
         return run.outcome()
 
 
-def _halved(run: TaskRun, array: ResultArray, block: Block, level: int) -> NDArray[Any]:
+def _halved(run: TaskRun, array: ResultArray, block: Block, level: int) -> ShardOnItsWay:
     """An array's shard of the block, filled from the shards below, one after the other."""
     layout = level_layout(run.plan.layout, level)
     below = level_layout(run.plan.layout, level - 1)
     halve = halve_image if array.kind == IMAGE else halve_labels
-    out = new_shard(array.shape(layout))
-    window: tuple[int | slice, ...]
+    out = ShardOnItsWay(array.shape(layout))
     n_t, n_z = block.t[1] - block.t[0], block.z[1] - block.z[0]
     for source, rows, columns in sources(below, block):
         inside = (slice(0, source.y.size), slice(0, source.x.size))
         # Plane by plane: what is decoded, and what halving needs on its way, stays small.
         for at, plane in _planes(run, array, below, source, level - 1):
             if at[0] < n_t and at[-1] < n_z:
-                window = (*at, rows.as_slice(), columns.as_slice())
-                out[window] = halve(plane[inside])
+                out.put(at, halve(plane[inside]), (rows.start, columns.start))
     return out
 
 

@@ -15,7 +15,7 @@ from engine.inference.probability import to_8_bit
 from engine.plan.plan import StackPlan
 from engine.store.committed import shard_keys
 from engine.store.folder import JobFolder
-from engine.store.ome_zarr import encode_shard, new_shard
+from engine.store.ome_zarr import ShardOnItsWay
 
 
 class BlockShards:
@@ -23,47 +23,45 @@ class BlockShards:
 
     def __init__(self, plan: StackPlan, block: Block, arrays: Iterable[ResultArray]) -> None:
         self._plan, self._block = plan, block
-        self._arrays = tuple(arrays)
-        self.by_kind: dict[str, NDArray[Any]] = {
-            array.kind: new_shard(array.shape(plan.layout)) for array in self._arrays
+        self._arrays = {array.kind: array for array in arrays}
+        self._shards = {
+            kind: ShardOnItsWay(array.shape(plan.layout)) for kind, array in self._arrays.items()
         }
 
     def put_kept(self, t: int, z: int, pixels: NDArray[Any], outputs: Outputs) -> None:
         """Put what is kept of a frame besides labels: pixels (C, Y, X), and probabilities."""
-        if IMAGE in self.by_kind:
+        if IMAGE in self._arrays:
             self._put(IMAGE, t, z, pixels)
-        if PROBABILITY in self.by_kind:
+        if PROBABILITY in self._arrays:
             self._put(PROBABILITY, t, z, to_8_bit(outputs.probability))
-
-    def _put(self, kind: str, t: int, z: int, values: NDArray[Any]) -> None:
-        shard = self.by_kind[kind]
-        several = shard.ndim == 5  # else the array has no axis of channels
-        shard[self._at(t, z, channels=several)] = values if several else values[0]
 
     def put_labels(self, t: int, z: int, images: Mapping[str, NDArray[Any]]) -> None:
         """Put a frame's label images, (Y, X), by kind of array."""
         for kind, labels in images.items():
-            self.by_kind[kind][self._at(t, z)] = labels
+            self._put(kind, t, z, labels[None])
 
     def take(self, t: int, z: int, others: dict[str, NDArray[Any]]) -> None:
-        """Put a frame from other shards of the same block."""
-        for kind, shard in self.by_kind.items():
-            at = self._at(t, z, channels=shard.ndim == 5)
-            shard[at] = others[kind][at]
+        """Put a frame from other shards of the same block, as `decode_shard` gives them."""
+        at = self._at(t, z)
+        for kind, array in self._arrays.items():
+            other = others[kind]
+            self._put(kind, t, z, other[at[0], :, at[1]] if array.channels else other[at][None])
 
-    def _at(self, t: int, z: int, *, channels: bool = False) -> tuple[int | slice, ...]:
-        block = self._block
-        middle: tuple[int | slice, ...] = (z - block.z[0],)
-        if channels:
-            middle = (slice(None), *middle)
-        return (t - block.t[0], *middle, slice(0, block.y.size), slice(0, block.x.size))
+    def _put(self, kind: str, t: int, z: int, planes: NDArray[Any]) -> None:
+        """Put a frame's planes, (C, Y, X): the first alone, where the array has no channels."""
+        (t, z), n = self._at(t, z), self._arrays[kind].channels
+        for c, plane in enumerate(planes[: n or 1]):
+            self._shards[kind].put((t, c, z) if n else (t, z), plane)
+
+    def _at(self, t: int, z: int) -> tuple[int, int]:
+        return t - self._block.t[0], z - self._block.z[0]
 
     def encode(self) -> dict[str, bytes]:
         """Objects by kind of array; each shard is let go of once it is encoded."""
         encoded = {}
-        for array in self._arrays:
-            shard = self.by_kind.pop(array.kind)
-            encoded[array.kind] = encode_shard(array.shape(self._plan.layout), shard)
+        for kind in self._arrays:
+            shard = self._shards.pop(kind)
+            encoded[kind] = shard.encode()
         return encoded
 
 

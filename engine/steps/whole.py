@@ -68,7 +68,8 @@ class _WholeLabels:
                 self._run.watch,
             )
             self._measures[z] = done.measures
-            self._shards.put_labels(t, z, done.images)
+            with self._run.watch.stage("write"):
+                self._shards.put_labels(t, z, done.images)
             if done.objects is not None:
                 self.objects.append((t, z, done.objects))
 

@@ -131,6 +131,38 @@ def encode_shard(shape: ArrayShape, shard: NDArray[Any]) -> bytes:
     return objects[_first_key(shape)].to_bytes()
 
 
+class ShardOnItsWay:
+    """A shard that is filled plane by plane, and is 0 where nothing was put.
+
+    Planes are compressed as they come, but for those of images: Zarr encodes their shards, at once.
+    """
+
+    def __init__(self, shape: ArrayShape) -> None:
+        self._shape = shape
+        self._pixels = new_shard(shape) if _is_image(shape) else None
+        self._encoder = sharding.Encoder(shape)
+
+    def put(
+        self, at: tuple[int, ...], plane: NDArray[Any], corner: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Put a plane, (Y, X), by its index in `new_shard`; or a part of it, from `corner` on.
+
+        A chunk begins at the corner.
+        """
+        if self._pixels is not None:
+            (y, x), (height, width) = corner, plane.shape
+            self._pixels[at][y : y + height, x : x + width] = plane
+            return
+        places = dict(zip("TCZ" if "C" in self._shape.axes else "TZ", at, strict=True))
+        self._encoder.put(tuple(places[axis] for axis in self._shape.axes[:-2]), plane, corner)
+
+    def encode(self) -> bytes:
+        """The object that holds the shard, see `encode_shard`."""
+        if self._pixels is None:
+            return self._encoder.encode()
+        return encode_shard(self._shape, self._pixels)
+
+
 def decode_shard(shape: ArrayShape, data: bytes) -> NDArray[Any]:
     """The values in a shard: the inverse of `encode_shard`.
 

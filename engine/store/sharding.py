@@ -27,22 +27,57 @@ _ABSENT = np.iinfo(np.uint64).max  # place and length of a chunk that is not sto
 _CRC = 4  # bytes
 
 
+class Encoder:
+    """A shard that is compressed plane by plane, and is 0 where no plane was put."""
+
+    def __init__(self, shape: ArrayShape) -> None:
+        self._shape, self._grid = shape, _grid(shape)
+        self._codec = Zstd(level=ZSTD_LEVEL)
+        self._chunks: dict[tuple[int, ...], bytes] = {}  # by their places
+
+    def put(
+        self, at: tuple[int, ...], plane: NDArray[Any], corner: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Put a plane, (Y, X), or a part of it, at a place along the leading axes.
+
+        `corner` is the part's first pixel in the plane, which a chunk begins with; what it lacks
+        of its last chunks is 0.
+        """
+        down, across = self._shape.chunk[-2:]
+        if corner[0] % down or corner[1] % across:
+            raise ValueError(f"no chunk begins at {corner}: they have {down} x {across} pixels")
+        first_y, first_x = corner[0] // down, corner[1] // across
+        for y, x in np.ndindex(-(-plane.shape[0] // down), -(-plane.shape[1] // across)):
+            part = plane[y * down : (y + 1) * down, x * across : (x + 1) * across]
+            if part.shape != (down, across):
+                part = np.pad(part, ((0, down - part.shape[0]), (0, across - part.shape[1])))
+            self._chunks[*at, first_y + y, first_x + x] = self._encoded(part)
+
+    def encode(self) -> bytes:
+        """The object that holds the shard."""
+        index = np.empty((*self._grid, 2), dtype="<u8")
+        empty, parts, place = b"", [], 0
+        for at in _morton(self._grid):
+            if at not in self._chunks:
+                empty = empty or self._encoded(np.zeros(self._shape.chunk[-2:], np.uint8))
+            parts.append(self._chunks.get(at, empty))
+            index[at] = place, len(parts[-1])
+            place += len(parts[-1])
+        parts += [index.tobytes(), google_crc32c.value(index.tobytes()).to_bytes(_CRC, "little")]
+        return b"".join(parts)
+
+    def _encoded(self, part: NDArray[Any]) -> bytes:
+        dtype = np.dtype(self._shape.dtype).newbyteorder("<")
+        encoded: bytes = self._codec.encode(np.ascontiguousarray(part, dtype=dtype))
+        return encoded
+
+
 def encode(shape: ArrayShape, shard: NDArray[Any]) -> bytes:
     """The object that holds a shard's pixels, in any shape of as many."""
-    pixels = shard.reshape(shape.shard)
-    grid, codec = _grid(shape), Zstd(level=ZSTD_LEVEL)
-    index = np.empty((*grid, 2), dtype="<u8")
-    chunks, place = [], 0
-    dtype = np.dtype(shape.dtype).newbyteorder("<")
-    for at in _morton(grid):
-        part = pixels[
-            tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, shape.chunk, strict=True))
-        ]
-        chunks.append(codec.encode(np.ascontiguousarray(part, dtype=dtype)))
-        index[at] = place, len(chunks[-1])
-        place += len(chunks[-1])
-    chunks += [index.tobytes(), google_crc32c.value(index.tobytes()).to_bytes(_CRC, "little")]
-    return b"".join(chunks)
+    pixels, encoder = shard.reshape(shape.shard), Encoder(shape)
+    for at in np.ndindex(*_grid(shape)[:-2]):  # chunks have one place along the leading axes
+        encoder.put(at, pixels[at])
+    return encoder.encode()
 
 
 def planes(shape: ArrayShape, data: bytes) -> Iterator[NDArray[Any]]:

@@ -42,6 +42,26 @@ def test_are_those_of_zarr(shape: ArrayShape, seed: int, most: int) -> None:
     assert np.array_equal(np.stack(planes).reshape(shape.shard), shard)
 
 
+@given(shapes(), st.integers(0, 2**32 - 1))
+def test_planes_and_parts_of_them_in_any_order_make_the_same_shard(
+    shape: ArrayShape, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    shard = rng.integers(0, 3, shape.shard).astype(shape.dtype)
+    encoder, down = sharding.Encoder(shape), shape.chunk[-2]
+    places = list(np.ndindex(*shape.shard[:-2]))
+    for at in (places[i] for i in rng.permutation(len(places))):
+        if rng.random() < 0.2:
+            shard[at] = 0  # and is never put
+            continue
+        y = int(rng.integers(1, shape.shard[-2] // down + 1)) * down  # where it is cut
+        encoder.put(at, shard[at][:y])
+        if y < shape.shard[-2]:
+            shard[at][-1] = 0  # the lower part is put without its last row
+            encoder.put(at, shard[at][y:-1], (y, 0))
+    assert encoder.encode() == sharding.encode(shape, shard)
+
+
 SHAPE = ArrayShape("TYX", (2, 8, 8), "uint32", (1, 4, 8), (2, 8, 8))
 
 
@@ -55,6 +75,11 @@ def index_changed(data: bytes) -> bytes:
 
 def chunk_changed(data: bytes) -> bytes:
     return b"\0" * 8 + data[8:]
+
+
+def test_a_part_begins_with_a_chunk() -> None:
+    with pytest.raises(ValueError, match=r"no chunk begins at \(2, 0\)"):
+        sharding.Encoder(SHAPE).put((0,), np.zeros((4, 8), np.uint32), (2, 0))
 
 
 @pytest.mark.parametrize("damage", [cut, index_changed, chunk_changed, lambda data: b""])
