@@ -7,13 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 HEAVY = {
     "torch", "torchvision", "onnx", "onnxruntime", "dask", "distributed", "zarr", "scipy",
     "tifffile", "imagecodecs", "numpy", "pyarrow", "pydantic", "rich", "matplotlib", "PIL", "av",
 }  # fmt: skip
 ROOT = Path(__file__).parents[2]
+
+
+# What other inputs, runtimes, results and commands need.
+OF_OTHER_JOBS = {
+    "torch", "torchvision", "openvino", "skimage", "PIL", "av", "matplotlib", "pydicom",
+    "highdicom", "nibabel", "h5py", "shapely",
+}  # fmt: skip
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -36,6 +45,16 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     loaded = loaded_by(*arguments)
     assert "click" in loaded
     assert not loaded & HEAVY
+
+
+def test_a_job_loads_nothing_of_others(tmp_path: Path, threshold_model: Path) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((2, 32, 32), np.uint16))
+    loaded = loaded_by(
+        "segment", str(tmp_path / "stack.tif"), "--model", str(threshold_model), "--quiet",
+        "--output", str(tmp_path / "out"), "--runtime", "onnxruntime",
+    )  # fmt: skip
+    assert {"onnxruntime", "tifffile", "distributed"} <= loaded
+    assert not loaded & OF_OTHER_JOBS
 
 
 def imports_of(package: str) -> set[str]:
