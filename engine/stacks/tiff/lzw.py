@@ -1,6 +1,6 @@
 """LZW pages by libtiff: as a TIFF of one page in memory, decoded by one call without the GIL.
 
-It takes a quarter of the time that strips take one by one (benchmarks/results/stages.md): most
+It takes half of the time that strips take one by one (benchmarks/results/stages.md): most
 are a few rows. Whatever libtiff refuses is left to that way, which knows what to say of it.
 """
 
