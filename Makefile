@@ -61,7 +61,7 @@ bench: $(VENV)/.base
 nuclei: $(VENV)/.test
 	test -n "$(STACKSEG_DATA)" || { echo "set STACKSEG_DATA to a folder that holds dsb2018/"; exit 2; }
 	$(BIN)/stackseg train --data $(STACKSEG_DATA)/dsb2018 --layout pairs --augment strong \
-	    --epochs 44 --steps-per-epoch 240 --ema 0.995 --synthetic 160 --synthetic-share 0.2 \
+	    --epochs 44 --steps-per-epoch 240 --batch 8 --ema 0.995 --synthetic 160 --synthetic-share 0.2 \
 	    --class-name nucleus --output runs/nuclei
 	$(BIN)/stackseg export runs/nuclei --output engine/model/bundled/nuclei.onnx --name nuclei \
 	    --description "Nuclei in fluorescence microscopy, any size from about 8 to 80 px across."

@@ -63,7 +63,7 @@ class Net:
 class Session:
     """The plain runtime, for graphs that are no models of ours."""
 
-    n_outputs = N
+    n_outputs, dtype = N, np.float32
 
     def __init__(self, model: onnx.ModelProto) -> None:
         data = model.SerializeToString()
