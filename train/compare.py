@@ -237,7 +237,7 @@ def draw(path: Path, rows: Sequence[Row], notes: Sequence[str]) -> None:
         "ms a frame": [row.ms_per_frame for row in rows],
     }
     panels = [(*panel, ".3f", SCORE) for panel in scores.items() if any(panel[1])]
-    panels += [(*panel, ".3g", COST) for panel in costs.items()]
+    panels += [(*panel, ",.1f", COST) for panel in costs.items()]
     labels = [f"{row.run} ({row.part})\n{row.network}, {row.weights:,}" for row in rows]
     axes = [figure.add_subplot(1, len(panels), n) for n in range(1, len(panels) + 1)]
     for ax, (title, values, digits, colour) in zip(axes, panels, strict=True):
@@ -248,7 +248,7 @@ def draw(path: Path, rows: Sequence[Row], notes: Sequence[str]) -> None:
         ax.set_yticks(range(len(rows)), labels if ax is axes[0] else [""] * len(rows), fontsize=8)
         ax.tick_params(axis="x", labelsize=8)
         ax.invert_yaxis()
-        ax.margins(x=0.3)  # room for the figures
+        ax.margins(x=0.4)  # room for the figures
     figure.text(0.005, -0.01, "\n".join(notes), fontsize=7, va="top")
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=120, format="png", bbox_inches="tight")
