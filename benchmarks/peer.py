@@ -204,7 +204,9 @@ def bioimageio(threads: int) -> Predict:
 
     from benchmarks.zoo import described
 
-    pipeline = create_prediction_pipeline(described(single_input()), weights_format="onnx")
+    pipeline = create_prediction_pipeline(
+        described(single_input()), weights_format="onnx", devices=["CPUExecutionProvider"]
+    )
     pipeline.load()
 
     def predict(frame: Floats) -> Floats:

@@ -169,6 +169,19 @@ def spread(values: list[float]) -> tuple[float, float, float]:
     return middle, low, high
 
 
+def newest(benchmark: str, folder: Path = RUNS) -> Path:
+    """The file of a benchmark's last run; SystemExit where there is none."""
+    found = sorted(folder.glob(f"{benchmark}-[0-9]*.json"))
+    if not found:
+        raise SystemExit(f"{folder}: holds no run of {benchmark}")
+    return found[-1]
+
+
+def middle(run: Mapping[str, Any], name: str) -> float:
+    """The median of a figure of a run as it was written."""
+    return spread(run["figures"][name]["values"])[0]
+
+
 def table(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> str:
     """Figures of runs side by side; with two runs, the second over the first."""
     names = list(runs)
