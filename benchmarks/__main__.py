@@ -2,17 +2,20 @@
 
     python -m benchmarks [--short]                  # a JSON for each in benchmarks/results/runs
     python -m benchmarks --only limit paper
+    python -m benchmarks --full                     # all that docs/benchmarks.md and docs/scale.md
+                                                    # show, and both pages
     python -m benchmarks --device cuda:0 --json FILE    # all into one file, as gpu.sh does
     python -m benchmarks --compare A.json B.json
 
-Each benchmark is a process of its own. `python -m benchmarks.page` makes docs/benchmarks.md of the
-newest runs.
+Each benchmark is a process of its own. --full takes about 20 minutes on two cores; `hela` needs
+STACKSEG_DATA.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,15 +31,20 @@ SHORT = {
     "limit": ["--frames", "10", "--repeats", "1", "--shape", "256", "256"],
     "stages": ["--frames", "2", "--repeats", "1"],
     "peers": ["--frames", "2", "--repeats", "1"],
+    "hela": ["--frames", "0:5", "--repeats", "1"],
+    "workers": ["--frames", "10", "--repeats", "1"],
+    "scheduler": ["--slots", "20", "--seconds", "1", "--duration", "2"],
 }
 BY_DEVICE = ("agreement", "paper", "limit")  # the others have no device
 SUITE = ("limit", "peers", "paper", "stages")
+FULL = (*SUITE, "hela", "workers", "scheduler")
 GPU = ("agreement", "paper", "limit", "stages")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=SHORT)
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--short", action="store_true", help="to see that it works: no figures")
     parser.add_argument("--json", type=Path, help="all runs in one file")
@@ -45,7 +53,10 @@ def main() -> None:
     if options.compare:
         print(compare(*options.compare))
         return
-    names = options.only or (GPU if options.json else SUITE)
+    names = options.only or (GPU if options.json else FULL if options.full else SUITE)
+    if "hela" in names and not os.environ.get("STACKSEG_DATA"):
+        print("hela: left out; STACKSEG_DATA is not set", file=sys.stderr)
+        names = [name for name in names if name != "hela"]
     if not PEERS.exists() and not options.only:
         print("peers: left out; `make peers` makes their environment", file=sys.stderr)
         names = [name for name in names if name != "peers"]
@@ -60,6 +71,9 @@ def main() -> None:
             subprocess.run(command, check=True)
         if options.json:
             merged("gpu", parts).write(options.json)
+    if options.full and not options.short:
+        for page in (["page"], ["beyond", "--output", "docs/scale.md"]):
+            subprocess.run([sys.executable, "-m", f"benchmarks.{page[0]}", *page[1:]], check=True)
 
 
 def merged(benchmark: str, parts: dict[str, Path]) -> Run:

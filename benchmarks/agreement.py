@@ -19,6 +19,8 @@ from engine.model.file import open_model
 from engine.plan.resources import cores
 from engine.runtimes.registry import REFERENCE
 
+SHAPE = of.SHAPE
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -34,7 +36,7 @@ def main() -> None:
 def measure(run: Run, options: argparse.Namespace) -> None:
     """Every way to run the bundled network, on the same frames."""
     model = open_model("nuclei")
-    looks = [look_at(model, frame) for frame in of.crowded(options.frames)]
+    looks = [look_at(model, frame) for frame in of.crowded(options.frames, SHAPE)]
     wanted = label_all(model, REFERENCE, looks, cores())
     for way in ways_of("nuclei", options.device, options.precisions):
         labels = label_all(open_model(way.model), way.target, looks, cores())

@@ -1,10 +1,11 @@
 """1 TB, 100 TB and 10 PB, computed from what was measured: `python -m benchmarks.beyond`.
 
     python -m benchmarks.beyond [--limit RUN.json] [--stages RUN.json] [--scheduler RUN.json]
+                                [--output docs/scale.md]
 
-Prints the tables of docs/scale.md. Without options the newest runs in results/runs are taken.
-Nothing is measured here: it is arithmetic on core-ms a frame, on the files and bytes that a frame
-leaves, and on the scheduler's time a task. A frame is one of 700 x 1100 px of 16 bits.
+Without options the newest runs in results/runs are taken. Nothing is measured here: it is
+arithmetic on core-ms a frame, on the files and bytes that a frame leaves, and on the scheduler's
+time a task. A frame is one of 700 x 1100 px of 16 bits.
 """
 
 from __future__ import annotations
@@ -32,10 +33,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name in RUNS:
         parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--output", type=Path, help="file to write  [default: stdout]")
     options = parser.parse_args()
     found = {name: getattr(options, name) or newest(name) for name in RUNS}
     runs = {name: json.loads(path.read_text()) for name, path in found.items()}
-    print("\n".join([*work(runs["limit"]), *left(runs["stages"]), *load(runs), *gpus(runs)]))
+    text = "\n".join(page(runs, list(found.values())))
+    if options.output:
+        options.output.write_text(text)
+    else:
+        print(text)
+
+
+def page(runs: Mapping[str, Any], files: list[Path]) -> list[str]:
+    """docs/scale.md."""
+    machine = runs["limit"]["machine"]
+    return [
+        "# Beyond one machine", "",
+        "Computed by `python -m benchmarks.beyond --output docs/scale.md` from what was measured "
+        f"on {machine['processor']}, {machine['cores']} cores "
+        f"({', '.join(f'`{file.name}`' for file in files)}). Only those runs are measurements: no "
+        "cluster, no GPU and no disk of these sizes was at hand. A frame is one of 700 x 1100 px "
+        "of 16 bits with 300 nuclei; other processors, networks and frames take other times.", "",
+        "## Hours and cores", "",
+        "Whole jobs with the bundled network, start-up left out; cores as busy as those that were "
+        "measured.", *work(runs["limit"]),
+        "## Disk and requests", "",
+        "What a frame leaves: labels with levels, objects, records and timings. A frame is one "
+        "read where its page lies in one piece; its strips come with it.", *left(runs["stages"]),
+        "## The scheduler", "",
+        *load(runs), "",
+        f"Blocks are tasks of Dask's scheduler, which has one thread. A block is at most "
+        f"{BLOCK_PIXELS / 2**20:g} Mi px (`BLOCK_PIXELS`). Where the last column is below that, "
+        f"the blocks that there are keep {SLOTS:,} cores busy. Beyond the cores of the column "
+        "before it, split the inputs into several jobs, or use job arrays (`--array-task`), which "
+        "need no scheduler.", "",
+        "## Beside a GPU", "",
+        "Cores for what is done behind the network, if a GPU gives so many frames a second. No GPU "
+        "was measured.", *gpus(runs),
+    ]  # fmt: skip
 
 
 def rows(head: str, lines: Iterator[list[str]]) -> list[str]:

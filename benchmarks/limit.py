@@ -60,7 +60,7 @@ def measure(
     shape = tuple(options.shape or SHAPES.get(network, of.SHAPE))
     count = max(int(options.frames * SHARE.get(network, 1)), 1)
     frames = of.crowded(min(IN_MEMORY, count), shape)
-    stack = of.write(folder / f"{network}.tif", frames, count)
+    stack = of.write(folder / "frames.tif", frames, count)
     ways = ways_of(network, options.device, options.precisions)
     variants: dict[str, Callable[[], Cost | None]] = {}
     with executor() as by:

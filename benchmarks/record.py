@@ -23,7 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-RUNS = Path(__file__).parent / "results" / "runs"
+RESULTS = Path(__file__).parent / "results"
+RUNS = RESULTS / "runs"
 PACKAGES = (
     "stackseg", "numpy", "scipy", "zarr", "numcodecs", "imagecodecs", "tifffile", "dask",
     "distributed", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "monai",
@@ -114,6 +115,22 @@ def taking_turns(
             if turn:
                 seconds[name].append(clock() - begin)
     return seconds
+
+
+def medians(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each variant; they take turns, after one turn that does not count."""
+    found = taking_turns(variants, repeats)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def header(title: str, command: str, runtime: str, repeats: int) -> list[str]:
+    """What figures in Markdown were measured on, and with which `command`."""
+    here = machine()
+    return [
+        f"# {title}", "",
+        f"{here['processor']}, {here['cores']} cores; {runtime}; medians of {repeats}; "
+        f"{time.strftime('%Y-%m-%d')}; `python -m {command}`", "",
+    ]  # fmt: skip
 
 
 class Cost(NamedTuple):
