@@ -1,7 +1,7 @@
 """Frames to labels on disk, beside what people run today: `python -m benchmarks.peers`.
 
     make peers                                    # their environment: .peers
-    python -m benchmarks.peers [--frames 20] [--repeats 3] [--python .peers/bin/python]
+    python -m benchmarks.peers [--frames 40] [--repeats 2] [--python .peers/bin/python]
                                [--only NAME ...] [--save] [--json FILE]
 
 Frames of 700 x 1100 px with 300 nuclei out of an uncompressed TIFF, by the bundled network with the
@@ -39,10 +39,10 @@ MONAI = "monai"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--frames", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--python", type=Path, default=PEERS, help="of the peers' environment")
     parser.add_argument("--only", nargs="+", help="names of contestants")
-    options = add_options(parser, repeats=3).parse_args()
+    options = add_options(parser, repeats=2).parse_args()
     if not options.python.exists():
         raise SystemExit(f"{options.python}: is not there; `make peers` makes it")
     ours = [f"{ENGINE}{way.name}" for way in ways_of("nuclei")]

@@ -1,6 +1,6 @@
 """One core and several, as threads, processes and a cluster: `python -m benchmarks.workers`.
 
-    python -m benchmarks.workers [--counts 1 2] [--frames 60] [--repeats 3] [--save] [--json FILE]
+    python -m benchmarks.workers [--counts 1 2] [--frames 40] [--repeats 2] [--save] [--json FILE]
 
 threads    one process, a block in flight for each core
 processes  a job array, a process for each core (`--array-task I/N`), all started at once
@@ -33,9 +33,9 @@ SEGMENT = [sys.executable, "-m", "engine", "segment"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--model", default="nuclei")
-    options = add_options(parser, repeats=3).parse_args()
+    options = add_options(parser, repeats=2).parse_args()
     run = Run("workers", notes={"frames": options.frames, "shape": of.SHAPE})
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         measure(run, Path(folder), opened, options)
