@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2  # tests at a time
 
-.PHONY: help demo test test-slow mutants lint format bench nuclei clean
+.PHONY: help demo test test-slow mutants lint format bench bench-full peers nuclei clean
 
 help:
 	@echo "make demo    install, segment a synthetic time-lapse, show what came of it"
@@ -13,7 +13,9 @@ help:
 	@echo "make test-slow   the long ones: hundreds of kills, memory of long jobs"
 	@echo "make mutants     break each promise in turn; the tests must see it"
 	@echo "make lint    ruff, mypy, and that imports run one way"
-	@echo "make bench   measure throughput on this machine"
+	@echo "make bench   measure this machine: the limit, the paper's second, stages, peers if they are there"
+	@echo "make peers   install what bench compares with (PyTorch, MONAI, bioimageio.core) into .peers"
+	@echo "make bench-full   all of docs/benchmarks.md and docs/scale.md, and both pages: 20 minutes or so"
 	@echo "make nuclei  train the bundled model again (STACKSEG_DATA/dsb2018 is needed)"
 
 $(VENV)/.base: pyproject.toml
@@ -54,8 +56,23 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.base
-	$(BIN)/python -m benchmarks.throughput
+$(VENV)/.bench: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --editable '.[train]'
+	@touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+peers: .peers/.done
+
+.peers/.done: pyproject.toml
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip install --quiet --upgrade pip
+	.peers/bin/python -m pip install --quiet --editable '.[train]' 'dask[array]' monai bioimageio.core
+	@touch $@
+
+bench-full: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --full
 
 # About an hour and a half of one core, half of that on processors that multiply in bf16.
 nuclei: $(VENV)/.test
@@ -67,4 +84,4 @@ nuclei: $(VENV)/.test
 	    --description "Nuclei in fluorescence microscopy, any size from about 8 to 80 px across."
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .peers .bench demo

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from skimage.measure import regionprops_table
 
-from benchmarks.throughput import RESULTS, header, medians, write_frames
+from benchmarks import frames as of
+from benchmarks.record import RESULTS, header, medians
 from engine.geometry.pyramid import halve_image, halve_labels
 from engine.job.job import run_job
 from engine.job.relabel import relabel
@@ -82,7 +83,8 @@ def steps(repeats: int) -> list[str]:
 
 
 def jobs(folder: Path, repeats: int) -> list[str]:
-    stack = write_frames(folder, 20)
+    lapse = TimeLapse(shape=(20, *of.SHAPE), seed=0)
+    stack = of.write(folder / "frames.tif", [lapse.frame(t)[0] for t in range(20)], 20)
 
     def segment(name: str, **options: object) -> None:
         run_job(JobSettings(inputs=(str(stack),), model="nuclei", output=folder / name, fresh=True,

@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from benchmarks.throughput import RESULTS
+from benchmarks.record import RESULTS
 from engine.job.report import machine
 from engine.plan.resources import cores
 from train.data.dataset import TrainingData, load_data

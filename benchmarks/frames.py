@@ -20,6 +20,7 @@ from engine.synthetic import TimeLapse
 
 SHAPE = (700, 1100)
 KINDS = ("raw", "lzw")
+Frame = NDArray[np.uint16]
 
 
 def crowded(count: int, shape: tuple[int, int] = SHAPE) -> list[NDArray[np.uint16]]:

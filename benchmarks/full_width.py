@@ -25,7 +25,7 @@ import torch
 import zarr
 
 from benchmarks.patients import part_frames
-from benchmarks.throughput import RESULTS
+from benchmarks.record import RESULTS
 from engine.job.report import machine
 from engine.plan.resources import cores
 from train.checkpoint import load_checkpoint

@@ -1,11 +1,28 @@
 #!/usr/bin/env bash
-# Everything that is measured on a GPU, in one command, on any x86-64 Linux host with an NVIDIA
-# driver: installs stackseg with its CUDA libraries, checks CUDA against the CPU, measures, and
-# writes benchmarks/results/throughput-cuda-DATE.md with the GPU's name, and arena-cuda-DATE.md:
-# what the plan's constants for the device's memory should be.
+# All that is measured on a GPU, in one command, on any x86-64 Linux host with an NVIDIA driver and
+# nothing but Python 3.11 to 3.13: installs stackseg with its CUDA libraries; labels against fp32 on
+# the CPU, the paper's second, the engine against the bare runtime, stages; writes one JSON with the
+# card's name. Without a GPU it does the same on the CPU, and says so.
+#
+#     benchmarks/gpu.sh [FILE.json] [--short]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-make .venv/.base
-.venv/bin/python -m pip install --quiet --editable '.[cuda]'
-.venv/bin/python -m benchmarks.arena --device cuda:0 | tee "benchmarks/results/arena-cuda-$(date +%F).md"
-.venv/bin/python -m benchmarks.throughput --device cuda --frames "${FRAMES:-400}" --save
+python=${PYTHON:-python3}
+file=benchmarks/results/runs/gpu-$(date +%F).json
+case "${1:-}" in *.json) file=$1; shift ;; esac
+extras=train device=cpu
+if nvidia-smi -L; then
+    extras=train,cuda device=cuda:0
+else
+    echo "gpu.sh: no GPU answers here; this is the CPU path, and its figures are the CPU's" >&2
+fi
+if [ -z "${VENV:-}" ]; then  # VENV=DIR takes an environment that is there
+    VENV=.venv
+    "$python" -m venv "$VENV"
+    "$VENV/bin/python" -m pip install --quiet --upgrade pip
+    "$VENV/bin/python" -m pip install --quiet --editable ".[$extras]"
+fi
+if [ "$device" != cpu ]; then  # what the plan's constants of the device's memory should be
+    "$VENV/bin/python" -m benchmarks.arena --device "$device"
+fi
+"$VENV/bin/python" -m benchmarks --device "$device" --json "$file" "$@"

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.patients import Volume, by_volume, confusions, dice, means, part_frames
-from benchmarks.throughput import RESULTS
+from benchmarks.record import RESULTS
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.data.frames import LabelledFrame
 from train.data.patches import normalised

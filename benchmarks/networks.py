@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.throughput import RESULTS, SHAPE, medians
+from benchmarks.frames import SHAPE
+from benchmarks.record import RESULTS, medians
 from engine.job.report import machine
 from engine.model.file import open_model
 from engine.plan.resources import cores

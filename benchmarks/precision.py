@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.throughput import header
+from benchmarks.record import header
 from engine.geometry.tiling import FrameTiling
 from engine.inference.agreement import Agreement, Look, compare_all
 from engine.inference.tiles import predict
@@ -36,7 +36,7 @@ from engine.model.spec import ModelSpec
 from engine.model.statistics import frame_statistics
 from engine.results.score.metrics import Score, score
 from engine.runtimes.base import Session, Target
-from engine.runtimes.registry import REFERENCE, RUNTIMES, open_session, resolve, runtime_of
+from engine.runtimes.registry import REFERENCE, RUNTIMES, open_session, runtime_of
 from engine.synthetic import TimeLapse
 from export.half import halved
 from export.inside import named
@@ -87,7 +87,7 @@ def main() -> None:
     judge(rows, reference, model.spec, looks, truths)
     command = f"benchmarks.precision --repeats {options.repeats} --threads {options.threads}"
     command += f" --calibration {options.calibration} --fine-tune {options.fine_tune}"
-    lines = header("Precision", command, resolve(Target(device="cpu")), options.repeats)
+    lines = header("Precision", command, rows[0].name, options.repeats)
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     lines += [
         f"Model {model.sha256[:12]}, {options.threads} thread(s); load of the machine {load}. "

@@ -1,6 +1,6 @@
 """Runs of benchmarks as JSON: the machine, versions, and every repeat of every figure.
 
-    benchmarks/results/runs/NAME.json
+    benchmarks/results/runs/NAME.json, of `--save`
       {"benchmark": "stages", "command": ..., "date": ..., "machine": {...}, "versions": {...},
        "figures": {"raw/labels": {"unit": "core-ms a frame", "values": [...]}, ...}}
 
@@ -9,22 +9,26 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-RUNS = Path(__file__).parent / "results" / "runs"
+RESULTS = Path(__file__).parent / "results"
+RUNS = RESULTS / "runs"
 PACKAGES = (
     "stackseg", "numpy", "scipy", "zarr", "numcodecs", "imagecodecs", "tifffile", "dask",
     "distributed", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "monai",
+    "bioimageio.core",
 )  # fmt: skip
 
 
@@ -71,9 +75,19 @@ def machine() -> dict[str, Any]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": described().processor, "cores": cores(), "memory_gb": round(pages / 2**30, 1),
-        "load": [round(one, 1) for one in os.getloadavg()], "python": platform.python_version(),
+        "load": [round(one, 1) for one in os.getloadavg()], "gpu": gpu(),
+        "python": platform.python_version(),
         "system": platform.platform(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
     }  # fmt: skip
+
+
+def gpu() -> str:
+    """Name of the GPU as its driver tells it, "" where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def versions() -> dict[str, str]:
@@ -103,12 +117,86 @@ def taking_turns(
     return seconds
 
 
+def medians(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each variant; they take turns, after one turn that does not count."""
+    found = taking_turns(variants, repeats)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def header(title: str, command: str, runtime: str, repeats: int) -> list[str]:
+    """What figures in Markdown were measured on, and with which `command`."""
+    here = machine()
+    return [
+        f"# {title}", "",
+        f"{here['processor']}, {here['cores']} cores; {runtime}; medians of {repeats}; "
+        f"{time.strftime('%Y-%m-%d')}; `python -m {command}`", "",
+    ]  # fmt: skip
+
+
+class Cost(NamedTuple):
+    """What a call took."""
+
+    seconds: float
+    core_seconds: float  # of all threads of this process: other load changes them less
+
+
+def now() -> Cost:
+    """What both clocks say."""
+    return Cost(time.perf_counter(), time.process_time())
+
+
+def since(begin: Cost) -> Cost:
+    """What has been taken since `begin`."""
+    end = now()
+    return Cost(end.seconds - begin.seconds, end.core_seconds - begin.core_seconds)
+
+
+def costs(variants: Mapping[str, Callable[[], Cost | None]], repeats: int) -> dict[str, list[Cost]]:
+    """As `taking_turns`; a variant that returns a cost has left out what does not count."""
+    found: dict[str, list[Cost]] = {name: [] for name in variants}
+    for turn in range(repeats + 1):
+        for name, call in variants.items():
+            begin = now()
+            taken = call() or since(begin)
+            if turn:
+                found[name].append(taken)
+    return found
+
+
+def add_options(parser: argparse.ArgumentParser, repeats: int = 5) -> argparse.ArgumentParser:
+    """Options that benchmarks share."""
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--json", type=Path, help="where the run is written")
+    parser.add_argument("--save", action="store_true", help="write results/runs/NAME-DATE.json")
+    return parser
+
+
+def finish(run: Run, options: argparse.Namespace) -> None:
+    """Print a run, and write it where that was asked for."""
+    print(run.table())
+    if options.save or options.json:
+        run.write(options.json)
+
+
 def spread(values: list[float]) -> tuple[float, float, float]:
     """Median, and the quartiles around it."""
     if len(values) < 2:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return middle, low, high
+
+
+def newest(benchmark: str, folder: Path = RUNS) -> Path:
+    """The file of a benchmark's last run; SystemExit where there is none."""
+    found = sorted(folder.glob(f"{benchmark}-[0-9]*.json"))
+    if not found:
+        raise SystemExit(f"{folder}: holds no run of {benchmark}")
+    return found[-1]
+
+
+def middle(run: Mapping[str, Any], name: str) -> float:
+    """The median of a figure of a run as it was written."""
+    return spread(run["figures"][name]["values"])[0]
 
 
 def table(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> str:

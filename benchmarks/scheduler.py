@@ -1,6 +1,7 @@
 """Dask's scheduler under blocks that do nothing but wait: `python -m benchmarks.scheduler`.
 
-    python -m benchmarks.scheduler [--slots 1000] [--seconds 8 4 2 1] [--duration 30] [--json FILE]
+    python -m benchmarks.scheduler [--slots 1000] [--seconds 8 4 2 1] [--duration 30]
+                                   [--save] [--json FILE]
 
 Blocks are handed out as a job hands them out: `DaskExecutor`, a window of two for each slot, real
 tasks with their plan. Each waits as long as a block would take, so that 1,000 slots ask as often as
@@ -24,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import frames as of
-from benchmarks.record import Run
+from benchmarks.record import Run, add_options, finish
 from engine.job import executors
 from engine.job.executors import DaskExecutor
 from engine.job.job import job_context
@@ -40,17 +41,14 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1000)
     parser.add_argument("--seconds", type=float, nargs="+", default=[8, 4, 2, 1], help="a block")
     parser.add_argument("--duration", type=float, default=30, help="seconds for each")
-    parser.add_argument("--json", type=Path, help="where the run is written")
-    options = parser.parse_args()
+    options = add_options(parser).parse_args()
     run = Run("scheduler", notes={"slots": options.slots, "duration_s": options.duration})
     with tempfile.TemporaryDirectory() as folder:
         task = block(Path(folder))
         for seconds in options.seconds:
             with cluster(Path(folder), options.slots) as (executor, scheduler):
                 measure(run, executor, scheduler, task, seconds, options)
-    print(run.table())
-    if options.json:
-        run.write(options.json)
+    finish(run, options)
 
 
 def block(folder: Path) -> Task:

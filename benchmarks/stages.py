@@ -26,7 +26,7 @@ from typing import Any
 import engine.job.attempts
 import engine.steps.network
 from benchmarks import frames as of
-from benchmarks.record import Run, compare
+from benchmarks.record import Run, add_options, compare, finish
 from engine.job.executors import SerialExecutor
 from engine.job.job import run_job
 from engine.model.file import open_model
@@ -38,13 +38,10 @@ UNIT = "core-ms a frame"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--frames", type=int, default=20)
-    parser.add_argument("--json", type=Path, help="where the run is written")
-    parser.add_argument("--save", action="store_true", help="write results/runs/stages-DATE.json")
     parser.add_argument("--profile", choices=of.KINDS)
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"))
-    options = parser.parse_args()
+    options = add_options(parser, repeats=7).parse_args()
     if options.compare:
         print(compare(*options.compare))
         return
@@ -58,9 +55,8 @@ def main() -> None:
             profile(stacks[options.profile], Path(folder) / "out")
             return
         run = measured(stacks, Path(folder) / "out", options.frames, options.repeats)
-    print(run.table())
-    if options.save or options.json:
-        run.write(options.json)
+        run.notes["left a frame"] = left_by_a_frame(Path(folder), options.frames)
+    finish(run, options)
 
 
 FRAMES = of.crowded(10)
@@ -149,6 +145,21 @@ def measured(stacks: dict[str, Path], output: Path, n_frames: int, repeats: int)
     for name, values in found.items():
         run.add(name, UNIT, values)
     return run
+
+
+def left_by_a_frame(folder: Path, few: int) -> dict[str, float]:
+    """What each frame adds to a job's folder: files, bytes, and tasks that were committed."""
+    found = []
+    for count in (5 * few, 10 * few):
+        stack, output = of.write(folder / f"{count}.tif", FRAMES, count), folder / f"left{count}"
+        job(stack, output)
+        files = [path for path in output.rglob("*") if path.is_file()]
+        found.append({
+            "files": len(files),
+            "bytes": sum(path.stat().st_size for path in files),
+            "tasks": sum("timings" in path.parts for path in files),
+        })  # fmt: skip
+    return {name: (found[1][name] - found[0][name]) / (5 * few) for name in found[0]}
 
 
 def profile(stack: Path, output: Path) -> None:

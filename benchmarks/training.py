@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `stackseg train` has i
 
 import torch
 
-from benchmarks.throughput import RESULTS, medians
+from benchmarks.record import RESULTS, medians
 from engine.job.report import machine
 from engine.plan.resources import cores
 from train.losses import segmentation_loss

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.patients import NAME, by_volume, confusions, dice, means, part_frames
-from benchmarks.throughput import RESULTS
+from benchmarks.record import RESULTS
 from engine.job.report import machine
 from engine.plan.resources import cores
 from train.checkpoint import load_checkpoint

@@ -24,7 +24,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `stackseg train` has it
 
-from benchmarks.throughput import RESULTS
+from benchmarks.record import RESULTS
 from benchmarks.transfer import CHANNELS, halved, heart_settings, train_source
 from engine.job.report import machine
 from engine.plan.resources import cores
