@@ -74,6 +74,7 @@ def _onnxruntime(
 ) -> Passing:
     options = ort.SessionOptions()
     options.intra_op_num_threads = setting.threads
+    options.log_severity_level = 4  # fatal alone
     kind, _, index = device.partition(":")
     where = (kind, int(index or 0))
     provider: Any = "CPUExecutionProvider"
