@@ -57,7 +57,7 @@ def main() -> None:
     if "hela" in names and not os.environ.get("STACKSEG_DATA"):
         print("hela: left out; STACKSEG_DATA is not set", file=sys.stderr)
         names = [name for name in names if name != "hela"]
-    if not PEERS.exists() and not options.only:
+    if "peers" in names and not PEERS.exists() and not options.only:
         print("peers: left out; `make peers` makes their environment", file=sys.stderr)
         names = [name for name in names if name != "peers"]
     with tempfile.TemporaryDirectory() as folder:

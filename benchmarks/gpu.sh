@@ -11,7 +11,7 @@ python=${PYTHON:-python3}
 file=benchmarks/results/runs/gpu-$(date +%F).json
 case "${1:-}" in *.json) file=$1; shift ;; esac
 extras=train device=cpu
-if nvidia-smi -L; then
+if nvidia-smi -L 2>/dev/null; then
     extras=train,cuda device=cuda:0
 else
     echo "gpu.sh: no GPU answers here; this is the CPU path, and its figures are the CPU's" >&2
