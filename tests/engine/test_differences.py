@@ -126,8 +126,10 @@ def test_long_values_are_shortened() -> None:
     place = f"/data/{'x' * 90}/loop.tif"
     (one,) = differences(JOB, changed(lambda j, s: s.update(path=place)))
     assert one.sentence.endswith("x/loop.tif now") and len(one.sentence) < 110
-    (one,) = differences(JOB, changed(lambda j, s: j.update(runtime="r" * 90)))
+    (one,) = differences(JOB, changed(lambda j, s: j.update(missing_chunks="r" * 90)))
     assert one.sentence.endswith("rrr... now")
+    (one,) = differences(JOB, changed(lambda j, s: j.update(runtime="r" * 90)))
+    assert one.sentence.endswith(f"{'r' * 90} now")  # its end says what ran together
 
 
 def test_when_a_retry_resumes_the_job() -> None:

@@ -19,6 +19,7 @@ from engine.plan.footprint import MB
 from tests import networks
 from tests.conftest import make_core_model, make_threshold_model
 from tests.engine import jobs
+from tests.faults.harness import slow
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -78,14 +79,14 @@ def test_ten_times_the_frames_take_no_more_memory(tmp_path: Path) -> None:
     [
         ((), (700, 1100), 40, ["--workers", "2"]),
         ((16, 32, 64, 128), (700, 1100), 24, ["--workers", "2"]),
-        ((16, 32, 64, 128), (700, 1100), 12, ["--workers", "1"]),
+        slow((16, 32, 64, 128), (700, 1100), 12, ["--workers", "1"]),
         ((16, 32, 64, 128), (2000, 2200), 3, ["--workers", "2", "--tile", "512"]),
-        ((16, 32, 64, 128), (2000, 2200), 3, ["--workers", "1"]),
+        slow((16, 32, 64, 128), (2000, 2200), 3, ["--workers", "1"]),
         ((16, 32, 64, 128), (700, 1100), 12, ["--workers", "2", "--runtime", "openvino"]),
         ((4, 8), (64, 64), 300, ["--workers", "2"]),
-        ((32, 64, 128), (1000, 1000), 4, ["--workers", "2"]),
+        slow((32, 64, 128), (1000, 1000), 4, ["--workers", "2"]),
         ((), (5000, 6000), 2, ["--workers", "2"]),  # cut into regions
-        ((8, 16), (3200, 3100), 2, ["--workers", "1"]),
+        slow((8, 16), (3200, 3100), 2, ["--workers", "1"]),
         (None, (700, 1100), 20, ["--workers", "2"]),  # by cores
         (None, (5000, 6000), 1, ["--workers", "2"]),
     ],
