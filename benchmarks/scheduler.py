@@ -87,7 +87,7 @@ def cluster(folder: Path, slots: int) -> Iterator[tuple[DaskExecutor, psutil.Pro
             yield DaskExecutor(client), psutil.Process(processes[0].pid)
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()  # a worker whose threads wait takes no signal to end
         for process in processes:
             process.wait()
 
