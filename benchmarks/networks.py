@@ -111,7 +111,7 @@ def trained(name: str, options: argparse.Namespace) -> Trained:
         return Trained(**json.loads(done.read_text()))
     settings = TrainSettings.model_validate({
         "data": options.data, "layout": "pairs", "test_fraction": 0.2, "class_name": "nucleus",
-        "epochs": options.epochs, "steps_per_epoch": options.steps, "batch": 8, **NETWORKS[name],
+        "epochs": options.epochs, "steps_per_epoch": options.steps, **NETWORKS[name],
     })  # fmt: skip
     start = time.perf_counter()
     fit(settings, run, note=lambda words: print(f"{name}: {words}", flush=True))

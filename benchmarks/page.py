@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plot, made of the newest runs: `python -m benchmarks.page`.
+"""docs/benchmarks.md and its plot, from the newest runs: `python -m benchmarks.page`.
 
     python -m benchmarks.page [--runs benchmarks/results/runs] [--output docs/benchmarks.md]
 

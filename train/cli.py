@@ -145,7 +145,10 @@ def _frame_range(
 @click.option("--growth", type=int, metavar="PX",
               help="How far a core is grown inside the foreground.  [5]")  # fmt: skip
 @click.option(
-    "--batch", type=int, metavar="N", help="Patches per step.  [16; notebook, heart-small 4]"
+    "--batch",
+    type=int,
+    metavar="N",
+    help="Patches per step.  [nuclei 16; notebook, heart-small 4; others 8]",
 )
 @click.option("--patch", type=int, metavar="PX",
               help="Side of a patch.  [192; heart-small 160]")  # fmt: skip

@@ -147,7 +147,7 @@ class TrainSettings(_Frozen):
     """Epochs to train; after each the network is scored on the validation part."""
     steps_per_epoch: Annotated[int, Field(ge=1)] = 200
     """Optimiser steps per epoch; patches are drawn at random, with replacement."""
-    batch: Annotated[int, Field(ge=1)] = 16
+    batch: Annotated[int, Field(ge=1)] = 8
     """Patches per step."""
     patch: Annotated[int, Field(ge=8)] = 192
     """Side of a patch, px; a multiple of the network's stride."""

@@ -133,6 +133,7 @@ def choose_tiling(
     batches = BATCHES if target.is_on_device else (0,)
 
     def candidates() -> Iterator[tuple[Ways, MemoryEstimate]]:
+        """Every size of tile and batch with what it takes, the preferred first."""
         for side, most in itertools.product(sides, batches):
             tilings = (_tiling(one, stride, halo or 0, side) for one in stacks)
             ways = tuple(

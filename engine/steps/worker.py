@@ -171,6 +171,7 @@ def session_for(
     model = model_of(context)
 
     def make() -> Session:
+        """The session, once it is known to be of the job's build and engine."""
         # Asked only where the network runs: stitching needs no device.
         _check_same(runtime_of(target.runtime).build(target), context.build)
         session = open_session(model, dtype, target, threads, context.in_flight, decision, shape)

@@ -4,8 +4,8 @@
               NOT_FINITE where an output is NaN or infinite
     plane 1   probability of that class (of a binary model that of the foreground) in 1/255
 
-Thresholds are compared in float32, as `engine.labels.classes` does: what comes back is what would
-have been made of the probabilities themselves.
+Thresholds are compared in float32, as `engine.labels.classes` does: what comes back is what the
+host would decide from the probabilities themselves.
 """
 
 from __future__ import annotations
