@@ -14,20 +14,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.compiled import compiled
+
 
 def halve_labels(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels (..., Y, X) at half the size, rounded up: the mode of each two by two."""
-    upper, lower = _rows(labels)
-    found: NDArray[Any] = upper[..., ::2].copy()
-    # Most are the same all four: only where they are not, the other three matter.
-    below = upper != lower
-    differ = below[..., ::2] | below[..., 1::2] | (upper[..., ::2] != upper[..., 1::2])
-    at = np.flatnonzero(differ)
-    places = np.unravel_index(at, found.shape)
-    a, b, c, d = (row[(*places[:-1], 2 * places[-1] + k)] for row in (upper, lower) for k in (0, 1))
-    others = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
-    found.reshape(-1)[at] = np.where((a == b) | (a == c) | (a == d), a, others)
-    return found
+    height, width = labels.shape[-2:]
+    half = np.empty((*labels.shape[:-2], (height + 1) // 2, (width + 1) // 2), labels.dtype)
+    if half.size:
+        _modes(labels.reshape(-1, height, width), half.reshape(-1, *half.shape[-2:]))
+    return half
+
+
+@compiled
+def _modes(labels: NDArray[Any], half: NDArray[Any]) -> None:
+    """`halve_labels` of (n, Y, X), into another array."""
+    n, height, width = labels.shape
+    for i in range(n):
+        for y in range(half.shape[1]):
+            for x in range(half.shape[2]):
+                below, right = min(2 * y + 1, height - 1), min(2 * x + 1, width - 1)
+                a, b = labels[i, 2 * y, 2 * x], labels[i, 2 * y, right]
+                c, d = labels[i, below, 2 * x], labels[i, below, right]
+                if a in (b, c, d) or not (b in (c, d) or c == d):
+                    half[i, y, x] = a
+                else:
+                    half[i, y, x] = b if b in (c, d) else c
 
 
 def halve_image(image: NDArray[Any]) -> NDArray[Any]:
@@ -54,13 +66,8 @@ def halve_image(image: NDArray[Any]) -> NDArray[Any]:
 
 def _quarters(array: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Upper left, upper right, lower left and lower right of each two by two."""
-    upper, lower = _rows(array)
-    return upper[..., ::2], upper[..., 1::2], lower[..., ::2], lower[..., 1::2]
-
-
-def _rows(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Upper and lower rows of each two by two, completed."""
     odd = [size % 2 for size in array.shape[-2:]]
     if any(odd):
         array = np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, o) for o in odd], mode="edge")
-    return array[..., ::2, :], array[..., 1::2, :]
+    upper, lower = array[..., ::2, :], array[..., 1::2, :]
+    return upper[..., ::2], upper[..., 1::2], lower[..., ::2], lower[..., 1::2]

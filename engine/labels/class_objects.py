@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.labels.blocks import BlockLabels
-from engine.labels.components import at_border, bands, first_pixels, label_areas, label_part
-from engine.labels.instances import numbers_of, renumber
+from engine.labels.components import at_border, label_areas, label_part, renumber
 from engine.labels.postprocessing import Postprocessing
 from engine.labels.stitching import faces_of
 
@@ -64,10 +63,7 @@ def label_classes(
     for number in chosen:
         count += _add_class(classes == number, out, count, connect_z=connect_z)
     if len(chosen) > 1:  # classes came one after the other
-        new = numbers_of(np.ones(count, dtype=bool), first_pixels(out, count))
-        for plane in out:
-            for band in bands(plane):
-                band[...] = new[band]
+        renumber(out, np.ones(count, dtype=bool))
     return count
 
 

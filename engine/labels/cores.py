@@ -19,19 +19,16 @@ labels exact where frames are cut, since components are what stitching joins.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.compiled import compiled
 from engine.labels.components import label_frame
 from engine.labels.holes import filled
 from engine.labels.postprocessing import Postprocessing
-from engine.labels.runs import places_of
 
 Inside = tuple[slice, slice]  # rows and columns of a plane
-LARGEST_TABLE = 7  # px of growth; its 148 offsets fit a byte, and its tables take 0.5 MB
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,12 @@ class Seeds:
     """Where the labels of a plane begin, and from where its further pixels take theirs."""
 
     mask: NDArray[np.bool_]  # (Y, X): cores, and foreground that none reaches where that is kept
-    grown: NDArray[np.intp]  # (n,): flat indices of the further pixels of objects
-    nearest: NDArray[np.intp]  # (n,): of each, that of the core pixel whose label it takes
+    grown: NDArray[np.int64]  # (n,): flat indices of the further pixels of objects
+    nearest: NDArray[np.int64]  # (n,): of each, that of the core pixel whose label it takes
 
     def grow(self, labels: NDArray[np.uint32]) -> None:
         """Label the further pixels of a plane whose seeds are labelled, C-contiguous, in place."""
-        flat = labels.reshape(-1)
-        flat[self.grown] = flat[self.nearest]
+        _take(labels.reshape(-1), self.grown, self.nearest)
 
 
 def label_cores(
@@ -75,13 +71,14 @@ def find_seeds(
     growth = postprocessing.growth
     foreground = filled(foreground, postprocessing)
     core = filled(core, postprocessing) & foreground
-    ungrown = foreground & ~core
-    if inside is not None:
+    if inside is None:
+        ungrown = foreground & ~core
+    else:
         core = _within(
             core, tuple(slice(max(s.start - growth, 0), s.stop + growth) for s in inside)
         )
-        ungrown = _within(ungrown, inside)
-    grown, nearest, unreached = _nearest(places_of(ungrown.reshape(-1)), core, growth)
+        ungrown = _within(foreground & ~core, inside)
+    grown, nearest, unreached = _nearest(np.flatnonzero(ungrown), core, growth)
     if postprocessing.unreached == "keep":
         core.reshape(-1)[unreached] = True
     return Seeds(core, grown, nearest)
@@ -94,85 +91,71 @@ def _within(mask: NDArray[np.bool_], window: tuple[slice, ...]) -> NDArray[np.bo
     return kept
 
 
+@compiled
 def _nearest(
-    pixels: NDArray[np.intp], core: NDArray[np.bool_], radius: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    pixels: NDArray[np.int64], core: NDArray[np.bool_], radius: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Pixels that have a core pixel within `radius` px, the nearest of each, and those without.
 
     All are flat indices in `core`, (Y, X).
     """
-    width = core.shape[1]
-    row = width + radius  # what is left of a row is what is right of the one above
-    top = radius + 1
-    padded = np.zeros((core.shape[0] + 2 * top, row), dtype=bool)
-    padded[top : top + core.shape[0], :width] = core
-    places = pixels + pixels // width * radius  # of pixels in such rows, from the first of `core`
-    find = _by_tables if radius <= LARGEST_TABLE else _one_by_one
-    rank = find(padded.reshape(-1), row, places, radius)
-    offsets = np.array([dy * width + dx for dy, dx in _offsets(radius)])
-    reached = rank < len(offsets)
-    grown = pixels[reached]
-    return grown, grown + offsets[rank[reached]], pixels[~reached]
+    height, width = core.shape
+    along = _along_rows(core, radius)
+    nearest = np.empty(len(pixels), np.int64)
+    for i in range(len(pixels)):
+        y, x = divmod(int(pixels[i]), width)
+        least, at = radius * radius + 1, -1
+        for away in range(radius + 1):
+            if away * away > least:
+                break
+            if y >= away:
+                dx = int(along[y - away, x])
+                square = away * away + dx * dx
+                # Of two as near that which is further up.
+                if square < least or (square == least and at >= 0):
+                    least, at = square, (y - away) * width + x + dx
+            if y + away < height:
+                dx = int(along[y + away, x])
+                square = away * away + dx * dx
+                if square < least:
+                    least, at = square, (y + away) * width + x + dx
+        nearest[i] = at
+    reached = nearest >= 0
+    return pixels[reached], nearest[reached], pixels[~reached]
 
 
-def _one_by_one(
-    padded: NDArray[np.bool_], row: int, places: NDArray[np.intp], radius: int
-) -> NDArray[np.intp]:
-    """Number of the first offset at which each place, (n,), has a core; else that of offsets.
+@compiled
+def _along_rows(core: NDArray[np.bool_], radius: int) -> NDArray[np.int16]:
+    """How far ahead the nearest core pixel of its row is, (Y, X): below 0 it is behind.
 
-    Offsets are tried from the nearest on, on what is left: most lie near a core.
+    Of two as near that behind; beyond `radius` px none.
     """
-    rank = np.full(len(places), len(_offsets(radius)))
-    left = np.arange(len(places))
-    for number, (dy, dx) in enumerate(_offsets(radius)):
-        reached = padded[places[left] + ((radius + 1 + dy) * row + dx)]
-        rank[left[reached]] = number
-        left = left[~reached]
-    return rank
+    height, width = core.shape
+    none = np.int16(radius + 1)
+    found = np.full(core.shape, none, np.int16)
+    for y in range(height):
+        stop, x = 0, 0
+        while x < width:
+            if not core[y, x]:
+                x += 1
+                continue
+            for k in range(1, min(radius, x - stop) + 1):
+                if k < abs(found[y, x - k]):
+                    found[y, x - k] = k
+            while x < width and core[y, x]:
+                found[y, x] = 0
+                x += 1
+            stop = x
+            for k in range(1, min(radius, width - stop + 1) + 1):
+                if stop - 1 + k < width and not core[y, stop - 1 + k]:
+                    found[y, stop - 1 + k] = -k
+                else:
+                    break
+    return found
 
 
-def _by_tables(
-    padded: NDArray[np.bool_], row: int, places: NDArray[np.intp], radius: int
-) -> NDArray[np.uint8]:
-    """The same as `_one_by_one`, by what stands in each row of the offsets' box.
-
-    Of every pixel, the cores within `radius` px along its row are the bits of a number. For each
-    row of the box around a place, a table tells the first offset that has a core there.
-    """
-    bits = 2 * radius + 1
-    # In bit k, what is k px ahead.
-    ahead: NDArray[Any] = padded.astype(np.uint8 if bits <= 8 else np.uint16)
-    known = 1
-    while known < bits:
-        more = min(known, bits - known)
-        # By a product: NumPy shifts one number at a time.
-        ahead[:-more] |= ahead[more:] * ahead.dtype.type(1 << more)
-        known += more
-    rank = np.full(len(places), len(_offsets(radius)), dtype=np.uint8)
-    for dy, table in zip(range(-radius, radius + 1), _tables(radius), strict=True):
-        windows = ahead[(radius + 1 + dy) * row - radius :]
-        np.minimum(rank, table.take(windows.take(places)), out=rank)
-    return rank
-
-
-@lru_cache
-def _tables(radius: int) -> tuple[NDArray[np.uint8], ...]:
-    """For each dy the number of the first offset among those that bits name, see `_by_tables`."""
-    number = {offset: i for i, offset in enumerate(_offsets(radius))}
-    none = len(number)
-    tables = []
-    for dy in range(-radius, radius + 1):
-        table = np.full(1, none, dtype=np.uint8)
-        for dx in range(-radius, radius + 1):
-            with_it = np.minimum(table, np.uint8(number.get((dy, dx), none)))
-            table = np.concatenate([table, with_it])
-        tables.append(table)
-    return tuple(tables)
-
-
-@lru_cache
-def _offsets(radius: int) -> tuple[tuple[int, int], ...]:
-    """Offsets (dy, dx) of at most `radius` px, but for (0, 0), in the order of their trial."""
-    span = range(-radius, radius + 1)
-    near = ((dy * dy + dx * dx, dy, dx) for dy in span for dx in span)
-    return tuple((dy, dx) for square, dy, dx in sorted(near) if 0 < square <= radius * radius)
+@compiled
+def _take(labels: NDArray[np.uint32], to: NDArray[np.int64], of: NDArray[np.int64]) -> None:
+    """Give pixels (n,) the labels of others, by flat indices."""
+    for i in range(len(to)):
+        labels[to[i]] = labels[of[i]]

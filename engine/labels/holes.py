@@ -5,15 +5,12 @@ Background connects over edges, not over corners: an 8-connected ring encloses w
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from engine.labels.components import at_border
+from engine.compiled import compiled
+from engine.labels.components import at_border, label_frame
 from engine.labels.postprocessing import Postprocessing
-from engine.labels.runs import Ints, connected, ranges, runs_of_mask
 
 
 def filled(mask: NDArray[np.bool_], postprocessing: Postprocessing) -> NDArray[np.bool_]:
@@ -25,8 +22,7 @@ def filled(mask: NDArray[np.bool_], postprocessing: Postprocessing) -> NDArray[n
 
 def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask with the background that it encloses, bool (Y, X); as SciPy's binary_fill_holes."""
-    outside = np.empty(mask.shape, dtype=np.int32)
-    count: Any = ndimage.label(~mask, output=outside)
+    outside, count = label_frame(~mask, corners=False)
     is_hole = ~at_border(outside, count)
     is_hole = np.r_[True, is_hole]  # 0 is the mask itself
     result: NDArray[np.bool_] = is_hole[outside]
@@ -40,49 +36,50 @@ def fill_pinholes(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     that lies `side` px or more from an edge that cuts a larger mask becomes what it does there:
     what reaches from the pixel to such an edge is longer than the box.
     """
-    height, width = mask.shape
-    runs = runs_of_mask(mask)
-    length = runs.start[1:] - runs.stop[:-1]
-    gap = np.flatnonzero((length <= side) & (runs.row[1:] == runs.row[:-1]))
-    if not len(gap):
-        return mask
-    row, stop = runs.row[gap], runs.stop[gap]
-    pixels = ranges(stop, length[gap])  # of background between pixels of the mask, in short runs
-    number = np.searchsorted(pixels, pixels + width)  # of the pixel below each, if it is of these
-    below = np.where(pixels[np.minimum(number, len(pixels) - 1)] == pixels + width, number, -1)
-    has_above = np.zeros(len(pixels), dtype=bool)
-    has_above[below[below >= 0]] = True
-    flat = mask.reshape(-1)
-    y = np.repeat(row, length[gap])
-    leaks = (y == 0) | (y == height - 1)
-    inner = np.flatnonzero(~leaks)
-    leaks[inner] = (~flat[pixels[inner] - width] & ~has_above[inner]) | (
-        ~flat[pixels[inner] + width] & (below[inner] < 0)
-    )
-    goes_on = np.diff(pixels, append=-1) == 1  # none follows at the end of its run: the mask does
-    hole, count = _components(goes_on, below)
-    x = pixels - y * width
-    fits = (_extent(y, hole, count) <= side) & (_extent(x, hole, count) <= side)
-    fits[hole[leaks]] = False
+    # The first pixel of a hole has the mask above it and to its left.
+    begins = ~mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[1:-1, :-2]
     out = mask.copy()
-    out.reshape(-1)[pixels[fits[hole]]] = True
+    _flood(mask, np.flatnonzero(begins), out, side)
     return out
 
 
-def _components(goes_on: NDArray[np.bool_], below: NDArray[np.int64]) -> tuple[Ints, int]:
-    """Number of the component of each of n pixels, (n,), and how many components there are.
+@compiled
+def _flood(
+    mask: NDArray[np.bool_], begins: NDArray[np.int64], out: NDArray[np.bool_], side: int
+) -> None:
+    """Flood each hole from its first pixel, into a copy of the mask.
 
-    A pixel is connected with the next one where it `goes_on`, and with `below` but where it is -1.
+    `begins` are flat indices in the mask without its border. The flood stops where it leaves the
+    box, or comes to a row above the first: then this is no hole, or not the place to begin.
     """
-    links = np.stack([np.where(goes_on, np.arange(1, len(below) + 1), -1), below], axis=1)
-    is_link = links >= 0
-    return connected(np.r_[0, np.cumsum(is_link.sum(axis=1))], links[is_link])
-
-
-def _extent(at: Ints, group: Ints, count: int) -> Ints:
-    """How many px each of `count` groups of positions `at` spans, (count,)."""
-    low, high = np.full(count, np.iinfo(np.int64).max), np.zeros(count, np.int64)
-    np.minimum.at(low, group, at)
-    np.maximum.at(high, group, at)
-    extent: Ints = high - low + 1
-    return extent
+    height, width = mask.shape
+    most = side * (2 * side - 1)  # pixels on which the box may come to lie
+    ys, xs = np.empty(most, np.int64), np.empty(most, np.int64)
+    met = np.zeros((side, 2 * side - 1), np.int64)  # the number of the flood that was there last
+    for flood in range(1, len(begins) + 1):
+        top, start = begins[flood - 1] // (width - 2) + 1, begins[flood - 1] % (width - 2) + 1
+        left = right = start
+        ys[0], xs[0], found, done = top, start, 1, 0
+        met[0, side - 1] = flood
+        fits = True
+        while fits and done < found:
+            y, x = ys[done], xs[done]
+            done += 1
+            for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+                v, u = y + dy, x + dx
+                if mask[v, u]:
+                    continue
+                left, right = min(left, u), max(right, u)
+                if (
+                    v < top or v == height - 1 or v - top >= side
+                    or u == 0 or u == width - 1 or right - left >= side
+                ):  # fmt: skip
+                    fits = False
+                    break
+                if met[v - top, u - start + side - 1] != flood:
+                    met[v - top, u - start + side - 1] = flood
+                    ys[found], xs[found] = v, u
+                    found += 1
+        if fits:
+            for i in range(found):
+                out[ys[i], xs[i]] = True

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engine.labels.components import EIGHT, bands
+from engine.labels.components import bands
 
 STEP = 1 / 64  # px; distances are whole numbers of it, so that equal ones are equal
+EIGHT = np.ones((3, 3), dtype=np.uint8)
 
 
 def split_touching(

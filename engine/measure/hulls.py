@@ -8,24 +8,22 @@ the pixels' centres, widened by the diamond that the four middles around a centr
    . .     each point of the diamond, it begins in the row y at the least of L(y) - 1/2,
     .      L(y - 1/2) and L(y + 1/2), as far as the hull has such places
 
-Only the leftmost and the rightmost pixel of a row can matter. The convex envelope of these is found
-by removing points that lie on or behind the chord of their two neighbours, again and again, of all
-objects at the same time. A corner of the hull lies before every chord and always stays; so the
-order of removal, and removing many at once, does not matter. All of it is whole numbers: nothing is
-rounded.
+Only the leftmost and the rightmost pixel of a row can matter: from row to row, those that lie on or
+behind the chord of their neighbours drop out (Andrew's monotone chain, 1979). All of it is whole
+numbers: nothing is rounded.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.compiled import compiled
+
 Ints = NDArray[np.int64]
-ROWS = 2**15  # looked at together: what that takes does not grow with the objects of a frame
 
 
 @dataclass(frozen=True)
@@ -68,71 +66,53 @@ def merged_rows(parts: list[RowEnds]) -> RowEnds:
 
 def convex_areas(rows: RowEnds) -> Ints:
     """Pixels in the convex hull of each object, in order; rows between its own count as well."""
-    starts = np.flatnonzero(np.diff(rows.object, prepend=-1))
-    cuts = np.searchsorted(starts, np.arange(0, len(rows), ROWS))
-    ends = [*dict.fromkeys(starts[cuts[cuts < len(starts)]].tolist()), len(rows)]
-    return np.concatenate(
-        [np.zeros(0, np.int64), *(_areas(rows, *ends) for ends in itertools.pairwise(ends))]
-    )
+    begins = np.append(np.flatnonzero(np.diff(rows.object, prepend=-1)), len(rows))
+    return _areas(begins, rows.y, rows.left, rows.right)
 
 
-def _areas(all_rows: RowEnds, start: int, stop: int) -> Ints:
-    """`convex_areas` of the objects that these rows are all of."""
-    rows = all_rows.of(slice(start, stop))
-    begins = np.diff(rows.object, prepend=-1) != 0
-    starts = np.flatnonzero(begins)
-    number, count = np.cumsum(begins) - 1, len(starts)
-    first, last = rows.y[starts], rows.y[np.append(starts[1:], len(rows)) - 1]
-    # Every row of the hull: an object may have rows between that lack pixels of it.
-    height = np.tile(last.astype(np.int64) - first + 1, 2)
-    # Both sides at once: seen in a mirror, right sides are the left ones of further objects.
-    corners = _corners(
-        np.concatenate([number, number + count]),
-        np.tile(rows.y.astype(np.int64), 2),
-        np.concatenate([rows.left, -rows.right.astype(np.int64)]),
-    )
-    before = np.cumsum(height) - height
-    beyond = np.add.reduceat(_first_pixels(*corners, height), before)
-    areas: Ints = height[:count] - beyond[:count] - beyond[count:]
+@compiled
+def _areas(
+    begins: Ints, y: NDArray[np.int32], left: NDArray[np.int32], right: NDArray[np.int32]
+) -> Ints:
+    """`convex_areas` of the objects whose rows begin there, (n + 1,); the last is their end."""
+    areas = np.empty(len(begins) - 1, np.int64)
+    for i in range(len(areas)):
+        rows = slice(begins[i], begins[i + 1])
+        height = np.int64(y[rows][-1]) - y[rows][0] + 1
+        # Seen in a mirror, right sides are left ones.
+        beyond = _first_pixels(y[rows], left[rows]) + _first_pixels(y[rows], -right[rows])
+        areas[i] = height - beyond
     return areas
 
 
-def _first_pixels(number: Ints, y: Ints, x: Ints, height: Ints) -> Ints:
-    """First pixel of the hull in every row of each object, from the corners of its left side.
-
-    Objects have `height` rows each.
-    """
-    ends = np.append(number[1:] != number[:-1], True)  # behind the last corner nothing changes
-    run = np.where(ends, 1, np.diff(y, append=0))
-    rise = np.where(ends, 0, np.diff(x, append=0))
-    # A side of the hull is that of the rows from its upper corner on to the one above its lower.
-    often = np.where(ends, 1, run)
-    side = np.repeat(np.arange(len(number)), often)
-    ahead = np.arange(len(side)) - np.repeat(np.cumsum(often) - often, often)
-    x, run, rise = x[side], run[side], rise[side]
-    middle = x - (run - 2 * rise * ahead) // (2 * run)  # L(y) - 1/2, rounded up
-    below = x - (-rise * (2 * ahead + 1)) // (2 * run)  # L(y + 1/2), which the next row has above
-    found: Ints = np.minimum(middle, below)
-    begins = np.cumsum(height) - height
-    uppermost = found[begins]
-    np.minimum(found[1:], below[:-1], out=found[1:])
-    found[begins] = uppermost
-    return found
+@compiled
+def _first_pixels(y: NDArray[np.int32], x: NDArray[np.int32]) -> int:
+    """Sum of the first pixels of a hull in each of its rows, of the leftmost pixels of rows."""
+    corners = _corners(y, x)
+    total, above = 0, np.int64(2**62)  # L(y - 1/2) of the first row lies outside
+    for i in range(len(corners) - 1):
+        this, after = corners[i], corners[i + 1]
+        run, rise = np.int64(y[after]) - y[this], np.int64(x[after]) - x[this]
+        for ahead in range(run):
+            middle = x[this] - (run - 2 * rise * ahead) // (2 * run)  # L(y) - 1/2, rounded up
+            below = x[this] - (-rise * (2 * ahead + 1)) // (2 * run)  # L(y + 1/2), rounded up
+            total += min(middle, below, above)
+            above = below
+    return int(total + min(np.int64(x[corners[-1]]), above))
 
 
-def _corners(number: Ints, y: Ints, x: Ints) -> tuple[Ints, Ints, Ints]:
-    """The points that are corners of the envelope, or its ends; in order of number and y."""
-    left, done = np.arange(len(number)), []
-    while len(left):
-        same = np.diff(number[left]) == 0
-        down, across = np.diff(y[left]), np.diff(x[left])
-        behind = np.zeros(len(left), dtype=bool)
-        behind[1:-1] = same[:-1] & same[1:] & (across[:-1] * down[1:] >= across[1:] * down[:-1])
-        # An object that loses no point is done: one that takes many rounds keeps no others.
-        begins = np.append(0, np.flatnonzero(~same) + 1)
-        loses = np.logical_or.reduceat(behind, begins)
-        goes_on = np.repeat(loses, np.diff(begins, append=len(left)))
-        done.append(left[~goes_on])
-        left = left[goes_on & ~behind]
-    corners = np.sort(np.concatenate(done), kind="stable")
-    return number[corners], y[corners], x[corners]
+@compiled
+def _corners(y: NDArray[np.int32], x: NDArray[np.int32]) -> Ints:
+    """Which of the leftmost pixels of rows, from the top, are corners of their hull's left side."""
+    corners = np.empty(len(y), np.int64)
+    count = 0
+    for i in range(len(y)):
+        while count > 1:
+            before, last = corners[count - 2], corners[count - 1]
+            down, across = np.int64(y[last]) - y[before], np.int64(x[last]) - x[before]
+            if across * (np.int64(y[i]) - y[last]) < (np.int64(x[i]) - x[last]) * down:
+                break
+            count -= 1
+        corners[count] = i
+        count += 1
+    return corners[:count]

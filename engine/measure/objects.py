@@ -1,4 +1,4 @@
-"""Measures of objects, in one vectorised pass over the foreground of a frame.
+"""Measures of objects, in one pass over the labels of a frame and one over each channel.
 
 What is counted are sums (areas, moments, intensities) and extremes (boxes, intensities): they add
 up, so that an object measured in pieces, one for each region that it spans, is measured as a whole.
@@ -8,7 +8,6 @@ Convex hulls do not add up; the ends of an object's rows do, and its hull follow
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.labels.components import BAND
-from engine.labels.runs import Runs, runs_of_labels
-from engine.measure.hulls import RowEnds, convex_areas, merged_rows
+from engine.compiled import compiled
+from engine.measure.hulls import RowEnds, convex_areas
 
 ObjectColumns = dict[str, NDArray[Any]]
 ObjectSums = dict[str, NDArray[Any]]
+RowArrays = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
 
 _DTYPES: dict[str, Any] = {
     "label": np.uint64,
@@ -97,18 +96,138 @@ def piece_sums(
     those of whole objects.
     """
     height, width = frame_shape or labels.shape
-    runs = runs_of_labels(labels)
-    # Where there are as many as pixels, nearly, they are looked at by bands.
-    parts = _by_band(runs) if runs.is_noise else [runs] * bool(len(runs))
-    found, rows = [no_sums(pixels)], []
-    for part in parts:
-        sums, ends = _sums_by_band(part, pixels, probability, classes, origin)
-        found.append(sums)
-        rows.append(ends)
-    whole = merged({name: np.concatenate([f[name] for f in found]) for name in found[-1]})
-    y0, x0, y1, x1 = (whole[f"bbox_{name}"] for name in ("y0", "x0", "y1", "x1"))
-    whole["touches_border"] = (y0 == 0) | (x0 == 0) | (y1 == height) | (x1 == width)
-    return whole, merged_rows(rows)
+    label, first, shapes, rows = _shapes(labels)
+    number = np.zeros(int(label[-1]) + 1 if len(label) else 1, np.int32)
+    number[label] = np.arange(len(label))
+    top, left = origin
+    n, y0, x0, y1, x1 = shapes[:5]
+    sums: ObjectSums = {
+        "label": label, "area_px": n,
+        "class": np.ones(len(n), np.int64)
+        if classes is None
+        else classes[np.divmod(first, labels.shape[1])].astype(np.int64),
+        "bbox_y0": y0 + top, "bbox_x0": x0 + left, "bbox_y1": y1 + top, "bbox_x1": x1 + left,
+        **dict(zip(_MOMENTS, shapes[5:].astype(np.float64), strict=True)),
+        "sum_probability": _intensities(labels, number, len(label), probability)[0],
+    }  # fmt: skip
+    for c, channel in pixels.items():
+        found = _intensities(labels, number, len(label), channel)
+        sums |= {f"{what}_intensity_{c}": v for what, v in zip(_INTENSITY, found, strict=True)}
+    y0, x0, y1, x1 = (sums[f"bbox_{name}"] for name in ("y0", "x0", "y1", "x1"))
+    sums["touches_border"] = (y0 == 0) | (x0 == 0) | (y1 == height) | (x1 == width)
+    owner, y, begin, end = rows
+    ends = RowEnds(owner, y + np.int32(top), begin + np.int32(left), end + np.int32(left))
+    return sums, ends
+
+
+@compiled
+def _shapes(
+    labels: NDArray[np.uint32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], RowArrays]:
+    """What the objects of a plane, (Y, X), are without intensities, in order of label.
+
+    Labels (n,); flat index of the first pixel (n,); and (10, n): area, box, and the moments in the
+    order of `_MOMENTS`. Of each row of an object, by object and row: label, Y, and X of the
+    leftmost and the rightmost pixel.
+    """
+    height, width = labels.shape
+    size = np.int64(labels.max()) + 1 if labels.size else 1
+    first, last = np.full(size, -1), np.empty(size, np.int64)  # pixel; row in what follows
+    zero = np.zeros(size, np.int64)
+    n_rows, n, x0, y1, x1 = zero.copy(), zero.copy(), zero.copy(), zero.copy(), zero.copy()
+    # From the first pixel of an object on: that is its first row, but not its first column.
+    sy, sx, syy, sxx, syx = zero.copy(), zero.copy(), zero.copy(), zero.copy(), zero.copy()
+    most = height * (width // 2 + 1)  # what is not touched of these takes no memory
+    owner, row = np.empty(most, np.int64), np.empty(most, np.int32)
+    left, right = np.empty(most, np.int32), np.empty(most, np.int32)
+    count = 0
+    for y in range(height):
+        x = 0
+        while x < width:
+            label = labels[y, x]
+            if label == 0:
+                x += 1
+                continue
+            start = x
+            while x < width and labels[y, x] == label:
+                x += 1
+            if first[label] < 0:
+                first[label], x0[label] = y * width + start, start
+            if n_rows[label] and row[last[label]] == y:
+                right[last[label]] = x - 1
+            else:
+                owner[count], row[count], left[count], right[count] = label, y, start, x - 1
+                last[label] = count
+                n_rows[label] += 1
+                count += 1
+            k, v, u = x - start, y - first[label] // width, start - first[label] % width
+            along = k * u + k * (k - 1) // 2  # sum of x over the run
+            n[label] += k
+            x0[label], x1[label] = min(x0[label], start), max(x1[label], x)
+            y1[label] = y + 1
+            sy[label] += k * v
+            sx[label] += along
+            syy[label] += k * v * v
+            sxx[label] += k * u * u + u * k * (k - 1) + (k - 1) * k * (2 * k - 1) // 6
+            syx[label] += v * along
+    label = np.flatnonzero(n)
+    found = np.empty((10, len(label)), np.int64)
+    place = np.zeros(size, np.int64)  # of an object's next row in order of objects
+    at = 0
+    for i in range(len(label)):
+        j = label[i]
+        place[j] = at
+        at += n_rows[j]
+        # Moments from the first pixel of the box on.
+        by = first[j] % width - x0[j]
+        found[:, i] = (
+            n[j], first[j] // width, x0[j], y1[j], x1[j],
+            sy[j], sx[j] + n[j] * by,
+            syy[j], sxx[j] + 2 * by * sx[j] + n[j] * by * by, syx[j] + by * sy[j],
+        )  # fmt: skip
+    order = np.empty(count, np.int64)
+    for i in range(count):
+        order[place[owner[i]]] = i
+        place[owner[i]] += 1
+    return label, first[label], found, (owner[order], row[order], left[order], right[order])
+
+
+@compiled
+def _intensities(
+    labels: NDArray[np.uint32], number: NDArray[np.int32], count: int, plane: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Sum, least and largest pixel of each of `count` objects of a plane, (Y, X).
+
+    `number` is the place of each label among them. What is not a number makes all three so.
+    """
+    total, begun = np.zeros(count), np.zeros(count, np.bool_)
+    least, most = np.empty(count, plane.dtype), np.empty(count, plane.dtype)
+    height, width = labels.shape
+    for y in range(height):
+        x = 0
+        while x < width:
+            label = labels[y, x]
+            if label == 0:
+                x += 1
+                continue
+            added, low, high = 0.0, plane[y, x], plane[y, x]
+            while x < width and labels[y, x] == label:
+                value = plane[y, x]
+                added += value
+                if value < low or value != value:
+                    low = value
+                if value > high or value != value:
+                    high = value
+                x += 1
+            i = number[label]
+            if not begun[i]:
+                begun[i], least[i], most[i] = True, low, high
+            total[i] += added
+            if low < least[i] or low != low:
+                least[i] = low
+            if high > most[i] or high != high:
+                most[i] = high
+    return total, least.astype(np.float64), most.astype(np.float64)
 
 
 def object_sums(
@@ -132,86 +251,6 @@ def no_sums(channels: Iterable[int]) -> ObjectSums:
         **{name: np.zeros(0) for name in (*floats, *each)},
         "touches_border": np.zeros(0, dtype=bool),
     }
-
-
-def _by_band(runs: Runs) -> list[Runs]:
-    """The runs of each BAND rows that have any."""
-    cuts = np.searchsorted(runs.row, np.arange(0, runs.shape[0] + BAND, BAND))
-    return [runs.of(slice(a, b)) for a, b in itertools.pairwise(cuts.tolist()) if a < b]
-
-
-def _sums_by_band(
-    runs: Runs,
-    channels: Mapping[int, NDArray[Any]],
-    certainty: NDArray[np.float32],
-    classes: NDArray[np.uint8] | None,
-    origin: tuple[int, int],
-) -> tuple[ObjectSums, RowEnds]:
-    """`piece_sums` of each object in each band of rows: what its runs in there add up to.
-
-    Sums of numbers that are rounded depend on their order: over a run, over an object's runs in a
-    band of BAND rows, and then over bands.
-    """
-    assert runs.label is not None
-    # By band, by label, and then as they lie.
-    order = np.lexsort((runs.label, runs.row // BAND))
-    label, length = runs.label[order].astype(np.int64), runs.length[order]
-    y, x = runs.row[order] + origin[0], runs.column[order] + origin[1]
-    new = np.ones(len(label), dtype=bool)
-    new[1:] = (np.diff(label) != 0) | (np.diff(runs.row[order] // BAND) != 0)
-    first = np.flatnonzero(new)
-    number = np.cumsum(new) - 1  # of each run's object
-    y0, y1 = y[first], y[np.r_[first[1:], len(y)] - 1] + 1
-    x0 = np.minimum.reduceat(x, first)
-    u, v, n = x - x0[number], y - y0[number], length
-    along = n * u + n * (n - 1) // 2  # sum of x over a run
-    summed = {
-        "area_px": n, "sum_y": n * v, "sum_x": along, "sum_yy": n * v * v, "sum_yx": v * along,
-        "sum_xx": n * u * u + u * n * (n - 1) + (n - 1) * n * (2 * n - 1) // 6,
-    }  # fmt: skip
-    sums: ObjectSums = {name: np.add.reduceat(values, first) for name, values in summed.items()}
-    sums |= {name: sums[name].astype(np.float64) for name in _MOMENTS}
-    begins = (runs.row[order[first]], runs.column[order[first]])
-    sums |= {
-        "label": label[first],
-        "class": np.ones(len(first), np.int64) if classes is None else classes[begins].astype(int),
-        "bbox_y0": y0, "bbox_x0": x0, "bbox_y1": y1,
-        "bbox_x1": np.maximum.reduceat(x + n, first),
-    }  # fmt: skip
-    for name, (each, how) in _of_runs(runs, channels, certainty).items():
-        sums[name] = how.reduceat(each[order], first).astype(np.float64)
-    new[1:] |= np.diff(y) != 0  # a row of an object begins
-    row = np.flatnonzero(new)
-    last = np.r_[row[1:], len(y)] - 1
-    ends = (y[row], x[row], x[last] + n[last] - 1)
-    return sums, RowEnds(label[row], *(values.astype(np.int32) for values in ends))
-
-
-def _of_runs(
-    runs: Runs, channels: Mapping[int, NDArray[Any]], certainty: NDArray[np.float32]
-) -> dict[str, tuple[NDArray[Any], np.ufunc]]:
-    """What the pixels of each run add up to, (n,), by name; and how runs become objects.
-
-    Pixels are gathered band by band.
-    """
-    found: dict[str, list[NDArray[Any]]] = {}
-    how = {"sum_probability": np.add} | {
-        f"{what}_intensity_{c}": ufunc for c in channels for what, ufunc in _INTENSITY.items()
-    }
-    for part in _by_band(runs):
-        top = int(part.row[0])
-        rows = slice(top, int(part.row[-1]) + 1)
-        places = part.pixels() - top * runs.shape[1]
-        starts = np.cumsum(part.length) - part.length
-        sources = {"sum_probability": certainty[rows].reshape(-1)[places]}
-        for c, channel in channels.items():
-            values = channel[rows].reshape(-1)[places]
-            sources |= {f"{what}_intensity_{c}": values for what in _INTENSITY}
-        for name, values in sources.items():
-            # Extremes are pixels: nothing is rounded.
-            wide = np.float64 if how[name] is np.add else None
-            found.setdefault(name, []).append(how[name].reduceat(values, starts, dtype=wide))
-    return {name: (np.concatenate(each), how[name]) for name, each in found.items()}
 
 
 def merged(sums: ObjectSums) -> ObjectSums:
