@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.labels.blocks import BlockLabels
-from engine.labels.components import at_border, label_areas, label_part, renumber
+from engine.labels.components import areas_and_first_pixels, label_part, renumber
+from engine.labels.instances import drop
 from engine.labels.postprocessing import Postprocessing
 from engine.labels.stitching import faces_of
 
@@ -30,7 +31,7 @@ def label_class_map(
     labels = np.empty(classes.shape, dtype=np.uint32)
     count = label_classes(classes[None], chosen, labels[None], connect_z=False)
     if count and postprocessing.drops:
-        renumber(labels, postprocessing.keep(label_areas(labels, count), at_border(labels, count)))
+        drop(labels, count, postprocessing)
     return labels
 
 
@@ -63,7 +64,7 @@ def label_classes(
     for number in chosen:
         count += _add_class(classes == number, out, count, connect_z=connect_z)
     if len(chosen) > 1:  # classes came one after the other
-        renumber(out, np.ones(count, dtype=bool))
+        renumber(out, np.ones(count, dtype=bool), areas_and_first_pixels(out, count)[1])
     return count
 
 

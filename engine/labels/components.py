@@ -72,10 +72,7 @@ def _label(mask: NDArray[np.bool_], out: NDArray[np.uint32], corners: bool, conn
                 for i in range(start, x):
                     out[z, y, i] = label
     found = _count_up(parent, count)
-    for z in range(depth):
-        for y in range(height):
-            for x in range(width):
-                out[z, y, x] = parent[out[z, y, x]]
+    _paint(out, parent)
     return found
 
 
@@ -125,14 +122,14 @@ def _count_up(parent: NDArray[np.uint32], count: np.uint32) -> int:
     return int(stayed)
 
 
-def label_areas(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """Pixels of each of `count` labels, (Y, X) or (Z, Y, X), (count,)."""
-    return _areas_and_first(_volume(labels), count)[0]
+def areas_and_first_pixels(
+    labels: NDArray[np.uint32], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels, and raster index of the first, of each of `count` labels, (count,) both.
 
-
-def first_pixels(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """Raster index of the first pixel of each of `count` labels, (Y, X) or (Z, Y, X), (count,)."""
-    return _areas_and_first(_volume(labels), count)[1]
+    Labels are (Y, X) or (Z, Y, X). Of a label that does not occur both are 0.
+    """
+    return _areas_and_first(_volume(labels), count)
 
 
 def at_border(labels: NDArray[Any], count: int) -> NDArray[np.bool_]:
@@ -143,12 +140,17 @@ def at_border(labels: NDArray[Any], count: int) -> NDArray[np.bool_]:
     return touches[1:]
 
 
-def renumber(labels: NDArray[np.uint32], kept: NDArray[np.bool_]) -> int:
+def renumber(labels: NDArray[np.uint32], kept: NDArray[np.bool_], first: NDArray[np.int64]) -> int:
     """Drop labels, (Y, X) or (Z, Y, X), that are not `kept`, (count,), in place; how many stay.
 
-    These are numbered from 1 on, in raster order of their first pixels.
+    These are numbered from 1 on, in the order of their `first` pixels, (count,).
     """
-    return _renumber(_volume(labels), kept)
+    order = np.flatnonzero(kept)
+    order = order[np.argsort(first[order], kind="stable")]
+    new = np.zeros(len(kept) + 1, dtype=np.uint32)
+    new[order + 1] = np.arange(1, len(order) + 1, dtype=np.uint32)
+    _paint(_volume(labels), new)
+    return len(order)
 
 
 def _volume(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -165,7 +167,7 @@ def bands(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def _areas_and_first(
     labels: NDArray[np.uint32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`label_areas` and `first_pixels` of labels (Z, Y, X)."""
+    """`areas_and_first_pixels` of labels (Z, Y, X)."""
     areas, first = np.zeros(count + 1, dtype=np.int64), np.zeros(count + 1, dtype=np.int64)
     depth, height, width = labels.shape
     for z in range(depth):
@@ -180,22 +182,10 @@ def _areas_and_first(
 
 
 @compiled
-def _renumber(labels: NDArray[np.uint32], kept: NDArray[np.bool_]) -> int:
-    """`renumber` of labels (Z, Y, X)."""
-    new = np.zeros(len(kept) + 1, dtype=np.uint32)
-    count = np.uint32(0)
+def _paint(labels: NDArray[np.uint32], new: NDArray[np.uint32]) -> None:
+    """Give each pixel, of (Z, Y, X), the `new` one of its label, in place."""
     depth, height, width = labels.shape
     for z in range(depth):
         for y in range(height):
             for x in range(width):
-                label = labels[z, y, x]
-                if label == 0:
-                    continue
-                if not kept[label - 1]:
-                    labels[z, y, x] = 0
-                    continue
-                if new[label] == 0:
-                    count += np.uint32(1)
-                    new[label] = count
-                labels[z, y, x] = new[label]
-    return int(count)
+                labels[z, y, x] = new[labels[z, y, x]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.labels.components import at_border, label_areas, label_frame, renumber
+from engine.labels.components import areas_and_first_pixels, at_border, label_frame, renumber
 from engine.labels.cores import label_cores
 from engine.labels.holes import filled
 from engine.labels.postprocessing import Postprocessing
@@ -33,11 +33,17 @@ def label_instances(
     if method == "watershed":
         if postprocessing.min_area > 1:
             # No part is larger than the whole: what is too small need not be cut.
-            count = renumber(labels, label_areas(labels, count) >= postprocessing.min_area)
+            areas, first = areas_and_first_pixels(labels, count)
+            count = renumber(labels, areas >= postprocessing.min_area, first)
         count = split_touching(
             labels, count, postprocessing.min_distance, postprocessing.seed_height
         )
     if count and (postprocessing.drops or method != "components"):
-        areas, border = label_areas(labels, count), at_border(labels, count)
-        renumber(labels, postprocessing.keep(areas, border))
+        drop(labels, count, postprocessing)
     return labels
+
+
+def drop(labels: NDArray[np.uint32], count: int, postprocessing: Postprocessing) -> None:
+    """Drop what is too small, too large or at the border of `count` labels, (Y, X), in place."""
+    areas, first = areas_and_first_pixels(labels, count)
+    renumber(labels, postprocessing.keep(areas, at_border(labels, count)), first)

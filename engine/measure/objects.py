@@ -96,7 +96,7 @@ def piece_sums(
     those of whole objects.
     """
     height, width = frame_shape or labels.shape
-    label, first, shapes, rows = _shapes(labels)
+    label, first, shapes, certainty, rows = _shapes(labels, probability)
     number = np.zeros(int(label[-1]) + 1 if len(label) else 1, np.int32)
     number[label] = np.arange(len(label))
     top, left = origin
@@ -108,7 +108,7 @@ def piece_sums(
         else classes[np.divmod(first, labels.shape[1])].astype(np.int64),
         "bbox_y0": y0 + top, "bbox_x0": x0 + left, "bbox_y1": y1 + top, "bbox_x1": x1 + left,
         **dict(zip(_MOMENTS, shapes[5:].astype(np.float64), strict=True)),
-        "sum_probability": _intensities(labels, number, len(label), probability)[0],
+        "sum_probability": certainty,
     }  # fmt: skip
     for c, channel in pixels.items():
         found = _intensities(labels, number, len(label), channel)
@@ -122,13 +122,13 @@ def piece_sums(
 
 @compiled
 def _shapes(
-    labels: NDArray[np.uint32],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], RowArrays]:
+    labels: NDArray[np.uint32], probability: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], RowArrays]:
     """What the objects of a plane, (Y, X), are without intensities, in order of label.
 
     Labels (n,); flat index of the first pixel (n,); and (10, n): area, box, and the moments in the
-    order of `_MOMENTS`. Of each row of an object, by object and row: label, Y, and X of the
-    leftmost and the rightmost pixel.
+    order of `_MOMENTS`; sum of the probability (n,). Of each row of an object, by object and row:
+    label, Y, and X of the leftmost and the rightmost pixel.
     """
     height, width = labels.shape
     size = np.int64(labels.max()) + 1 if labels.size else 1
@@ -137,7 +137,8 @@ def _shapes(
     n_rows, n, x0, y1, x1 = zero.copy(), zero.copy(), zero.copy(), zero.copy(), zero.copy()
     # From the first pixel of an object on: that is its first row, but not its first column.
     sy, sx, syy, sxx, syx = zero.copy(), zero.copy(), zero.copy(), zero.copy(), zero.copy()
-    most = height * (width // 2 + 1)  # what is not touched of these takes no memory
+    certainty = np.zeros(size)
+    most = _count_runs(labels)  # no fewer than rows of objects
     owner, row = np.empty(most, np.int64), np.empty(most, np.int32)
     left, right = np.empty(most, np.int32), np.empty(most, np.int32)
     count = 0
@@ -160,8 +161,12 @@ def _shapes(
                 last[label] = count
                 n_rows[label] += 1
                 count += 1
+            added = 0.0
             k, v, u = x - start, y - first[label] // width, start - first[label] % width
             along = k * u + k * (k - 1) // 2  # sum of x over the run
+            for i in range(start, x):
+                added += probability[y, i]
+            certainty[label] += added
             n[label] += k
             x0[label], x1[label] = min(x0[label], start), max(x1[label], x)
             y1[label] = y + 1
@@ -189,7 +194,21 @@ def _shapes(
     for i in range(count):
         order[place[owner[i]]] = i
         place[owner[i]] += 1
-    return label, first[label], found, (owner[order], row[order], left[order], right[order])
+    rows = owner[order], row[order], left[order], right[order]
+    return label, first[label], found, certainty[label], rows
+
+
+@compiled
+def _count_runs(labels: NDArray[np.uint32]) -> int:
+    """Runs of equal labels along the rows of a plane, (Y, X)."""
+    height, width = labels.shape
+    count = 0
+    for y in range(height):
+        before = np.uint32(0)
+        for x in range(width):
+            count += labels[y, x] != before and labels[y, x] != 0
+            before = labels[y, x]
+    return count
 
 
 @compiled

@@ -15,7 +15,7 @@ BENCHMARK = "`python -m benchmarks.footprint`"
 LIMIT = "`pytest tests/engine/test_resources.py -k can_be_held`"
 
 BASE = Constant(
-    335 * MB,
+    400 * MB,
     "bytes",
     "interpreter, libraries, and what allocators keep beyond what is counted",
     JOBS,
@@ -24,7 +24,7 @@ FILE_COPIES = Constant(
     3, "of the model file", "as read, the parsed graph, a copy for shape inference", "by the code"
 )
 MEASURE = Constant(
-    11,
+    5,
     "bytes a pixel",
     "sums of objects and ends of their rows, while they are measured",
     BENCHMARK,
@@ -36,7 +36,7 @@ WATERSHED = Constant(
     28, "bytes a pixel", "places of the nearest background, distances, peaks", BENCHMARK
 )
 CORES = Constant(
-    18, "bytes a pixel", "cores, places of what grows and of where it grows from", BENCHMARK
+    14, "bytes a pixel", "cores, places of what grows and of where it grows from", BENCHMARK
 )
 CLASS_OBJECTS = Constant(
     5,

@@ -20,7 +20,7 @@ from engine.geometry.arrays import ResultArray
 from engine.geometry.layout import Block, LabelLayout
 from engine.labels.blocks import BlockLabels, label_block
 from engine.labels.class_objects import label_class_block
-from engine.labels.components import bands, first_pixels, label_areas
+from engine.labels.components import areas_and_first_pixels, bands
 from engine.labels.stitching import facing_neighbours
 from engine.measure.frames import ClassSums, Measures, total_intensity
 from engine.measure.hulls import RowEnds, convex_areas
@@ -151,12 +151,12 @@ class LocalLabels:
     ) -> None:
         block, layout = self.block, self.run.plan.layout
         found = self._found(t, planes, labels)
-        first = first_pixels(labels, found.count)
+        areas, first = areas_and_first_pixels(labels, found.count)
         scope = t - layout.t0 if layout.connect_z else layout.frame_index(t, block.z[0])
         self._ids.append(
             {
                 "first": _raster(first, labels.shape, block, layout),
-                "area": label_areas(labels, found.count),
+                "area": areas,
                 "border": _at_border(labels, found.count, block, layout),
                 "scope": np.full(found.count, scope, dtype=np.int64),
                 "class": self._classes_at(t, first),

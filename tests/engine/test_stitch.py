@@ -16,7 +16,7 @@ from engine.geometry import layout as layout_module
 from engine.geometry.tiling import Window
 from engine.labels.blocks import label_block
 from engine.labels.class_objects import label_class_block, label_class_map
-from engine.labels.components import first_pixels, label_areas
+from engine.labels.components import areas_and_first_pixels
 from engine.labels.postprocessing import Postprocessing
 from engine.labels.stitching import (
     FinalIds,
@@ -95,14 +95,15 @@ def labelled_block(
     else:
         made = label_block(planes, inside, how, labels, connect_z=connect_z)
     count = made.count
-    local = np.unravel_index(first_pixels(labels, count), labels.shape)
+    areas, first = areas_and_first_pixels(labels, count)
+    local = np.unravel_index(first, labels.shape)
     places = (local[0] + z[0], local[1] + y[0], local[2] + x[0])
     return {
         "at": at, "labels": labels, "count": count, "start": start,
         "faces": made.faces, "strips": made.strips,
         "foreign": made.foreign, "anchors": made.anchors + np.array([z[0], y[0], x[0]]),
         "first": np.ravel_multi_index(places, (depth, height, width)),
-        "area": label_areas(labels, count),
+        "area": areas,
         "class": own[local].astype(np.uint8) if chosen else np.ones(count, np.uint8),
         "scope": np.zeros(count, int) if connect_z else places[0],
     }  # fmt: skip
