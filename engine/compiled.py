@@ -5,8 +5,9 @@
                                   that Numba knows
 
 What is compiled is kept on the disk, beside the source or in the user's cache folder
-(`NUMBA_CACHE_DIR` names another), so that a process loads it in milliseconds. Sums are made in the
-order in which they are written: nothing is reordered, and results do not depend on the processor.
+(`NUMBA_CACHE_DIR` names another), so that a process loads it in milliseconds. The cache watches the
+file of a function alone: the compiled functions that it calls stand in the same file. Sums are made
+in the order in which they are written, and results do not depend on the processor.
 """
 
 from __future__ import annotations
