@@ -4,8 +4,8 @@
 
 Inputs are TIFF files of one frame of 64 x 64 px, named in a list; the network is one threshold, so
 that what is measured is everything around it. `--one-stack` puts that many files into one folder,
-which is one stack. Seconds are of the whole command, its start included; the last columns divide
-by the number of inputs. Files share the bytes of ten.
+which is one stack. Seconds are of the whole command, its start included. Files share the bytes of
+ten.
 """
 
 from __future__ import annotations
@@ -21,29 +21,23 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from engine.job.report import machine
+from benchmarks.record import Run, add_options, finish
 from tests.conftest import make_threshold_model
 
 SHAPE = (64, 64)
-PER = 1000  # inputs that the last columns are for
 
 
 def main() -> None:
-    """Measure and print tables."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--counts", nargs="*", type=int, default=[1000, 10_000])
     parser.add_argument("--one-stack", nargs="*", type=int, default=[])
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="where files and results are put")
     parser.add_argument("--workers", default="2")
-    options = parser.parse_args()
-    found = machine()
-    print(f"{found.processor}, {found.cores} cores, {found.system}\n")
-    print(
-        "| inputs | plan s | segment s | again s | plan / 1,000 | segment / 1,000 | again / 1,000 |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    options = add_options(parser, repeats=1).parse_args()
+    found = Run("inputs")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         model = make_threshold_model(folder / "t.onnx")
@@ -51,26 +45,23 @@ def main() -> None:
             paths = write_frames(folder / f"files{count}", count)
             listed = folder / f"list{count}.txt"
             listed.write_text("".join(f"{path}\n" for path in paths))
-            row(f"{count:,} stacks", count, f"@{listed}", model, options.workers)
+            measure(found, f"{count:,} stacks", count, f"@{listed}", model, options.workers)
         for count in options.one_stack:
-            write_frames(folder / f"stack{count}", count)
-            row(
-                f"1 stack of {count:,}",
-                count,
-                str(folder / f"stack{count}"),
-                model,
-                options.workers,
-            )
+            stack = folder / f"stack{count}"
+            write_frames(stack, count)
+            measure(found, f"1 stack of {count:,}", count, str(stack), model, options.workers)
+    finish(found, options)
 
 
-def row(what: str, count: int, given: str, model: Path, workers: str) -> None:
-    """Run the three commands and print a row of the table."""
-    output = model.parent / f"out-{what.replace(' ', '-')}"
+def measure(found: Run, row: str, count: int, given: str, model: Path, workers: str) -> None:
+    """Run the three commands."""
+    output = model.parent / f"out-{row.replace(' ', '-')}"
     job = [given, "--model", str(model), "--workers", workers]
     segment = ["segment", *job, "--output", str(output), "--quiet"]
-    seconds = [run("plan", *job), run(*segment), run(*segment)]
-    cells = [f"{s:,.1f}" for s in seconds] + [f"{s / count * PER:.2f}" for s in seconds]
-    print(f"| {what} | {' | '.join(cells)} |", flush=True)
+    for name, command in (("plan", ["plan", *job]), ("segment", segment), ("again", segment)):
+        seconds = run(*command)
+        found.add(f"{row}/{name}", "s", [seconds])
+        found.add(f"{row}/{name}, an input", "ms", [1000 * seconds / count])
 
 
 def write_frames(folder: Path, count: int) -> list[Path]:

@@ -38,6 +38,12 @@ SECTIONS = {
     "hela": ("Real frames", "`stackseg segment` on the 92 frames of Fluo-N2DL-HeLa 01, process "
              "start to exit, LZW in; labels, levels and tables out."),
     "workers": ("Workers", "The same job by threads, processes and a cluster of one or two."),
+    "scale-frame": ("Large frames", "Cut into regions within 3 GB; every label is the one that "
+                    "SciPy gives for the whole frame."),
+    "scale-frames": ("Many frames", "Of 256 x 320 px; once run, and once killed half way and "
+                     "resumed."),
+    "inputs": ("Many small files", "Of 64 x 64 px, with a network of one threshold: whole "
+               "commands, start-up included; `again` finds that all is done."),
     "scheduler": ("Dask's scheduler", "Blocks that only wait, by 1,000 slots; what follows from it "
                   "is in [scale](scale.md)."),
 }  # fmt: skip

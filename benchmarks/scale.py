@@ -1,11 +1,11 @@
 """What grows with the size of a job, and what does not: large frames and many frames.
 
-    python -m benchmarks.scale frame [--side 20000] [--model nuclei|threshold] [--memory 3GB]
+    python -m benchmarks.scale frame [--sides 5000 20000] [--model nuclei|threshold] [--memory 3GB]
     python -m benchmarks.scale frames [--counts 2000 20000]
 
-`frame` cuts one synthetic frame into regions, and compares every label with SciPy's on the whole
-frame. `frames` runs many small frames, kills the job half way, and resumes it: peak memory, size
-of the records, seconds until the first new block is done.
+`frame` cuts synthetic frames into regions, and compares every label with SciPy's on the whole
+frame; it ends where one differs. `frames` runs many small frames, kills the job half way, and
+resumes it: peak memory, size of the records, seconds until the first new block is done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engine.job.report import machine
+from benchmarks.record import Run, add_options, finish
 from engine.plan.footprint import MB
 from engine.store.folder import JobFolder
 from engine.synthetic import TimeLapse
@@ -41,39 +41,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
     frame = kinds.add_parser("frame")
-    frame.add_argument("--side", type=int, default=20_000)
+    frame.add_argument("--sides", type=int, nargs="+", default=[5_000, 20_000])
     frame.add_argument("--model", default="threshold")
     frame.add_argument("--memory", default="3GB")
     frames = kinds.add_parser("frames")
     frames.add_argument("--counts", type=int, nargs="+", default=[2_000, 20_000])
+    for kind in (frame, frames):
+        add_options(kind, repeats=1)
     options = parser.parse_args()
-    here = machine()
-    print(f"{here.processor}, {here.cores} cores; {time.strftime('%Y-%m-%d')}\n")
+    found = Run(f"scale-{options.kind}")
     with tempfile.TemporaryDirectory() as folder:
         if options.kind == "frame":
-            one_frame(Path(folder), options.side, options.model, options.memory)
+            for side in options.sides:
+                one_frame(found, Path(folder), side, options.model, options.memory)
         else:
-            many_frames(Path(folder), options.counts)
+            for count in options.counts:
+                many_frames(found, Path(folder), count)
+    finish(found, options)
 
 
-def one_frame(folder: Path, side: int, model: str, memory: str) -> None:
+def one_frame(found: Run, folder: Path, side: int, model: str, memory: str) -> None:
     """Cut a frame, and compare with the whole."""
-    stack = folder / "frame.tif"
+    stack = folder / f"frame{side}.tif"
     write_frame(stack, side)
     path = str(make_threshold_model(folder / "t.onnx")) if model == "threshold" else model
-    output = folder / "out"
+    output = folder / f"out{side}"
     begin = time.perf_counter()
     peak, planned = run([str(stack), "--model", path, "--output", str(output), "--memory", memory])
     seconds = time.perf_counter() - begin
-    name = "threshold" if model == "threshold" else model
-    labels = zarr.open_array(output / f"frame.zarr/labels/{name}/0", mode="r")[0]
+    labels = zarr.open_array(output / f"{stack.stem}.zarr/labels/{model}/0", mode="r")[0]
     count, equal = compare(stack, labels, model == "threshold")
-    print("| frame | model | seconds | peak MB | planned MB | objects | SciPy on the whole |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    print(
-        f"| {side:,} x {side:,} | {name} | {seconds:.0f} | {peak / MB:,.0f} | "
-        f"{planned / MB:,.0f} | {count:,} | {'equal' if equal else 'DIFFERENT'} |"
-    )
+    if not equal:
+        raise SystemExit(f"{side} x {side} px: labels differ from SciPy's on the whole frame")
+    row = f"{side:,} x {side:,} px, {model}"
+    found.add(f"{row}/time", "s", [seconds])
+    found.add(f"{row}/time a megapixel", "s", [seconds / (side * side / 1e6)])
+    found.add(f"{row}/peak", "MB", [peak / MB])
+    found.add(f"{row}/planned", "MB", [planned / MB])
+    found.add(f"{row}/objects", "", [count])
 
 
 def write_frame(path: Path, side: int) -> None:
@@ -128,25 +133,23 @@ def run(arguments: list[str]) -> tuple[int, int]:
     return int(done.stderr.split()[-2]) * 1024, report.predicted.memory_bytes
 
 
-def many_frames(folder: Path, counts: list[int]) -> None:
-    """Run, kill half way, resume."""
+def many_frames(found: Run, folder: Path, count: int) -> None:
+    """Run; and once more, killed half way and resumed."""
     model = make_threshold_model(folder / "t.onnx")
-    print("| frames | peak MB | planned MB | records MB | seconds to resume | frames/s |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for count in counts:
-        stack = link_frames(folder / f"frames{count}", count)
-        arguments = [str(stack), "--model", str(model), "--workers", "2", "--output"]
-        peak, planned = run([*arguments, str(folder / f"whole{count}")])
-        report = JobFolder(folder / f"whole{count}").report()
-        assert report is not None
-        resume = seconds_to_resume([*arguments, str(folder / f"killed{count}")])
-        private = folder / f"whole{count}/.stackseg"
-        records = sum(p.stat().st_size for p in (private / "records").rglob("*") if p.is_file())
-        print(
-            f"| {count:,} | {peak / MB:,.0f} | {planned / MB:,.0f} | {records / MB:.1f} | "
-            f"{resume:.1f} | {report.frames_per_second:.0f} |",
-            flush=True,
-        )
+    stack = link_frames(folder / f"frames{count}", count)
+    arguments = [str(stack), "--model", str(model), "--workers", "2", "--output"]
+    peak, planned = run([*arguments, str(folder / f"whole{count}")])
+    report = JobFolder(folder / f"whole{count}").report()
+    assert report is not None
+    private = folder / f"whole{count}/.stackseg"
+    records = sum(p.stat().st_size for p in (private / "records").rglob("*") if p.is_file())
+    resumed = seconds_to_resume([*arguments, str(folder / f"killed{count}")])
+    row = f"{count:,} frames"
+    found.add(f"{row}/rate", "frames/s", [report.frames_per_second])
+    found.add(f"{row}/peak", "MB", [peak / MB])
+    found.add(f"{row}/planned", "MB", [planned / MB])
+    found.add(f"{row}/records", "MB", [records / MB])
+    found.add(f"{row}/first block after a kill", "s", [resumed])
 
 
 def link_frames(path: Path, count: int) -> Path:

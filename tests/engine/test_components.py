@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from skimage.measure import label as oracle
-
 from scipy import ndimage
+from skimage.measure import label as oracle
 
 from engine.labels.components import areas_and_first_pixels, label_frame, label_part, renumber
 from engine.labels.instances import label_instances
