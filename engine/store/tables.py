@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.measure.objects import ObjectColumns, ObjectsOf, channels_of, object_dtypes
+from engine.store.arrow import array_of, table_of
 from engine.store.columns import objects_schema, timings_schema
 from engine.store.records import Row
 
@@ -38,8 +39,10 @@ def encode_objects(of: ObjectsOf, parts: Sequence[tuple[int, int, ObjectColumns]
 def decode_objects(of: ObjectsOf, data: bytes) -> dict[tuple[int, int], ObjectColumns]:
     """What `encode_objects` was given, by (t, z)."""
     table = pq.read_table(io.BytesIO(data))
-    numbers = pa.array([of.class_names.index(name) for name in table["class"].to_pylist()])
-    table = table.set_column(table.schema.get_field_index("class"), "class", numbers)
+    numbers = [of.class_names.index(name) for name in table["class"].to_pylist()]
+    table = table.set_column(
+        table.schema.get_field_index("class"), "class", array_of(numbers, pa.int64())
+    )
     names = object_dtypes(channels_of(table.column_names))
     t, z = table["t"].to_numpy(), table["z"].to_numpy()
     found = {}
@@ -97,7 +100,7 @@ class ObjectsWriter(_RowGroups):
         classes = [self._of.class_names[number] for number in columns["class"].tolist()]
         where = {"stack": [self._of.stack] * n, "t": np.full(n, t), "z": np.full(n, z)}
         values = {**where, **columns, "class": classes, **self._in_um(columns)}
-        self.add_rows(pa.table(values, schema=self._schema))
+        self.add_rows(table_of(values, self._schema))
 
     def _in_um(self, columns: ObjectColumns) -> dict[str, Any]:
         """What is given in um as well."""
@@ -143,7 +146,8 @@ def widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
     for field in schema:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table.select(schema.names).cast(schema)
+    # Not `cast`: what it needs takes long to import.
+    return pa.Table.from_arrays(table.select(schema.names).columns, schema=schema)
 
 
 def write_timings(path: Path, rows: Iterator[Row]) -> None:
@@ -160,7 +164,7 @@ def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
 
 def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
-    return pa.table(columns, schema=schema)
+    return table_of(columns, schema)
 
 
 def _batches(rows: Iterator[Row], size: int = 256) -> Iterator[list[Row]]:
