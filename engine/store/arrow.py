@@ -35,14 +35,23 @@ def array_of(values: Values, kind: pa.DataType) -> pa.Array:
         if missing:
             valid = _bits(is_there)
     if pa.types.is_string(kind):
-        encoded = [b"" if value is None else str.encode(value) for value in values]
-        ends = np.zeros(len(encoded) + 1, dtype=np.int32)
-        ends[1:] = np.cumsum([len(one) for one in encoded])
-        buffers = [valid, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-        return pa.Array.from_buffers(kind, len(encoded), buffers, missing)
+        return _strings([b"" if value is None else str.encode(value) for value in values], valid)
     numbers = _numbers(values, np.dtype(kind.to_pandas_dtype()))
     data = _bits(numbers) if pa.types.is_boolean(kind) else pa.py_buffer(numbers)
     return pa.Array.from_buffers(kind, len(numbers), [valid, data], missing)
+
+
+def picked(texts: Sequence[str], numbers: NDArray[Any]) -> pa.Array:
+    """Of some texts those that numbers, (n,), name: an array of n strings."""
+    encoded = [text.encode() for text in texts]
+    return _strings([encoded[number] for number in numbers.tolist()])
+
+
+def _strings(encoded: Sequence[bytes], valid: pa.Buffer | None = None) -> pa.Array:
+    ends = np.zeros(len(encoded) + 1, dtype=np.int32)
+    np.cumsum([len(one) for one in encoded], out=ends[1:])
+    buffers = [valid, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
 
 
 def _numbers(values: NDArray[Any] | Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

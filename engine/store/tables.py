@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.measure.objects import ObjectColumns, ObjectsOf, channels_of, object_dtypes
-from engine.store.arrow import array_of, table_of
+from engine.store.arrow import array_of, picked, table_of
 from engine.store.columns import objects_schema, timings_schema
 from engine.store.records import Row
 
@@ -91,16 +91,32 @@ class ObjectsWriter(_RowGroups):
     def __init__(self, sink: Any, of: ObjectsOf) -> None:
         super().__init__(sink, objects_schema(of.channels))
         self._of = of
+        self._frames: list[ObjectColumns] = []  # of the next row group, with columns t and z
 
     def add(self, t: int, z: int, columns: ObjectColumns) -> None:
         """Add the objects of a frame, or more of them; sums of other channels are left out."""
         n = len(columns["label"])
         if not n:
             return
-        classes = [self._of.class_names[number] for number in columns["class"].tolist()]
-        where = {"stack": [self._of.stack] * n, "t": np.full(n, t), "z": np.full(n, z)}
-        values = {**where, **columns, "class": classes, **self._in_um(columns)}
-        self.add_rows(table_of(values, self._schema))
+        self._frames.append({**columns, "t": np.full(n, t), "z": np.full(n, z)})
+        self._rows += n
+        if self._rows >= ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._frames:
+            first, *_ = self._frames
+            columns = {
+                name: np.concatenate([frame[name] for frame in self._frames])
+                for name in self._schema.names
+                if name in first
+            }
+            stack = picked([self._of.stack], np.zeros(self._rows, np.uint8))
+            named = {"stack": stack, "class": picked(self._of.class_names, columns["class"])}
+            values = {**columns, **named, **self._in_um(columns)}
+            self._gathered = [table_of(values, self._schema)]
+            self._frames = []
+        super()._flush()
 
     def _in_um(self, columns: ObjectColumns) -> dict[str, Any]:
         """What is given in um as well."""
