@@ -35,7 +35,8 @@ def array_of(values: Values, kind: pa.DataType) -> pa.Array:
         if missing:
             valid = _bits(is_there)
     if pa.types.is_string(kind):
-        return _strings([b"" if value is None else str.encode(value) for value in values], valid)
+        encoded = [b"" if value is None else str.encode(value) for value in values]
+        return _strings([len(one) for one in encoded], b"".join(encoded), valid, missing)
     numbers = _numbers(values, np.dtype(kind.to_pandas_dtype()))
     data = _bits(numbers) if pa.types.is_boolean(kind) else pa.py_buffer(numbers)
     return pa.Array.from_buffers(kind, len(numbers), [valid, data], missing)
@@ -44,14 +45,21 @@ def array_of(values: Values, kind: pa.DataType) -> pa.Array:
 def picked(texts: Sequence[str], numbers: NDArray[Any]) -> pa.Array:
     """Of some texts those that numbers, (n,), name: an array of n strings."""
     encoded = [text.encode() for text in texts]
-    return _strings([encoded[number] for number in numbers.tolist()])
+    sizes = np.array([len(one) for one in encoded])
+    return _strings(sizes[numbers], b"".join(map(encoded.__getitem__, numbers.tolist())))
 
 
-def _strings(encoded: Sequence[bytes], valid: pa.Buffer | None = None) -> pa.Array:
-    ends = np.zeros(len(encoded) + 1, dtype=np.int32)
-    np.cumsum([len(one) for one in encoded], out=ends[1:])
-    buffers = [valid, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+def _strings(
+    sizes: Sequence[int] | NDArray[Any],
+    data: bytes,
+    valid: pa.Buffer | None = None,
+    missing: int = 0,
+) -> pa.Array:
+    """Strings of so many bytes each, which lie in `data` one after the other."""
+    ends = np.zeros(len(sizes) + 1, dtype=np.int32)
+    np.cumsum(sizes, out=ends[1:])
+    buffers = [valid, pa.py_buffer(ends), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(sizes), buffers, missing)
 
 
 def _numbers(values: NDArray[Any] | Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
