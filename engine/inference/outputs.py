@@ -7,6 +7,7 @@ masks and class maps are the same, bit by bit.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class Outputs:
         """Whether the probabilities themselves are gone."""
         return self.values.dtype == np.uint8
 
-    @property
+    @cached_property
     def is_finite(self) -> bool:
         """Whether no probability was NaN or infinite."""
         if self.is_decided:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine import __version__
 from engine.errors import OutputError, UsageError
 from engine.inference.device_check import least_caution
+from engine.job.ahead import importing
 from engine.job.inputs import open_inputs
 from engine.job.preflight import first_tile, inexact
 from engine.model.file import ModelFile, open_model
@@ -127,7 +128,8 @@ def check_device(job: Prepared, cluster: DaskExecutor | None) -> Prepared:
     dtype, tile, statistics = found
     target, threads = job.site.target, job.plan.threads
     if cluster is None:
-        check = least_caution(job.model, dtype, target, tile, statistics, threads)
+        with importing("distributed"):  # comes next, and takes as long
+            check = least_caution(job.model, dtype, target, tile, statistics, threads)
     else:
         check = cluster.least_caution(job.model.path, dtype, target, tile, statistics, threads)
     caution, difference = check

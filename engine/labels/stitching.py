@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 Offset = tuple[int, int, int]  # along Z, Y, X: where the neighbour lies
 Position = tuple[int, int, int, int]  # along T, Z, Y, X
@@ -172,6 +170,10 @@ class Joined:
 
 def join(pairs: NDArray[np.int64]) -> Joined:
     """Union-find over `pairs`, (n, 2), of ids that are unique in the stitch group."""
+    # Of no use to whole frames, and 0.1 s to import.
+    from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
+
     ids, inverse = np.unique(pairs, return_inverse=True)
     edges = inverse.reshape(-1, 2)
     size = (len(ids), len(ids))

@@ -58,10 +58,12 @@ def parse_memory(text: str) -> int:
 
 
 def cores() -> int:
-    """Cores by affinity (Dask reads it), cgroups, and SLURM; at least one."""
-    from dask.system import cpu_count
+    """Cores by affinity, cgroups, and SLURM; at least one."""
+    import psutil
 
-    allowed = [int(cpu_count()), *_cgroup_cores()]
+    me = psutil.Process()
+    has_affinity = hasattr(me, "cpu_affinity")  # not on macOS
+    allowed = [len(me.cpu_affinity()) if has_affinity else os.cpu_count() or 1, *_cgroup_cores()]
     if (granted := _slurm_cores()) is not None:
         allowed.append(granted)
     return max(min(allowed), 1)

@@ -20,11 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BytesCodec, ZstdCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
-from zarr.storage import MemoryStore
 
 from engine.geometry.arrays import (
     IMAGE,
@@ -39,16 +35,12 @@ from engine.model.spec import ModelSpec
 from engine.stacks.base import StackInfo
 from engine.store import sharding
 
-if TYPE_CHECKING:  # imported where metadata are written, which takes 0.1 s less elsewhere
-    from ome_zarr_models.v05.axes import Axis
-    from ome_zarr_models.v05.base import BaseOMEAttrs
-    from ome_zarr_models.v05.multiscales import Multiscale
+if TYPE_CHECKING:  # imported where an image is kept, which takes 0.1 s less elsewhere
+    from zarr.core.buffer import Buffer
 
 LABEL_LIST = "labels/zarr.json"  # grows with each label image that is added
-_VERSION: Final = "0.5"  # of OME-Zarr
+VERSION: Final = "0.5"  # of OME-Zarr
 _KIND = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
-# Keys that come first: bytes must not follow the order of fields in ome-zarr-models.
-_FIRST = ("version", "source", "label-value", "name", "axes", "datasets", "multiscales")
 
 
 def metadata_files(
@@ -60,30 +52,25 @@ def metadata_files(
     made_with: dict[str, Any],
 ) -> dict[str, bytes]:
     """Every metadata object of a result: key inside NAME.zarr -> content."""
-    from ome_zarr_models.v05.image import ImageAttrs
-    from ome_zarr_models.v05.image_label import ImageLabelAttrs
-
     by_kind = {array.kind: array for array in arrays}
     labels, image = by_kind[LABELS], by_kind.get(IMAGE)
     label_images = {name: one for one in arrays for name in label_names([one])}
 
-    def group(
-        model: type[BaseOMEAttrs], name: str, array: ResultArray, at: str, **more: Any
-    ) -> bytes:
-        more["multiscales"] = [_multiscale(name, info, layout, array, at)]
-        return group_metadata({"ome": ome_attributes(model, more), "stackseg": made_with})
+    def group(name: str, array: ResultArray, at: str, **more: Any) -> bytes:
+        shown = {"multiscales": [_multiscale(name, info, layout, array, at)], **more}
+        return group_metadata({"ome": {"version": VERSION, **shown}, "stackseg": made_with})
 
     files = {
-        "zarr.json": group(ImageAttrs, name, image or labels, ""),  # what the root shows
+        "zarr.json": group(name, image or labels, ""),  # what the root shows
         LABEL_LIST: label_list(list(label_images)),
     }
     for label, one in label_images.items():
         about = {"image-label": _image_label(spec, one)}
-        files[f"{one.group}/zarr.json"] = group(ImageLabelAttrs, label, one, one.group, **about)
+        files[f"{one.group}/zarr.json"] = group(label, one, one.group, **about)
     if (kept := by_kind.get(PROBABILITY)) is not None:
         files["probability/zarr.json"] = group_metadata({})
         what = f"probability of {spec.name}"
-        files[f"{kept.group}/zarr.json"] = group(ImageAttrs, what, kept, kept.group)
+        files[f"{kept.group}/zarr.json"] = group(what, kept, kept.group)
     for array in arrays:
         for level in range(array.levels):
             key = f"{array.path(level)}/zarr.json"
@@ -98,9 +85,7 @@ def label_names(arrays: Sequence[ResultArray]) -> list[str]:
 
 def label_list(names: Sequence[str]) -> bytes:
     """Metadata of the group that lists the label images of a result."""
-    from ome_zarr_models.v05.labels import LabelsAttrs
-
-    return group_metadata({"ome": ome_attributes(LabelsAttrs, {"labels": list(names)})})
+    return group_metadata({"ome": {"version": VERSION, "labels": list(names)}})
 
 
 def metadata_keys(arrays: Sequence[ResultArray], *, added: bool = False) -> tuple[str, ...]:
@@ -203,6 +188,8 @@ def _decoding() -> Iterator[None]:
 
 
 def _open_shard(shape: ArrayShape, data: bytes) -> Any:
+    from zarr.core.buffer import default_buffer_prototype
+
     objects = {_first_key(shape): default_buffer_prototype().buffer.from_bytes(data)}
     return _new_array(objects, shape, shape.shard)
 
@@ -231,14 +218,49 @@ def provisional(labels: ResultArray) -> ResultArray:
 
 
 def array_metadata(shape: ArrayShape) -> bytes:
-    """Zarr's own metadata of an array."""
-    objects: dict[str, Buffer] = {}
-    _new_array(objects, shape, shape.shape)
-    return objects["zarr.json"].to_bytes()
+    """Metadata of an array, byte for byte as Zarr writes them."""
+    item = np.dtype(shape.dtype)
+    order = {"name": "bytes", "configuration": {"endian": "little"}}
+    blosc = {"typesize": item.itemsize, "cname": "zstd", "clevel": 1, "shuffle": "shuffle"}
+    codec = (
+        _named("blosc", **blosc, blocksize=0)
+        if _is_image(shape)
+        else _named("zstd", level=sharding.ZSTD_LEVEL, checksum=False)
+    )
+    codecs = [order if item.itemsize > 1 else {"name": "bytes"}, codec]
+    shards = _named(
+        "sharding_indexed",
+        chunk_shape=shape.chunk,
+        codecs=codecs,
+        index_codecs=[order, {"name": "crc32c"}],
+        index_location="end",
+    )
+    content = {
+        "shape": shape.shape,
+        "data_type": shape.dtype,
+        "chunk_grid": _named("regular", chunk_shape=shape.shard),
+        "chunk_key_encoding": _named("default", separator="/"),
+        "fill_value": item.type(0).item(),
+        "codecs": [shards],
+        "attributes": {},
+        "dimension_names": [axis.lower() for axis in shape.axes],
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+    return json.dumps(content, indent=2).encode()
+
+
+def _named(name: str, **configuration: Any) -> dict[str, Any]:
+    return {"name": name, "configuration": configuration}
 
 
 def _new_array(objects: dict[str, Buffer], shape: ArrayShape, size: tuple[int, ...]) -> Any:
     """An array of `size` pixels in memory, whose objects are `objects`, by key."""
+    import zarr
+    from zarr.codecs import BloscCodec, BytesCodec, ZstdCodec
+    from zarr.storage import MemoryStore
+
     blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle")
     return zarr.create_array(
         MemoryStore(objects),
@@ -260,25 +282,10 @@ def group_metadata(attributes: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=2).encode()
 
 
-def ome_attributes(model: type[BaseOMEAttrs], content: dict[str, Any]) -> Any:
-    """OME attributes as ome-zarr-models writes them; ValidationError where they are not valid."""
-    checked = model.model_validate({"version": _VERSION, **content})
-    return _ordered(checked.model_dump(by_alias=True, exclude_none=True))
-
-
-def _ordered(content: Any) -> Any:
-    if isinstance(content, dict):
-        keys = sorted(content, key=lambda k: _FIRST.index(k) if k in _FIRST else len(_FIRST))
-        return {key: _ordered(content[key]) for key in keys}
-    return [_ordered(one) for one in content] if isinstance(content, list | tuple) else content
-
-
 def _multiscale(
     name: str, info: StackInfo, layout: LabelLayout, array: ResultArray, group: str
-) -> Multiscale:
+) -> dict[str, Any]:
     """The metadata of an array and its levels, with paths from `group`."""
-    from ome_zarr_models.v05.multiscales import Dataset, Multiscale
-
     axes = array.shape(layout).axes
     first = {"T": layout.t0, "Z": layout.z0}
     datasets = []
@@ -289,26 +296,38 @@ def _multiscale(
             _scale(info, a) * (first.get(a, 0) + ((2**level - 1) / 2 if a in "YX" else 0))
             for a in axes
         ]
-        path, shift = array.path(level).removeprefix(f"{group}/"), origin if any(origin) else None
-        datasets.append(Dataset.build(path=path, scale=scale, translation=shift))
-    kind = "mean" if array.kind == IMAGE else "mode"
-    return Multiscale(
-        name=name,
-        axes=named_axes(axes, info.pixel_size_um, info.time_step_s),
-        datasets=tuple(datasets),
-        type=kind if array.levels > 1 else None,
-    )
+        path = array.path(level).removeprefix(f"{group}/")
+        datasets.append(dataset(path, scale, origin if any(origin) else None))
+    found: dict[str, Any] = {
+        "name": name,
+        "axes": named_axes(axes, info.pixel_size_um, info.time_step_s),
+        "datasets": datasets,
+    }
+    if array.levels > 1:
+        found["type"] = "mean" if array.kind == IMAGE else "mode"
+    return found
+
+
+def dataset(
+    path: str, scale: Sequence[float], translation: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """The metadata of a level: an array, and its place."""
+    places: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+    if translation:
+        places.append({"type": "translation", "translation": translation})
+    return {"path": path, "coordinateTransformations": places}
 
 
 def named_axes(
     axes: str, pixel_size_um: Mapping[str, float], time_step_s: float | None
-) -> list[Axis]:
+) -> list[dict[str, str]]:
     """The axes of a multiscale, with units where sizes are known."""
-    from ome_zarr_models.v05.axes import Axis
-
     units = dict.fromkeys(pixel_size_um, "micrometer")
     units |= {"T": "second"} if time_step_s else {}
-    return [Axis(name=a.lower(), type=_KIND[a], unit=units.get(a)) for a in axes]
+    return [
+        {"name": a.lower(), "type": _KIND[a]} | ({"unit": units[a]} if a in units else {})
+        for a in axes
+    ]
 
 
 def _scale(info: StackInfo, axis: str) -> float:
@@ -319,7 +338,7 @@ def _scale(info: StackInfo, axis: str) -> float:
 
 def _image_label(spec: ModelSpec, labels: ResultArray) -> dict[str, Any]:
     """Class maps name and colour their classes; instances take the viewer's own colours."""
-    content: dict[str, Any] = {"version": _VERSION, "source": {"image": "../../"}}
+    content: dict[str, Any] = {"version": VERSION, "source": {"image": "../../"}}
     if labels.gives_instances:
         return content
     colors, properties = [], []

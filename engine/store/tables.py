@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.measure.objects import ObjectColumns, ObjectsOf, channels_of, object_dtypes
+from engine.store.arrow import array_of, picked, table_of
 from engine.store.columns import objects_schema, timings_schema
 from engine.store.records import Row
 
@@ -38,8 +39,10 @@ def encode_objects(of: ObjectsOf, parts: Sequence[tuple[int, int, ObjectColumns]
 def decode_objects(of: ObjectsOf, data: bytes) -> dict[tuple[int, int], ObjectColumns]:
     """What `encode_objects` was given, by (t, z)."""
     table = pq.read_table(io.BytesIO(data))
-    numbers = pa.array([of.class_names.index(name) for name in table["class"].to_pylist()])
-    table = table.set_column(table.schema.get_field_index("class"), "class", numbers)
+    numbers = [of.class_names.index(name) for name in table["class"].to_pylist()]
+    table = table.set_column(
+        table.schema.get_field_index("class"), "class", array_of(numbers, pa.int64())
+    )
     names = object_dtypes(channels_of(table.column_names))
     t, z = table["t"].to_numpy(), table["z"].to_numpy()
     found = {}
@@ -88,16 +91,32 @@ class ObjectsWriter(_RowGroups):
     def __init__(self, sink: Any, of: ObjectsOf) -> None:
         super().__init__(sink, objects_schema(of.channels))
         self._of = of
+        self._frames: list[ObjectColumns] = []  # of the next row group, with columns t and z
 
     def add(self, t: int, z: int, columns: ObjectColumns) -> None:
         """Add the objects of a frame, or more of them; sums of other channels are left out."""
         n = len(columns["label"])
         if not n:
             return
-        classes = [self._of.class_names[number] for number in columns["class"].tolist()]
-        where = {"stack": [self._of.stack] * n, "t": np.full(n, t), "z": np.full(n, z)}
-        values = {**where, **columns, "class": classes, **self._in_um(columns)}
-        self.add_rows(pa.table(values, schema=self._schema))
+        self._frames.append({**columns, "t": np.full(n, t), "z": np.full(n, z)})
+        self._rows += n
+        if self._rows >= ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._frames:
+            first, *_ = self._frames
+            columns = {
+                name: np.concatenate([frame[name] for frame in self._frames])
+                for name in self._schema.names
+                if name in first
+            }
+            stack = picked([self._of.stack], np.zeros(self._rows, np.uint8))
+            named = {"stack": stack, "class": picked(self._of.class_names, columns["class"])}
+            values = {**columns, **named, **self._in_um(columns)}
+            self._gathered = [table_of(values, self._schema)]
+            self._frames = []
+        super()._flush()
 
     def _in_um(self, columns: ObjectColumns) -> dict[str, Any]:
         """What is given in um as well."""
@@ -143,7 +162,8 @@ def widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
     for field in schema:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-    return table.select(schema.names).cast(schema)
+    # Not `cast`: what it needs takes long to import.
+    return pa.Table.from_arrays(table.select(schema.names).columns, schema=schema)
 
 
 def write_timings(path: Path, rows: Iterator[Row]) -> None:
@@ -160,7 +180,7 @@ def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
 
 def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
-    return pa.table(columns, schema=schema)
+    return table_of(columns, schema)
 
 
 def _batches(rows: Iterator[Row], size: int = 256) -> Iterator[list[Row]]:

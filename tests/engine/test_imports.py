@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 OF_OTHER_JOBS = {
     "torch", "torchvision", "openvino", "skimage", "PIL", "av", "matplotlib", "pydicom",
     "highdicom", "nibabel", "h5py", "shapely",
+    # Nor what takes long to import, and has no part in a job on a TIFF.
+    "pandas", "zarr", "ome_zarr_models", "fsspec", "bokeh",
 }  # fmt: skip
 
 

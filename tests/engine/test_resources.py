@@ -203,7 +203,7 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A machine of 64 cores and 512 GB with no limits of its own: SLURM alone decides."""
     for name in [n for n in os.environ if n.startswith("SLURM")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("dask.system.cpu_count", lambda: 64)
+    monkeypatch.setattr("psutil.Process.cpu_affinity", lambda self: range(64), raising=False)
     monkeypatch.setattr("engine.plan.resources.cgroup_folders", lambda controller: [])
     machine = type("Memory", (), {"available": 512 * 1024 * MB})
     monkeypatch.setattr("psutil.virtual_memory", machine)

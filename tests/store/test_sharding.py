@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ def shapes(draw: st.DrawFn) -> ArrayShape:
     shard = tuple(n * size for n, size in zip(grid, chunk, strict=True))
     dtype = draw(st.sampled_from(["uint8", "uint32", "uint64"]))
     return ArrayShape(axes, shard, dtype, chunk, shard)
+
+
+@given(shapes(), st.sampled_from(["uint8", "uint16", "int16", "uint32", "uint64", "float32"]))
+def test_metadata_are_those_of_zarr(shape: ArrayShape, dtype: str) -> None:
+    shape = replace(shape, dtype=dtype)
+    objects: dict[str, Buffer] = {}
+    ome_zarr._new_array(objects, shape, shape.shape)
+    assert ome_zarr.array_metadata(shape) == objects["zarr.json"].to_bytes()
 
 
 @given(shapes(), st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 250]))

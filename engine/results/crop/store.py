@@ -21,15 +21,16 @@ from numpy.typing import NDArray
 from ome_zarr_models.v05.image import ImageAttrs
 from ome_zarr_models.v05.image_label import ImageLabelAttrs
 from ome_zarr_models.v05.labels import LabelsAttrs
-from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
 from engine.errors import FrameError
 from engine.results.crop.boxes import Box
 from engine.results.result import ResultStack
 from engine.stacks.base import Stack
 from engine.stacks.zarr.metadata import read_node
-from engine.store.ome_zarr import group_metadata, named_axes, ome_attributes
+from engine.store.ome_zarr import VERSION, dataset, group_metadata, named_axes
 
+# Keys that come first: bytes must not follow the order of fields in ome-zarr-models.
+_FIRST = ("version", "source", "label-value", "name", "axes", "datasets", "multiscales")
 _CHUNK = 1024  # px, at most, along Y and X
 
 
@@ -101,14 +102,14 @@ class _Place:
         self._origin = {axis: first.get(axis, 0) * self._scale[axis] for axis in "TCZYX"}
         self._known = sizes, labels.time_step_s
 
-    def multiscale(self, name: str, axes: str) -> Multiscale:
+    def multiscale(self, name: str, axes: str) -> dict[str, Any]:
         """The metadata of one level."""
-        dataset = Dataset.build(
-            path="0",
-            scale=[self._scale[axis] for axis in axes],
-            translation=[self._origin[axis] for axis in axes],
-        )
-        return Multiscale(name=name, axes=named_axes(axes, *self._known), datasets=(dataset,))
+        scale, origin = ([of[axis] for axis in axes] for of in (self._scale, self._origin))
+        return {
+            "name": name,
+            "axes": named_axes(axes, *self._known),
+            "datasets": [dataset("0", scale, origin)],
+        }
 
 
 def _omero(source: Stack) -> dict[str, Any]:
@@ -146,6 +147,13 @@ def _put(array: Any, axes: str, i: int, j: int, pixels: NDArray[Any]) -> None:
 
 def _group(path: Path, model: Any, content: dict[str, Any], more: dict[str, Any]) -> None:
     """Write the metadata of a group; ValidationError where they are not valid."""
-    (path / "zarr.json").write_bytes(
-        group_metadata({"ome": ome_attributes(model, content), **more})
-    )
+    checked = model.model_validate({"version": VERSION, **content})
+    ome = _ordered(checked.model_dump(by_alias=True, exclude_none=True))
+    (path / "zarr.json").write_bytes(group_metadata({"ome": ome, **more}))
+
+
+def _ordered(content: Any) -> Any:
+    if isinstance(content, dict):
+        keys = sorted(content, key=lambda k: _FIRST.index(k) if k in _FIRST else len(_FIRST))
+        return {key: _ordered(content[key]) for key in keys}
+    return [_ordered(one) for one in content] if isinstance(content, list | tuple) else content

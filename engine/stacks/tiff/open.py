@@ -28,6 +28,7 @@ from engine.stacks.tiff.choice import (
     unread,
 )
 from engine.stacks.tiff.images import POSITION, WAY_OUT, TiffImage, are_pages, images_of
+from engine.stacks.tiff.known import keep, opened_before, stamp_of
 from engine.stacks.tiff.ome import (
     companion_xml,
     metadata_file,
@@ -81,18 +82,36 @@ def open_tiff(
     metadata that refer to other files are ignored. With `exact`, values are read as they are
     written: in the dtype of the file, and not inverted where 0 is white.
     """
+    what = (path, axes, series, multifile, exact)
     with opening(path), tifffile_messages() as messages:
-        # A page directory of NDPI has a chain of its own kind.
-        chain = Chain() if path.lower().endswith(".ndpi") else check_chain(path)
-        flags: dict[str, Any] = {} if multifile else {"is_ome": False}
-        if series == PAGES:
-            flags = dict.fromkeys(_ORDERING, False)
-        try:
-            with _opened(path, flags) as tif:
-                return _stacks(tif, chain, messages, path, axes, series, exact)
-        except RuntimeError:  # a page unlike the others, where tifffile took them to be alike
-            with _opened(path, flags | {"is_uniform": False}) as tif:
-                return _stacks(tif, chain, messages, path, axes, series, exact)
+        stamp = stamp_of(path)
+        if (before := opened_before(what, stamp)) is not None:
+            return before
+        stacks = _opened_stacks(path, axes, series, messages, multifile=multifile, exact=exact)
+        keep(what, stamp, stacks)
+        return stacks
+
+
+def _opened_stacks(
+    path: str,
+    axes: str | None,
+    series: str | None,
+    messages: Sequence[tuple[int, str]],
+    *,
+    multifile: bool,
+    exact: bool,
+) -> list[TiffStack]:
+    # A page directory of NDPI has a chain of its own kind.
+    chain = Chain() if path.lower().endswith(".ndpi") else check_chain(path)
+    flags: dict[str, Any] = {} if multifile else {"is_ome": False}
+    if series == PAGES:
+        flags = dict.fromkeys(_ORDERING, False)
+    try:
+        with _opened(path, flags) as tif:
+            return _stacks(tif, chain, messages, path, axes, series, exact)
+    except RuntimeError:  # a page unlike the others, where tifffile took them to be alike
+        with _opened(path, flags | {"is_uniform": False}) as tif:
+            return _stacks(tif, chain, messages, path, axes, series, exact)
 
 
 @contextmanager

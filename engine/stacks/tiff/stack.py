@@ -127,6 +127,13 @@ class TiffStack(UnitStack):
         self._window_lock = threading.Lock()
         self._last_page: tuple[int, TiffPage] | None = None
 
+    def again(self) -> TiffStack:
+        """The same stack, with nothing open."""
+        place = self.info, self._map.source, (*self._lead, *self._unit_shape), len(self._lead)
+        stack = TiffStack(*place, self._pages, self._format, self.key)
+        stack.others = self.others
+        return stack
+
     def lacks(self, ts: range, zs: range) -> bool:
         """See `Stack.lacks`."""
         wanted = {"T": slice(ts.start, ts.stop), "Z": slice(zs.start, zs.stop)}
