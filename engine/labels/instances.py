@@ -9,7 +9,6 @@ from engine.labels.components import areas_and_first_pixels, at_border, label_fr
 from engine.labels.cores import label_cores
 from engine.labels.holes import filled
 from engine.labels.postprocessing import Postprocessing
-from engine.labels.watershed import split_touching
 
 
 def label_instances(
@@ -31,6 +30,8 @@ def label_instances(
     else:
         labels, count = label_frame(filled(mask, postprocessing))
     if method == "watershed":
+        from engine.labels.watershed import split_touching  # which takes SciPy: 0.1 s
+
         if postprocessing.min_area > 1:
             # No part is larger than the whole: what is too small need not be cut.
             areas, first = areas_and_first_pixels(labels, count)
