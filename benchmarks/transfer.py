@@ -1,17 +1,18 @@
 """Does an encoder from other images help with the heart: `python -m benchmarks.transfer`.
 
-    python -m benchmarks.transfer --data DIR [--output runs/transfer] [--epochs 6] [--steps 100]
-                                  [--seeds 3] [--only SEED] [--save]
+    python -m benchmarks.transfer --data DIR [--output runs/transfer] [--source NAME ...]
+                                  [--epochs 15] [--steps 200] [--seeds 3] [--only SEED] [--save]
 
-DIR holds heart_mri/ (slices of patients, colour masks) and dsb2018/ (nuclei). A narrow U-Net first
-learns the foreground of nuclei. Its encoder then starts networks for the heart: frozen for the
-whole run, or thawed level by level, beside the same network from scratch. All three see the same
-number of epochs, on all training patients and on a tenth of them, which differ from seed to seed.
-Scores are Dice on the same test patients, by patient, phase and structure.
+DIR holds heart_mri/ (slices of patients, colour masks), and for each --source dsb2018/ (nuclei) or
+heart_ct/ (heart-ct). A narrow U-Net first learns the foreground of a source. Its encoder then
+starts networks for the heart: frozen for the whole run, or thawed level by level, beside the same
+network from scratch. All see the same number of epochs, on all training patients and on a tenth of
+them, which differ from seed to seed. Scores are Dice on the same test patients, by patient, phase
+and structure.
 
-So that this takes minutes, every second slice is taken, at half of its resolution. A run that
---output holds is not trained again. --only trains the runs of one seed and stops: several such
-commands may share the work.
+So that this takes minutes, every second slice is taken, at half of its resolution, and CT, in which
+a heart is twice as large, at a quarter. A run that --output holds is not trained again. --only
+trains the runs of one seed and stops: several such commands may share the work.
 """
 
 from __future__ import annotations
@@ -51,7 +52,14 @@ TEST, VAL = 0.2, 0.15  # shares of the patients
 NUCLEI = 120  # images of the source
 SIDE = 72  # px of frames whose features are looked at, a multiple of the stride
 ALIKE: dict[str, Any] = {"workers": 0, "strip_every": 0, "device": "cpu", "precision": "fp32"}
-COLOURS = {"scratch": "#333333", "frozen": "#00798c", "step by step": "#d1495b"}
+SOURCES = {"nuclei": "nuclei (dsb2018)", "heart-ct": "hearts in CT (heart_ct)"}
+COLOURS = {
+    "scratch": "#333333",
+    "nuclei, frozen": "#00798c",
+    "nuclei, step by step": "#d1495b",
+    "heart-ct, frozen": "#66b2bd",
+    "heart-ct, step by step": "#e8a0a9",
+}
 
 
 @dataclass(frozen=True)
@@ -68,21 +76,26 @@ class Outcome:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="heart_mri/ and dsb2018/")
+    parser.add_argument("--data", type=Path, required=True,
+                        help="heart_mri/, dsb2018/ and heart_ct/")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("runs/transfer"))
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=100, help="per epoch")
+    parser.add_argument("--source", nargs="+", choices=[*SOURCES], default=[*SOURCES])
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=200, help="per epoch")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", type=int, metavar="SEED", help="train these runs, and stop")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*")
     options = parser.parse_args()
     hearts = halved(options.data / "heart_mri", options.output / "hearts")
-    source = train_source(options.data / "dsb2018", options.output, options.epochs, options.steps)
+    sources = {
+        name: train_source(name, options.data, options.output, options.epochs, options.steps)
+        for name in options.source
+    }
     if options.only is not None:
-        list(study(hearts, source, options, [options.only]))
+        list(study(hearts, sources, options, [options.only]))
         return
-    outcomes = list(study(hearts, source, options, range(options.seeds)))
-    text = report(outcomes, source, options)
+    outcomes = list(study(hearts, sources, options, range(options.seeds)))
+    text = report(outcomes, sources, options)
     print(text)
     if options.save:
         stem = RESULTS / f"transfer-{time.strftime('%Y-%m-%d')}"
@@ -91,14 +104,15 @@ def main() -> None:
 
 
 def study(
-    hearts: Path, source: Path, options: argparse.Namespace, seeds: Sequence[int]
+    hearts: Path, sources: Mapping[str, Path], options: argparse.Namespace, seeds: Sequence[int]
 ) -> Iterator[Outcome]:
     """Every way on all patients and on a tenth, seed by seed."""
     for seed in seeds:
         few = tenth(hearts, options.output / f"tenth-{seed}", seed)
         for data in (hearts, few):
-            for way, values in ways(source, options.epochs).items():
-                run = options.output / f"{way.replace(' ', '-')}-{data.name}-{seed}"
+            for way, values in ways(sources, options.epochs).items():
+                name = way.replace(", ", "-").replace(" ", "-")
+                run = options.output / f"{name}-{data.name}-{seed}"
                 given = heart_settings(data, seed, options.epochs, options.steps, values)
                 if not (run / "summary.json").exists():
                     fit(given, run, note=lambda _: None)
@@ -106,15 +120,15 @@ def study(
                 print(f"{run.name}: Dice {outcome(way, run, seed).dice:.3f}", flush=True)
 
 
-def ways(source: Path, epochs: int) -> dict[str, dict[str, Any]]:
+def ways(sources: Mapping[str, Path], epochs: int) -> dict[str, dict[str, Any]]:
     """What each way to start sets. Thawing begins at the coarsest level, after the first epoch."""
     levels = range(len(CHANNELS) - 1, -1, -1)
     thaw = tuple((2 + at, level) for at, level in enumerate(levels))
-    return {
-        "scratch": {},
-        "frozen": {"transfer": str(source), "freeze_encoder": epochs},
-        "step by step": {"transfer": str(source), "unfreeze": thaw},
-    }
+    found: dict[str, dict[str, Any]] = {"scratch": {}}
+    for name, run in sources.items():
+        found[f"{name}, frozen"] = {"transfer": str(run), "freeze_encoder": epochs}
+        found[f"{name}, step by step"] = {"transfer": str(run), "unfreeze": thaw}
+    return found
 
 
 def heart_settings(
@@ -133,22 +147,47 @@ def heart_settings(
     )
 
 
-def train_source(nuclei: Path, output: Path, epochs: int, steps: int, **values: Any) -> Path:
-    """The run whose encoder is taken: the foreground of nuclei, with as many steps."""
-    data, run = output / "nuclei", output / "source"
-    if not data.exists():
-        for folder in ("images", "labels"):
-            (data / folder).mkdir(parents=True)
-            for path in sorted((nuclei / folder).iterdir())[:NUCLEI]:
-                (data / folder / path.name).symlink_to(path.resolve())
+def train_source(
+    name: str, given: Path, output: Path, epochs: int, steps: int, **values: Any
+) -> Path:
+    """The run whose encoder is taken: the foreground of a source, with as many steps."""
+    data, run = output / name, output / f"source-{name}"
+    if name == "nuclei":
+        where = {"data": str(some_nuclei(given / "dsb2018", data)), "layout": "pairs"}
+    else:
+        split = {"group": r"^(10\d)", "val_fraction": 0.3}
+        where = {"data": str(quartered(given / "heart_ct", data)), "layout": "color-masks",
+                 "palette": "binary", **split}  # fmt: skip
     if not (run / "summary.json").exists():
         how = TrainSettings.model_validate({
-            "data": str(data), "layout": "pairs", "channels": CHANNELS, "conv_bias": True,
-            "instances": "none", "patch": PATCH, "batch": BATCH, "epochs": epochs,
-            "steps_per_epoch": steps, **ALIKE, **values,
+            **where, "channels": CHANNELS, "conv_bias": True, "instances": "none", "patch": PATCH,
+            "batch": BATCH, "epochs": epochs, "steps_per_epoch": steps, **ALIKE, **values,
         })  # fmt: skip
         fit(how, run, note=lambda _: None)
     return run
+
+
+def some_nuclei(nuclei: Path, target: Path) -> Path:
+    """The first images, with their labels."""
+    if not target.exists():
+        for folder in ("images", "labels"):
+            (target / folder).mkdir(parents=True)
+            for path in sorted((nuclei / folder).iterdir())[:NUCLEI]:
+                (target / folder / path.name).symlink_to(path.resolve())
+    return target
+
+
+def quartered(slices: Path, target: Path) -> Path:
+    """CT at a quarter of its resolution, image and mask by means."""
+    if not target.exists():
+        for folder in ("images", "masks"):
+            (target / folder).mkdir(parents=True)
+            for path in sorted((slices / folder).iterdir()):
+                pixels = imagecodecs.jpeg8_decode(path.read_bytes())
+                small = pixels.reshape(pixels.shape[0] // 4, 4, -1, 4).mean(axis=(1, 3))
+                png = imagecodecs.png_encode(np.rint(small).astype(np.uint8))
+                (target / folder / f"{path.stem}.png").write_bytes(png)
+    return target
 
 
 def halved(hearts: Path, target: Path) -> Path:
@@ -227,11 +266,13 @@ def _middle(image: Tensor) -> Tensor:
     return image[:, top : top + SIDE, left : left + SIDE]
 
 
-def report(outcomes: Sequence[Outcome], source: Path, options: argparse.Namespace) -> str:
+def report(
+    outcomes: Sequence[Outcome], sources: Mapping[str, Path], options: argparse.Namespace
+) -> str:
     """The table as Markdown."""
     rows = []
     for patients in sorted({one.patients for one in outcomes}, reverse=True):
-        for way in COLOURS:
+        for way in dict.fromkeys(one.way for one in outcomes):
             some = [o for o in outcomes if (o.patients, o.way) == (patients, way)]
             scores = " ".join(f"{o.dice:.3f}" for o in some)
             values = np.array([o.dice for o in some])
@@ -248,22 +289,30 @@ def report(outcomes: Sequence[Outcome], source: Path, options: argparse.Namespac
     def levels(run: Path) -> str:
         return ", ".join(f"{value:.1f}" for value in directions(run, frames))
 
-    source_iou = load_checkpoint(source / "best.pt").scores["val_iou"]
+    learnt_of = "; ".join(f"{SOURCES[name]}, {_val(run)}" for name, run in sources.items())
+    features = "; ".join(f"{name} {levels(run)}" for name, run in sources.items())
     return "\n".join([
         "# Transfer to the heart", "",
         f"{machine().processor}, {cores()} cores, shared; {time.strftime('%Y-%m-%d')}; "
         f"`python -m benchmarks.transfer --epochs {options.epochs} --steps {options.steps} "
         f"--seeds {options.seeds}`; {len(outcomes)} runs and their source, {seconds:.0f} s of "
         "training in all", "",
-        f"Source: foreground of {NUCLEI} images of nuclei (dsb2018), IoU {source_iou:.3f} on its "
-        f"validation part. Network: unet-transfer {'-'.join(map(str, CHANNELS))}. "
+        f"Sources: the foreground of {learnt_of} on their validation parts. Network: "
+        f"unet-transfer {'-'.join(map(str, CHANNELS))}. "
         f"{options.epochs} epochs of {options.steps} steps of {BATCH} patches of {PATCH} px. Dice: "
         "mean over structures, test patients and phases.", "",
         "| patients that teach | start | Dice | spread | by seed | validation after epoch 1 |",
         "| --- | --- | --- | --- | --- | --- |", *rows, "",
         f"Directions in which features vary on the heart, level by level, of {CHANNELS} channels "
-        f"(participation ratio): source {levels(source)}; from scratch {levels(learnt)}.", "",
+        f"(participation ratio): {features}; from scratch {levels(learnt)}.", "",
     ])  # fmt: skip
+
+
+def _val(run: Path) -> str:
+    """What a source reached on its own images."""
+    scores = load_checkpoint(run / "best.pt").scores
+    name = "val_iou" if "val_iou" in scores else "val_mean_dice"
+    return f"{name.removeprefix('val_').replace('_', ' ')} {scores[name]:.3f}"
 
 
 def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -271,21 +320,22 @@ def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     sizes = sorted({one.patients for one in outcomes}, reverse=True)
     for at, patients in enumerate(sizes):
-        for shift, (way, colour) in enumerate(COLOURS.items()):
+        ways_tried = list(dict.fromkeys(one.way for one in outcomes))
+        for shift, way in enumerate(ways_tried):
             values = [o.dice for o in outcomes if (o.patients, o.way) == (patients, way)]
-            x = at + 0.25 * (shift - 1)
-            axes.bar(x, np.mean(values), 0.22, color=colour, alpha=0.5,
+            x, colour = at + 0.16 * (shift - (len(ways_tried) - 1) / 2), COLOURS[way]
+            axes.bar(x, np.mean(values), 0.14, color=colour, alpha=0.5,
                      label=None if at else way)  # fmt: skip
             axes.plot([x] * len(values), values, "o", color=colour, markersize=4)
     axes.set_xticks(range(len(sizes)), [f"{n} patients" for n in sizes])
     axes.set(ylabel="Dice on test patients", ylim=(0, 1))
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False, ncols=3, loc="upper center")
+    axes.legend(frameon=False, ncols=2, loc="upper right", fontsize=8)
     figure.savefig(path, dpi=120)
 
 

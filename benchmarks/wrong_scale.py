@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     hearts = halved(options.data / "heart_mri", options.output / "hearts")
     source = train_source(
-        options.data / "dsb2018", options.output, options.epochs, options.steps, **RAW
+        "nuclei", options.data, options.output, options.epochs, options.steps, **RAW
     )
     parts = [
         part(title, hearts, options.output / name, values, options)

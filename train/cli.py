@@ -133,7 +133,7 @@ def _frame_range(
               "learn from an epoch on: 3:4,6:3.")  # fmt: skip
 @click.option("--encoder-lr", type=float, metavar="LR",
               help="Peak learning rate of that encoder.  [that of --lr]")  # fmt: skip
-@click.option("--epochs", type=int, help="Epochs to train.  [30; heart-small 10]")
+@click.option("--epochs", type=int, help="Epochs to train.  [30]")
 @click.option("--steps-per-epoch", type=int, metavar="N",
               help="Steps per epoch.  [200; heart-small 400]")  # fmt: skip
 @click.option("--instances", type=click.Choice(["cores", "components", "none"]),

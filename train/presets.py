@@ -28,7 +28,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "shuffle": 2,
         "patch": 160,
         "batch": 4,
-        "epochs": 10,
         "steps_per_epoch": 400,
     },
     # Ronneberger et al. 2015, but for the padding: 31,030,593.

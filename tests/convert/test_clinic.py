@@ -153,6 +153,7 @@ def test_some_frames_of_objects_and_none_at_all(oblique, tmp_path, caplog):
     with zarr.config.set({"array.write_empty_chunks": True}):
         zarr.open_array(out / "heart.zarr/labels/threshold/0", mode="r+")[...] = 0
     (path,) = convert(out, "dicom-seg", tmp_path / "b")
+    assert "omit_empty_frames" not in caplog.text
     empty = hd.seg.segread(path)
     assert not empty.pixel_array.any() and len(empty.SegmentSequence) == 1
 

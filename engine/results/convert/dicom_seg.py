@@ -127,7 +127,7 @@ def _segmentation(
         software_versions=__version__,
         device_serial_number="none",
         series_description=f"Segmentation by {stack.model}"[:64],
-        omit_empty_frames=True,
+        omit_empty_frames=bool(pixels.any()),  # all of them at once can't be omitted
     )
 
 
