@@ -109,6 +109,15 @@ def test_jpeg_masks_need_a_tolerance(tmp_path: Path) -> None:
     assert np.mean((heart_slice(seed, frame.shape)[1] > 0) == frame.labels) > 0.99
 
 
+@pytest.mark.parametrize(("subsampling", "tolerance"), [("444", 60), ("420", 230)])
+def test_the_tolerances_that_jpeg_masks_are_said_to_need(subsampling: str, tolerance: int) -> None:
+    _, classes = heart_slice(3, (160, 160))
+    coded = imagecodecs.jpeg_encode(acdc_colours(classes), level=90, subsampling=subsampling)
+    palette = read_palette("acdc").model_copy(update={"tolerance": tolerance})
+    found = class_numbers(imagecodecs.jpeg_decode(coded), palette, Path("mask"))
+    assert np.count_nonzero(found != classes) <= 0.06 * np.count_nonzero(classes)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 120))
 def test_the_nearest_colour_within_the_tolerance(seed: int, tolerance: float) -> None:
