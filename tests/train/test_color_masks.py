@@ -8,6 +8,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +16,14 @@ from engine.errors import StackError, UsageError
 from engine.model.spec import Normalisation
 from engine.truth.color_masks import class_numbers
 from engine.truth.palette import Palette, read_palette
+from export.onnx import export_run
 from tests.stacks import dicoms
 from tests.train.heart import acdc_colours, heart_settings, heart_slice, write_hearts
+from tests.train.runs import silent
 from train.data.dataset import find_frames, load_data, load_part
 from train.data.frames import make_frame
 from train.data.patches import cut_patch
+from train.fit import fit
 from train.geometry import Geometry
 from train.settings import TrainSettings
 
@@ -152,6 +156,24 @@ def test_a_slice_is_padded_or_cropped_and_never_stretched(
         assert patch[0, y, x] == pytest.approx((image[0][at] - 1) / 100 if inside else 0)
         assert truth[y, x] == (labels[at] if inside else 0)
     assert counts.all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_images_have_up_to_four_channels(count: int, tmp_path: Path) -> None:
+    """Grey is the rest of the tests; three are red, green and blue, or any others."""
+    root = write_hearts(tmp_path / "data")
+    for file in sorted((root / "images").iterdir()):
+        grey = imagecodecs.png_decode(file.read_bytes())
+        pixels = np.stack([grey // (n + 1) for n in range(count)])
+        file.unlink()
+        if count == 3:
+            file.write_bytes(imagecodecs.png_encode(np.moveaxis(pixels, 0, -1).copy()))
+        else:
+            tifffile.imwrite(file.with_suffix(".tif"), pixels, metadata={"axes": "CYX"},
+                             photometric="minisblack", planarconfig="separate")  # fmt: skip
+    fit(heart_settings(root, epochs=1, steps_per_epoch=1), tmp_path / "run", note=silent)
+    spec = export_run(tmp_path / "run", tmp_path / "model.onnx")
+    assert (len(spec.channels), len(spec.classes)) == (count, 4)
 
 
 def test_options_that_do_not_fit_colour_masks(tmp_path: Path) -> None:
