@@ -56,7 +56,8 @@ def densest_window(
 ) -> tuple[slice, slice]:
     """The window inside the frame's margin that has most object pixels, as slices of (Y, X).
 
-    At most `side` px wide, and a multiple of `multiple` px where the frame is large enough.
+    At most `side` px wide, and a multiple of `multiple` px where the frame is large enough. Of
+    several such windows the one in their middle, so that what fits is seen with its surroundings.
     """
     inside = frame.inside
     objects = frame.labels[inside] > 0
@@ -68,7 +69,8 @@ def densest_window(
         sums = np.concatenate([zero, sums], axis)
         length = sums.shape[axis]
         sums = np.take(sums, range(size, length), axis) - np.take(sums, range(length - size), axis)
-    y, x = np.unravel_index(int(sums.argmax()), sums.shape)
+    most = np.argwhere(sums == sums.max())
+    y, x = most[np.abs(most - most.mean(axis=0)).sum(axis=1).argmin()]
     top, left = inside[0].start + int(y), inside[1].start + int(x)
     return slice(top, top + sizes[0]), slice(left, left + sizes[1])
 

@@ -32,8 +32,11 @@ log = logging.getLogger("stackseg")
 class Progress:
     """Progress of a job; this one shows nothing."""
 
-    def showing(self, total: int, done: float, objects: int) -> AbstractContextManager[None]:
-        """Context of a job of `total` frames, `done` of them, with `objects`, by an earlier run."""
+    def showing(self, total: int, done: float, objects: int | None) -> AbstractContextManager[None]:
+        """Context of a job of `total` frames, `done` of them, with `objects`, by an earlier run.
+
+        `objects` is None where the job makes class maps alone.
+        """
         return nullcontext()
 
     def begin(self, step: str) -> None:
@@ -47,7 +50,7 @@ class LineProgress(Progress):
     """Frames done, frames a second, time left and objects so far, on stderr."""
 
     @contextmanager
-    def showing(self, total: int, done: float, objects: int) -> Iterator[None]:
+    def showing(self, total: int, done: float, objects: int | None) -> Iterator[None]:
         """See `Progress`."""
         self._total, self._before, self._done, self._objects = total, done, done, objects
         self._begin, self._failed = time.monotonic(), 0
@@ -64,7 +67,8 @@ class LineProgress(Progress):
         """See `Progress`."""
         self._tasks += 1
         self._done += outcome.frames
-        self._objects += outcome.objects
+        if self._objects is not None:
+            self._objects += outcome.objects
         self._failed += len(outcome.failed)
         for t, z, reason in outcome.failed:
             log.warning("%s t=%d z=%d set aside: %s", outcome.stack, t, z, reason)
@@ -76,7 +80,8 @@ class LineProgress(Progress):
         left = timedelta(seconds=round(rest / speed)) if speed else "-:--:--"
         return (
             f"{_frames(self._done)} of {plural(self._total, 'frame')}, {speed:.1f} frames/s, "
-            f"{left} left, {plural(self._objects, 'object')}"
+            f"{left} left"
+            + ("" if self._objects is None else f", {plural(self._objects, 'object')}")
             + (f", {plural(self._failed, 'frame')} set aside" if self._failed else "")
             + (f"; {self._step}: {self._tasks:,} done" if self._step != "segment" else "")
         )
@@ -93,7 +98,7 @@ class JsonProgress(Progress):
             raise UsageError(f"--json-log {path}: cannot be written")
 
     @contextmanager
-    def showing(self, total: int, done: float, objects: int) -> Iterator[None]:
+    def showing(self, total: int, done: float, objects: int | None) -> Iterator[None]:
         """See `Progress`."""
         with self._inner.showing(total, done, objects):
             self._event("start", frames=total, frames_done=done)

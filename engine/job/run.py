@@ -82,7 +82,8 @@ class Run:
         frames, objects = _committed(job, folder, self._again)
         try:
             self._write_metadata()
-            showing = self.progress.showing(job.plan.n_frames, frames, objects)
+            counted = objects if any(stack.instances for stack in job.plan.stacks) else None
+            showing = self.progress.showing(job.plan.n_frames, frames, counted)
             with graceful_stop(folder, self.context.stop, job.settings.grace), showing:
                 for step in steps:
                     tasks = self._tasks(step)

@@ -68,7 +68,7 @@ def _colours(file: Path, plane: int | None, palette: Palette) -> NDArray[np.uint
     if is_jpeg and not palette.tolerance:
         raise StackError(
             f"{file}: is JPEG, which changes colours; save masks as PNG, or give the palette a "
-            "tolerance (60 suits most)"
+            "tolerance (60, or 230 where colours have half the resolution, as in most JPEG files)"
         )
     pixels = _decoded(file) if is_jpeg else _as_written(file, plane)
     if pixels.dtype == np.bool_:

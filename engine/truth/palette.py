@@ -64,7 +64,8 @@ class Palette(BaseModel):
     classes: Annotated[tuple[PaletteClass, ...], Field(min_length=2, max_length=256)]
     tolerance: Annotated[float, Field(ge=0, le=442)] = 0.0
     """How far a pixel's colour may be from that of a class, as the distance in red, green and blue
-    (0..255 each). The nearest class is taken. JPEG masks need about 60; 0 allows no difference."""
+    (0..255 each). The nearest class is taken. JPEG masks need about 60, and 230 where their colours
+    have half the resolution; 0 allows no difference."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

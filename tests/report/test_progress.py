@@ -60,6 +60,14 @@ def test_what_is_logged_goes_above_the_live_line(
     assert isinstance(handler, logging.StreamHandler) and handler.stream is stderr
 
 
+def test_class_maps_have_no_objects(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "stackseg")
+    progress = LineProgress()
+    with progress.showing(total=5, done=1, objects=None):
+        progress.advance(DONE)
+    assert caplog.messages[-1].endswith(" left, 1 frame set aside")
+
+
 def test_lines_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "stackseg")
     with counter("file", every=0.02) as count:

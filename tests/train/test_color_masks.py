@@ -8,6 +8,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +16,14 @@ from engine.errors import StackError, UsageError
 from engine.model.spec import Normalisation
 from engine.truth.color_masks import class_numbers
 from engine.truth.palette import Palette, read_palette
+from export.onnx import export_run
 from tests.stacks import dicoms
 from tests.train.heart import acdc_colours, heart_settings, heart_slice, write_hearts
+from tests.train.runs import silent
 from train.data.dataset import find_frames, load_data, load_part
 from train.data.frames import make_frame
 from train.data.patches import cut_patch
+from train.fit import fit
 from train.geometry import Geometry
 from train.settings import TrainSettings
 
@@ -109,6 +113,15 @@ def test_jpeg_masks_need_a_tolerance(tmp_path: Path) -> None:
     assert np.mean((heart_slice(seed, frame.shape)[1] > 0) == frame.labels) > 0.99
 
 
+@pytest.mark.parametrize(("subsampling", "tolerance"), [("444", 60), ("420", 230)])
+def test_the_tolerances_that_jpeg_masks_are_said_to_need(subsampling: str, tolerance: int) -> None:
+    _, classes = heart_slice(3, (160, 160))
+    coded = imagecodecs.jpeg_encode(acdc_colours(classes), level=90, subsampling=subsampling)
+    palette = read_palette("acdc").model_copy(update={"tolerance": tolerance})
+    found = class_numbers(imagecodecs.jpeg_decode(coded), palette, Path("mask"))
+    assert np.count_nonzero(found != classes) <= 0.06 * np.count_nonzero(classes)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 120))
 def test_the_nearest_colour_within_the_tolerance(seed: int, tolerance: float) -> None:
@@ -143,6 +156,24 @@ def test_a_slice_is_padded_or_cropped_and_never_stretched(
         assert patch[0, y, x] == pytest.approx((image[0][at] - 1) / 100 if inside else 0)
         assert truth[y, x] == (labels[at] if inside else 0)
     assert counts.all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_images_have_up_to_four_channels(count: int, tmp_path: Path) -> None:
+    """Grey is the rest of the tests; three are red, green and blue, or any others."""
+    root = write_hearts(tmp_path / "data")
+    for file in sorted((root / "images").iterdir()):
+        grey = imagecodecs.png_decode(file.read_bytes())
+        pixels = np.stack([grey // (n + 1) for n in range(count)])
+        file.unlink()
+        if count == 3:
+            file.write_bytes(imagecodecs.png_encode(np.moveaxis(pixels, 0, -1).copy()))
+        else:
+            tifffile.imwrite(file.with_suffix(".tif"), pixels, metadata={"axes": "CYX"},
+                             photometric="minisblack", planarconfig="separate")  # fmt: skip
+    fit(heart_settings(root, epochs=1, steps_per_epoch=1), tmp_path / "run", note=silent)
+    spec = export_run(tmp_path / "run", tmp_path / "model.onnx")
+    assert (len(spec.channels), len(spec.classes)) == (count, 4)
 
 
 def test_options_that_do_not_fit_colour_masks(tmp_path: Path) -> None:

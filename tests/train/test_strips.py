@@ -42,6 +42,13 @@ def test_the_densest_window_is_that_of_brute_force(
     assert found[0].start >= border and found[1].stop <= width - border
 
 
+def test_what_fits_the_window_is_in_its_middle() -> None:
+    labels = np.zeros((60, 80), np.int32)
+    labels[40:46, 50:54] = 1
+    y, x = densest_window(frame(labels), side=20)
+    assert (y.start, x.start) in {(33, 42), (32, 42), (33, 41), (32, 41)}
+
+
 def test_windows_fit_the_network_where_the_frame_does() -> None:
     labels = np.ones((50, 7), np.int32)
     y, x = densest_window(frame(labels), side=33, multiple=8)

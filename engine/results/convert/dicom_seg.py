@@ -8,6 +8,7 @@ would be thousands.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ except ModuleNotFoundError:
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+log = logging.getLogger("stackseg")
+
 _SERIES = 1000  # added to the number of the source's series
 # SNOMED CT codes of structures; other names get a code of this program's own.
 _STRUCTURES = {
@@ -48,6 +51,7 @@ _STRUCTURES = {
     "descending aorta": ("281130003", "Descending aorta"),
     "pulmonary artery": ("81040000", "Pulmonary artery"),
     "vena cava": ("35532006", "Vena cava"),
+    "myocardium": ("74281007", "Myocardium"),
 }
 
 
@@ -99,6 +103,8 @@ def write_segmentation(path: Path, stack: ResultStack, frames: Frames, t: int, s
     for z, frame in places.items():
         plane = labels.read(t, z)
         pixels[frame] = plane if stack.classes else plane != 0
+    if not pixels.any():
+        log.warning("%s: none of its pixels is labelled; the segmentation is empty", stack.name)
     try:
         content = _segmentation(images, pixels, stack, series, t)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # what highdicom lacks
