@@ -201,4 +201,7 @@ def write_error(error: OSError, path: Path) -> OutputError:
     """What went wrong at `path`, in one sentence."""
     if error.errno in _FULL:
         return OutputError(f"{path}: the disk is full; make room and run the same command again")
-    return OutputError(f"{path}: cannot be written ({error.strerror or error})")
+    why = error.strerror or error
+    return OutputError(
+        f"{path}: cannot be written ({why}); mend that, and run the same command again"
+    )
