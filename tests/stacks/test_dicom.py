@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import FrameError, StackError
+from engine.measure.volumes import voxel_ml
 from engine.stacks.open import open_stack, open_stacks
 from tests.stacks.dicoms import PATIENT, SERIES, at, dataset, volume, write, write_series
 from tests.stacks.frames import all_frames
@@ -421,3 +422,12 @@ def test_two_kinds_in_a_folder(tmp_path: Path) -> None:
     for i in range(2):
         tifffile.imwrite(tmp_path / f"{i}.tif", volume(1)[0])
     refused(tmp_path, "holds 3 DICOM files and 2 other images")
+
+
+def test_a_slice_alone_is_as_deep_as_it_is_thick(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 5), np.uint16)
+    path = write(tmp_path / "a.dcm", pixels, SliceThickness=5, PixelSpacing=[0.7, 0.5])
+    with open_stack(str(path)) as stack:
+        assert "Z" not in stack.info.axes
+        assert stack.info.pixel_size_um == {"Z": 5000, "Y": 700, "X": 500}
+        assert voxel_ml(stack.info.pixel_size_um) == pytest.approx(5 * 0.7 * 0.5 / 1000)

@@ -48,9 +48,9 @@ _ELEMENTS = [
     "Modality", "InstanceNumber", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "BitsAllocated", "BitsStored", "PixelRepresentation", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
-    "GridFrameOffsetVector", "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber",
-    "FrameTime", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter",
-    "WindowWidth",
+    "SliceThickness", "GridFrameOffsetVector", "TemporalPositionIdentifier", "TriggerTime",
+    "AcquisitionNumber", "FrameTime", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "WindowCenter", "WindowWidth",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *_LUTS,
 ]  # fmt: skip
 
@@ -116,6 +116,7 @@ class DicomFile:
     series_number: int | None
     description: str
     slice_spacing: float | None  # SpacingBetweenSlices, mm
+    slice_thickness: float | None  # SliceThickness, mm
     frame_time: float | None  # ms
     problem: str = ""  # the rest of a sentence on pixels that are not all there: "is truncated"
 
@@ -254,6 +255,7 @@ def _image(
         series_number=None if number is None else int(number),
         description=_text(header, "SeriesDescription"),
         slice_spacing=first_number(header.get("SpacingBetweenSlices")),
+        slice_thickness=first_number(header.get("SliceThickness")),
         frame_time=first_number(header.get("FrameTime")),
         problem=problem,
     )

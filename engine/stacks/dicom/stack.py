@@ -219,8 +219,9 @@ def _pixel_size(
                 f"{shown(units[0][0])}; put them into folders of their own"
             )
     sizes: dict[str, float | None] = dict(zip("YX", first or (), strict=False))
-    sizes["Z"] = arranged.z_mm
-    return {a: 1000 * mm for a in "ZYX" if a in axes and (mm := sizes.get(a)) and mm > 0}
+    # Slices that do not follow each other along Z are as deep as they are thick.
+    sizes["Z"] = arranged.z_mm if "Z" in axes else units[0][0].slice_thickness
+    return {a: 1000 * mm for a in "ZYX" if (mm := sizes.get(a)) and mm > 0}
 
 
 def _identity(files: Sequence[DicomFile]) -> str:
