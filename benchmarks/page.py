@@ -72,8 +72,9 @@ def section(run: Mapping[str, Any]) -> Iterator[str]:
     machine = run["machine"]
     load = ", ".join(map(str, machine["load"]))
     device = f", {machine['gpu']}" if machine.get("gpu") else ""
-    yield (f"{machine['processor']}, {machine['cores']} cores{device}; load at the end {load}; "
-           f"{run['date'][:10]}; `{run['command']}`")  # fmt: skip
+    model = f" ({machine['model']})" if machine.get("model") else ""
+    yield (f"{machine['processor']}{model}, {machine['cores']} cores{device}; load at the end "
+           f"{load}; {run['date'][:10]}; `{run['command']}`")  # fmt: skip
     yield ""
     yield from pivot(run["figures"])
     if run["notes"]:

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -74,11 +75,22 @@ def machine() -> dict[str, Any]:
 
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
-        "processor": described().processor, "cores": cores(), "memory_gb": round(pages / 2**30, 1),
+        "processor": described().processor, "model": model(), "cores": cores(),
+        "memory_gb": round(pages / 2**30, 1),
         "load": [round(one, 1) for one in os.getloadavg()], "gpu": gpu(),
         "python": platform.python_version(),
         "system": platform.platform(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
     }  # fmt: skip
+
+
+def model() -> str:
+    """Family and model of the processor, which its name may not tell; "" where Linux isn't."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    found = dict(re.findall(r"^(cpu family|model)\s*: (\d+)$", text, re.MULTILINE))
+    return f"family {found['cpu family']}, model {found['model']}" if len(found) == 2 else ""
 
 
 def gpu() -> str:
