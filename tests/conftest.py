@@ -7,9 +7,15 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from engine.geometry.pyramid import halve_labels
+from engine.labels.components import areas_and_first_pixels, label_part
+from engine.labels.instances import label_instances
+from engine.labels.postprocessing import Postprocessing
+from engine.measure.objects import object_sums
 from engine.model.spec import CoreSpec, ModelSpec
 from tests import networks
 
@@ -78,3 +84,18 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         return networks.save(tmp_path / name, model, spec)
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loops_are_compiled() -> None:
+    """Compile before jobs are watched for hangs or measured: the first job would take longer."""
+    mask = np.eye(9, dtype=bool)
+    how = Postprocessing(0.5, 1, instances="cores", growth=2, pinhole=2)
+    labels = label_instances(mask, how, mask)
+    view = np.zeros((1, 9, 10), np.uint32)[..., :9]
+    label_part(mask[None], view, connect_z=False)
+    areas_and_first_pixels(view, 1)
+    for one in (labels, view[0]):
+        for dtype in (np.uint8, np.uint16):
+            object_sums(one, {0: mask.astype(dtype)}, mask.astype(np.float32))
+    halve_labels(labels)
