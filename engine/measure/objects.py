@@ -177,12 +177,8 @@ def _shapes(
             syx[label] += v * along
     label = np.flatnonzero(n)
     found = np.empty((10, len(label)), np.int64)
-    place = np.zeros(size, np.int64)  # of an object's next row in order of objects
-    at = 0
     for i in range(len(label)):
         j = label[i]
-        place[j] = at
-        at += n_rows[j]
         # Moments from the first pixel of the box on.
         by = first[j] % width - x0[j]
         found[:, i] = (
@@ -190,12 +186,20 @@ def _shapes(
             sy[j], sx[j] + n[j] * by,
             syy[j], sxx[j] + 2 * by * sx[j] + n[j] * by * by, syx[j] + by * sy[j],
         )  # fmt: skip
-    order = np.empty(count, np.int64)
-    for i in range(count):
-        order[place[owner[i]]] = i
-        place[owner[i]] += 1
+    order = _by_object(owner[:count], n_rows)
     rows = owner[order], row[order], left[order], right[order]
     return label, first[label], found, certainty[label], rows
+
+
+@compiled
+def _by_object(owner: NDArray[np.int64], n_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Order of rows (n,) by the label that each is of, else as they lie; labels have `n_rows`."""
+    place = np.cumsum(n_rows) - n_rows  # of the next row of each label
+    order = np.empty(len(owner), np.int64)
+    for i in range(len(owner)):
+        order[place[owner[i]]] = i
+        place[owner[i]] += 1
+    return order
 
 
 @compiled
