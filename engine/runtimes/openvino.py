@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 from weakref import WeakSet
@@ -119,8 +120,12 @@ class OpenVino(Runtime):
         first = None if target.precision == "fp32" else _normalisation(network)
         lower = options | {"INFERENCE_PRECISION_HINT": TYPES[target.precision]}
         if first is None:  # or nothing that would be lower
-            return partial(_compute, _compile(network, options))
-        return partial(_compute_lower, _compile(first, options), _compile(network, lower))
+            return partial(_compute, _Requests(_compile(network, options)))
+        return partial(
+            _compute_lower,
+            _Requests(_compile(first, options)),
+            _Requests(_compile(network, lower)),
+        )
 
     def memory(
         self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
@@ -202,22 +207,44 @@ def _name(node: Any) -> str:
     return name
 
 
-def _compute(compiled: Any, pixels: Pixels, statistics: Floats, out: Result) -> None:
-    request = compiled.create_infer_request()
-    request.set_tensor(IMAGE, ov.Tensor(pixels, shared_memory=True))
-    request.set_tensor(STATISTICS, ov.Tensor(statistics, shared_memory=True))
-    request.set_tensor(PROBABILITIES, ov.Tensor(out, shared_memory=True))
-    request.infer()
+class _Requests:
+    """Requests of a model that no run holds just now.
+
+    They are made once for each run in flight: making one takes a lock that another stream's run
+    may hold until it ends.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self._free: list[Any] = []  # its methods are atomic
+
+    @contextmanager
+    def one(self) -> Iterator[Any]:
+        """A request of the caller's own; what fails is not used again."""
+        try:
+            request = self._free.pop()
+        except IndexError:
+            request = self.compiled.create_infer_request()
+        yield request
+        self._free.append(request)
+
+
+def _compute(requests: _Requests, pixels: Pixels, statistics: Floats, out: Result) -> None:
+    with requests.one() as request:
+        request.set_tensor(IMAGE, ov.Tensor(pixels, shared_memory=True))
+        request.set_tensor(STATISTICS, ov.Tensor(statistics, shared_memory=True))
+        request.set_tensor(PROBABILITIES, ov.Tensor(out, shared_memory=True))
+        request.infer()
 
 
 def _compute_lower(
-    normalisation: Any, rest: Any, pixels: Pixels, statistics: Floats, out: Result
+    normalisation: _Requests, rest: _Requests, pixels: Pixels, statistics: Floats, out: Result
 ) -> None:
-    first, request = normalisation.create_infer_request(), rest.create_infer_request()
-    first.set_tensor(IMAGE, ov.Tensor(pixels, shared_memory=True))
-    first.set_tensor(STATISTICS, ov.Tensor(statistics, shared_memory=True))
-    first.infer()
-    for number in range(len(rest.inputs)):
-        request.set_input_tensor(number, first.get_output_tensor(number))
-    request.set_tensor(PROBABILITIES, ov.Tensor(out, shared_memory=True))
-    request.infer()
+    with normalisation.one() as first, rest.one() as request:
+        first.set_tensor(IMAGE, ov.Tensor(pixels, shared_memory=True))
+        first.set_tensor(STATISTICS, ov.Tensor(statistics, shared_memory=True))
+        first.infer()
+        for number in range(len(rest.compiled.inputs)):
+            request.set_input_tensor(number, first.get_output_tensor(number))
+        request.set_tensor(PROBABILITIES, ov.Tensor(out, shared_memory=True))
+        request.infer()
