@@ -39,7 +39,8 @@ class Outputs:
         """Whether no probability was NaN or infinite."""
         if self.is_decided:
             return not (self.values[0] == NOT_FINITE).any()
-        return bool(np.isfinite(self.values).all())
+        # NaN is the least and the greatest of all.
+        return bool(np.isfinite([self.values.min(), self.values.max()]).all())
 
     @property
     def probability(self) -> NDArray[np.float32]:
