@@ -30,13 +30,14 @@ from benchmarks.record import header
 from engine.geometry.tiling import FrameTiling
 from engine.inference.agreement import Agreement, Look, compare_all
 from engine.inference.tiles import predict
+from engine.job.tuned import candidates
 from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile, open_model
 from engine.model.spec import ModelSpec
 from engine.model.statistics import frame_statistics
 from engine.results.score.metrics import Score, score
-from engine.runtimes.base import Session, Target
-from engine.runtimes.registry import REFERENCE, RUNTIMES, open_session, runtime_of
+from engine.runtimes.base import Session
+from engine.runtimes.registry import REFERENCE, open_session
 from engine.synthetic import TimeLapse
 from export.half import halved
 from export.inside import named
@@ -129,10 +130,9 @@ def look(model: ModelFile, frame: np.ndarray) -> Look:
 
 def rows_of(model: ModelFile, calibration: list[Look], options: argparse.Namespace) -> list[Row]:
     found, threads = [], options.threads
-    for name in RUNTIMES:
-        for precision in runtime_of(name).precisions:
-            session = open_session(model, "uint16", Target(name, "cpu", precision), threads)
-            found.append(Row(f"{name} {precision}", session))
+    for target in candidates("cpu"):
+        session = open_session(model, "uint16", target, threads)
+        found.append(Row(f"{target.runtime} {target.precision}", session))
     files = {"file in fp16": halved(named(model))}
     with tempfile.TemporaryDirectory() as folder:
         quantise = Quantiser(named(model), calibration, Path(folder))
@@ -151,9 +151,10 @@ def rows_of(model: ModelFile, calibration: list[Look], options: argparse.Namespa
             files[f"file in int8, fine-tuned in {options.fine_tune} steps"] = quantise([])
     for title, graph in files.items():
         lowered = replace(model, data=graph.SerializeToString())
-        for name in RUNTIMES:
-            session = open_session(lowered, "uint16", Target(name, "cpu"), threads)
-            found.append(Row(f"{name}, {title}", session))
+        for target in candidates("cpu"):
+            if target.precision == "fp32":
+                session = open_session(lowered, "uint16", target, threads)
+                found.append(Row(f"{target.runtime}, {title}", session))
     return found
 
 
