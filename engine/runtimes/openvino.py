@@ -120,11 +120,11 @@ class OpenVino(Runtime):
         first = None if target.precision == "fp32" else _normalisation(network)
         lower = options | {"INFERENCE_PRECISION_HINT": TYPES[target.precision]}
         if first is None:  # or nothing that would be lower
-            return partial(_compute, _Requests(_compile(network, options)))
+            return partial(_compute, Requests(_compile(network, options)))
         return partial(
             _compute_lower,
-            _Requests(_compile(first, options)),
-            _Requests(_compile(network, lower)),
+            Requests(_compile(first, options)),
+            Requests(_compile(network, lower)),
         )
 
     def memory(
@@ -207,7 +207,7 @@ def _name(node: Any) -> str:
     return name
 
 
-class _Requests:
+class Requests:
     """Requests of a model that no run holds just now.
 
     They are made once for each run in flight: making one takes a lock that another stream's run
@@ -229,7 +229,7 @@ class _Requests:
         self._free.append(request)
 
 
-def _compute(requests: _Requests, pixels: Pixels, statistics: Floats, out: Result) -> None:
+def _compute(requests: Requests, pixels: Pixels, statistics: Floats, out: Result) -> None:
     with requests.one() as request:
         request.set_tensor(IMAGE, ov.Tensor(pixels, shared_memory=True))
         request.set_tensor(STATISTICS, ov.Tensor(statistics, shared_memory=True))
@@ -238,7 +238,7 @@ def _compute(requests: _Requests, pixels: Pixels, statistics: Floats, out: Resul
 
 
 def _compute_lower(
-    normalisation: _Requests, rest: _Requests, pixels: Pixels, statistics: Floats, out: Result
+    normalisation: Requests, rest: Requests, pixels: Pixels, statistics: Floats, out: Result
 ) -> None:
     with normalisation.one() as first, rest.one() as request:
         first.set_tensor(IMAGE, ov.Tensor(pixels, shared_memory=True))

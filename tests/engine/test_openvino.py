@@ -21,7 +21,7 @@ from engine.model.file import ModelFile, open_model
 from engine.model.graph import receptive_field
 from engine.model.spec import CoreSpec, Normalisation
 from engine.runtimes.base import Target
-from engine.runtimes.openvino import OpenVino, ov
+from engine.runtimes.openvino import OpenVino, Requests, ov
 from engine.runtimes.registry import REFERENCE, open_session, resolve
 from engine.synthetic import TimeLapse
 from tests import networks
@@ -54,6 +54,27 @@ def test_a_job_gives_the_labels_of_onnx_runtime(
     assert one.any() and (one != other).mean() <= 1e-6
     told = json.loads((tmp_path / "openvino" / "job.json").read_bytes())["settings"]["resolved"]
     assert told["runtime"] == OpenVino().build(CPU) == f"openvino {version()} CPU f32"
+
+
+def test_requests_are_made_for_runs_in_flight_and_used_again() -> None:
+    class Compiled:
+        made = 0
+
+        def create_infer_request(self) -> int:
+            self.made += 1
+            return self.made
+
+    requests = Requests(compiled := Compiled())
+    with requests.one() as first, requests.one() as second:
+        assert {first, second} == {1, 2}
+    for _ in range(5):
+        with requests.one() as one:
+            assert one in {1, 2}
+    assert compiled.made == 2
+    with pytest.raises(RuntimeError, match="broken"), requests.one() as broken:
+        raise RuntimeError("broken")
+    with requests.one() as one, requests.one() as new:
+        assert one != broken and new == 3, "what failed is not used again"
 
 
 def version() -> str:
