@@ -27,7 +27,7 @@ from train.objects import postprocessing_of
 from train.predict import predict_logits, probabilities
 
 GROWTHS = (3, 5)
-CORE_THRESHOLDS = (0.7, 0.9, 0.95, 0.97)
+CORE_THRESHOLDS = (0.7, 0.9, 0.95)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from train.objects import label_objects
 from train.scores import Scores
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))  # 0.3 .. 0.7
-CORE_THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97)
+CORE_THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 MIN_AREAS = (0, 10, 20, 30, 50, 80)  # px
 ROUNDS = 2  # of choosing one threshold with the other as it is
 
