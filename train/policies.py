@@ -38,6 +38,8 @@ class AugmentSettings(BaseModel):
     spacing is used, so that no patch folds over itself."""
     elastic_chance: Chance = 0.3
 
+    crowd_chance: Chance = 0.3
+    """Objects of its own mirror image laid over it, where they fit: more objects that touch."""
     object_gain: Range = (0.1, 1.25)
     """Contrast of single objects against the background: dim ones next to bright ones occur."""
     object_gain_chance: Chance = 0.3
@@ -72,6 +74,7 @@ NOTHING: dict[str, Any] = {
     "turn_chance": 0,
     "scale_chance": 0,
     "elastic_chance": 0,
+    "crowd_chance": 0,
     "object_gain_chance": 0,
     "blur_chance": 0,
     "gamma_chance": 0,
@@ -111,6 +114,7 @@ POLICIES: Mapping[str, AugmentSettings] = {
         scale=(0.7, 1.4),
         scale_chance=0.7,
         elastic_chance=0.3,
+        crowd_chance=0,
         object_gain_chance=0,
         blur=1.0,
         blur_chance=0.15,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from train.augment import vary_intensity
+from train.crowd import crowd
 from train.data.frames import LabelledFrame
 from train.geometry import Cut, random_geometry
 from train.networks.normalise import normalise
@@ -65,6 +66,8 @@ class Patches(Dataset[Example]):
         settings = self.settings
         place = _place(frame, rng, settings)
         image, labels, counts = cut_patch(frame, place, padded=bool(settings.classes))
+        if not settings.classes and rng.random() < settings.augment.crowd_chance:
+            image, labels = crowd(image, labels, counts, rng)
         # What is told apart by its class has no contrast of its own that could be varied.
         objects = np.zeros_like(labels) if settings.classes else labels
         return vary_intensity(image, objects, rng, settings.augment), labels, counts
