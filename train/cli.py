@@ -116,7 +116,7 @@ def _frame_range(
 @click.option("--shuffle", type=int, metavar="1|2|4",
               help="Work at 1/N of the resolution, with N x N pixels as channels.")  # fmt: skip
 @click.option("--activation", type=click.Choice(["relu", "relu6"]),
-              help="What follows each convolution; relu6 ends at 6.  [relu; nuclei relu6]")  # fmt: skip
+              help="What follows each convolution.  [relu; nuclei relu6, up to 6]")  # fmt: skip
 @click.option("--pretrained", metavar="imagenet|FILE",
               help="Weights that the encoder of unet-resnet18 starts from.")  # fmt: skip
 @click.option("--transfer", metavar="RUN|FILE",
