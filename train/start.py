@@ -45,7 +45,7 @@ def start_from(
             f"{settings.init}: was trained on pixels that were normalised in another way "
             f"({model.spec.normalisation}), so its weights are of no use here"
         )
-    _from_model(network, model.path, patches)
+    _from_model(network, args, model.path, patches)
     return f"the weights of the model {model.spec.name}"
 
 
@@ -68,13 +68,21 @@ def _from_run(network: Network, args: NetworkArgs, earlier: Path) -> None:
 
 
 @torch.no_grad()
-def _from_model(network: Network, path: Path, patches: Tensor) -> None:
+def _from_model(network: Network, args: NetworkArgs, path: Path, patches: Tensor) -> None:
+    graph = onnx.load(path).graph
     weights = {
         tensor.name.removeprefix("network."): torch.from_numpy(
             onnx.numpy_helper.to_array(tensor).astype(np.float32)
         )
-        for tensor in onnx.load(path).graph.initializer
+        for tensor in graph.initializer
     }
+    # The other activation, relu6, is exported as Clip.
+    activation = "relu" if any(node.op_type == "Relu" for node in graph.node) else "relu6"
+    if activation != args.activation:
+        raise UsageError(
+            f"{path}: its network has {activation} and this run's {args.activation}; "
+            f"give --activation {activation}"
+        )
     learnt = {
         name: parameter
         for name, parameter in network.named_parameters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,8 +205,11 @@ def test_a_run_starts_from_a_model_that_was_exported(pairs: Path, tmp_path: Path
         for network_now in (network.eval(), network.train()):  # statistics are those of `image`
             found = torch.sigmoid(network_now(image)).numpy()
             assert np.abs(found - wanted).max() < 1e-4
+    other = NetworkArgs("unet", 1, 1, (2, 4), activation="relu6")
     with pytest.raises(UsageError, match="give the --arch, --preset and --channels"):
-        start_from(UNet(1, 1, (2, 4)), NetworkArgs("unet", 1, 1, (2, 4)), settings, image)
+        start_from(UNet(1, 1, (2, 4)), other, settings, image)
+    with pytest.raises(UsageError, match="has relu6 and this run's relu; give --activation relu6"):
+        start_from(network, replace(args, activation="relu"), settings, image)
 
 
 def test_one_sequence_is_split_by_time_and_said(tmp_path: Path) -> None:
