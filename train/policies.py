@@ -39,7 +39,8 @@ class AugmentSettings(BaseModel):
     elastic_chance: Chance = 0.3
 
     crowd_chance: Chance = 0.3
-    """Objects of its own mirror image laid over it, where they fit: more objects that touch."""
+    """Objects of its own mirror images laid over it, where they fit: more objects that touch. Only
+    where objects are told apart."""
     object_gain: Range = (0.1, 1.25)
     """Contrast of single objects against the background: dim ones next to bright ones occur."""
     object_gain_chance: Chance = 0.3

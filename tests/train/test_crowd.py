@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.util import view_as_windows
 
+from engine.model.spec import Normalisation
 from tests.train.data import nuclei
 from train.crowd import LIGHT, OVERLAP, crowd
+from train.data.frames import make_frame
+from train.data.patches import Patches
+from train.policies import POLICIES
+from train.settings import TrainSettings
 
 SIDE = 96
 seeds = st.integers(0, 10_000)
@@ -84,3 +89,19 @@ def test_a_patch_of_nothing_or_of_one_object_alone_stays_as_it_is() -> None:
     for labels in (np.zeros((16, 16), np.int32), np.ones((16, 16), np.int32)):
         lit, more = crowd(image, labels, labels >= 0, np.random.default_rng(0))
         assert lit is image and more is labels
+
+
+def test_patches_are_crowded_where_objects_are_told_apart_alone() -> None:
+    image, labels = _patch(2)
+    frame = make_frame("n", image, labels, Normalisation())
+    always = POLICIES["none"].model_copy(update={"crowd_chance": 1.0})
+    given = {"data": "", "layout": "pairs", "channels": (2, 4), "patch": 64}
+
+    def drawn(**more: object) -> int:
+        settings = TrainSettings.model_validate(given | more)
+        patches = Patches([frame], np.ones(1), settings, epoch=0, count=4)
+        return sum(len(np.unique(patches.draw(i)[1])) for i in range(4))
+
+    plain = drawn(augment="none")
+    assert drawn(augment=always) > plain
+    assert drawn(augment=always, instances="none") == plain

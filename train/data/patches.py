@@ -66,7 +66,8 @@ class Patches(Dataset[Example]):
         settings = self.settings
         place = _place(frame, rng, settings)
         image, labels, counts = cut_patch(frame, place, padded=bool(settings.classes))
-        if not settings.classes and rng.random() < settings.augment.crowd_chance:
+        apart = not settings.classes and settings.instances != "none"
+        if apart and rng.random() < settings.augment.crowd_chance:
             image, labels = crowd(image, labels, counts, rng)
         # What is told apart by its class has no contrast of its own that could be varied.
         objects = np.zeros_like(labels) if settings.classes else labels
