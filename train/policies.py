@@ -38,7 +38,7 @@ class AugmentSettings(BaseModel):
     spacing is used, so that no patch folds over itself."""
     elastic_chance: Chance = 0.3
 
-    crowd_chance: Chance = 0.3
+    crowd_chance: Chance = 0.6
     """Objects of its own mirror images laid over it, where they fit: more objects that touch. Only
     where objects are told apart."""
     object_gain: Range = (0.1, 1.25)
