@@ -38,7 +38,7 @@ class AugmentSettings(BaseModel):
     spacing is used, so that no patch folds over itself."""
     elastic_chance: Chance = 0.3
 
-    crowd_chance: Chance = 0.6
+    crowd_chance: Chance = 0.3
     """Objects of its own mirror images laid over it, where they fit: more objects that touch. Only
     where objects are told apart."""
     object_gain: Range = (0.1, 1.25)
@@ -94,6 +94,7 @@ POLICIES: Mapping[str, AugmentSettings] = {
         scale=(0.85, 1.2),
         scale_chance=0.5,
         elastic_chance=0.5,
+        crowd_chance=0.6,
         object_gain_chance=0,
         blur=1.0,
         blur_chance=0.1,
