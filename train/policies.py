@@ -94,7 +94,6 @@ POLICIES: Mapping[str, AugmentSettings] = {
         scale=(0.85, 1.2),
         scale_chance=0.5,
         elastic_chance=0.5,
-        crowd_chance=0.6,
         object_gain_chance=0,
         blur=1.0,
         blur_chance=0.1,
