@@ -28,21 +28,39 @@ def test_named_files_exist(path: Path) -> None:
         assert list((ROOT / "tests").rglob(name)), name
 
 
-def test_the_readmes_options_exist() -> None:
+def anchor_of(heading: str) -> str:
+    """The anchor that GitHub gives a heading: "On a GPU" is at #on-a-gpu."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_anchors_are_headings(path: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^):#]*)#([^)]+)\)", path.read_text()):
+        text = (path.parent / target if target else path).read_text()
+        assert anchor in map(anchor_of, re.findall(r"^#+ (.*)$", text, re.M)), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_options_of_examples_exist(path: Path) -> None:
     from click.testing import CliRunner
 
     from engine.cli import stackseg
 
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    used = re.findall(r"^    stackseg (\w+ .*)$", text, re.M)
-    helps = {
-        name: CliRunner().invoke(stackseg, [name, "--help"]).output
-        for name in {line.partition(" ")[0] for line in used}
-    }
-    for line in used:
-        command, _, rest = line.partition(" ")
-        for option in re.findall(r"--[a-z-]+", rest):
-            assert option in helps[command], f"{command} {option}"
+    text = path.read_text().replace("\\\n", " ")
+    for command, rest in re.findall(r"(?:^    |`)stackseg ([a-z]+) ([^`#\n]*)", text, re.M):
+        shown = CliRunner().invoke(stackseg, [command, "--help"])
+        assert not shown.exit_code, command
+        for option in re.findall(r"(?<!\S)--[a-z][a-z-]+", rest):
+            assert option in shown.output, f"{command} {option}"
+
+
+def test_the_page_of_models_lists_every_field_of_the_spec() -> None:
+    from engine.model.spec import ModelSpec
+
+    _, _, text = (ROOT / "docs/models.md").read_text().partition("| field | meaning |\n")
+    rows = re.findall(r"^\| (`[^|]+`) \|", text.partition("\n\n")[0], re.M)
+    told = {name.partition(".")[0] for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    assert told == set(ModelSpec.model_fields)
 
 
 def test_the_memory_document_lists_every_constant() -> None:

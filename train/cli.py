@@ -92,7 +92,8 @@ def _frame_range(
 @click.option("--window", metavar="CENTER,WIDTH",
               help="Limit pixel values to CENTER - WIDTH/2 to CENTER + WIDTH/2, in Hounsfield "
               "units for CT; the exported model does the same.")  # fmt: skip
-@click.option("--output", type=click.Path(path_type=Path), help="Folder to create.  [required]")
+@click.option("--output", type=click.Path(path_type=Path),
+              help="Folder to create.  [required, but for --overfit-one]")  # fmt: skip
 @click.option("--arch", default="unet", show_default=True,
               type=click.Choice(["unet", "unet-resnet18", "unet-transfer"]),
               help="Network architecture.")  # fmt: skip
@@ -188,7 +189,7 @@ def _frame_range(
 @click.option(
     "--group",
     metavar="REGEX",
-    help="Files that agree here stay together.  [color-masks: up to the first _]",
+    help="Files that agree here stay together.  [color-masks: up to the first _ or .]",
 )
 @click.option("--masks", is_flag=True,
               help="Truth is masks, not ids: objects are their 8-connected pieces.")  # fmt: skip

@@ -23,11 +23,11 @@ def convert(result: Path, **options: Any) -> None:
     """Write RESULT, a job's folder or a NAME.zarr in it, in another format.
 
     \b
-    tiff     NAME.ome.tif for each stack: 16-bit where all ids fit, else 32-bit
-    ctc      01_RES/mask000.tif, ...: the Cell Tracking Challenge's segmentation masks
-    csv      frames.csv and objects.csv
-    geojson  NAME/t0000.geojson, ...: a polygon for each object along pixel edges, with measures
-    nifti    NAME.nii.gz: a volume with the affine of its NIfTI or DICOM source
+    tiff       NAME.ome.tif for each stack: 16-bit where all ids fit, else 32-bit
+    ctc        01_RES/mask000.tif, ...: the Cell Tracking Challenge's segmentation masks
+    csv        frames.csv and objects.csv
+    geojson    NAME/t0000.geojson, ...: a polygon for each object along pixel edges, with measures
+    nifti      NAME.nii.gz: a volume with the affine of its NIfTI or DICOM source
     dicom-seg  NAME.seg.dcm: a DICOM segmentation that refers to its source, a segment per class
     """
     from engine.job.progress import counter

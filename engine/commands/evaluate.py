@@ -89,7 +89,7 @@ def evaluate(
     draws only some of the objects, as the challenge's gold truth does, only SEG means anything, and
     DET where the truth has markers (01_GT/TRA).
 
-    LABELS and TRUTH are each a result of this command, a Zarr, a TIFF, a folder of TIFF or PNG
+    LABELS and TRUTH are each a result of a job, a Zarr, a TIFF, a folder of TIFF or PNG
     images, or a Cell Tracking Challenge folder such as 01_ST. Frames are matched by number, files
     without numbers by name. Where LABELS holds the results of several stacks, TRUTH is a folder
     with the truth of each by the stack's name. Frames without a truth are omitted; so is a truth

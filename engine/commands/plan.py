@@ -13,7 +13,8 @@ from engine.commands.segment import job_options
 @click.command()
 @job_options
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", default=Path(),
-              help="Ignored; a `segment` command can be planned as it stands.")  # fmt: skip
+              help="Ignored. To plan a `segment` command as it stands, add --dry-run to "
+              "it.")  # fmt: skip
 def plan(frames: str | None, **options: Any) -> int:
     """Show the stacks, frames, tiles, memory and disk of a job; nothing is written."""
     from engine.commands import running

@@ -24,6 +24,7 @@ from engine.labels.holes import filled
 from engine.labels.postprocessing import Postprocessing
 from engine.labels.stitching import Faces, faces_of, strips_of
 
+# Foreground, and cores where objects are found by them, (Y, X) both.
 Masks = tuple[NDArray[np.bool_], NDArray[np.bool_] | None]
 
 
@@ -36,6 +37,14 @@ class BlockLabels:
     strips: Faces  # of seeds; empty where no label can be foreign
     foreign: NDArray[np.int64]  # (m,): labels that begin in other blocks
     anchors: NDArray[np.int64]  # (m, 3): Z, Y, X of a core pixel of each, from the block's first
+
+    @classmethod
+    def of_components(
+        cls, labels: NDArray[np.uint32], count: int, *, connect_z: bool
+    ) -> BlockLabels:
+        """Those of components, (Z, Y, X): all of them begin in the block."""
+        faces = faces_of(labels[None], connect_z=connect_z)
+        return cls(count, faces, {}, np.zeros(0, np.int64), np.zeros((0, 3), np.int64))
 
 
 def label_block(
@@ -63,8 +72,7 @@ def label_block(
     for z, (plane, _) in planes.items():
         mask[z] = filled(plane, postprocessing)
     count = label_part(mask, out, connect_z=connect_z)
-    faces = faces_of(out[None], connect_z=connect_z)
-    return BlockLabels(count, faces, {}, np.zeros(0, np.int64), np.zeros((0, 3), np.int64))
+    return BlockLabels.of_components(out, count, connect_z=connect_z)
 
 
 def _by_cores(

@@ -17,7 +17,6 @@ from engine.labels.blocks import BlockLabels
 from engine.labels.components import areas_and_first_pixels, label_part, renumber
 from engine.labels.instances import drop
 from engine.labels.postprocessing import Postprocessing
-from engine.labels.stitching import faces_of
 
 
 def label_class_map(
@@ -44,8 +43,7 @@ def label_class_block(
 ) -> BlockLabels:
     """Label the objects of a block's class map, (Z, Y, X), into `out`; nothing is dropped yet."""
     count = label_classes(classes, chosen, out, connect_z=connect_z)
-    faces = faces_of(out[None], connect_z=connect_z)
-    return BlockLabels(count, faces, {}, np.zeros(0, np.int64), np.zeros((0, 3), np.int64))
+    return BlockLabels.of_components(out, count, connect_z=connect_z)
 
 
 def label_classes(

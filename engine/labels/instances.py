@@ -16,7 +16,7 @@ def label_instances(
     postprocessing: Postprocessing,
     core: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint32]:
-    """Label the objects of a foreground, bool (Y, X), as uint32, by the rules, in this order:
+    """Label the objects of a foreground, bool (Y, X), as uint32, in this order:
 
     holes are filled; 8-connected components are labelled and cut apart by the watershed, or those
     of `core`, (Y, X), are grown; and those too small, too large or at the border become background.

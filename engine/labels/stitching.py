@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 Offset = tuple[int, int, int]  # along Z, Y, X: where the neighbour lies
 Position = tuple[int, int, int, int]  # along T, Z, Y, X
-Faces = Mapping[str, NDArray[np.uint32]]
+Faces = Mapping[str, NDArray[np.uint32]]  # labels by side, "y0" and so on; see `faces_of`
 
 # Half of the 26 neighbours, so that each pair of blocks occurs once.
 _STEPS = (-1, 0, 1)

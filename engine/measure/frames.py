@@ -53,7 +53,7 @@ class FrameSums:
 
 
 def total_intensity(channel: NDArray[Any]) -> float:
-    """Sum of all pixels; exact for integers."""
+    """Sum of all pixels; exact for integers up to 2^53."""
     return float(sum(float(np.sum(band, dtype=np.float64)) for band in bands(channel)))
 
 

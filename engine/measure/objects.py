@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from engine.compiled import compiled
 from engine.measure.hulls import RowEnds, convex_areas
 
-ObjectColumns = dict[str, NDArray[Any]]
-ObjectSums = dict[str, NDArray[Any]]
+ObjectColumns = dict[str, NDArray[Any]]  # of the objects table by name, (n,); see `object_dtypes`
+ObjectSums = dict[str, NDArray[Any]]  # sums and extremes by name, (n,); see `_MERGE`
+# Of each row of pixels of an object: its label, Y, and X of the leftmost and rightmost pixel.
 RowArrays = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
 
 _DTYPES: dict[str, Any] = {

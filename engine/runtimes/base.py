@@ -97,6 +97,7 @@ class Runtime(ABC):
     title: str  # in sentences
     cautions: tuple[Caution, ...]
     fixes_shape: bool = False  # whether a session is for runs of a single shape
+    memory_signs: tuple[str, ...] = ()  # in lower case; in a message, any says that it was memory
 
     @property
     @abstractmethod
@@ -127,9 +128,10 @@ class Runtime(ABC):
         `shapes` are the (N, H, W) of all batches.
         """
 
-    @abstractmethod
     def is_memory_error(self, error: Exception) -> bool:
         """Whether what `load` or its `Compute` raised means that there was no memory."""
+        text = str(error).lower()
+        return isinstance(error, MemoryError) or any(sign in text for sign in self.memory_signs)
 
     def device_memory(self, device: str) -> DeviceMemory | None:
         """What is free on a device; None where it has no memory of its own, or does not tell."""

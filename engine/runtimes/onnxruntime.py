@@ -71,6 +71,7 @@ class OnnxRuntime(Runtime):
     title = "ONNX Runtime"
     precisions: tuple[Precision, ...] = ("fp32",)
     cautions: tuple[Caution, ...] = (Caution.OPTIMISED, Caution.UNOPTIMISED)
+    memory_signs = MEMORY_SIGNS
     way_out = "install stackseg[cuda], or use --device cpu"
 
     def resolve_device(self, device: str) -> str:
@@ -151,11 +152,6 @@ class OnnxRuntime(Runtime):
             Needs(CUDA_HOST.value + buffers),
             Needs(CUDA_LIBRARIES.value + sessions * weights, math.ceil(counted * CUDA_ARENA.value)),
         )
-
-    def is_memory_error(self, error: Exception) -> bool:
-        """By its type, or by what it says."""
-        text = str(error).lower()
-        return isinstance(error, MemoryError) or any(sign in text for sign in MEMORY_SIGNS)
 
     def device_memory(self, device: str) -> DeviceMemory | None:
         """What CUDA's driver says."""

@@ -80,6 +80,7 @@ class OpenVino(Runtime):
     name = "openvino"
     title = "OpenVINO"
     cautions = (Caution.OPTIMISED,)  # its optimisations cannot be turned off
+    memory_signs = MEMORY_SIGNS
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -135,11 +136,6 @@ class OpenVino(Runtime):
         counted = max(n * activation_bytes(graph, height, width) for n, height, width in shapes)
         held = OPENVINO_BASE.value + math.ceil(sessions * OPENVINO_COPIES.value * weights)
         return MemoryNeeds(Needs(held, math.ceil(counted * OPENVINO_RUN.value)))
-
-    def is_memory_error(self, error: Exception) -> bool:
-        """By its type, or by what it says."""
-        text = str(error).lower()
-        return isinstance(error, MemoryError) or any(sign in text for sign in MEMORY_SIGNS)
 
     def reason(self, error: Exception) -> str:
         """The first line of the message that does not only say where in OpenVINO it arose."""

@@ -105,6 +105,7 @@ class Stitch:
 
 
 def _gather(run: TaskRun, group: StitchGroup) -> _Parts:
+    """All parts of a stitch group; those of frames that were set aside have no labels."""
     layout = run.plan.layout
     store = PartStore(run.folder, run.plan)
     parts: dict[int, Part] = {}
@@ -152,17 +153,26 @@ def _stitch(
             new = np.r_[0, ids].astype(dtype)
             run.check_identity()
             parts.store.put_ids(block, new)
-            pieces = parts.parts[block].pieces() if parts.counts[block] else {}
-            if pieces:
-                alone = joined.group_of(parts.start[block] + pieces["label"].astype(np.int64)) < 0
-                label = ids[pieces["label"].astype(np.int64) - 1]
-                keep = alone & (label > 0)
-                found.append({k: v[keep] for k, v in {**pieces, "label": label}.items()})
+            if parts.counts[block]:
+                found.append(_alone(parts, block, joined, ids))
         found.append(spanning.pieces_of(number, final))
-        _write_row(run, parts, {k: np.concatenate([f[k] for f in found]) for k in found[-1]}, sums,
-              table)  # fmt: skip
+        pieces = {name: np.concatenate([one[name] for one in found]) for name in found[-1]}
+        _write_row(run, pieces, sums, table)
     area = run.plan.pixel_area_um2
     return {number: one.row(area) for number, one in sums.items()}, final.total
+
+
+def _alone(parts: _Parts, block: int, joined: Joined, ids: NDArray[np.int64]) -> ObjectSums:
+    """Pieces of a block's objects that lie in no other block, under their final `ids`, (n,).
+
+    Without those of objects that are dropped, whose id is 0.
+    """
+    pieces = parts.parts[block].pieces()
+    local = pieces["label"].astype(np.int64)
+    is_alone = joined.group_of(parts.start[block] + local) < 0
+    label = ids[local - 1]
+    kept = is_alone & (label > 0)
+    return {name: values[kept] for name, values in {**pieces, "label": label}.items()}
 
 
 def _contacts(run: TaskRun, group: StitchGroup, parts: _Parts) -> NDArray[np.int64]:
@@ -246,6 +256,7 @@ class _Spanning:
             self._sums = {name: values[order] for name, values in self._sums.items()}
 
     def _add_ids(self, joined: Joined, parts: _Parts, block: int) -> None:
+        """Add first pixels, areas and border of a block's labels to those of their objects."""
         part = parts.parts[block]
         group = joined.group_of(parts.ids(block))
         spans = group >= 0
@@ -254,6 +265,7 @@ class _Spanning:
         np.logical_or.at(self.border, group[spans], part["border"][spans])
 
     def _pieces(self, joined: Joined, parts: _Parts, block: int, row: int) -> ObjectSums:
+        """A block's pieces of objects that span blocks, labelled by group; and `row`, its row."""
         pieces = parts.parts[block].pieces()
         group = joined.group_of(parts.start[block] + pieces["label"].astype(np.int64))
         spans = group >= 0
@@ -311,6 +323,7 @@ def _final_ids(
 
 
 def _frame_sums(run: TaskRun, group: StitchGroup, parts: _Parts) -> dict[int, FrameSums]:
+    """Sums of each frame, by its number in the layout: its intensity, and no objects yet."""
     layout = run.plan.layout
     pixels = layout.sizes[2] * layout.sizes[3]
     sums = {number: FrameSums(pixels, 0.0, run.plan.channels[0]) for number in parts.frames}
@@ -323,9 +336,8 @@ def _frame_sums(run: TaskRun, group: StitchGroup, parts: _Parts) -> dict[int, Fr
 
 
 def _write_row(
-    run: TaskRun, parts: _Parts, pieces: ObjectSums, sums: dict[int, FrameSums],
-    table: ObjectsWriter,
-) -> None:  # fmt: skip
+    run: TaskRun, pieces: ObjectSums, sums: dict[int, FrameSums], table: ObjectsWriter
+) -> None:
     """Write a row of blocks' pieces to the tables, in order of frame and label."""
     layout = run.plan.layout
     order = np.lexsort((pieces["label"], pieces["frame"]))

@@ -9,6 +9,7 @@ from engine.plan.plan import Plan
 from engine.plan.settings import JobSettings
 from engine.stacks.guard import some
 from engine.stacks.inputs import given_path, places_of
+from engine.store.committed import store_of
 from engine.store.folder import IDENTITY, RELABELLED, JobFolder
 
 SAMPLE = "sample"  # folder of the overlays of a few frames, which are drawn before a job begins
@@ -22,7 +23,7 @@ def check_apart(plan: Plan, output: Path, *others: str) -> None:
     inputs = {place: stack for stack in plan.stacks for place in places_of(stack.path)}
     # By each folder that an input lies in: of many thousands, no two are compared.
     holds = {folder: path for path in inputs for folder in path.parents}
-    for name in (*(f"{stack.name}.zarr" for stack in plan.stacks), *others):
+    for name in (*(store_of(stack.name) for stack in plan.stacks), *others):
         result = (output / name).resolve()
         around = (p for p in result.parents if p in inputs and "Zarr" in inputs[p].info.format)
         taken = result if result in inputs else holds.get(result) or next(around, None)
@@ -45,10 +46,8 @@ def foreign_files(settings: JobSettings, plan: Plan) -> str:
     names = {path.name for path in root.iterdir() if not path.name.startswith(".")}
     names -= {SAMPLE, RELABELLED}
     if names:
-        places, real = (
-            {place for one in plan.stacks for place in places_of(one.path)},
-            root.resolve(),
-        )
+        real = root.resolve()
+        places = {place for one in plan.stacks for place in places_of(one.path)}
         # What was refused may hang, or be a loop of links: it is compared by its name alone.
         given = [*settings.inputs, settings.model, *(path for path, _ in plan.refused)]
         places |= {Path(given_path(path.removeprefix("@"))) for path in given}

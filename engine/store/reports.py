@@ -107,9 +107,9 @@ class ReportedInput(Part):
     halo: int  # px
     postprocessing: Postprocessing
     pixels_sha256: Sha256  # over the hashes of its frames
-    # In ml, by class: one for each time point, None where a plane of it was set aside.
     window: tuple[float, float] | None = None  # least and greatest value that the network saw
     identifiers: dict[str, str] = Field(default_factory=dict)  # see `engine.plan.inputs.Input`
+    # By class: one for each time point, None where a plane of it was set aside.
     volumes_ml: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
 
 

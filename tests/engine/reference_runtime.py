@@ -43,6 +43,3 @@ class ReferenceRuntime(Runtime):
         # It lets go of nothing, and casts to float64 on its way.
         counted = max(n * activation_bytes(model.parse(), h, w) for n, h, w in shapes)
         return MemoryNeeds(Needs(2 * sessions * len(model.data), 10 * counted))
-
-    def is_memory_error(self, error: Exception) -> bool:
-        return isinstance(error, MemoryError)

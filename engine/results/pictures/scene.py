@@ -27,7 +27,6 @@ from engine.results.planes import Planes
 from engine.results.result import ResultStack
 
 Style = Literal["side-by-side", "outlines", "fill", "probability"]
-STYLES: tuple[Style, ...] = ("side-by-side", "outlines", "fill", "probability")
 
 SAMPLE = 16  # frames from which the contrast of a movie is taken
 GAMMA = 0.7  # lifts what is dim: the brightness of nuclei of one frame spans decades
