@@ -74,7 +74,7 @@ peers: .peers/.done
 bench-full: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --full
 
-# Half an hour of a core that multiplies in bf16 (AMD Zen 5), three times that of others.
+# Half an hour of a core that multiplies in bf16 (AMD Zen 5), longer on others.
 nuclei: $(VENV)/.test
 	test -n "$(STACKSEG_DATA)" || { echo "set STACKSEG_DATA to a folder that holds dsb2018/"; exit 2; }
 	$(BIN)/stackseg train --data $(STACKSEG_DATA)/dsb2018 --layout pairs --augment strong \

@@ -129,8 +129,8 @@ def look(model: ModelFile, frame: np.ndarray) -> Look:
 
 
 def rows_of(model: ModelFile, calibration: list[Look], options: argparse.Namespace) -> list[Row]:
-    found, threads = [], options.threads
-    for target in candidates("cpu"):
+    found, threads, targets = [], options.threads, candidates("cpu")
+    for target in targets:
         session = open_session(model, "uint16", target, threads)
         found.append(Row(f"{target.runtime} {target.precision}", session))
     files = {"file in fp16": halved(named(model))}
@@ -151,7 +151,7 @@ def rows_of(model: ModelFile, calibration: list[Look], options: argparse.Namespa
             files[f"file in int8, fine-tuned in {options.fine_tune} steps"] = quantise([])
     for title, graph in files.items():
         lowered = replace(model, data=graph.SerializeToString())
-        for target in candidates("cpu"):
+        for target in targets:
             if target.precision == "fp32":
                 session = open_session(lowered, "uint16", target, threads)
                 found.append(Row(f"{target.runtime}, {title}", session))

@@ -27,7 +27,7 @@ from train.objects import postprocessing_of
 from train.predict import predict_logits, probabilities
 
 GROWTHS = (3, 5)
-CORE_THRESHOLDS = (0.7, 0.9, 0.95)
+CORE_THRESHOLDS = (0.7, 0.8, 0.85, 0.9, 0.95)
 
 
 def main() -> None:
@@ -51,8 +51,11 @@ def main() -> None:
     ]
     told = f"{options.run.name}, epoch {best.epoch}; {machine().processor}"
     print(f"{told}; {len(frames)} frames with truth of {options.frames}\n")
-    print("| growth, px | core threshold | objects | SEG | DET | F1 at 0.5 |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    columns = (
+        "growth, px", "core threshold", "objects", "SEG", "F1 at 0.5",
+        "missed", "joined", "spurious", "DET",
+    )  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|")
     base = replace(
         postprocessing_of(settings), threshold=options.threshold, min_area=options.min_area
     )
@@ -60,8 +63,9 @@ def main() -> None:
         rules = replace(base, growth=growth, core_threshold=core)
         found = sum((score_frame(frame, rules) for frame in frames), Score())
         print(
-            f"| {growth} | {core:g} | {found.result_objects} "
-            f"| {found.seg:.3f} | {found.det:.3f} | {found.f1[0]:.3f} |"
+            f"| {growth} | {core:g} | {found.result_objects} | {found.seg:.3f} | {found.f1[0]:.3f} "
+            f"| {found.detection.missed} | {found.detection.splits} | {found.detection.spurious} "
+            f"| {found.det:.3f} |"
         )
 
 

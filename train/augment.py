@@ -47,6 +47,12 @@ def vary_intensity(
     return image
 
 
+def background(image: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.float32]:
+    """The median of each channel (C, 1, 1) of a patch (C, Y, X) where no object is; some must."""
+    level: NDArray[np.float32] = np.median(image[:, labels == 0], axis=1)
+    return level[:, None, None]
+
+
 def _vary_objects(
     image: NDArray[np.float32], labels: NDArray[Any], rng: np.random.Generator, gains: Range
 ) -> NDArray[np.float32]:
@@ -59,5 +65,5 @@ def _vary_objects(
     # An object's blurred rim lies beyond its outline and is dimmed alike: left bright, it would
     # ring the object and teach outlines that lie inside the visible edge.
     gain = ndimage.gaussian_filter(factors[expand_labels(labels, LIGHT)], LIGHT / 3)
-    background = np.median(image[:, labels == 0], axis=1)[:, None, None]
-    return np.asarray(background + (image - background) * gain, dtype=np.float32)
+    dark = background(image, labels)
+    return np.asarray(dark + (image - dark) * gain, dtype=np.float32)

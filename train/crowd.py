@@ -1,10 +1,10 @@
 """More neighbours: objects of a patch's own mirror images, laid over it where there is room.
 
     . . a a .     . b b . .     . b a a .     Objects that touch are rare in many data sets, and
-    . . a a .  +  . b b . .  =  . b a a .     what of frames goes wrong first.
+    . . a a .  +  . b b . .  =  . b a a .     they are what a network gets wrong first.
 
-What would lie further over another object than two that touch is left out. Light adds up, as that
-of fluorescent objects does with what is out of focus above them.
+An object that would cover more of another than two that touch do is left out. Light adds up, as
+that of fluorescent objects does with what is out of focus above them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import expand_labels
 
+from train.augment import LIGHT, background
+
 MOST = 3  # mirror images that are laid over a patch
-LIGHT = 5.0  # px beyond its outline to which an object's light is its own
 OVERLAP = 0.15  # largest share of an object's pixels that may be another's already
 
 
@@ -34,11 +35,10 @@ def crowd(
     """
     if not labels.any() or labels.all():
         return image, labels
-    ids = np.unique(labels[~counted])
-    whole = np.where(np.isin(labels, ids), 0, labels)
+    whole = np.where(np.isin(labels, labels[~counted]), 0, labels)
     # Of an object that is left out the light is left out as well.
     owner = expand_labels(labels, LIGHT)
-    light = image - np.median(image[:, labels == 0], axis=1)[:, None, None]
+    light = image - background(image, labels)
     # Of the eight ways in which a square lies on itself, all but the first are others.
     for turn in rng.permutation(np.arange(1, 8))[: rng.integers(1, MOST + 1)]:
         laid = _with_room(_turned(whole, turn), labels)

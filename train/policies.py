@@ -40,7 +40,7 @@ class AugmentSettings(BaseModel):
 
     crowd_chance: Chance = 0.3
     """Objects of its own mirror images laid over it, where they fit: more objects that touch. Only
-    where objects are told apart."""
+    where the network learns to separate objects."""
     object_gain: Range = (0.1, 1.25)
     """Contrast of single objects against the background: dim ones next to bright ones occur."""
     object_gain_chance: Chance = 0.3

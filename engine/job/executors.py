@@ -32,7 +32,7 @@ CONNECT_SECONDS = 10
 LOOPBACK = "127.0.0.1"
 QUIET = {
     "distributed.admin.tick.limit": "1h",  # blocks compute in C; a late tick is no news
-    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.tick.interval": "1s",  # fifty a second took 3 % of a core
     # It asks for all threads' frames a hundred times a second, during which CPython 3.11 may
     # wait for itself for ever (python/cpython#106883), as it once did in a job like any other.
     "distributed.worker.profile.enabled": False,

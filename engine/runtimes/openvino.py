@@ -71,7 +71,7 @@ OPENVINO_COPIES = Constant(
 OPENVINO_BASE = Constant(96 * 2**20, "bytes", "libraries of OpenVINO", COMMAND)
 OPENVINO_RUN = Constant(1.8, "of the counted bytes", "activations of a run by OpenVINO", COMMAND)
 
-_loaded: WeakSet[Any] = WeakSet()  # compiled models of this process, for `release_memory`
+_loaded: WeakSet[Requests] = WeakSet()  # of this process, for `release_memory`
 
 
 class OpenVino(Runtime):
@@ -121,12 +121,8 @@ class OpenVino(Runtime):
         first = None if target.precision == "fp32" else _normalisation(network)
         lower = options | {"INFERENCE_PRECISION_HINT": TYPES[target.precision]}
         if first is None:  # or nothing that would be lower
-            return partial(_compute, Requests(_compile(network, options)))
-        return partial(
-            _compute_lower,
-            Requests(_compile(first, options)),
-            Requests(_compile(network, lower)),
-        )
+            return partial(_compute, _compile(network, options))
+        return partial(_compute_lower, _compile(first, options), _compile(network, lower))
 
     def memory(
         self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
@@ -145,8 +141,8 @@ class OpenVino(Runtime):
 
     def release_memory(self) -> None:
         """Have all models return what no run in flight holds."""
-        for compiled in tuple(_loaded):
-            compiled.release_memory()
+        for requests in tuple(_loaded):
+            requests.release()
 
 
 @cache
@@ -155,10 +151,10 @@ def _core() -> Any:
     return ov.Core()
 
 
-def _compile(graph: Any, options: dict[str, Any]) -> Any:
-    compiled = _core().compile_model(graph, "CPU", options)
-    _loaded.add(compiled)
-    return compiled
+def _compile(graph: Any, options: dict[str, Any]) -> Requests:
+    requests = Requests(_core().compile_model(graph, "CPU", options))
+    _loaded.add(requests)
+    return requests
 
 
 def _normalisation(graph: Any) -> Any | None:
@@ -223,6 +219,11 @@ class Requests:
             request = self.compiled.create_infer_request()
         yield request
         self._free.append(request)
+
+    def release(self) -> None:
+        """Let go of what no run holds: requests with their last pixels, and buffers."""
+        self._free.clear()
+        self.compiled.release_memory()
 
 
 def _compute(requests: Requests, pixels: Pixels, statistics: Floats, out: Result) -> None:

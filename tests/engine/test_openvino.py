@@ -64,6 +64,9 @@ def test_requests_are_made_for_runs_in_flight_and_used_again() -> None:
             self.made += 1
             return self.made
 
+        def release_memory(self) -> None:
+            pass
+
     requests = Requests(compiled := Compiled())
     with requests.one() as first, requests.one() as second:
         assert {first, second} == {1, 2}
@@ -75,6 +78,9 @@ def test_requests_are_made_for_runs_in_flight_and_used_again() -> None:
         raise RuntimeError("broken")
     with requests.one() as one, requests.one() as new:
         assert one != broken and new == 3, "what failed is not used again"
+    requests.release()
+    with requests.one() as one:
+        assert one == 4, "what was released is not kept"
 
 
 def version() -> str:
