@@ -6,24 +6,47 @@
 
 What is compiled is kept on the disk, beside the source or in the user's cache folder
 (`NUMBA_CACHE_DIR` names another), so that a process loads it in milliseconds. The cache watches the
-file of a function alone: the compiled functions that it calls stand in the same file. Sums are made
+file of a function alone: the compiled functions that it calls stand in the same file. It only saves
+time: where it is damaged, full or cannot be written, the function is compiled again. Sums are made
 in the order in which they are written, and results do not depend on the processor.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.caching import FunctionCache
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class Cache(FunctionCache):
+    """Numba's cache of a function, whose failures cost no more than the time to compile it.
+
+    Unpickling a damaged file may raise anything; writing fails where the disk is full.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What was compiled for a signature; None where there is nothing that can be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:
+            with contextlib.suppress(Exception):
+                self.flush()  # an index that cannot be read would not take what is compiled now
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was compiled for a signature, if that is possible."""
+        with contextlib.suppress(Exception):
+            super().save_overload(sig, data)
+
+
 def compiled(function: Function) -> Function:
     """The same function, compiled when it is first called with arrays of these dtypes."""
-    compiler = numba.njit(nogil=True, cache=True)
-    try:
-        return cast(Function, compiler(function))
-    except RuntimeError:  # there is no folder that can be written
-        return cast(Function, numba.njit(nogil=True)(function))
+    dispatcher: Any = numba.njit(nogil=True)(function)
+    with contextlib.suppress(RuntimeError):  # there is no folder that can be written
+        dispatcher._cache = Cache(function)
+    return cast(Function, dispatcher)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
+from numba.core.caching import IndexDataCacheFile
 
 from engine.compiled import compiled
 
@@ -24,26 +24,47 @@ print(sum(_label.stats.cache_hits.values()), sum(_label.stats.cache_misses.value
 """
 
 
-def test_a_second_process_loads_what_the_first_compiled(tmp_path: Path) -> None:
-    def hits_and_misses() -> str:
-        return subprocess.run(
-            [sys.executable, "-c", LABEL], check=True, capture_output=True, text=True, cwd=ROOT,
-            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kept")},
-        ).stdout  # fmt: skip
+def hits_and_misses(cache: Path) -> str:
+    """Label in a process of its own, and say how often the cache had what was asked for."""
+    return subprocess.run(
+        [sys.executable, "-c", LABEL], check=True, capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+    ).stdout.strip()  # fmt: skip
 
-    assert [hits_and_misses().split() for _ in range(2)] == [["0", "1"], ["1", "0"]]
+
+def test_a_second_process_loads_what_the_first_compiled(tmp_path: Path) -> None:
+    assert [hits_and_misses(tmp_path / "kept") for _ in range(2)] == ["0 1", "1 0"]
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("size", [0, 20])
+def test_damaged_files_are_compiled_again(tmp_path: Path, suffix: str, size: int) -> None:
+    hits_and_misses(tmp_path)
+    files = list(tmp_path.rglob(f"*.{suffix}"))
+    assert files
+    for file in files:
+        os.truncate(file, size)
+
+    assert [hits_and_misses(tmp_path) for _ in range(2)] == ["0 1", "1 0"]
+
+
+def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @compiled
+    def doubled(values: np.ndarray) -> np.ndarray:
+        return values * 2
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", full)
+    assert doubled(np.arange(3)).tolist() == [0, 2, 4]
 
 
 def test_without_a_place_to_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_a_place(**options: Any) -> Any:
-        def decorate(function: Any) -> Any:
-            if options.get("cache"):
-                raise RuntimeError("cannot cache function: no locator available")
-            return numba.njit(**options)(function)
+    def without_a_place(function: Any) -> Any:
+        raise RuntimeError("cannot cache function: no locator available")
 
-        return decorate
-
-    monkeypatch.setattr("engine.compiled.numba", SimpleNamespace(njit=without_a_place))
+    monkeypatch.setattr("engine.compiled.Cache", without_a_place)
 
     @compiled
     def doubled(values: np.ndarray) -> np.ndarray:
