@@ -11,8 +11,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from engine.compiled import compiled
 from engine.inference.probability import from_8_bit
 from engine.labels import classes
 from engine.labels.postprocessing import Postprocessing
@@ -39,8 +41,7 @@ class Outputs:
         """Whether no probability was NaN or infinite."""
         if self.is_decided:
             return not (self.values[0] == NOT_FINITE).any()
-        # NaN is the least and the greatest of all.
-        return bool(np.isfinite([self.values.min(), self.values.max()]).all())
+        return _is_finite(self.values)
 
     @property
     def probability(self) -> NDArray[np.float32]:
@@ -99,3 +100,37 @@ def nothing(spec: ModelSpec, shape: tuple[int, int], decision: Decision | None) 
     if not spec.is_binary:  # of one foreground class, and of its cores, there is no such output
         probability[0] = 1
     return Outputs(probability, spec.n_class_outputs)
+
+
+def _is_finite(values: NDArray[np.float32]) -> bool:
+    """Whether none of some values, (K, Y, X), is NaN or infinite."""
+    if not values.size or values.strides[-1] != values.itemsize or min(values.strides) < 0:
+        return bool(np.isfinite(values).all())
+    # Compiled loops are fast where they know that pixels lie side by side, as those of a window do
+    # within a row alone. So they get the memory that it lies in, as one row.
+    plane, line, _ = (stride // values.itemsize for stride in values.strides)
+    n, height, width = values.shape
+    memory = as_strided(
+        values,
+        ((n - 1) * plane + (height - 1) * line + width,),
+        values.strides[-1:],
+        writeable=False,
+    )
+    return _are_finite(memory.view(np.uint32), values.shape, plane, line)
+
+
+@compiled
+def _are_finite(
+    bits: NDArray[np.uint32], shape: tuple[int, int, int], plane: int, line: int
+) -> bool:
+    """Whether float32 values, (K, Y, X), are finite, in memory whose planes and rows are so far."""
+    exponent = np.uint32(0x7F800000)  # all bits of it are set in NaN and infinity
+    n, height, width = shape
+    found = False
+    for k in range(n):
+        for y in range(height):
+            begin = k * plane + y * line
+            row = bits[begin : begin + width]
+            for x in range(len(row)):
+                found |= row[x] & exponent == exponent
+    return not found

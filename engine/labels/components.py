@@ -1,10 +1,10 @@
 """Instance labels of a binary mask: connected components, by runs of pixels along the rows.
 
-    . # # . . # .      . 1 1 . . 2 .     a run takes the label of what it touches in the rows
-    # # # # # # #      1 1 1 1 1 1 1     before; labels that meet in it are one from then on
+    . # # . . # .      . 1 1 . . 2 .     a run is one with all runs that it touches in the row
+    # # # # # # #      1 1 1 1 1 1 1     before, and with what these are one with
 
-Labels count in raster order of objects' first pixels, since the least of those that meet stays
-(Rosenfeld and Pfaltz 1966; the rest is union-find).
+Labels count in raster order of objects' first pixels, since of runs that are one the first stands
+for all (Rosenfeld and Pfaltz 1966; the rest is union-find).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.compiled import compiled
+from engine.labels.runs import Runs, fill, runs_of
 
 BAND = 256  # rows handled at once where a temporary would be larger than the labels themselves
 
@@ -27,7 +28,7 @@ def label_frame(mask: NDArray[np.bool_], *, corners: bool = True) -> tuple[NDArr
     object's first pixel; 0 is background.
     """
     labels = np.empty(mask.shape, dtype=np.uint32)
-    return labels, _label(mask[None], labels[None], corners, False)
+    return labels, _label(mask[None], labels[None], corners=corners, connect_z=False)
 
 
 def label_part(mask: NDArray[np.bool_], out: NDArray[np.uint32], *, connect_z: bool) -> int:
@@ -35,101 +36,95 @@ def label_part(mask: NDArray[np.bool_], out: NDArray[np.uint32], *, connect_z: b
 
     8-connected in each plane, 26-connected with `connect_z`. Ids count from 1, in raster order.
     """
-    return _label(mask, out, True, connect_z)
+    return _label(mask, out, corners=True, connect_z=connect_z)
+
+
+def _label(
+    mask: NDArray[np.bool_], out: NDArray[np.uint32], *, corners: bool, connect_z: bool
+) -> int:
+    """`label_part`; and over edges alone where not over `corners`."""
+    depth, height, _ = mask.shape
+    runs = runs_of(mask)
+    labels, count = _joined(runs.row, runs.start, runs.stop, depth, height, corners, connect_z)
+    out[...] = 0
+    fill(out, runs, labels)
+    return count
 
 
 @compiled
-def _label(mask: NDArray[np.bool_], out: NDArray[np.uint32], corners: bool, connect_z: bool) -> int:
-    """`label_part`, of the same shape; and over edges alone where not over `corners`."""
-    depth, height, width = mask.shape
+def _joined(
+    row: NDArray[np.int32],
+    start: NDArray[np.int32],
+    stop: NDArray[np.int32],
+    depth: int,
+    height: int,
+    corners: bool,
+    connect_z: bool,
+) -> tuple[NDArray[np.uint32], int]:
+    """The label of each run, (n,), of a mask of `depth` planes of `height` rows; and how many."""
     reach = 1 if corners else 0
-    # Of each label one that is not larger: itself, or one that it met. There may be as many as
-    # runs; what is not touched of the array takes no memory.
-    parent = np.empty(depth * height * (width // 2 + 1) + 1, dtype=np.uint32)
-    parent[0] = count = np.uint32(0)
+    first = np.searchsorted(row, np.arange(depth * height + 1))  # run of each row
+    # Of each run one that comes no later: itself, or one that it is one with.
+    parent = np.arange(len(row)).astype(np.uint32)
     for z in range(depth):
         for y in range(height):
-            x = 0
-            while x < width:
-                if not mask[z, y, x]:
-                    out[z, y, x] = 0
-                    x += 1
-                    continue
-                start = x
-                while x < width and mask[z, y, x]:
-                    x += 1
-                left, right = max(start - reach, 0), min(x + reach, width)
-                label = np.uint32(0)
-                if y:
-                    label = _met(out, z, y - 1, left, right, parent, label)
-                if connect_z and z:
-                    for row in range(max(y - 1, 0), min(y + 2, height)):
-                        label = _met(out, z - 1, row, left, right, parent, label)
-                if label == 0:
-                    count += np.uint32(1)
-                    label = count
-                    parent[label] = label
-                for i in range(start, x):
-                    out[z, y, i] = label
-    found = _count_up(parent, count)
-    _paint(out, parent)
-    return found
+            at = z * height + y
+            if y:
+                _meet(first, at, at - 1, start, stop, parent, reach)
+            if connect_z and z:
+                for other in range(max(y - 1, 0), min(y + 2, height)):
+                    _meet(first, at, (z - 1) * height + other, start, stop, parent, reach)
+    count = np.uint32(0)
+    for run in range(len(parent)):
+        if parent[run] == run:
+            count += np.uint32(1)
+            parent[run] = count
+        else:  # one that comes before, and has its label by now
+            parent[run] = parent[parent[run]]
+    return parent, int(count)
 
 
 @compiled
-def _met(
-    labels: NDArray[np.uint32],
-    z: int,
-    y: int,
-    left: int,
-    right: int,
+def _meet(
+    first: NDArray[np.int64],
+    row: int,
+    other: int,
+    start: NDArray[np.int32],
+    stop: NDArray[np.int32],
     parent: NDArray[np.uint32],
-    label: np.uint32,
-) -> np.uint32:
-    """The least of `label`, unless it is 0, and the labels in a row from `left` to `right`.
-
-    They are one from now on.
-    """
-    last = np.uint32(0)
-    for x in range(left, right):
-        other = labels[z, y, x]
-        if other == 0 or other == last:
-            continue
-        last = root = other
-        while parent[root] != root:
-            parent[root] = parent[parent[root]]
-            root = parent[root]
-        if label == 0:
-            label = root
-        elif root < label:
-            parent[label] = root
-            label = root
-        else:
-            parent[root] = label
-    return label
+    reach: int,
+) -> None:
+    """Join the runs of a row with those of another that they touch."""
+    begin, end = first[other], first[other + 1]
+    for run in range(first[row], first[row + 1]):
+        while begin < end and stop[begin] <= start[run] - reach:
+            begin += 1  # further runs begin further on
+        met = begin
+        while met < end and start[met] < stop[run] + reach:
+            one, two = _root(parent, met), _root(parent, run)
+            parent[max(one, two)] = min(one, two)
+            met += 1
 
 
 @compiled
-def _count_up(parent: NDArray[np.uint32], count: np.uint32) -> int:
-    """Make of `parent` the numbers of labels: 1, 2, 3, ... of those that stayed; how many."""
-    stayed = np.uint32(0)
-    for label in range(1, count + 1):
-        if parent[label] == label:
-            stayed += np.uint32(1)
-            parent[label] = stayed
-        else:  # that is a smaller one, which has its number by now
-            parent[label] = parent[parent[label]]
-    return int(stayed)
+def _root(parent: NDArray[np.uint32], run: int) -> int:
+    """The first of all runs that a run is one with, as far as is known."""
+    while parent[run] != run:
+        parent[run] = parent[parent[run]]
+        run = parent[run]
+    return run
 
 
 def areas_and_first_pixels(
-    labels: NDArray[np.uint32], count: int
+    labels: NDArray[np.uint32], count: int, runs: Runs | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pixels, and raster index of the first, of each of `count` labels, (count,) both.
 
-    Labels are (Y, X) or (Z, Y, X). Of a label that does not occur both are 0.
+    Labels are (Y, X) or (Z, Y, X); `runs` are theirs, if they are known. Of a label that does not
+    occur both are 0.
     """
-    return _areas_and_first(_volume(labels), count)
+    runs = runs or runs_of(labels)
+    return _areas_and_first(runs.row, runs.start, runs.stop, runs.value, labels.shape[-1], count)
 
 
 def at_border(labels: NDArray[Any], count: int) -> NDArray[np.bool_]:
@@ -140,22 +135,24 @@ def at_border(labels: NDArray[Any], count: int) -> NDArray[np.bool_]:
     return touches[1:]
 
 
-def renumber(labels: NDArray[np.uint32], kept: NDArray[np.bool_], first: NDArray[np.int64]) -> int:
+def renumber(
+    labels: NDArray[np.uint32],
+    kept: NDArray[np.bool_],
+    first: NDArray[np.int64],
+    runs: Runs | None = None,
+) -> int:
     """Drop labels, (Y, X) or (Z, Y, X), that are not `kept`, (count,), in place; how many stay.
 
-    These are numbered from 1 on, in the order of their `first` pixels, (count,).
+    These are numbered from 1 on, in the order of their `first` pixels, (count,). `runs` are those
+    of the labels, if they are known.
     """
     order = np.flatnonzero(kept)
     order = order[np.argsort(first[order], kind="stable")]
     new = np.zeros(len(kept) + 1, dtype=np.uint32)
     new[order + 1] = np.arange(1, len(order) + 1, dtype=np.uint32)
-    _paint(_volume(labels), new)
+    runs = runs or runs_of(labels)
+    fill(labels, runs, new[runs.value])
     return len(order)
-
-
-def _volume(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The same as (Z, Y, X): a view."""
-    return labels if labels.ndim == 3 else labels[None]
 
 
 def bands(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -165,27 +162,18 @@ def bands(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 @compiled
 def _areas_and_first(
-    labels: NDArray[np.uint32], count: int
+    row: NDArray[np.int32],
+    start: NDArray[np.int32],
+    stop: NDArray[np.int32],
+    value: NDArray[np.uint32],
+    width: int,
+    count: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`areas_and_first_pixels` of labels (Z, Y, X)."""
+    """`areas_and_first_pixels` of the labels whose runs are these, `width` px wide."""
     areas, first = np.zeros(count + 1, dtype=np.int64), np.zeros(count + 1, dtype=np.int64)
-    depth, height, width = labels.shape
-    for z in range(depth):
-        for y in range(height):
-            for x in range(width):
-                label = labels[z, y, x]
-                if label:
-                    if not areas[label]:
-                        first[label] = (z * height + y) * width + x
-                    areas[label] += 1
+    for run in range(len(row)):
+        label = value[run]
+        if not areas[label]:
+            first[label] = np.int64(row[run]) * width + start[run]
+        areas[label] += stop[run] - start[run]
     return areas[1:], first[1:]
-
-
-@compiled
-def _paint(labels: NDArray[np.uint32], new: NDArray[np.uint32]) -> None:
-    """Give each pixel, of (Z, Y, X), the `new` one of its label, in place."""
-    depth, height, width = labels.shape
-    for z in range(depth):
-        for y in range(height):
-            for x in range(width):
-                labels[z, y, x] = new[labels[z, y, x]]

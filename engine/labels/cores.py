@@ -27,6 +27,7 @@ from engine.compiled import compiled
 from engine.labels.components import label_frame
 from engine.labels.holes import filled
 from engine.labels.postprocessing import Postprocessing
+from engine.labels.runs import runs_of
 
 Inside = tuple[slice, slice]  # rows and columns of a plane
 
@@ -78,7 +79,8 @@ def find_seeds(
             core, tuple(slice(max(s.start - growth, 0), s.stop + growth) for s in inside)
         )
         ungrown = _within(foreground & ~core, inside)
-    grown, nearest, unreached = _nearest(np.flatnonzero(ungrown), core, growth)
+    further = runs_of(ungrown)
+    grown, nearest, unreached = _nearest(further.row, further.start, further.stop, core, growth)
     if postprocessing.unreached == "keep":
         core.reshape(-1)[unreached] = True
     return Seeds(core, grown, nearest)
@@ -93,35 +95,47 @@ def _within(mask: NDArray[np.bool_], window: tuple[slice, ...]) -> NDArray[np.bo
 
 @compiled
 def _nearest(
-    pixels: NDArray[np.int64], core: NDArray[np.bool_], radius: int
+    row: NDArray[np.int32],
+    start: NDArray[np.int32],
+    stop: NDArray[np.int32],
+    core: NDArray[np.bool_],
+    radius: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Pixels that have a core pixel within `radius` px, the nearest of each, and those without.
 
-    All are flat indices in `core`, (Y, X).
+    All are flat indices in `core`, (Y, X); the pixels are given by runs of them.
     """
     height, width = core.shape
     along = _along_rows(core, radius)
-    nearest = np.empty(len(pixels), np.int64)
-    for i in range(len(pixels)):
-        y, x = divmod(int(pixels[i]), width)
-        least, at = radius * radius + 1, -1
-        for away in range(radius + 1):
-            if away * away > least:
-                break
-            if y >= away:
-                dx = int(along[y - away, x])
-                square = away * away + dx * dx
-                # Of two as near that which is further up.
-                if square < least or (square == least and at >= 0):
-                    least, at = square, (y - away) * width + x + dx
-            if y + away < height:
-                dx = int(along[y + away, x])
-                square = away * away + dx * dx
-                if square < least:
-                    least, at = square, (y + away) * width + x + dx
-        nearest[i] = at
-    reached = nearest >= 0
-    return pixels[reached], nearest[reached], pixels[~reached]
+    most = (stop - start).sum()
+    reached, nearest = np.empty(most, np.int64), np.empty(most, np.int64)
+    unreached = np.empty(most, np.int64)
+    n = beyond = 0
+    for run in range(len(row)):
+        y = int(row[run])
+        for x in range(start[run], stop[run]):
+            least, at = radius * radius + 1, -1
+            for away in range(radius + 1):
+                if away * away > least:
+                    break
+                if y >= away:
+                    dx = int(along[y - away, x])
+                    square = away * away + dx * dx
+                    # Of two as near that which is further up.
+                    if square < least or (square == least and at >= 0):
+                        least, at = square, (y - away) * width + x + dx
+                if y + away < height:
+                    dx = int(along[y + away, x])
+                    square = away * away + dx * dx
+                    if square < least:
+                        least, at = square, (y + away) * width + x + dx
+            if at >= 0:
+                reached[n], nearest[n] = y * width + x, at
+                n += 1
+            else:
+                unreached[beyond] = y * width + x
+                beyond += 1
+    return reached[:n].copy(), nearest[:n].copy(), unreached[:beyond].copy()
 
 
 @compiled

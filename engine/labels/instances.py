@@ -9,6 +9,7 @@ from engine.labels.components import areas_and_first_pixels, at_border, label_fr
 from engine.labels.cores import label_cores
 from engine.labels.holes import filled
 from engine.labels.postprocessing import Postprocessing
+from engine.labels.runs import runs_of
 
 
 def label_instances(
@@ -46,5 +47,6 @@ def label_instances(
 
 def drop(labels: NDArray[np.uint32], count: int, postprocessing: Postprocessing) -> None:
     """Drop what is too small, too large or at the border of `count` labels, (Y, X), in place."""
-    areas, first = areas_and_first_pixels(labels, count)
-    renumber(labels, postprocessing.keep(areas, at_border(labels, count)), first)
+    runs = runs_of(labels)
+    areas, first = areas_and_first_pixels(labels, count, runs)
+    renumber(labels, postprocessing.keep(areas, at_border(labels, count)), first, runs)

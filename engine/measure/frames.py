@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.compiled import compiled
 from engine.labels.components import bands
 from engine.measure.objects import ObjectSums
 
@@ -53,8 +54,19 @@ class FrameSums:
 
 
 def total_intensity(channel: NDArray[Any]) -> float:
-    """Sum of all pixels; exact for integers up to 2^53."""
+    """Sum of all pixels, (Y, X); exact for integers up to 2^53."""
+    if channel.dtype.kind == "u" and channel.dtype.itemsize <= 4 and channel.flags.c_contiguous:
+        return float(_total(channel.reshape(-1)))
     return float(sum(float(np.sum(band, dtype=np.float64)) for band in bands(channel)))
+
+
+@compiled
+def _total(pixels: NDArray[Any]) -> np.uint64:
+    """The sum of unsigned integers, (n,); NumPy would make numbers of 64 bits of them first."""
+    total = np.uint64(0)
+    for i in range(len(pixels)):
+        total += np.uint64(pixels[i])
+    return total
 
 
 class ClassSums:

@@ -1,4 +1,4 @@
-"""Measures of objects, in one pass over the labels of a frame and one over each channel.
+"""Measures of objects, from the runs of their pixels: one pass over labels, one over each channel.
 
 What is counted are sums (areas, moments, intensities) and extremes (boxes, intensities): they add
 up, so that an object measured in pieces, one for each region that it spans, is measured as a whole.
@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.compiled import compiled
+from engine.labels.runs import runs_of
 from engine.measure.hulls import RowEnds, convex_areas
 
 ObjectColumns = dict[str, NDArray[Any]]  # of the objects table by name, (n,); see `object_dtypes`
 ObjectSums = dict[str, NDArray[Any]]  # sums and extremes by name, (n,); see `_MERGE`
+Int32s = NDArray[np.int32]
 # Of each row of pixels of an object: its label, Y, and X of the leftmost and rightmost pixel.
-RowArrays = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+RowArrays = tuple[NDArray[np.int64], Int32s, Int32s, Int32s]
 
 _DTYPES: dict[str, Any] = {
     "label": np.uint64,
@@ -97,7 +99,9 @@ def piece_sums(
     those of whole objects.
     """
     height, width = frame_shape or labels.shape
-    label, first, shapes, certainty, rows = _shapes(labels, probability)
+    runs = runs_of(labels)
+    at = runs.row, runs.start, runs.stop, runs.value
+    label, first, shapes, certainty, rows = _shapes(*at, labels.shape[1], probability)
     number = np.zeros(int(label[-1]) + 1 if len(label) else 1, np.int32)
     number[label] = np.arange(len(label))
     top, left = origin
@@ -112,7 +116,9 @@ def piece_sums(
         "sum_probability": certainty,
     }  # fmt: skip
     for c, channel in pixels.items():
-        found = _intensities(labels, number, len(label), channel)
+        if channel.dtype.kind in "iu" and channel.dtype.itemsize == 8:
+            channel = channel.astype(np.float64)  # sums of which no whole number would hold
+        found = _intensities(*at, number, len(label), channel)
         sums |= {f"{what}_intensity_{c}": v for what, v in zip(_INTENSITY, found, strict=True)}
     y0, x0, y1, x1 = (sums[f"bbox_{name}"] for name in ("y0", "x0", "y1", "x1"))
     sums["touches_border"] = (y0 == 0) | (x0 == 0) | (y1 == height) | (x1 == width)
@@ -123,72 +129,72 @@ def piece_sums(
 
 @compiled
 def _shapes(
-    labels: NDArray[np.uint32], probability: NDArray[np.float32]
+    row: Int32s,
+    start: Int32s,
+    stop: Int32s,
+    value: NDArray[np.uint32],
+    width: int,
+    probability: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], RowArrays]:
-    """What the objects of a plane, (Y, X), are without intensities, in order of label.
+    """What the objects of a plane are without intensities, in order of label.
 
-    Labels (n,); flat index of the first pixel (n,); and (10, n): area, box, and the moments in the
-    order of `_MOMENTS`; sum of the probability (n,). Of each row of an object, by object and row:
-    label, Y, and X of the leftmost and the rightmost pixel.
+    The plane, (Y, X), is given by the runs of its labels. Labels (n,); flat index of the first
+    pixel (n,); and (10, n): area, box, and the moments in the order of `_MOMENTS`; sum of the
+    probability (n,). Of each row of an object, by object and row: label, Y, and X of the leftmost
+    and the rightmost pixel.
     """
-    height, width = labels.shape
-    size = np.int64(labels.max()) + 1 if labels.size else 1
+    size = np.int64(value.max()) + 1 if len(value) else 1
     first, last = np.full(size, -1), np.empty(size, np.int64)  # pixel; row in what follows
+    first_y, first_x = np.empty(size, np.int64), np.empty(size, np.int64)
     zero = np.zeros(size, np.int64)
     n_rows, n, x0, y1, x1 = zero.copy(), zero.copy(), zero.copy(), zero.copy(), zero.copy()
     # From the first pixel of an object on: that is its first row, but not its first column.
     sy, sx, syy, sxx, syx = zero.copy(), zero.copy(), zero.copy(), zero.copy(), zero.copy()
     certainty = np.zeros(size)
-    most = _count_runs(labels)  # no fewer than rows of objects
-    owner, row = np.empty(most, np.int64), np.empty(most, np.int32)
+    most = len(row)  # no fewer than rows of objects
+    owner, at = np.empty(most, np.int64), np.empty(most, np.int32)
     left, right = np.empty(most, np.int32), np.empty(most, np.int32)
     count = 0
-    for y in range(height):
-        x = 0
-        while x < width:
-            label = labels[y, x]
-            if label == 0:
-                x += 1
-                continue
-            start = x
-            while x < width and labels[y, x] == label:
-                x += 1
-            if first[label] < 0:
-                first[label], x0[label] = y * width + start, start
-            if n_rows[label] and row[last[label]] == y:
-                right[last[label]] = x - 1
-            else:
-                owner[count], row[count], left[count], right[count] = label, y, start, x - 1
-                last[label] = count
-                n_rows[label] += 1
-                count += 1
-            added = 0.0
-            k, v, u = x - start, y - first[label] // width, start - first[label] % width
-            along = k * u + k * (k - 1) // 2  # sum of x over the run
-            for i in range(start, x):
-                added += probability[y, i]
-            certainty[label] += added
-            n[label] += k
-            x0[label], x1[label] = min(x0[label], start), max(x1[label], x)
-            y1[label] = y + 1
-            sy[label] += k * v
-            sx[label] += along
-            syy[label] += k * v * v
-            sxx[label] += k * u * u + u * k * (k - 1) + (k - 1) * k * (2 * k - 1) // 6
-            syx[label] += v * along
+    for run in range(len(row)):
+        label, y, begin, end = value[run], np.int64(row[run]), start[run], stop[run]
+        if first[label] < 0:
+            first[label], x0[label] = y * width + begin, begin
+            first_y[label], first_x[label] = y, begin
+        if n_rows[label] and at[last[label]] == y:
+            right[last[label]] = end - 1
+        else:
+            owner[count], at[count], left[count], right[count] = label, y, begin, end - 1
+            last[label] = count
+            n_rows[label] += 1
+            count += 1
+        added = 0.0
+        k = np.int64(end) - begin
+        v, u = y - first_y[label], begin - first_x[label]
+        along = k * u + k * (k - 1) // 2  # sum of x over the run
+        for x in range(begin, end):
+            added += probability[y, x]
+        certainty[label] += added
+        n[label] += k
+        x0[label], x1[label] = min(x0[label], begin), max(x1[label], end)
+        y1[label] = y + 1
+        sy[label] += k * v
+        sx[label] += along
+        syy[label] += k * v * v
+        sxx[label] += k * u * u + u * k * (k - 1) + (k - 1) * k * (2 * k - 1) // 6
+        syx[label] += v * along
     label = np.flatnonzero(n)
     found = np.empty((10, len(label)), np.int64)
     for i in range(len(label)):
         j = label[i]
         # Moments from the first pixel of the box on.
-        by = first[j] % width - x0[j]
+        by = first_x[j] - x0[j]
         found[:, i] = (
-            n[j], first[j] // width, x0[j], y1[j], x1[j],
+            n[j], first_y[j], x0[j], y1[j], x1[j],
             sy[j], sx[j] + n[j] * by,
             syy[j], sxx[j] + 2 * by * sx[j] + n[j] * by * by, syx[j] + by * sy[j],
         )  # fmt: skip
     order = _by_object(owner[:count], n_rows)
-    rows = owner[order], row[order], left[order], right[order]
+    rows = owner[order], at[order], left[order], right[order]
     return label, first[label], found, certainty[label], rows
 
 
@@ -204,53 +210,40 @@ def _by_object(owner: NDArray[np.int64], n_rows: NDArray[np.int64]) -> NDArray[n
 
 
 @compiled
-def _count_runs(labels: NDArray[np.uint32]) -> int:
-    """Runs of equal labels along the rows of a plane, (Y, X)."""
-    height, width = labels.shape
-    count = 0
-    for y in range(height):
-        before = np.uint32(0)
-        for x in range(width):
-            count += labels[y, x] != before and labels[y, x] != 0
-            before = labels[y, x]
-    return count
-
-
-@compiled
 def _intensities(
-    labels: NDArray[np.uint32], number: NDArray[np.int32], count: int, plane: NDArray[Any]
+    row: Int32s,
+    start: Int32s,
+    stop: Int32s,
+    value: NDArray[np.uint32],
+    number: Int32s,
+    count: int,
+    plane: NDArray[Any],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Sum, least and largest pixel of each of `count` objects of a plane, (Y, X).
+    """Sum, least and largest pixel of each of `count` objects of a plane, (Y, X), by their runs.
 
     `number` is the place of each label among them. What is not a number makes all three so.
     """
     total, begun = np.zeros(count), np.zeros(count, np.bool_)
     least, most = np.empty(count, plane.dtype), np.empty(count, plane.dtype)
-    height, width = labels.shape
-    for y in range(height):
-        x = 0
-        while x < width:
-            label = labels[y, x]
-            if label == 0:
-                x += 1
-                continue
-            added, low, high = 0.0, plane[y, x], plane[y, x]
-            while x < width and labels[y, x] == label:
-                value = plane[y, x]
-                added += value
-                if value < low or value != value:
-                    low = value
-                if value > high or value != value:
-                    high = value
-                x += 1
-            i = number[label]
-            if not begun[i]:
-                begun[i], least[i], most[i] = True, low, high
-            total[i] += added
-            if low < least[i] or low != low:
-                least[i] = low
-            if high > most[i] or high != high:
-                most[i] = high
+    for run in range(len(row)):
+        y, begin = row[run], start[run]
+        added = plane.dtype.type(0) * 1  # of 64 bits: the sum of whole numbers is one
+        low = high = plane[y, begin]
+        for x in range(begin, stop[run]):
+            pixel = plane[y, x]
+            added += pixel
+            if pixel < low or pixel != pixel:
+                low = pixel
+            if pixel > high or pixel != pixel:
+                high = pixel
+        i = number[value[run]]
+        if not begun[i]:
+            begun[i], least[i], most[i] = True, low, high
+        total[i] += added
+        if low < least[i] or low != low:
+            least[i] = low
+        if high > most[i] or high != high:
+            most[i] = high
     return total, least.astype(np.float64), most.astype(np.float64)
 
 

@@ -18,9 +18,9 @@ from engine.compiled import compiled
 ROOT = Path(__file__).parents[2]
 LABEL = """
 import numpy as np
-from engine.labels.components import _label, label_frame
+from engine.labels.components import _joined, label_frame
 assert label_frame(np.eye(3, dtype=bool))[1] == 1
-print(sum(_label.stats.cache_hits.values()), sum(_label.stats.cache_misses.values()))
+print(sum(_joined.stats.cache_hits.values()), sum(_joined.stats.cache_misses.values()))
 """
 
 

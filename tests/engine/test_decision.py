@@ -108,6 +108,12 @@ def test_what_is_not_finite_is_told(probability: np.ndarray, kind: str) -> None:
     assert Outputs(probability, 3).is_finite == found.is_finite
 
 
+@given(arrays(np.float32, (2, 5, 6), elements=wild))
+def test_what_lies_outside_of_a_window_is_not_looked_at(probability: np.ndarray) -> None:
+    for window in (probability[:, 1:-1, 1:-1], probability[:, ::2, ::2], probability[::-1, :, :3]):
+        assert Outputs(window, 2).is_finite == np.isfinite(window).all()
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_nothing_is_background_either_way(n_classes: int) -> None:
     spec = networks.spec(classes=("background", "a", "b")[:n_classes])
