@@ -45,8 +45,8 @@ CLASS_OBJECTS = Constant(
     "by the code",
 )
 PIECE_PIXELS = Constant(256, "px", "of a plane for each object that is planned for", "chosen")
-PIECE = Constant(700, "bytes an object", "while its row of blocks is stitched", BENCHMARK)
-PIECE_CHANNEL = Constant(100, "bytes an object", "its intensities in a channel", BENCHMARK)
+PIECE = Constant(750, "bytes an object", "while its row of blocks is stitched", BENCHMARK)
+PIECE_CHANNEL = Constant(140, "bytes an object", "its intensities in a channel", BENCHMARK)
 PIECE_ROWS = Constant(16, "rows", "of an object in a plane", "chosen")
 ROW = Constant(
     150, "bytes a row", "of an object that spans blocks, while its hull is found", BENCHMARK
