@@ -48,7 +48,7 @@ def tune(model: str, sample: int, as_json: bool, **options: Any) -> int:
     0.99 or more from then on, for this model and machine.
     """
     from engine.commands.columns import print_columns
-    from engine.errors import StackError
+    from engine.errors import StackError, plural
     from engine.job.progress import counter
     from engine.job.tuned import keep
     from engine.plan.settings import job_settings
@@ -62,19 +62,20 @@ def tune(model: str, sample: int, as_json: bool, **options: Any) -> int:
         click.echo(tuned.model_dump_json(indent=1))
     else:
         print_columns(FIELDS, [_fields(tuned, one) for one in tuned.measured], left=1)
+    frames = plural(tuned.frames, "frame")
     for one in tuned.measured:
         if one.reason:
             _note(f"{one.runtime} {one.precision} does not work here: {one.reason}")
     if not tuned.choices:
         raise StackError(
-            f"nothing was kept: the {tuned.frames} frames looked at hold no object by which labels "
+            f"nothing was kept: {frames} looked at, without any object by which labels "
             "could be compared; give frames with objects"
         )
     path = keep(found.model, found.targets, tuned)
     best = tuned.choices[0]
-    counted = f", {tuned.objects:,} objects" if tuned.objects else ""
+    counted = f", {plural(tuned.objects, 'object')}" if tuned.objects else ""
     _note(
-        f"on {tuned.frames} frames{counted}, {tuned.workers} at a time: --precision fast is "
+        f"on {frames}{counted}, {tuned.workers} at a time: --precision fast is "
         f"--runtime {best.runtime} --precision {best.precision} from now on ({path})"
     )
     return 0

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import StackError
+from engine.errors import StackError, plural
 from engine.geometry.spread import spread
 from engine.inference.agreement import Labels, Look, compare_all
 from engine.job.isolation import how_it_ended, python
@@ -98,7 +98,8 @@ def sample_looks(job: Prepared, count: int) -> tuple[Look, ...]:
     """`count` frames spread over a job's stacks, less those that are blank or cannot be read."""
     stacks, timeout = job.plan.stacks, job.settings.timeout
     looks: list[Look] = []
-    for at, place in spread([stack.layout for stack in stacks], count):
+    places = list(spread([stack.layout for stack in stacks], count))
+    for at, place in places:
         with suppress(Hung):
             looks += [
                 look_at(stacks[at], *frame)
@@ -106,9 +107,11 @@ def sample_looks(job: Prepared, count: int) -> tuple[Look, ...]:
                 if not is_blank(frame[1])
             ]
     if not looks:
+        n_left = sum(stack.layout.n_frames for stack in stacks) - len(places)
+        more = ", or a larger --sample" if n_left else ""
         raise StackError(
-            f"{stacks[0].info.path}: none of the {count} frames looked at can be read and has "
-            "something in it; give other frames, or a larger --sample"
+            f"{stacks[0].info.path}: {plural(len(places), 'frame')} looked at, of which none can "
+            f"be read and has something in it; give other frames{more}"
         )
     return tuple(looks)
 

@@ -98,8 +98,10 @@ def test_frames_with_nothing_in_them_are_no_sample(ran: Ran, tmp_path: Path) -> 
     looks = sample_looks(job, 4)
     assert len(looks) == 3 and np.array_equal(looks[1].pixels[0], data[2])
     blank = jobs.write_stack(tmp_path / "b.tif", np.zeros((2, 64, 96), np.uint16))
-    with pytest.raises(StackError, match=r"none of the 2 frames .* --sample"):
-        sample_looks(prepare_job(jobs.settings(blank, ran.model, tmp_path / "out")), 2)
+    with pytest.raises(StackError, match=r": 2 frames looked at, .* other frames$"):
+        sample_looks(prepare_job(jobs.settings(blank, ran.model, tmp_path / "out")), 8)
+    with pytest.raises(StackError, match=r": 1 frame looked at, .* a larger --sample$"):
+        sample_looks(prepare_job(jobs.settings(blank, ran.model, tmp_path / "out")), 1)
 
 
 def test_the_peak_of_a_process_is_its_own() -> None:
