@@ -98,7 +98,7 @@ def export(
             path = Path(folder) / output.name if lowered else output
             spec = _from_run(Path(run), path, name, checkpoint, description)
             if lowered:
-                spec = lower(str(path), precision, output, sampling, name)
+                spec = lower(str(path), precision, output, sampling, name, run)
     else:
         spec = lower(run, precision, output, sampling, name)
     size = output.stat().st_size / 1e6

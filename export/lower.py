@@ -56,11 +56,17 @@ class Sampling:
 
 
 def lower(
-    reference: str, precision: str, output: Path, sampling: Sampling, name: str | None = None
+    reference: str,
+    precision: str,
+    output: Path,
+    sampling: Sampling,
+    name: str | None = None,
+    given: str = "",
 ) -> ModelSpec:
     """Write a model in "int8" or "fp16"; its spec says how that came about.
 
-    `reference` is an ONNX file in float32, or the name of a bundled model. Raises ModelError, and
+    `reference` is an ONNX file in float32, or the name of a bundled model; `given` is what errors
+    call it, where the user gave something else. Raises ModelError, and
     leaves nothing behind, where the labels do not agree with float32 (F1 of 0.99 at IoU 0.9).
     """
     model = open_model(reference)
@@ -74,6 +80,12 @@ def lower(
     looks = sample_looks(prepare_job(settings), sampling.count)
     calibrating, judging = _parted(looks, sampling.seed) if precision == "int8" else ([], looks)
     wanted = label_all(model, REFERENCE, judging, cores())
+    judges = f"{plural(len(judging), 'frame')} that did not calibrate it"
+    if compare_all(wanted, wanted, judging).f1 is None:
+        raise ModelError(
+            f"{given or reference}: in fp32 it finds nothing in {judges}, so that labels in "
+            f"{precision} cannot be compared; give other --frames"
+        )
     with tempfile.TemporaryDirectory(prefix="stackseg-lower-") as folder:
         tries: Iterator[Attempt] = iter([([], halved(named(model)))])
         if precision == "int8":
@@ -95,9 +107,8 @@ def lower(
                 lowered = spec.lowered.model_copy(update={"f1": f1})
                 return _write(graph, spec.model_copy(update={"lowered": lowered}), output)
     raise ModelError(
-        f"{reference}: in {precision} its labels have an F1 of {f1:.4f} at IoU {SAME:g} against "
-        f"fp32 in {plural(len(judging), 'frame')} that did not calibrate it, and {GATE:g} is "
-        "needed; nothing was written"
+        f"{given or reference}: in {precision} its labels have an F1 of {f1:.4f} at IoU {SAME:g} "
+        f"against fp32 in {judges}, and {GATE:g} is needed; nothing was written"
     )
 
 

@@ -145,6 +145,16 @@ def test_what_does_not_agree_is_not_written(
     assert tried[0] == "int8 with 0 convolutions in fp32" and len(tried) >= 2
 
 
+def test_a_model_that_finds_nothing_cannot_be_judged(frames: Path, tmp_path: Path) -> None:
+    network = networks.unet((4, 6), positive=False, seed=1)
+    spec = networks.spec(network, threshold=0.5, min_area=10**6)
+    model = networks.save(tmp_path / "m.onnx", network, spec)
+    with pytest.raises(ModelError, match=r"^run: in fp32 it finds nothing in 1 frame that did"):
+        sampling = Sampling((str(frames),), 2, 0)
+        lower(str(model), "int8", tmp_path / "int8.onnx", sampling, given="run")
+    assert not (tmp_path / "int8.onnx").exists()
+
+
 def test_frames_are_asked_for(tmp_path: Path, threshold_model: Path, frames: Path) -> None:
     def told(*arguments: str) -> str:
         done = CliRunner().invoke(stackseg, ["export", *arguments, "--output", "x.onnx"])

@@ -235,7 +235,8 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "best.pt")
     (tmp_path / "text.pt").write_text("hello")
     torch.save({"weights": 1}, tmp_path / "other.pt")
-    for name in ("text.pt", "other.pt"):
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:-100])
+    for name in ("text.pt", "other.pt", "cut.pt"):
         with pytest.raises(ModelError, match="not a checkpoint"):
             load_checkpoint(tmp_path / name)
 
