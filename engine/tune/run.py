@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import StackError, plural
+from engine.errors import StackError, UsageError, plural
 from engine.geometry.spread import spread
 from engine.inference.agreement import Labels, Look, compare_all
 from engine.job.isolation import how_it_ended, python
 from engine.job.preflight import frames_of, look_at
-from engine.job.prepare import Prepared, check_precision, prepare_job
+from engine.job.prepare import Prepared, prepare_job
 from engine.job.tuned import Measured, Tuned, builds_of, candidates, processor
 from engine.model.file import ModelFile, open_model
 from engine.model.statistics import is_blank
@@ -59,7 +59,11 @@ def tune(
     none of the frames chosen can be read and has something in it.
     """
     targets = candidates(settings.device)
-    check_precision(open_model(settings.model), "fast")
+    if (lowered := (model := open_model(settings.model)).spec.lowered) is not None:
+        raise UsageError(
+            f"{model.path}: is in {lowered.precision} itself and runs in nothing else; tune the "
+            "model in fp32"
+        )
     job = prepare_job(settings.model_copy(update={"runtime": "auto", "precision": "fp32"}))
     looks = sample_looks(job, count)
     total = 2 + len(targets) * (ROUNDS + 2)

@@ -20,6 +20,7 @@ from engine.model.graph.memory import activation_bytes
 from engine.runtimes.base import Target
 from engine.runtimes.registry import REFERENCE, open_session
 from engine.synthetic import TimeLapse
+from engine.tune.run import tune
 from export.inside import inside, named
 from export.lower import Sampling, lower
 from tests import networks
@@ -124,6 +125,8 @@ def test_a_job_runs_it_in_its_own_precision_alone(
         changed = settings.model_copy(update=other)
         with pytest.raises(UsageError, match=r"nuclei-int8.onnx is in int8 itself"):
             run_job(changed)
+    with pytest.raises(UsageError, match="is in int8 itself and runs in nothing else; tune the mo"):
+        tune(settings.model_copy(update={"output": tmp_path / "x"}), 2)
     with pytest.raises(UsageError, match="is in int8; give it in fp32"):
         lower(str(made["int8"]), "int8", tmp_path / "x.onnx", Sampling((str(frames),), 2, 0))
 
