@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 INDEXED = 3  # PhotometricInterpretation
 _PLAIN = ("generic", "uniform", "shaped")  # kinds of images without metadata of a microscope
-_AT_ONCE = 2**20  # px; indices are widened to 64 bits while colours are looked up
+_AT_ONCE = 2**15  # px; indices are widened to 64 bits while colours are looked up
 
 VALUES, SHADES, COLOURS = "values", "shades", "colours"
 
@@ -47,11 +47,8 @@ class Palette:
         for row, shades in zip(out, table, strict=True):
             for at in range(0, flat.size, _AT_ONCE):
                 row[at : at + _AT_ONCE] = shades[flat[at : at + _AT_ONCE]]
-        return (
-            out.reshape(len(table), *indices.shape)
-            if self.read_as == COLOURS
-            else (out.reshape(indices.shape))
-        )
+        lead = (len(table),) if self.read_as == COLOURS else ()
+        return out.reshape(*lead, *indices.shape)
 
 
 def palette_of(page: TiffPage, kind: str, name: str) -> Palette | None:
