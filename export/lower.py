@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from engine.errors import MissingExtra, ModelError, UsageError, plural
+from engine.errors import MissingExtra, ModelError, StackError, UsageError, plural
 from engine.inference.agreement import GATE, SAME, Agreement, Labels, Look, compare_all, label_all
 from engine.inference.device_check import real_tile
 from engine.job.prepare import prepare_job
@@ -77,7 +77,10 @@ def lower(
     settings = job_settings(
         inputs=sampling.stacks, model=reference, output=output, channel=sampling.channel
     )
-    looks = sample_looks(prepare_job(settings), sampling.count)
+    job = prepare_job(settings)
+    for _, reason in job.plan.refused:
+        raise StackError(reason)  # the spec says what it was calibrated and judged by
+    looks = sample_looks(job, sampling.count)
     calibrating, judging = _parted(looks, sampling.seed) if precision == "int8" else ([], looks)
     wanted = label_all(model, REFERENCE, judging, cores())
     judges = f"{plural(len(judging), 'frame')} that did not calibrate it"
@@ -172,8 +175,10 @@ def _fine_tune(
 def _parted(looks: Sequence[Look], seed: int) -> tuple[list[Look], list[Look]]:
     """Frames that calibrate, and those that judge."""
     if len(looks) < 2:
-        raise UsageError("--precision int8: one half of the frames calibrates it and the other "
-                         "judges it; give --frames with two or more")  # fmt: skip
+        raise UsageError(
+            "--precision int8: one half of the frames calibrates it and the other judges it, and "
+            "only one can be read and has something in it; give --frames with two or more"
+        )
     order = np.random.default_rng(seed).permutation(len(looks))
     one, other = np.array_split(order, 2)
     return [looks[n] for n in sorted(one)], [looks[n] for n in sorted(other)]

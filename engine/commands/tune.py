@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from engine.job.tuned import Measured, Tuned
+    from engine.job.tuned import Measured
 
 
 @click.command()
@@ -61,7 +61,9 @@ def tune(model: str, sample: int, as_json: bool, **options: Any) -> int:
     if as_json:
         click.echo(tuned.model_dump_json(indent=1))
     else:
-        print_columns(FIELDS, [_fields(tuned, one) for one in tuned.measured], left=1)
+        print_columns(FIELDS, [_fields(one) for one in tuned.measured], left=1)
+    for reason in found.refused:
+        _note(reason)
     frames = plural(tuned.frames, "frame")
     for one in tuned.measured:
         if one.reason:
@@ -78,19 +80,19 @@ def tune(model: str, sample: int, as_json: bool, **options: Any) -> int:
         f"on {frames}{counted}, {tuned.workers} at a time: --precision fast is "
         f"--runtime {best.runtime} --precision {best.precision} from now on ({path})"
     )
-    return 0
+    return 1 if found.refused else 0
 
 
 FIELDS = ("setting", "frames/s", "pixels that differ", "F1 at 0.9", "memory MB", "labels")
 
 
-def _fields(tuned: Tuned, one: Measured) -> tuple[str, ...]:
+def _fields(one: Measured) -> tuple[str, ...]:
     device = "" if one.device == "cpu" else f" {one.device}"
     setting = f"{one.runtime}{device} {one.precision}"
     if one.reason:
         return setting, "", "", "", "", "failed"
     f1 = "" if one.f1 is None else f"{one.f1:.4f}"
-    verdict = "agree" if one.agrees else "differ"
+    verdict = "agree" if one.agrees else "differ" if f1 else "no objects"
     speed, memory = f"{one.frames_per_second:.2f}", f"{one.memory_bytes / 2**20:,.0f}"
     return setting, speed, f"{one.changed:.4%}", f1, memory, verdict
 

@@ -44,6 +44,7 @@ class Tuning:
     model: ModelFile
     targets: list[Target]
     tuned: Tuned
+    refused: tuple[str, ...]  # a sentence for each stack that cannot be opened
 
 
 class Failed(Exception):
@@ -95,7 +96,8 @@ def tune(
         for way in ways:
             way.finish()
         measured = tuple(way.measured(wanted) for way in ways)
-    return Tuning(job.model, targets, _tuned(job, targets, looks, wanted, measured))
+    refused = tuple(reason for _, reason in job.plan.refused)
+    return Tuning(job.model, targets, _tuned(job, targets, looks, wanted, measured), refused)
 
 
 def sample_looks(job: Prepared, count: int) -> tuple[Look, ...]:

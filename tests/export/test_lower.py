@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.cli import stackseg
-from engine.errors import ModelError, UsageError
+from engine.errors import ModelError, StackError, UsageError
 from engine.inference.device_check import TOLERANCES
 from engine.job.job import run_job
 from engine.model.file import open_model
@@ -156,6 +156,13 @@ def test_a_model_that_finds_nothing_cannot_be_judged(frames: Path, tmp_path: Pat
         sampling = Sampling((str(frames),), 2, 0)
         lower(str(model), "int8", tmp_path / "int8.onnx", sampling, given="run")
     assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_stack_that_cannot_be_opened_is_not_left_out(frames: Path, tmp_path: Path) -> None:
+    """The spec would say that it took part."""
+    stacks = (str(frames), str(tmp_path / "none.tif"))
+    with pytest.raises(StackError, match=r"none\.tif: does not exist"):
+        lower("nuclei", "fp16", tmp_path / "fp16.onnx", Sampling(stacks, 2, 0))
 
 
 def test_frames_are_asked_for(tmp_path: Path, threshold_model: Path, frames: Path) -> None:
