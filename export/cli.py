@@ -92,12 +92,13 @@ def export(
         raise UsageError("--frames: is for --precision int8 and fp16")
     if fine_tune and precision != "int8":
         raise UsageError("--fine-tune: is for --precision int8")
+    _check(run, output, name, lowered=lowered)
     if Path(run).is_dir() or not lowered:
         with tempfile.TemporaryDirectory(prefix="stackseg-export-") as folder:
             path = Path(folder) / output.name if lowered else output
             spec = _from_run(Path(run), path, name, checkpoint, description)
             if lowered:
-                spec = lower(str(path), precision, output, sampling, name)
+                spec = lower(str(path), precision, output, sampling, name, run)
     else:
         spec = lower(run, precision, output, sampling, name)
     size = output.stat().st_size / 1e6
@@ -106,6 +107,32 @@ def export(
         f"receptive radius {spec.receptive_radius} px",
         err=True,
     )
+
+
+def _check(run: str, output: Path, name: str | None, *, lowered: bool) -> None:
+    """Before anything is computed: whether there is a run, and whether its model can be written."""
+    import re
+
+    from engine.errors import UsageError
+    from engine.model.file import bundled_models
+    from engine.model.spec import NAME
+    from engine.store.files import check_file
+
+    is_model = Path(run).is_file() or run in bundled_models()
+    if is_model and not lowered and not Path(run).is_dir():
+        raise UsageError(
+            f"{run}: is not the folder of a training run; to make a model of another one, give "
+            "--precision int8 or fp16"
+        )
+    if not re.fullmatch(NAME, name or output.stem):
+        given = f"--name {name!r}" if name else f"{output}: names the model {output.stem!r}"
+        raise UsageError(
+            f"{given}; give a --name of letters, digits, dots, dashes and underscores that starts "
+            "with a letter or digit"
+        )
+    check_file(output)
+    if Path(run).is_file() and output.exists() and output.samefile(run):
+        raise UsageError(f"{output}: is the model itself; give another --output")
 
 
 def _from_run(

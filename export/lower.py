@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from engine.errors import MissingExtra, ModelError, UsageError, plural
+from engine.errors import MissingExtra, ModelError, StackError, UsageError, plural
 from engine.inference.agreement import GATE, SAME, Agreement, Labels, Look, compare_all, label_all
 from engine.inference.device_check import real_tile
 from engine.job.prepare import prepare_job
@@ -56,11 +56,17 @@ class Sampling:
 
 
 def lower(
-    reference: str, precision: str, output: Path, sampling: Sampling, name: str | None = None
+    reference: str,
+    precision: str,
+    output: Path,
+    sampling: Sampling,
+    name: str | None = None,
+    given: str = "",
 ) -> ModelSpec:
     """Write a model in "int8" or "fp16"; its spec says how that came about.
 
-    `reference` is an ONNX file in float32, or the name of a bundled model. Raises ModelError, and
+    `reference` is an ONNX file in float32, or the name of a bundled model; `given` is what errors
+    call it, where the user gave something else. Raises ModelError, and
     leaves nothing behind, where the labels do not agree with float32 (F1 of 0.99 at IoU 0.9).
     """
     model = open_model(reference)
@@ -71,9 +77,18 @@ def lower(
     settings = job_settings(
         inputs=sampling.stacks, model=reference, output=output, channel=sampling.channel
     )
-    looks = sample_looks(prepare_job(settings), sampling.count)
+    job = prepare_job(settings)
+    for _, reason in job.plan.refused:
+        raise StackError(reason)  # the spec says what it was calibrated and judged by
+    looks = sample_looks(job, sampling.count)
     calibrating, judging = _parted(looks, sampling.seed) if precision == "int8" else ([], looks)
     wanted = label_all(model, REFERENCE, judging, cores())
+    judges = f"{plural(len(judging), 'frame')} that did not calibrate it"
+    if compare_all(wanted, wanted, judging).f1 is None:
+        raise ModelError(
+            f"{given or reference}: in fp32 it finds nothing in {judges}, so that labels in "
+            f"{precision} cannot be compared; give other --frames"
+        )
     with tempfile.TemporaryDirectory(prefix="stackseg-lower-") as folder:
         tries: Iterator[Attempt] = iter([([], halved(named(model)))])
         if precision == "int8":
@@ -95,9 +110,8 @@ def lower(
                 lowered = spec.lowered.model_copy(update={"f1": f1})
                 return _write(graph, spec.model_copy(update={"lowered": lowered}), output)
     raise ModelError(
-        f"{reference}: in {precision} its labels have an F1 of {f1:.4f} at IoU {SAME:g} against "
-        f"fp32 in {plural(len(judging), 'frame')} that did not calibrate it, and {GATE:g} is "
-        "needed; nothing was written"
+        f"{given or reference}: in {precision} its labels have an F1 of {f1:.4f} at IoU {SAME:g} "
+        f"against fp32 in {judges}, and {GATE:g} is needed; nothing was written"
     )
 
 
@@ -161,8 +175,10 @@ def _fine_tune(
 def _parted(looks: Sequence[Look], seed: int) -> tuple[list[Look], list[Look]]:
     """Frames that calibrate, and those that judge."""
     if len(looks) < 2:
-        raise UsageError("--precision int8: one half of the frames calibrates it and the other "
-                         "judges it; give --frames with two or more")  # fmt: skip
+        raise UsageError(
+            "--precision int8: one half of the frames calibrates it and the other judges it, and "
+            "only one can be read and has something in it; give --frames with two or more"
+        )
     order = np.random.default_rng(seed).permutation(len(looks))
     one, other = np.array_split(order, 2)
     return [looks[n] for n in sorted(one)], [looks[n] for n in sorted(other)]

@@ -17,7 +17,7 @@ import torch
 import engine.model.statistics
 import train
 from engine import synthetic
-from engine.errors import ModelError
+from engine.errors import ModelError, first_line
 from engine.store.files import whole_file
 from train.networks import Network, NetworkArgs, build_network
 from train.settings import TrainSettings
@@ -74,9 +74,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"{path}: there is no such checkpoint; train first") from None
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror or first_line(error)}); give the folder of a "
+            "training run"
+        ) from error
     except Exception as error:  # torch raises whatever its unpickler met
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
-        raise ModelError(f"{path}: not a checkpoint of stackseg train ({reason})") from None
+        raise ModelError(
+            f"{path}: is damaged, or not a checkpoint of stackseg train; copy it again, or train "
+            "again"
+        ) from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise ModelError(f"{path}: not a checkpoint of stackseg train of format {FORMAT}")
     try:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.labels.postprocessing import Postprocessing
 from engine.results.score.metrics import Score, score_overlaps
 from engine.results.score.overlaps import count_overlaps
+from engine.store.files import whole_file
 from train.objects import label_objects
 from train.scores import Scores
 
@@ -165,7 +166,7 @@ def where_known(labels: NDArray[np.uint32], frame: Frame) -> NDArray[np.uint32]:
 def write_curve(path: Path, curve: Sequence[Choice]) -> None:
     """The scores of every combination as CSV, empty where one is not defined."""
     names = ["threshold", "core_threshold", "min_area", *asdict(curve[0].scores)]
-    with path.open("w", newline="") as file:
+    with whole_file(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(choice.as_dict() for choice in curve)

@@ -36,7 +36,7 @@ def compare(
     is that of the validation part.
     """
     from engine.commands.columns import print_columns
-    from engine.errors import MissingExtra
+    from engine.errors import MissingExtra, plural
     from engine.store.files import check_free
 
     files = (output / "compare.csv", output / "compare.png") if output else ()
@@ -60,4 +60,4 @@ def compare(
     if files:
         write_csv(files[0], rows)
         draw(files[1], rows, notes)
-        click.echo(f"{len(rows)} runs: {files[0]}, {files[1]}", err=True)
+        click.echo(f"{plural(len(rows), 'run')}: {files[0]}, {files[1]}", err=True)

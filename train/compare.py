@@ -77,9 +77,17 @@ def compare_runs(runs: Sequence[Path], frame: tuple[int, int] = FRAME) -> list[R
 
 def time_networks(networks: Sequence[Checkpoint], frame: tuple[int, int]) -> list[float]:
     """Median seconds of a forward pass of each network, in fp32 on the CPU."""
-    passes = [_forward(checkpoint, frame) for checkpoint in networks]
-    for once in passes:
-        once()  # what is allocated and chosen the first time
+    try:
+        passes = [_forward(checkpoint, frame) for checkpoint in networks]
+        for once in passes:
+            once()  # what is allocated and chosen the first time
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error):
+            raise
+        raise UsageError(
+            f"--frame {frame[0]}x{frame[1]}: there is no memory for a frame of that size; give a "
+            "smaller one"
+        ) from error
     taken: list[list[float]] = [[] for _ in passes]
     for _ in range(REPEATS):
         for seconds, once in zip(taken, passes, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.store.files import whole_file
 from train.rows import EpochRow, TableRow, figure, read_rows, write_rows
 from train.scores import Scores
 
@@ -80,4 +81,5 @@ def draw_curves(path: Path, history: Sequence[Epoch]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    page.savefig(path, dpi=120)
+    with whole_file(path) as partial:
+        page.savefig(partial, dpi=120, format="png")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import OutputError, UsageError
+from engine.store.files import whole_file
 from train.assess import choose_defaults, score_test, validate
 from train.board import Board
 from train.checkpoint import Checkpoint, code_hash, save_checkpoint, settings_hash
@@ -198,4 +199,5 @@ def _describe(data: TrainingData, settings: TrainSettings, run: Path, note: Note
 
 
 def _write_json(path: Path, values: object) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(values, indent=2) + "\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 import engine
 from engine.errors import ModelError
@@ -99,7 +100,11 @@ def read_summary(run: Path) -> Summary:
     """The summary of a run; ModelError where the folder has none that can be read."""
     path = run / NAME
     try:
-        return Summary(**json.loads(path.read_text()))
+        values = json.loads(path.read_text())
+        summary = TypeAdapter(Summary).validate_python(asdict(Summary(**values)))
+        if "val" not in summary.loss:
+            raise ValueError("lacks the loss of the validation part")
+        return summary
     except FileNotFoundError:
         raise ModelError(
             f"{run}: has no {NAME}: no run has ended here; finish it by stackseg train --resume"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from engine.job.tuned import Measured, Tuned
+    from engine.job.tuned import Measured
 
 
 @click.command()
@@ -48,7 +48,7 @@ def tune(model: str, sample: int, as_json: bool, **options: Any) -> int:
     0.99 or more from then on, for this model and machine.
     """
     from engine.commands.columns import print_columns
-    from engine.errors import StackError
+    from engine.errors import StackError, plural
     from engine.job.progress import counter
     from engine.job.tuned import keep
     from engine.plan.settings import job_settings
@@ -61,35 +61,38 @@ def tune(model: str, sample: int, as_json: bool, **options: Any) -> int:
     if as_json:
         click.echo(tuned.model_dump_json(indent=1))
     else:
-        print_columns(FIELDS, [_fields(tuned, one) for one in tuned.measured], left=1)
+        print_columns(FIELDS, [_fields(one) for one in tuned.measured], left=1)
+    for reason in found.refused:
+        _note(reason)
+    frames = plural(tuned.frames, "frame")
     for one in tuned.measured:
         if one.reason:
             _note(f"{one.runtime} {one.precision} does not work here: {one.reason}")
     if not tuned.choices:
         raise StackError(
-            f"nothing was kept: the {tuned.frames} frames looked at hold no object by which labels "
+            f"nothing was kept: {frames} looked at, without any object by which labels "
             "could be compared; give frames with objects"
         )
     path = keep(found.model, found.targets, tuned)
     best = tuned.choices[0]
-    counted = f", {tuned.objects:,} objects" if tuned.objects else ""
+    counted = f", {plural(tuned.objects, 'object')}" if tuned.objects else ""
     _note(
-        f"on {tuned.frames} frames{counted}, {tuned.workers} at a time: --precision fast is "
+        f"on {frames}{counted}, {tuned.workers} at a time: --precision fast is "
         f"--runtime {best.runtime} --precision {best.precision} from now on ({path})"
     )
-    return 0
+    return 1 if found.refused else 0
 
 
 FIELDS = ("setting", "frames/s", "pixels that differ", "F1 at 0.9", "memory MB", "labels")
 
 
-def _fields(tuned: Tuned, one: Measured) -> tuple[str, ...]:
+def _fields(one: Measured) -> tuple[str, ...]:
     device = "" if one.device == "cpu" else f" {one.device}"
     setting = f"{one.runtime}{device} {one.precision}"
     if one.reason:
         return setting, "", "", "", "", "failed"
     f1 = "" if one.f1 is None else f"{one.f1:.4f}"
-    verdict = "agree" if one.agrees else "differ"
+    verdict = "agree" if one.agrees else "differ" if f1 else "no objects"
     speed, memory = f"{one.frames_per_second:.2f}", f"{one.memory_bytes / 2**20:,.0f}"
     return setting, speed, f"{one.changed:.4%}", f1, memory, verdict
 

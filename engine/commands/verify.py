@@ -56,7 +56,14 @@ def _show(verdict: Verdict, below: str, prefix: str) -> None:
 def _show_errors(root: Path, verdict: Verdict) -> None:
     for line in verdict.leftovers:
         click.echo(f"stackseg: {line}", err=True)
-    if count := len(verdict.problems):
+    count, unfinished = len(verdict.problems), verdict.problems.of_kind("unfinished")
+    if count and count == unfinished:
+        click.echo(
+            f"stackseg: {root}: its job is not complete; what it has written is as recorded, and "
+            "the same command resumes it",
+            err=True,
+        )
+    elif count:
         click.echo(
             f"stackseg: {root}: {count:,} problem{'s' if count > 1 else ''} in {verdict.counts()}; "
             "remove the files that are named, and run the same command again to have them made",

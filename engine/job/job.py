@@ -20,6 +20,7 @@ from engine.job.prepare import Prepared, identity, prepare_merge
 from engine.job.progress import Progress
 from engine.job.run import JobSummary, Run, summarise
 from engine.job.signals import INTERRUPTED
+from engine.plan.resources import size_text
 from engine.plan.settings import JobSettings
 from engine.runtimes.base import Target
 from engine.runtimes.registry import resolve, runtime_of
@@ -191,9 +192,9 @@ def _warn_of_disk(job: Prepared) -> None:
     free = shutil.disk_usage(place).free
     if free < job.plan.disk_bytes:
         log.warning(
-            "%s has %.1f GB free, and the labels may take %.1f GB; a full disk stops the job, and "
-            "the same command resumes it once there is room",
-            place, free / 2**30, job.plan.disk_bytes / 2**30,
+            "%s has %s free, and the labels may take %s; a full disk stops the job, and the same "
+            "command resumes it once there is room",
+            place, size_text(free), size_text(job.plan.disk_bytes),
         )  # fmt: skip
 
 

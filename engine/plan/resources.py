@@ -57,6 +57,13 @@ def parse_memory(text: str) -> int:
     return size
 
 
+def size_text(size: int) -> str:
+    """A size as `parse_memory` reads it: "512 KB", "3.0 MB", "27 GB"."""
+    letter = next((unit for unit in "TGM" if size >= UNITS[unit]), "K")
+    value = size / UNITS[letter]
+    return f"{value:.{int(value < 10)}f} {letter}B"
+
+
 def cores() -> int:
     """Cores by affinity, cgroups, and SLURM; at least one."""
     import psutil

@@ -245,12 +245,15 @@ def classes_of(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> tuple[Lab
     Colours and properties alone are no evidence: viewers give them to single objects as well.
     """
     described = attributes.get("image-label") or {}
-    names = {p.get("label-value"): p.get("name") for p in described.get("properties") or ()}
-    colors = {c.get("label-value"): c.get("rgba") for c in described.get("colors") or ()}
-    named = 0 in names and all(isinstance(name, str) for name in names.values())
-    if not named or not names.keys() <= colors.keys() or dtype != np.uint8:
+    try:
+        names = {p.get("label-value"): p.get("name") for p in described.get("properties") or ()}
+        colors = {c.get("label-value"): c.get("rgba") for c in described.get("colors") or ()}
+        named = 0 in names and all(isinstance(name, str) for name in names.values())
+        if not named or not names.keys() <= colors.keys() or dtype != np.uint8:
+            return ()
+        return tuple(LabelClass(v, str(names[v]), _rgb(colors[v][:3])) for v in sorted(names))
+    except (AttributeError, TypeError, ValueError):  # not as the specification has it
         return ()
-    return tuple(LabelClass(v, str(names[v]), _rgb(colors[v][:3])) for v in sorted(names))
 
 
 def rgb_of(color: str) -> tuple[int, int, int]:

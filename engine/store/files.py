@@ -20,12 +20,17 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     check_writable(path.parent)
 
 
-@contextmanager
-def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """A name to write to; the file gets its own name once it is whole, and leaves nothing else."""
+def check_file(path: Path, *, overwrite: bool = True) -> None:
+    """OutputError where no file can be written at `path`."""
     check_free(path, overwrite=overwrite)
     if path.exists() and not path.is_file():  # a device would be replaced, too
         raise OutputError(f"{path}: is a folder or a device; give the name of a file")
+
+
+@contextmanager
+def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """A name to write to; the file gets its own name once it is whole, and leaves nothing else."""
+    check_file(path, overwrite=overwrite)
     partial = _sibling(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import StackError
+from engine.errors import StackError, UsageError, plural
 from engine.geometry.spread import spread
 from engine.inference.agreement import Labels, Look, compare_all
 from engine.job.isolation import how_it_ended, python
 from engine.job.preflight import frames_of, look_at
-from engine.job.prepare import Prepared, check_precision, prepare_job
+from engine.job.prepare import Prepared, prepare_job
 from engine.job.tuned import Measured, Tuned, builds_of, candidates, processor
 from engine.model.file import ModelFile, open_model
 from engine.model.statistics import is_blank
@@ -44,6 +44,7 @@ class Tuning:
     model: ModelFile
     targets: list[Target]
     tuned: Tuned
+    refused: tuple[str, ...]  # a sentence for each stack that cannot be opened
 
 
 class Failed(Exception):
@@ -59,7 +60,11 @@ def tune(
     none of the frames chosen can be read and has something in it.
     """
     targets = candidates(settings.device)
-    check_precision(open_model(settings.model), "fast")
+    if (lowered := (model := open_model(settings.model)).spec.lowered) is not None:
+        raise UsageError(
+            f"{model.path}: is in {lowered.precision} itself and runs in nothing else; tune the "
+            "model in fp32"
+        )
     job = prepare_job(settings.model_copy(update={"runtime": "auto", "precision": "fp32"}))
     looks = sample_looks(job, count)
     total = 2 + len(targets) * (ROUNDS + 2)
@@ -91,14 +96,16 @@ def tune(
         for way in ways:
             way.finish()
         measured = tuple(way.measured(wanted) for way in ways)
-    return Tuning(job.model, targets, _tuned(job, targets, looks, wanted, measured))
+    refused = tuple(reason for _, reason in job.plan.refused)
+    return Tuning(job.model, targets, _tuned(job, targets, looks, wanted, measured), refused)
 
 
 def sample_looks(job: Prepared, count: int) -> tuple[Look, ...]:
     """`count` frames spread over a job's stacks, less those that are blank or cannot be read."""
     stacks, timeout = job.plan.stacks, job.settings.timeout
     looks: list[Look] = []
-    for at, place in spread([stack.layout for stack in stacks], count):
+    places = list(spread([stack.layout for stack in stacks], count))
+    for at, place in places:
         with suppress(Hung):
             looks += [
                 look_at(stacks[at], *frame)
@@ -106,9 +113,11 @@ def sample_looks(job: Prepared, count: int) -> tuple[Look, ...]:
                 if not is_blank(frame[1])
             ]
     if not looks:
+        n_left = sum(stack.layout.n_frames for stack in stacks) - len(places)
+        more = ", or a larger --sample" if n_left else ""
         raise StackError(
-            f"{stacks[0].info.path}: none of the {count} frames looked at can be read and has "
-            "something in it; give other frames, or a larger --sample"
+            f"{stacks[0].info.path}: {plural(len(places), 'frame')} looked at, of which none can "
+            f"be read and has something in it; give other frames{more}"
         )
     return tuple(looks)
 

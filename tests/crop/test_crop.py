@@ -212,3 +212,13 @@ def test_what_is_there_stays_unless_asked(deep, tmp_path):
     with pytest.raises(OutputError, match="is not an earlier crop"):
         crop(out, "body", "0", tmp_path, overwrite=True)
     assert Path(path / "labels/test/0").is_dir()
+
+
+@pytest.mark.parametrize("damaged", [5, [5], {"colors": 5}, {"properties": [{"label-value": "x"}]}])
+def test_names_and_colours_that_are_none_cost_only_themselves(deep, tmp_path, damaged):
+    output = shutil.copytree(deep[0], tmp_path / "out")
+    group = zarr.open_group(output / "four.zarr/labels/test", mode="r+")
+    group.attrs["ome"] = {**group.attrs["ome"], "image-label": damaged}
+    crop(output, "foreground", "2px", tmp_path / "crop")
+    found = zarr.open_group(tmp_path / "crop/four.zarr/labels/test", mode="r").attrs["ome"]
+    assert found["image-label"]["source"] == {"image": "../../"}

@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import UsageError
 from engine.plan.footprint import MB
-from engine.plan.resources import cgroup_folders, cores, memory_bytes, parse_memory
+from engine.plan.resources import cgroup_folders, cores, memory_bytes, parse_memory, size_text
 
 ROOT = Path(__file__).parents[2]
 TELL = "from engine.plan.resources import cores, memory_bytes; print(cores(), memory_bytes())"
@@ -278,3 +278,12 @@ def test_rubbish_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="as in 8GB") as caught:
         parse_memory(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0.0 KB"), (700, "0.7 KB"), (40 * MB // 1000, "41 KB"), (3 * MB, "3.0 MB"),
+     (1023 * MB, "1023 MB"), (1400 * MB, "1.4 GB"), (27 * 2**30, "27 GB"), (5 * 2**40, "5.0 TB")],
+)  # fmt: skip
+def test_sizes_are_readable_however_small(size: int, text: str) -> None:
+    assert size_text(size) == text

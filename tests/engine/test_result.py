@@ -193,6 +193,11 @@ def test_classes_are_those_that_are_named_coloured_and_of_eight_bits() -> None:
     assert classes_of(told, np.dtype("uint8")) == found
     assert not classes_of(told, np.dtype("uint32"))
     assert not classes_of({}, np.dtype("uint8"))
+    for damaged in (5, "x", [5], {"properties": 5}, {"properties": [5], "colors": colors}):
+        assert not classes_of({"image-label": damaged}, np.dtype("uint8"))
+    colors[1]["rgba"] = [1]
+    assert not classes_of(told, np.dtype("uint8"))
+    colors[1]["rgba"] = [1, 9, 9, 255]
     del properties[1]
     assert not classes_of(told, np.dtype("uint8"))
 

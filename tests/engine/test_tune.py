@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from engine.cli import stackseg
+from engine.commands.tune import _fields
 from engine.errors import StackError
 from engine.job.prepare import prepare_job
+from engine.job.tuned import Measured
 from engine.runtimes.base import Target
 from engine.tune.child import Work, peak_bytes
 from engine.tune.run import Setting, sample_looks
@@ -37,12 +39,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     stack = jobs.write_stack(folder / "stack.tif", jobs.blobs((5, 64, 96)))
     with pytest.MonkeyPatch.context() as changed:
         changed.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        done = CliRunner().invoke(stackseg, ["tune", str(model), str(stack), "--sample", "2"])
-    return Ran(model, stack, folder / "cache", done.stdout, done.stderr, done.exit_code)
+        stacks = [str(stack), str(folder / "none.tif")]
+        done = CliRunner().invoke(
+            stackseg, ["tune", str(model), *stacks, "--sample", "2"], standalone_mode=False
+        )
+    return Ran(model, stack, folder / "cache", done.stdout, done.stderr, done.return_value)
 
 
 def test_every_setting_has_a_row(ran: Ran) -> None:
-    assert ran.exit_code == 0, ran.errors
+    assert ran.exit_code == 1 and "none.tif: does not exist; check the path" in ran.errors
     header, *rows = ran.output.splitlines()
     assert "F1 at 0.9" in header and "memory MB" in header
     assert {"onnxruntime fp32", "openvino fp32"} <= {" ".join(row.split()[:2]) for row in rows}
@@ -98,10 +103,18 @@ def test_frames_with_nothing_in_them_are_no_sample(ran: Ran, tmp_path: Path) -> 
     looks = sample_looks(job, 4)
     assert len(looks) == 3 and np.array_equal(looks[1].pixels[0], data[2])
     blank = jobs.write_stack(tmp_path / "b.tif", np.zeros((2, 64, 96), np.uint16))
-    with pytest.raises(StackError, match=r"none of the 2 frames .* --sample"):
-        sample_looks(prepare_job(jobs.settings(blank, ran.model, tmp_path / "out")), 2)
+    with pytest.raises(StackError, match=r": 2 frames looked at, .* other frames$"):
+        sample_looks(prepare_job(jobs.settings(blank, ran.model, tmp_path / "out")), 8)
+    with pytest.raises(StackError, match=r": 1 frame looked at, .* a larger --sample$"):
+        sample_looks(prepare_job(jobs.settings(blank, ran.model, tmp_path / "out")), 1)
 
 
 def test_the_peak_of_a_process_is_its_own() -> None:
     held = np.ones(2**23)
     assert held.nbytes <= peak_bytes() < 2**36
+
+
+def test_a_sample_without_objects_says_nothing_of_labels() -> None:
+    figures = {"build": "", "runtime": "r", "device": "cpu", "precision": "fp32"}
+    rows = [_fields(Measured(**figures, f1=f1)) for f1 in (None, 0.0, 0.989, 0.99)]
+    assert [row[-1] for row in rows] == ["no objects", "differ", "differ", "agree"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
-from engine.errors import ModelError
+from engine.errors import ModelError, OutputError, StacksegError, UsageError
 from engine.model.file import open_model
 from export.cli import export
 from tests.export.networks import write_run
@@ -27,3 +28,32 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(export, [str(tmp_path), "--output", str(tmp_path / "m.onnx")])
     assert isinstance(result.exception, ModelError)
     assert "there is no such checkpoint; train first" in str(result.exception)
+
+
+LOWER = ("--precision", "fp16", "--frames", "no such stack")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "sentence"),
+    [
+        (["nuclei", "--output", "m.onnx"], UsageError, "nuclei: is not the folder of a training"),
+        (["nuclei", "--output", "my model.onnx", *LOWER], UsageError, "names the model 'my model'"),
+        (["nuclei", "--output", "m.onnx", "--name", "a/b", *LOWER], UsageError, "--name 'a/b'; gi"),
+        (["nuclei", "--output", ".", "--name", "m", *LOWER], OutputError, "is a folder or a dev"),
+        (["old.onnx", "--output", "old.onnx", *LOWER], UsageError, "old.onnx: is the model itself"),
+        (["old.onnx", "--output", "new.onnx"], UsageError, "old.onnx: is not the folder of a"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_computed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    kind: type[StacksegError],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.onnx").write_bytes(b"a model in float32")
+    result = CliRunner().invoke(export, arguments)
+    assert isinstance(result.exception, kind) and sentence in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.onnx"]
+    assert (tmp_path / "old.onnx").read_bytes() == b"a model in float32"

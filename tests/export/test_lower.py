@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.cli import stackseg
-from engine.errors import ModelError, UsageError
+from engine.errors import ModelError, StackError, UsageError
 from engine.inference.device_check import TOLERANCES
 from engine.job.job import run_job
 from engine.model.file import open_model
@@ -20,6 +20,7 @@ from engine.model.graph.memory import activation_bytes
 from engine.runtimes.base import Target
 from engine.runtimes.registry import REFERENCE, open_session
 from engine.synthetic import TimeLapse
+from engine.tune.run import tune
 from export.inside import inside, named
 from export.lower import Sampling, lower
 from tests import networks
@@ -124,6 +125,8 @@ def test_a_job_runs_it_in_its_own_precision_alone(
         changed = settings.model_copy(update=other)
         with pytest.raises(UsageError, match=r"nuclei-int8.onnx is in int8 itself"):
             run_job(changed)
+    with pytest.raises(UsageError, match="is in int8 itself and runs in nothing else; tune the mo"):
+        tune(settings.model_copy(update={"output": tmp_path / "x"}), 2)
     with pytest.raises(UsageError, match="is in int8; give it in fp32"):
         lower(str(made["int8"]), "int8", tmp_path / "x.onnx", Sampling((str(frames),), 2, 0))
 
@@ -143,6 +146,23 @@ def test_what_does_not_agree_is_not_written(
     assert not (tmp_path / "int8.onnx").exists()
     tried = [r.getMessage().partition(":")[0] for r in caplog.records if "in fp32" in r.message]
     assert tried[0] == "int8 with 0 convolutions in fp32" and len(tried) >= 2
+
+
+def test_a_model_that_finds_nothing_cannot_be_judged(frames: Path, tmp_path: Path) -> None:
+    network = networks.unet((4, 6), positive=False, seed=1)
+    spec = networks.spec(network, threshold=0.5, min_area=10**6)
+    model = networks.save(tmp_path / "m.onnx", network, spec)
+    with pytest.raises(ModelError, match=r"^run: in fp32 it finds nothing in 1 frame that did"):
+        sampling = Sampling((str(frames),), 2, 0)
+        lower(str(model), "int8", tmp_path / "int8.onnx", sampling, given="run")
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_stack_that_cannot_be_opened_is_not_left_out(frames: Path, tmp_path: Path) -> None:
+    """The spec would say that it took part."""
+    stacks = (str(frames), str(tmp_path / "none.tif"))
+    with pytest.raises(StackError, match=r"none\.tif: does not exist"):
+        lower("nuclei", "fp16", tmp_path / "fp16.onnx", Sampling(stacks, 2, 0))
 
 
 def test_frames_are_asked_for(tmp_path: Path, threshold_model: Path, frames: Path) -> None:

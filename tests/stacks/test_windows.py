@@ -343,6 +343,8 @@ MEASURED: dict[str, tuple[str, dict[str, Any]]] = {
     "deflate tiles": ("YX", {"compression": "zlib", "tile": (256, 256)}),
     "tiles of three pages": ("CYX", {"compression": "zlib", "tile": (256, 256)}),
     "tiles of colour": ("YXS", {"compression": "zlib", "tile": (256, 256)}),
+    "palette": ("YX", {"dtype": "uint8", "photometric": "palette"}),
+    "palette, tiles": ("YX", {"dtype": "uint8", "photometric": "palette", "tile": (256, 256)}),
     "zarr v2": ("YX", {"zarr": 2}),
     "zarr v3": ("CYX", {"zarr": 3}),
     "zarr v3, float64": ("YX", {"zarr": 3, "dtype": "float64"}),
@@ -362,10 +364,10 @@ def _write_measured(folder: Path, axes: str, options: dict[str, Any]) -> Path:
         (folder / "a.png").write_bytes(imagecodecs.png_encode(pixels))
         return folder / "a.png"
     if "zarr" not in options:
-        photometric = "rgb" if "S" in axes else "minisblack"
-        tifffile.imwrite(
-            folder / "a.tif", pixels, photometric=photometric, metadata={"axes": axes}, **options
-        )
+        options.setdefault("photometric", "rgb" if "S" in axes else "minisblack")
+        if options["photometric"] == "palette":
+            options["colormap"] = rng.integers(0, 2**16, (3, 256), np.uint16)
+        tifffile.imwrite(folder / "a.tif", pixels, metadata={"axes": axes}, **options)
         return folder / "a.tif"
     side, shard = options.get("chunk", 256), options.get("shard")
     array = zarr.create_array(

@@ -137,6 +137,9 @@ def test_plates_are_refused_with_their_fields(tmp_path: Path) -> None:
     group.attrs["plate"] = {"wells": [{"path": "A/1"}, {"path": "B/2"}]}
     with pytest.raises(StackError, match=r"plate of 2 wells; give its fields: .*A/1/0, .*B/2/0"):
         open_stack(str(tmp_path / "p.zarr"))
+    group.attrs["plate"] = {"wells": [{"path": "A/1"}]}
+    with pytest.raises(StackError, match=r"plate of 1 well; give its fields: .*A/1/0$"):
+        open_stack(str(tmp_path / "p.zarr"))
 
 
 def test_threads_read_the_same_frames(tmp_path: Path) -> None:

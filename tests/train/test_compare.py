@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,25 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[Path, Path], tmp_path: P
         ([tmp_path / "nowhere"], ModelError, "no such checkpoint"),
         ([unfinished], ModelError, "has no summary.json"),
         ([runs[0], runs[0]], UsageError, "given more than once"),
+        ([unfinished / "best.pt"], ModelError, "cannot be read (Not a directory)"),
+        ([runs[0], "--frame", "1000000x1000000"], UsageError, "there is no memory for a frame"),
     ):
-        error = invoke(*arguments, *FRAME).exception
+        error = invoke(*FRAME, *arguments).exception
         assert isinstance(error, kind) and isinstance(error, StacksegError)
         assert words in str(error) and "\n" not in str(error)
     assert invoke(runs[0], "--frame", "40").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [{"seconds": "abc"}, {"loss": {}}, {"loss": 5}, {"weights": None}, {"extra": 1}]
+)
+def test_a_summary_that_is_none_is_refused(
+    runs: tuple[Path, Path], tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    values = json.loads((runs[0] / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps(values | damage))
+    with pytest.raises(ModelError, match=r"summary\.json: is not a summary of stackseg train"):
+        read_summary(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -230,12 +230,20 @@ def test_a_folder_that_holds_a_run_is_left_alone(pairs: Path, tmp_path: Path) ->
     assert (tmp_path / "best.pt").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["settings.json", "split.json", "curves.png", "threshold.csv"])
+def test_a_file_that_cannot_be_written_is_named(pairs: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(OutputError, match=f"{name}: is a folder"):
+        fit(small(pairs, epochs=1), tmp_path, note=silent)
+
+
 def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "best.pt")
     (tmp_path / "text.pt").write_text("hello")
     torch.save({"weights": 1}, tmp_path / "other.pt")
-    for name in ("text.pt", "other.pt"):
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:-100])
+    for name in ("text.pt", "other.pt", "cut.pt"):
         with pytest.raises(ModelError, match="not a checkpoint"):
             load_checkpoint(tmp_path / name)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.results.result import LabelClass
+from engine.store.files import whole_file
 from train.tasks.class_scores import ClassEpoch
 
 BACKDROP = "#d9d9d9"  # on which white, yellow and blue can be told apart
@@ -42,4 +43,5 @@ def draw_class_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ome_zarr_models.v05.image import ImageAttrs
 from ome_zarr_models.v05.image_label import ImageLabelAttrs
 from ome_zarr_models.v05.labels import LabelsAttrs
+from pydantic import ValidationError
 
 from engine.errors import FrameError
 from engine.results.crop.boxes import Box
@@ -83,10 +84,14 @@ def write_crop(
     scales = [place.multiscale(stack.name, image_axes)]
     _group(path, ImageAttrs, {"multiscales": scales, **names}, made)
     _group(path / "labels", LabelsAttrs, {"labels": [stack.model]}, {})
-    described = read_node(stack.store / where).ome.get("image-label") or {}
-    described = {**described, "source": {"image": "../../"}}
-    content = {"multiscales": [place.multiscale(stack.model, axes)], "image-label": described}
-    _group(path / where, ImageLabelAttrs, content, made)
+    source_of: dict[str, Any] = {"source": {"image": "../../"}}
+    content: dict[str, Any] = {"multiscales": [place.multiscale(stack.model, axes)]}
+    described: Any = read_node(stack.store / where).ome.get("image-label")
+    try:
+        named = {**content, "image-label": {**(described or {}), **source_of}}
+        _group(path / where, ImageLabelAttrs, named, made)
+    except (TypeError, ValidationError):  # names and colours are not as the specification has them
+        _group(path / where, ImageLabelAttrs, {**content, "image-label": source_of}, made)
     return lost
 
 

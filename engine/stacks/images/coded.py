@@ -17,6 +17,7 @@ INKS = "its channels are inks (CMYK), not red, green and blue"
 # The most bytes of pixels that one byte of file can turn into.
 _EXPANSION = {"PNG": 1100, "JPEG": 1000}
 _PNG_SIDE = 1_000_000  # px; libpng takes no more
+_INDEXED = 3  # type of colour in a PNG: indices of a palette
 _MAX_MARKERS = 10_000  # before the header of a JPEG's frame
 
 
@@ -36,7 +37,7 @@ def read_coded(file: Path, kind: str) -> tuple[NDArray[Any], str]:
             raise FrameError(
                 f"{file}: is a {kind} file that cannot be decoded; copy or write it again"
             ) from error
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+    if pixels.ndim == 3 and (pixels.shape[-1] == 1 or (kind == "PNG" and _is_grey(data))):
         pixels = pixels[..., 0]
     return pixels, "YXC" if pixels.ndim == 3 else "YX"
 
@@ -90,6 +91,21 @@ def _png_bytes(data: bytes) -> int | None:
     claimed = row * int(height)
     # Packing never doubles a size: more of it is unpacked for nothing, and may take for ever.
     return claimed if _png_packed(data) <= 2 * claimed + 4096 else None
+
+
+def _is_grey(data: bytes) -> bool:
+    """Whether a PNG is indexed by a palette of nothing but opaque shades of grey."""
+    at = 8
+    if data[25] != _INDEXED:
+        return False
+    while at + 8 <= len(data) and (name := data[at + 4 : at + 8]) not in (b"IDAT", b"tRNS"):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if name == b"PLTE":
+            entries = np.frombuffer(data[at + 8 : at + 8 + length // 3 * 3], np.uint8)
+            if (entries.reshape(-1, 3) != entries[::3, None]).any():
+                return False
+        at += 12 + length
+    return name == b"IDAT"
 
 
 def _png_packed(data: bytes) -> int:

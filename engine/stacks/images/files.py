@@ -221,7 +221,8 @@ class _Images(UnitStack):
         if shape != self._unit_shape or dtype != self._dtype:
             raise FrameError(
                 f"{self._files[n]}: is {_describe(shape, dtype)}, "
-                f"but the first image is {_describe(self._unit_shape, self._dtype)}"
+                f"but the first image is {_describe(self._unit_shape, self._dtype)}; give images "
+                "that differ one by one, not as a folder"
             )
 
 

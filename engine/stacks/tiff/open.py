@@ -36,6 +36,7 @@ from engine.stacks.tiff.ome import (
     xml_of_renamed,
 )
 from engine.stacks.tiff.page import JPEG, check_page, storage
+from engine.stacks.tiff.palette import COLOURS, SHADES, Palette, displayed, palette_of
 from engine.stacks.tiff.stack import PageFormat, Pages, TiffStack, says_white, white_of
 from engine.stacks.units import split_lead
 
@@ -216,18 +217,25 @@ def _stack(
         time_step_s=time_step,
         identity=_identity(image.files | {os.path.realpath(path)}),
         min_is_white=not exact and white_of(key) is not None,
-        unused=() if exact else (*_floats_that_are_white(key), *_inks(key)),
+        unused=()
+        if exact
+        else (*_floats_that_are_white(key), *_inks(key), *displayed(key, image.kind)),
     )
     _refuse_colours(key, path)
+    palette = None if exact else palette_of(key, image.kind, path)
     page_format = PageFormat(
         shape=key.shape,
         dtype=dtype.newbyteorder(key.parent.byteorder),
         white=white_of(key) if info.min_is_white else None,
         exact=exact,
         transform=image.series.transform,
+        palette=palette,
     )
-    place = _unpacked if _is_unpacked(image) else _paged
-    stack = TiffStack(*place(image, info, source), page_format, key)
+    place = _unpacked if palette is None and _is_unpacked(image) else _paged
+    placed = place(image, info, source)
+    if palette is not None:
+        placed = _indexed(placed, palette)
+    stack = TiffStack(*placed, page_format, key)
     if _has_alpha(key) and info.size("C") > 1 and _is_opaque(stack):
         stack.info = stack.info.without_alpha()
     return stack
@@ -291,6 +299,25 @@ def _paged(image: TiffImage, info: StackInfo, source: str) -> _Placed:
         most = replace(most, piece=None)
     pages = Pages.of(image.places, math.prod(shape[:n_lead]))
     return most, source, shape, n_lead, pages
+
+
+def _indexed(placed: _Placed, palette: Palette) -> _Placed:
+    """The same pages, whose values `palette` turns into shades or into colours."""
+    info, source, shape, n_lead, pages = placed
+    if palette.read_as in (SHADES, COLOURS):
+        info = replace(info, dtype="uint8")
+    if palette.read_as != COLOURS:
+        return info, source, shape, n_lead, pages
+    if "C" in source:
+        raise StackError(
+            f"{info.path}: has a palette, which makes red, green and blue of each page, and "
+            "also an axis C; convert it to red, green and blue, or give --axes without C"
+        )
+    source = source[:n_lead] + "C" + source[n_lead:]
+    shape = (*shape[:n_lead], 3, *shape[n_lead:])
+    axes, sizes = AxesMap(source).canonical(shape)
+    info = replace(info, axes=axes, shape=sizes, unit_channels=3)
+    return info, source, shape, n_lead, pages
 
 
 def _refuse_undecodable(page: TiffPage, name: str) -> None:

@@ -20,6 +20,7 @@ from engine.stacks.base import StackInfo
 from engine.stacks.guard import some, tifffile_messages
 from engine.stacks.tiff.images import Place
 from engine.stacks.tiff.page import page_part, read_part, whole_page
+from engine.stacks.tiff.palette import COLOURS, Palette, like
 from engine.stacks.units import UnitStack
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class PageFormat:
     white: int | None  # of pages without a directory, see `white_of`
     exact: bool  # pages are read as they are written, also where 0 is white
     transform: Callable[[NDArray[Any]], NDArray[Any]] | None  # of the pixels of a page
+    palette: Palette | None = None  # of the first page, where its values are indices
 
 
 @dataclass(frozen=True)
@@ -156,27 +158,35 @@ class TiffStack(UnitStack):
         return (f"its metadata also describe {what}, in {names}; give these as well",)
 
     def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
+        first = self._format.palette
+        if first is None:
+            return self._stored_part(n, self._unit_shape, part)
+        channels, shape = slice(None), self._unit_shape
+        if first.read_as == COLOURS:
+            channels, part, shape = part[0], part[1:], shape[1:]
+        indices = self._stored_part(n, shape, part)
+        if not self._pages.pixels[n]:
+            first = like(first, self._parsed_page(n), self.info.path, n)
+        return first.pixels(indices, channels)
+
+    def _stored_part(self, n: int, shape: tuple[int, ...], part: tuple[slice, ...]) -> NDArray[Any]:
+        """A part of page `n`, of `shape`, as it is stored; where 0 is white, inverted."""
         pages = self._pages
         if start := int(pages.pixels[n]):
             with self._lock:
                 file = self._raw_file(int(pages.file[n]))
-                raw = read_part(file, start, self._unit_shape, self._format.dtype, part)
+                raw = read_part(file, start, shape, self._format.dtype, part)
             if raw is None:
                 raise FrameError(
                     f"{self.info.path}: is truncated, page {n} ends beyond the end of the file"
                 )
             return inverted(raw, self._format.white)
-        with self._window_lock:  # a page of many tiles takes long to parse: the last one is kept
-            if self._last_page is None or self._last_page[0] != n:
-                self._last_page = None
-                with tifffile_messages():
-                    self._last_page = (n, self._page(n))
-            page = self._last_page[1]
+        page = self._parsed_page(n)
         with tifffile_messages():
             if self._format.transform is None:
-                pixels = page_part(page, self._unit_shape, part)
+                pixels = page_part(page, shape, part)
             else:
-                pixels = self._format.transform(whole_page(page)).reshape(self._unit_shape)[part]
+                pixels = self._format.transform(whole_page(page)).reshape(shape)[part]
         expected = self._format.dtype.newbyteorder("=")
         if pixels.dtype.newbyteorder("=") != expected:
             raise FrameError(
@@ -185,6 +195,15 @@ class TiffStack(UnitStack):
             )
         # Page by page: 0 may be white in some and not in others.
         return pixels if self._format.exact else inverted(pixels, white_of(page))
+
+    def _parsed_page(self, n: int) -> TiffPage:
+        """Page `n`; one of many tiles takes long to parse: the last one is kept."""
+        with self._window_lock:
+            if self._last_page is None or self._last_page[0] != n:
+                self._last_page = None
+                with tifffile_messages():
+                    self._last_page = (n, self._page(n))
+            return self._last_page[1]
 
     def _page(self, n: int) -> TiffPage:
         """Parse the directory of page `n`."""

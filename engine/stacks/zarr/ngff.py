@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.errors import StackError
+from engine.errors import StackError, plural
 from engine.stacks.axes import UNKNOWN
 from engine.stacks.base import CANONICAL
 from engine.stacks.guard import brief, some
@@ -73,7 +73,8 @@ def refuse_collections(path: str, node: Node) -> None:
         if isinstance(attributes.get("plate"), dict):
             wells = _members(where, attributes["plate"].get("wells", []))
             fields = _some([str(Path(w) / "0") for w in wells])
-            raise StackError(f"{path}: is a plate of {len(wells)} wells; give its fields: {fields}")
+            count = plural(len(wells), "well")
+            raise StackError(f"{path}: is a plate of {count}; give its fields: {fields}")
         if isinstance(attributes.get("well"), dict):
             images = _members(where, attributes["well"].get("images", []))
             if len(images) != 1:

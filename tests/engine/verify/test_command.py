@@ -118,6 +118,9 @@ def test_a_job_that_lacks_only_its_tables(whole: Path, tmp_path: Path) -> None:
     for table in (*TABLES, "job.json"):
         (output / table).unlink()
     assert "all blocks are done, and the tables are not written" in text_of(output)
+    done = command(str(output))
+    assert done.return_value == 1 and "remove the files" not in done.stderr
+    assert "its job is not complete; what it has written is as recorded, and the" in done.stderr
 
 
 def test_a_job_whose_input_was_written_again(tmp_path: Path, threshold_model: Path) -> None:
