@@ -1,8 +1,9 @@
 """What each part behind the network costs alone, beside what the field has for it.
 
-    python -m benchmarks.parts [--repeats 9] [--save] [--json FILE]
+    python -m benchmarks.parts [--repeats 9] [--frames 16] [--save] [--json FILE]
 
-Core-ms on the first frame of `benchmarks.stages`: 700 x 1100 px, 300 nuclei. Other libraries are
+Core-ms a frame, over frames of 700 x 1100 px with 300 nuclei that are all different: of one frame,
+again and again, a processor learns by heart which way each branch goes. Other libraries are
 measured where they are installed: connected-components-3d, fastremap, fill-voids, edt, tinybrain
 and numba (`pip install` them into an environment of their own, beside stackseg).
 """
@@ -52,18 +53,33 @@ Calls = dict[str, Callable[[], Any]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--json", type=Path, help="where the run is written")
     parser.add_argument("--save", action="store_true", help="write results/runs/parts-DATE.json")
     options = parser.parse_args()
-    image = of.crowded(1)[0]
-    probability = probabilities(image)
     run = Run("parts")
-    for calls in (labelling(probability), measuring(image, probability), storing(image)):
+    frames = [(image, probabilities(image)) for image in of.crowded(options.frames)]
+    for group in (
+        [labelling(probability) for _, probability in frames],
+        [measuring(image, probability) for image, probability in frames],
+        [storing(image) for image, _ in frames],
+    ):
+        calls = {name: in_turn([calls[name] for calls in group]) for name in group[0]}
         for name, seconds in taking_turns(calls, options.repeats, time.process_time).items():
-            run.add(name, "core-ms", [1000 * one for one in seconds])
+            run.add(name, "core-ms a frame", [1000 * one / len(frames) for one in seconds])
     print(run.table())
     if options.save or options.json:
         run.write(options.json)
+
+
+def in_turn(calls: list[Callable[[], Any]]) -> Callable[[], None]:
+    """All of them, one after the other."""
+
+    def all_of_them() -> None:
+        for call in calls:
+            call()
+
+    return all_of_them
 
 
 def probabilities(image: NDArray[np.uint16]) -> NDArray[np.float32]:
