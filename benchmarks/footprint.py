@@ -1,9 +1,10 @@
 """What stands behind the constants of memory: `python -m benchmarks.footprint`.
 
 Prints each constant of engine/plan/footprint.py that names this command beside what is measured,
-for nuclei as dense as they are planned for, one for every 256 px: of labels and measures how much
-the process grows, of stitching the peak of what Python and NumPy allocate (tracemalloc, which does
-not see Numba). A constant is an upper bound: it should not be less.
+for nuclei as dense as they are planned for, one for every 256 px, and of labels and measures also
+for noise, half of whose pixels are foreground: of these how much the process grows, of stitching
+the peak of what Python and NumPy allocate (tracemalloc, which does not see Numba). A constant is an
+upper bound: it should not be less.
 """
 
 from __future__ import annotations
@@ -94,10 +95,14 @@ def pixels() -> Iterator[tuple[Constant[Any], float]]:
     labels = label_frame(frame)[0]
     nuclei, n_nuclei = label_frame(TimeLapse(shape=(60, 2048, 2048), seed=0).frame(45)[1] > 0)
     certainty = frame.astype(np.float32)
-    yield (
-        footprint.MEASURE,
-        growth(lambda: object_sums(labels, {0: image[0]}, certainty)) / frame.size,
+    noise = np.random.default_rng(0).random(frame.shape) < 0.5
+    specks = label_frame(noise)[0]
+    taken = max(
+        growth(lambda: object_sums(labels, {0: image[0]}, certainty)),
+        growth(lambda: object_sums(specks, {0: image[0]}, certainty)),
+        growth(lambda: label_instances(noise, Postprocessing(0.5, min_area=5))) - labels.nbytes,
     )
+    yield footprint.MEASURE, taken / frame.size
     taken = growth(lambda: split_touching(nuclei.copy(), n_nuclei, 3, 1))
     yield footprint.WATERSHED, taken / frame.size
     cores = frame & np.roll(squares(2048, 9), (2, 2), (0, 1))

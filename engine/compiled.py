@@ -7,8 +7,8 @@
 What is compiled is kept on the disk, beside the source or in the user's cache folder
 (`NUMBA_CACHE_DIR` names another), so that a process loads it in milliseconds. The cache watches the
 file of a function alone: the compiled functions that it calls stand in the same file. It only saves
-time: where it is damaged, full or cannot be written, the function is compiled again. Sums are made
-in the order in which they are written, and results do not depend on the processor.
+time: where it is cut short or cannot be read or written, the function is compiled again. Sums are
+made in the order in which they are written, and results do not depend on the processor.
 """
 
 from __future__ import annotations

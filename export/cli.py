@@ -110,7 +110,7 @@ def export(
 
 
 def _check(run: str, output: Path, name: str | None, *, lowered: bool) -> None:
-    """Before anything is computed: whether there is a run, and whether its model can be written."""
+    """Before anything is computed: refuse a model in place of a run, and what cannot be written."""
     import re
 
     from engine.errors import UsageError
@@ -125,10 +125,10 @@ def _check(run: str, output: Path, name: str | None, *, lowered: bool) -> None:
             "--precision int8 or fp16"
         )
     if not re.fullmatch(NAME, name or output.stem):
-        given = f"--name {name!r}" if name else f"{output}: names the model {output.stem!r}"
+        given = f"--name {name}" if name else f"{output}: its name, {output.stem!r},"
         raise UsageError(
-            f"{given}; give a --name of letters, digits, dots, dashes and underscores that starts "
-            "with a letter or digit"
+            f"{given} cannot be a model's; give a --name of letters, digits, dots, dashes and "
+            "underscores that starts with a letter or digit"
         )
     check_file(output)
     if Path(run).is_file() and output.exists() and output.samefile(run):

@@ -66,8 +66,8 @@ def lower(
     """Write a model in "int8" or "fp16"; its spec says how that came about.
 
     `reference` is an ONNX file in float32, or the name of a bundled model; `given` is what errors
-    call it, where the user gave something else. Raises ModelError, and
-    leaves nothing behind, where the labels do not agree with float32 (F1 of 0.99 at IoU 0.9).
+    call it, where the user gave something else. Raises ModelError, and leaves nothing behind, where
+    the labels do not agree with float32 (F1 of 0.99 at IoU 0.9).
     """
     model = open_model(reference)
     if model.spec.lowered is not None:
@@ -78,8 +78,8 @@ def lower(
         inputs=sampling.stacks, model=reference, output=output, channel=sampling.channel
     )
     job = prepare_job(settings)
-    for _, reason in job.plan.refused:
-        raise StackError(reason)  # the spec says what it was calibrated and judged by
+    if refused := job.plan.refused:  # the spec names every stack given
+        raise StackError("; ".join(reason for _, reason in refused))
     looks = sample_looks(job, sampling.count)
     calibrating, judging = _parted(looks, sampling.seed) if precision == "int8" else ([], looks)
     wanted = label_all(model, REFERENCE, judging, cores())
@@ -177,7 +177,8 @@ def _parted(looks: Sequence[Look], seed: int) -> tuple[list[Look], list[Look]]:
     if len(looks) < 2:
         raise UsageError(
             "--precision int8: one half of the frames calibrates it and the other judges it, and "
-            "only one can be read and has something in it; give --frames with two or more"
+            "only one can be read and has something in it; give --frames with two or more, or a "
+            "larger --sample"
         )
     order = np.random.default_rng(seed).permutation(len(looks))
     one, other = np.array_split(order, 2)

@@ -74,11 +74,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"{path}: there is no such checkpoint; train first") from None
-    except OSError as error:
+    except NotADirectoryError:
         raise ModelError(
-            f"{path}: cannot be read ({error.strerror or first_line(error)}); give the folder of a "
-            "training run"
-        ) from error
+            f"{path.parent}: is no folder; give the folder of a training run"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise ModelError(f"{path}: cannot be read ({reason})") from error
     except Exception as error:  # torch raises whatever its unpickler met
         raise ModelError(
             f"{path}: is damaged, or not a checkpoint of stackseg train; copy it again, or train "

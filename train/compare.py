@@ -82,11 +82,12 @@ def time_networks(networks: Sequence[Checkpoint], frame: tuple[int, int]) -> lis
         for once in passes:
             once()  # what is allocated and chosen the first time
     except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error):
+        told = ("memory", "Storage size")  # by PyTorch
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in told):
             raise
         raise UsageError(
-            f"--frame {frame[0]}x{frame[1]}: there is no memory for a frame of that size; give a "
-            "smaller one"
+            f"--frame {frame[0]}x{frame[1]}: there is not enough memory for a frame of that size; "
+            "give a smaller one"
         ) from error
     taken: list[list[float]] = [[] for _ in passes]
     for _ in range(REPEATS):

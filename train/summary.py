@@ -101,6 +101,7 @@ def read_summary(run: Path) -> Summary:
     path = run / NAME
     try:
         values = json.loads(path.read_text())
+        # The call refuses unknown names, and pydantic wrong types.
         summary = TypeAdapter(Summary).validate_python(asdict(Summary(**values)))
         if "val" not in summary.loss:
             raise ValueError("lacks the loss of the validation part")

@@ -45,7 +45,8 @@ def tune(model: str, sample: int, as_json: bool, **options: Any) -> int:
     frames/s through the network, the pixels that differ from float32, F1 of the labels against
     float32 (objects with an IoU of 0.9 or more are the same; of class maps, pixels of the worst
     class) and peak memory. `stackseg segment --precision fast` takes the fastest with an F1 of
-    0.99 or more from then on, for this model and machine.
+    0.99 or more from then on, for this model and machine. The exit status is 1 where a STACK cannot
+    be opened.
     """
     from engine.commands.columns import print_columns
     from engine.errors import StackError, plural
@@ -64,10 +65,10 @@ def tune(model: str, sample: int, as_json: bool, **options: Any) -> int:
         print_columns(FIELDS, [_fields(one) for one in tuned.measured], left=1)
     for reason in found.refused:
         _note(reason)
-    frames = plural(tuned.frames, "frame")
     for one in tuned.measured:
         if one.reason:
             _note(f"{one.runtime} {one.precision} does not work here: {one.reason}")
+    frames = plural(tuned.frames, "frame")
     if not tuned.choices:
         raise StackError(
             f"nothing was kept: {frames} looked at, without any object by which labels "

@@ -106,8 +106,8 @@ def _is_finite(values: NDArray[np.float32]) -> bool:
     """Whether none of some values, (K, Y, X), is NaN or infinite."""
     if not values.size or values.strides[-1] != values.itemsize or min(values.strides) < 0:
         return bool(np.isfinite(values).all())
-    # Compiled loops are fast where they know that pixels lie side by side, as those of a window do
-    # within a row alone. So they get the memory that it lies in, as one row.
+    # Numba vectorises loops over contiguous memory alone, and a window is contiguous only within
+    # its rows: it gets the memory that the window spans as one row.
     plane, line, _ = (stride // values.itemsize for stride in values.strides)
     n, height, width = values.shape
     memory = as_strided(
@@ -123,7 +123,10 @@ def _is_finite(values: NDArray[np.float32]) -> bool:
 def _are_finite(
     bits: NDArray[np.uint32], shape: tuple[int, int, int], plane: int, line: int
 ) -> bool:
-    """Whether float32 values, (K, Y, X), are finite, in memory whose planes and rows are so far."""
+    """Whether float32 values of a shape (K, Y, X) are finite, by their bits.
+
+    `plane` and `line` are the strides of planes and rows, in values.
+    """
     exponent = np.uint32(0x7F800000)  # all bits of it are set in NaN and infinity
     n, height, width = shape
     found = False

@@ -17,6 +17,7 @@ from engine.labels.blocks import BlockLabels
 from engine.labels.components import areas_and_first_pixels, label_part, renumber
 from engine.labels.instances import drop
 from engine.labels.postprocessing import Postprocessing
+from engine.labels.runs import runs_of
 
 
 def label_class_map(
@@ -62,7 +63,9 @@ def label_classes(
     for number in chosen:
         count += _add_class(classes == number, out, count, connect_z=connect_z)
     if len(chosen) > 1:  # classes came one after the other
-        renumber(out, np.ones(count, dtype=bool), areas_and_first_pixels(out, count)[1])
+        runs = runs_of(out)
+        first = areas_and_first_pixels(out, count, runs)[1]
+        renumber(out, np.ones(count, dtype=bool), first, runs)
     return count
 
 

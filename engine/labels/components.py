@@ -1,10 +1,10 @@
 """Instance labels of a binary mask: connected components, by runs of pixels along the rows.
 
-    . # # . . # .      . 1 1 . . 2 .     a run is one with all runs that it touches in the row
-    # # # # # # #      1 1 1 1 1 1 1     before, and with what these are one with
+    . # # . . # .      . 1 1 . . 2 .     a run joins every run that it touches in the row
+    # # # # # # #      1 1 1 1 1 1 1     before
 
-Labels count in raster order of objects' first pixels, since of runs that are one the first stands
-for all (Rosenfeld and Pfaltz 1966; the rest is union-find).
+Labels count in raster order of objects' first pixels, since of joined runs the first stands for
+all (Rosenfeld and Pfaltz 1966; the rest is union-find).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def label_part(mask: NDArray[np.bool_], out: NDArray[np.uint32], *, connect_z: b
 def _label(
     mask: NDArray[np.bool_], out: NDArray[np.uint32], *, corners: bool, connect_z: bool
 ) -> int:
-    """`label_part`; and over edges alone where not over `corners`."""
+    """As `label_part`; 4-connected in each plane without `corners`."""
     depth, height, _ = mask.shape
     runs = runs_of(mask)
     labels, count = _joined(runs.row, runs.start, runs.stop, depth, height, corners, connect_z)
@@ -64,8 +64,8 @@ def _joined(
     """The label of each run, (n,), of a mask of `depth` planes of `height` rows; and how many."""
     reach = 1 if corners else 0
     first = np.searchsorted(row, np.arange(depth * height + 1))  # run of each row
-    # Of each run one that comes no later: itself, or one that it is one with.
-    parent = np.arange(len(row)).astype(np.uint32)
+    # Of each run an earlier one that it is joined to, or itself.
+    parent = np.arange(len(row), dtype=np.uint32)
     for z in range(depth):
         for y in range(height):
             at = z * height + y
@@ -108,7 +108,7 @@ def _meet(
 
 @compiled
 def _root(parent: NDArray[np.uint32], run: int) -> int:
-    """The first of all runs that a run is one with, as far as is known."""
+    """The first run, of those found so far, that a run is joined to."""
     while parent[run] != run:
         parent[run] = parent[parent[run]]
         run = parent[run]
@@ -123,7 +123,7 @@ def areas_and_first_pixels(
     Labels are (Y, X) or (Z, Y, X); `runs` are theirs, if they are known. Of a label that does not
     occur both are 0.
     """
-    runs = runs or runs_of(labels)
+    runs = runs_of(labels) if runs is None else runs
     return _areas_and_first(runs.row, runs.start, runs.stop, runs.value, labels.shape[-1], count)
 
 
@@ -150,7 +150,7 @@ def renumber(
     order = order[np.argsort(first[order], kind="stable")]
     new = np.zeros(len(kept) + 1, dtype=np.uint32)
     new[order + 1] = np.arange(1, len(order) + 1, dtype=np.uint32)
-    runs = runs or runs_of(labels)
+    runs = runs_of(labels) if runs is None else runs
     fill(labels, runs, new[runs.value])
     return len(order)
 

@@ -35,8 +35,9 @@ def label_instances(
 
         if postprocessing.min_area > 1:
             # No part is larger than the whole: what is too small need not be cut.
-            areas, first = areas_and_first_pixels(labels, count)
-            count = renumber(labels, areas >= postprocessing.min_area, first)
+            runs = runs_of(labels)
+            areas, first = areas_and_first_pixels(labels, count, runs)
+            count = renumber(labels, areas >= postprocessing.min_area, first, runs)
         count = split_touching(
             labels, count, postprocessing.min_distance, postprocessing.seed_height
         )

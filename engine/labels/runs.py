@@ -3,13 +3,12 @@
     . # # . . # .      row 0 from 1 to 3, row 0 from 5 to 6,
     # # # # # # #      row 1 from 0 to 7
 
-What is asked of objects goes from run to run: most pixels of most frames are background, and of an
-object a row is added in one go.
+Objects are handled run by run: most pixels are background, and a row of an object is added in one
+step.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 
 from engine.compiled import compiled
 
-WORD = 8  # pixels of which is asked at once whether a run begins or ends among them
-FEW = 32  # changes a row for which room is made at first
+WORD = 8  # pixels that are tested at once for a change of value
 BYTES = np.uint64(0x0001020304050607)  # times 2 ** (8 * k) its highest byte is k
+FEW = 32  # changes a row for which memory is reserved at first
 
 RunArrays = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[Any]]
 
@@ -29,7 +28,7 @@ RunArrays = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArr
 class Runs:
     """All runs of an image whose value is not 0, in raster order: arrays (n,)."""
 
-    row: NDArray[np.int32]  # of an image of several planes the row in all of them
+    row: NDArray[np.int32]  # counted through all planes
     start: NDArray[np.int32]  # X of the first pixel
     stop: NDArray[np.int32]  # X behind the last one
     value: NDArray[Any]  # of their pixels
@@ -40,60 +39,70 @@ class Runs:
 
 def runs_of(image: NDArray[Any]) -> Runs:
     """The runs of a mask or of labels, (Y, X) or (Z, Y, X)."""
-    return Runs(*_runs(_rows(image)))
+    return Runs(*_runs(_volume(image)))
 
 
 def fill(image: NDArray[Any], runs: Runs, values: NDArray[Any]) -> None:
     """Give the pixels of runs values, (n,), in an image, (Y, X) or (Z, Y, X), in place."""
-    volume = image if image.ndim == 3 else image[None]  # a view, whatever lies between its rows
-    _fill(volume, runs.row, runs.start, runs.stop, values)
+    _fill(_volume(image), runs.row, runs.start, runs.stop, values)
 
 
-def _rows(image: NDArray[Any]) -> NDArray[Any]:
-    """The same as (rows, X)."""
-    return image.reshape(math.prod(image.shape[:-1]), image.shape[-1])
+def _volume(image: NDArray[Any]) -> NDArray[Any]:
+    """The same as (Z, Y, X): a view, whatever lies between its rows."""
+    return image if image.ndim == 3 else image[None]
 
 
 @compiled
 def _runs(image: NDArray[Any]) -> RunArrays:
-    """Row, start, stop and value of the runs of an image, (rows, X)."""
+    """Row, start, stop and value of the runs of an image, (Z, Y, X)."""
+    depth, height, _ = image.shape
     places, ends = _changes(image)
-    most = len(places)
-    row, start, stop = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int32)
-    value = np.empty(most, image.dtype)
-    n = i = 0
-    for y in range(len(image)):
+    count = i = 0
+    for y in range(depth * height):
+        line = image[y // height, y % height]
         while i < ends[y]:
-            # Without a branch, which processors would foresee badly: what is 0 is written over.
+            count += line[places[i]] != 0
+            i += 1
+        i += 1
+    # Without a branch, which processors would predict badly: a run that is 0 is written over by
+    # the next, the last one into the place that is not returned.
+    row, start = np.empty(count + 1, np.int32), np.empty(count + 1, np.int32)
+    stop, value = np.empty(count + 1, np.int32), np.empty(count + 1, image.dtype)
+    n = i = 0
+    for y in range(depth * height):
+        line = image[y // height, y % height]
+        while i < ends[y]:
             row[n], start[n], stop[n] = y, places[i], places[i + 1]
-            value[n] = image[y, places[i]]
+            value[n] = line[places[i]]
             n += value[n] != 0
             i += 1
         i += 1
-    return row[:n].copy(), start[:n].copy(), stop[:n].copy(), value[:n].copy()
+    return row[:count], start[:count], stop[:count], value[:count]
 
 
 @compiled
 def _changes(image: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """X of all pixels of an image, (rows, X), that differ from the one before, 0 before the first.
+    """X of all pixels of an image, (Z, Y, X), that differ from the one before, 0 before the first.
 
-    Each row ends with its width. Both are in one array, with the places of these ends, (rows,).
+    Those of all rows in one array, each row closed by the width; and the index of each row's
+    closing entry, (Z * Y,).
     """
-    height, width = image.shape
-    found = np.empty(FEW * height, np.int32)
-    ends = np.empty(height, np.int64)
+    depth, height, width = image.shape
+    found = np.empty((min(FEW, width) + 1) * depth * height, np.int32)
+    ends = np.empty(depth * height, np.int64)
     differs = np.zeros(width // WORD * WORD + WORD, np.uint8)
     words = differs.view(np.uint64)
     n = 0
-    for y in range(height):
+    for y in range(depth * height):
+        line = image[y // height, y % height]
         if n + width >= len(found):  # it may not take another row
-            more = np.empty(2 * len(found) + width + 1, np.int32)
+            more = np.empty(n + _most_changes(image, y), np.int32)
             more[:n] = found[:n]
             found = more
         if width:
-            differs[0] = image[y, 0] != 0
+            differs[0] = line[0] != 0
         for x in range(1, width):
-            differs[x] = image[y, x] != image[y, x - 1]
+            differs[x] = line[x] != line[x - 1]
         for i in range(len(words)):
             word = words[i]
             while word != np.uint64(0):
@@ -107,6 +116,19 @@ def _changes(image: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]
 
 
 @compiled
+def _most_changes(image: NDArray[Any], first: int) -> int:
+    """Entries that `_changes` has for the rows from `first` on, and room for a row of changes."""
+    depth, height, width = image.shape
+    count = width + 1
+    for y in range(first, depth * height):
+        line = image[y // height, y % height]
+        count += 2
+        for x in range(1, width):
+            count += line[x] != line[x - 1]
+    return int(count)
+
+
+@compiled
 def _fill(
     image: NDArray[Any],
     row: NDArray[np.int32],
@@ -117,6 +139,6 @@ def _fill(
     """`fill`, of (Z, Y, X)."""
     height = image.shape[1]
     for run in range(len(row)):
-        z, y = divmod(row[run], height)
+        line = image[row[run] // height, row[run] % height]
         for x in range(start[run], stop[run]):
-            image[z, y, x] = values[run]
+            line[x] = values[run]

@@ -116,9 +116,9 @@ def piece_sums(
         "sum_probability": certainty,
     }  # fmt: skip
     for c, channel in pixels.items():
-        if channel.dtype.kind in "iu" and channel.dtype.itemsize == 8:
-            channel = channel.astype(np.float64)  # sums of which no whole number would hold
-        found = _intensities(*at, number, len(label), channel)
+        is_exact = channel.dtype.kind != "f" and channel.dtype.itemsize < 8
+        zero = np.int64(0) if is_exact else np.float64(0)  # sums of 64-bit integers may overflow
+        found = _intensities(*at, number, len(label), channel, zero)
         sums |= {f"{what}_intensity_{c}": v for what, v in zip(_INTENSITY, found, strict=True)}
     y0, x0, y1, x1 = (sums[f"bbox_{name}"] for name in ("y0", "x0", "y1", "x1"))
     sums["touches_border"] = (y0 == 0) | (x0 == 0) | (y1 == height) | (x1 == width)
@@ -218,16 +218,18 @@ def _intensities(
     number: Int32s,
     count: int,
     plane: NDArray[Any],
+    zero: np.int64 | np.float64,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Sum, least and largest pixel of each of `count` objects of a plane, (Y, X), by their runs.
 
-    `number` is the place of each label among them. What is not a number makes all three so.
+    `number` is the place of each label among them; `zero` has the type of their runs' sums. What is
+    not a number makes all three so.
     """
     total, begun = np.zeros(count), np.zeros(count, np.bool_)
     least, most = np.empty(count, plane.dtype), np.empty(count, plane.dtype)
     for run in range(len(row)):
         y, begin = row[run], start[run]
-        added = plane.dtype.type(0) * 1  # of 64 bits: the sum of whole numbers is one
+        added = zero
         low = high = plane[y, begin]
         for x in range(begin, stop[run]):
             pixel = plane[y, x]

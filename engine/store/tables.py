@@ -57,7 +57,7 @@ class _RowGroups:
 
     def __init__(self, sink: Any, schema: pa.Schema) -> None:
         self._schema = schema
-        # Of measures hardly any is found twice: to look each up costs more than it saves.
+        # Measures hardly ever repeat: a dictionary of them costs more than it saves.
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
         self._writer = pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=texts)
         self._gathered: list[pa.Table] = []

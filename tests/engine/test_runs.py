@@ -49,6 +49,15 @@ def test_filled_again_they_are_the_image_also_in_a_view(image: np.ndarray) -> No
     assert (view == image).all() and np.count_nonzero(around) == np.count_nonzero(image)
 
 
+@given(images)
+def test_of_a_view(image: np.ndarray) -> None:
+    around = np.ones([n + 2 for n in image.shape], image.dtype)
+    around[(slice(1, -1),) * image.ndim] = image
+    runs, whole = runs_of(around[(slice(1, -1),) * image.ndim]), runs_of(image)
+    for name in ("row", "start", "stop", "value"):
+        assert (getattr(runs, name) == getattr(whole, name)).all()
+
+
 def test_more_changes_than_there_is_room_for_at_first() -> None:
     image = np.zeros((5, 4 * FEW), bool)
     image[:, ::2] = True

@@ -37,8 +37,16 @@ LOWER = ("--precision", "fp16", "--frames", "no such stack")
     ("arguments", "kind", "sentence"),
     [
         (["nuclei", "--output", "m.onnx"], UsageError, "nuclei: is not the folder of a training"),
-        (["nuclei", "--output", "my model.onnx", *LOWER], UsageError, "names the model 'my model'"),
-        (["nuclei", "--output", "m.onnx", "--name", "a/b", *LOWER], UsageError, "--name 'a/b'; gi"),
+        (
+            ["nuclei", "--output", "my model.onnx", *LOWER],
+            UsageError,
+            "its name, 'my model', cannot be",
+        ),
+        (
+            ["nuclei", "--output", "m.onnx", "--name", "a/b", *LOWER],
+            UsageError,
+            "--name a/b cannot be",
+        ),
         (["nuclei", "--output", ".", "--name", "m", *LOWER], OutputError, "is a folder or a dev"),
         (["old.onnx", "--output", "old.onnx", *LOWER], UsageError, "old.onnx: is the model itself"),
         (["old.onnx", "--output", "new.onnx"], UsageError, "old.onnx: is not the folder of a"),

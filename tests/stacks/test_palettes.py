@@ -75,6 +75,20 @@ def test_palettes_that_differ_from_page_to_page(tmp_path: Path) -> None:
             stack.read(1, 0, [0])
 
 
+def test_a_palette_that_only_a_later_page_has(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(INDICES[0], photometric="minisblack", metadata=None)
+        for page, table in zip(INDICES[1:], (ANY, TINT), strict=True):
+            colormap = table.astype(np.uint16) * 257
+            writer.write(page, photometric="palette", colormap=colormap, metadata=None)
+    with open_stack(str(path)) as stack:
+        for t in (0, 2):
+            np.testing.assert_array_equal(stack.read(t, 0, [0])[0], INDICES[t])
+        with pytest.raises(FrameError, match="page 1 has a palette, the first has none"):
+            stack.read(1, 0, [0])
+
+
 def test_palettes_of_a_microscope_are_for_display(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
     colormap = ANY.astype(np.uint16) * 257
@@ -90,7 +104,7 @@ def test_indices_without_a_palette_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(path, INDICES[0], photometric="minisblack", metadata=None)
     with tifffile.TiffFile(path, mode="r+b") as tif:
         tif.pages[0].tags["PhotometricInterpretation"].overwrite(INDEXED)
-    with pytest.raises(StackError, match="has no palette for them; convert it to grey or"):
+    with pytest.raises(StackError, match="has no palette that covers them"):
         open_stack(str(path))
 
 
@@ -98,6 +112,15 @@ def test_a_folder_of_indexed_pictures(tmp_path: Path) -> None:
     for i, page in enumerate(INDICES):
         indexed(tmp_path / f"t{i}.tif", page[None], [ANY])
     check(tmp_path, ANY[:, INDICES].swapaxes(0, 1), "TCYX").close()
+
+
+def test_a_folder_of_indexed_pngs_of_which_one_is_grey(tmp_path: Path) -> None:
+    tables = [ANY, GREYS, ANY[:, ::-1]]
+    for i, (page, table) in enumerate(zip(INDICES, tables, strict=True)):
+        data = png(page, colour=INDEXED, palette=table.T.tobytes())
+        (tmp_path / f"t{i}.png").write_bytes(data)
+    colours = np.stack([t.T[i] for t, i in zip(tables, INDICES, strict=True)])
+    check(tmp_path, colours, "TYXC").close()
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[Path, Path], tmp_path: P
         ([tmp_path / "nowhere"], ModelError, "no such checkpoint"),
         ([unfinished], ModelError, "has no summary.json"),
         ([runs[0], runs[0]], UsageError, "given more than once"),
-        ([unfinished / "best.pt"], ModelError, "cannot be read (Not a directory)"),
+        ([unfinished / "best.pt"], ModelError, "is no folder; give the folder"),
         ([runs[0], "--frame", "1000000x1000000"], UsageError, "there is no memory for a frame"),
     ):
         error = invoke(*FRAME, *arguments).exception

@@ -21,8 +21,11 @@ _INDEXED = 3  # type of colour in a PNG: indices of a palette
 _MAX_MARKERS = 10_000  # before the header of a JPEG's frame
 
 
-def read_coded(file: Path, kind: str) -> tuple[NDArray[Any], str]:
-    """Pixels of a PNG or JPEG and their axes, "YX" or "YXC"; FrameError where it is damaged."""
+def read_coded(file: Path, kind: str, *, greys: bool = True) -> tuple[NDArray[Any], str]:
+    """Pixels of a PNG or JPEG and their axes, "YX" or "YXC"; FrameError where it is damaged.
+
+    With `greys`, a PNG that is indexed by a palette of nothing but greys has one channel.
+    """
     import imagecodecs
 
     data = file.read_bytes()
@@ -37,7 +40,7 @@ def read_coded(file: Path, kind: str) -> tuple[NDArray[Any], str]:
             raise FrameError(
                 f"{file}: is a {kind} file that cannot be decoded; copy or write it again"
             ) from error
-    if pixels.ndim == 3 and (pixels.shape[-1] == 1 or (kind == "PNG" and _is_grey(data))):
+    if pixels.ndim == 3 and (pixels.shape[-1] == 1 or (greys and kind == "PNG" and _is_grey(data))):
         pixels = pixels[..., 0]
     return pixels, "YXC" if pixels.ndim == 3 else "YX"
 

@@ -205,7 +205,8 @@ class _Images(UnitStack):
 
     def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
         if (kind := _kind(self._files[n])) != "TIFF":
-            pixels, _ = read_coded(self._files[n], kind)
+            # Of indexed pictures some may happen to have no other colours than greys.
+            pixels, _ = read_coded(self._files[n], kind, greys=len(self._unit_shape) == 2)
             self._check_like_first(n, pixels.shape, pixels.dtype)
             return pixels[part]
         with _single(self._files[n]) as stack:

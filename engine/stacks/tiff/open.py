@@ -36,7 +36,14 @@ from engine.stacks.tiff.ome import (
     xml_of_renamed,
 )
 from engine.stacks.tiff.page import JPEG, check_page, storage
-from engine.stacks.tiff.palette import COLOURS, SHADES, Palette, displayed, palette_of
+from engine.stacks.tiff.palette import (
+    COLOURS,
+    SHADES,
+    Palette,
+    displayed,
+    is_plain,
+    palette_of,
+)
 from engine.stacks.tiff.stack import PageFormat, Pages, TiffStack, says_white, white_of
 from engine.stacks.units import split_lead
 
@@ -230,6 +237,7 @@ def _stack(
         exact=exact,
         transform=image.series.transform,
         palette=palette,
+        is_plain=not exact and is_plain(key, image.kind),
     )
     place = _unpacked if palette is None and _is_unpacked(image) else _paged
     placed = place(image, info, source)

@@ -56,13 +56,14 @@ def palette_of(page: TiffPage, kind: str, name: str) -> Palette | None:
 
     StackError where its values stand for colours that the file doesn't tell.
     """
-    if page.photometric != INDEXED or not _is_plain(page, kind):
+    if page.photometric != INDEXED or not is_plain(page, kind):
         return None
     table = _table(page)
     if table is None:
         raise StackError(
-            f"{name}: calls its values indices of a palette, but has no palette for them; convert "
-            "it to grey or to red, green and blue"
+            f"{name}: calls its values indices of a palette, but has no palette that covers them "
+            "(an entry for each value of one unsigned sample a pixel); convert it to grey or to "
+            "red, green and blue"
         )
     return Palette(_read_as(table), table)
 
@@ -85,9 +86,21 @@ def like(first: Palette, page: TiffPage, name: str, n: int) -> Palette:
     return found
 
 
+def refuse_palette(page: TiffPage, name: str, n: int) -> None:
+    """FrameError where page `n` holds colours by index, and the first page does not."""
+    if page.photometric != INDEXED:
+        return
+    table = _table(page)
+    if table is None or _read_as(table) != VALUES:
+        raise FrameError(
+            f"{name}: page {n} has a palette, the first has none; convert all pages to grey or to "
+            "red, green and blue"
+        )
+
+
 def displayed(page: TiffPage, kind: str) -> tuple[str, ...]:
     """A note where a palette for display shows something else than values that grow brighter."""
-    if page.photometric != INDEXED or _is_plain(page, kind):
+    if page.photometric != INDEXED or is_plain(page, kind):
         return ()
     table = _table(page)
     if table is None or _read_as(table) == VALUES:
@@ -98,7 +111,8 @@ def displayed(page: TiffPage, kind: str) -> tuple[str, ...]:
     )
 
 
-def _is_plain(page: TiffPage, kind: str) -> bool:
+def is_plain(page: TiffPage, kind: str) -> bool:
+    """Whether a page is of a file in which a palette means colours, and is not for display."""
     return kind in _PLAIN and not (page.is_imagej or page.is_ome)
 
 

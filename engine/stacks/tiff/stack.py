@@ -20,7 +20,7 @@ from engine.stacks.base import StackInfo
 from engine.stacks.guard import some, tifffile_messages
 from engine.stacks.tiff.images import Place
 from engine.stacks.tiff.page import page_part, read_part, whole_page
-from engine.stacks.tiff.palette import COLOURS, Palette, like
+from engine.stacks.tiff.palette import COLOURS, Palette, like, refuse_palette
 from engine.stacks.units import UnitStack
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class PageFormat:
     exact: bool  # pages are read as they are written, also where 0 is white
     transform: Callable[[NDArray[Any]], NDArray[Any]] | None  # of the pixels of a page
     palette: Palette | None = None  # of the first page, where its values are indices
+    is_plain: bool = False  # whether a palette of any page would mean colours
 
 
 @dataclass(frozen=True)
@@ -159,20 +160,28 @@ class TiffStack(UnitStack):
 
     def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
         first = self._format.palette
+        page = None if self._pages.pixels[n] else self._parsed_page(n)
         if first is None:
-            return self._stored_part(n, self._unit_shape, part)
+            if page is not None and self._format.is_plain:
+                refuse_palette(page, self.info.path, n)
+            return self._stored_part(n, page, self._unit_shape, part)
         channels, shape = slice(None), self._unit_shape
         if first.read_as == COLOURS:
             channels, part, shape = part[0], part[1:], shape[1:]
-        indices = self._stored_part(n, shape, part)
-        if not self._pages.pixels[n]:
-            first = like(first, self._parsed_page(n), self.info.path, n)
-        return first.pixels(indices, channels)
+        indices = self._stored_part(n, page, shape, part)
+        palette = first if page is None else like(first, page, self.info.path, n)
+        return palette.pixels(indices, channels)
 
-    def _stored_part(self, n: int, shape: tuple[int, ...], part: tuple[slice, ...]) -> NDArray[Any]:
-        """A part of page `n`, of `shape`, as it is stored; where 0 is white, inverted."""
+    def _stored_part(
+        self, n: int, page: TiffPage | None, shape: tuple[int, ...], part: tuple[slice, ...]
+    ) -> NDArray[Any]:
+        """A part of page `n`, of `shape`, as it is stored; where 0 is white, inverted.
+
+        `page` is None where the place of its pixels is known without its directory.
+        """
         pages = self._pages
-        if start := int(pages.pixels[n]):
+        if page is None:
+            start = int(pages.pixels[n])
             with self._lock:
                 file = self._raw_file(int(pages.file[n]))
                 raw = read_part(file, start, shape, self._format.dtype, part)
@@ -181,7 +190,6 @@ class TiffStack(UnitStack):
                     f"{self.info.path}: is truncated, page {n} ends beyond the end of the file"
                 )
             return inverted(raw, self._format.white)
-        page = self._parsed_page(n)
         with tifffile_messages():
             if self._format.transform is None:
                 pixels = page_part(page, shape, part)
