@@ -94,7 +94,7 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[Path, Path], tmp_path: P
         ([unfinished], ModelError, "has no summary.json"),
         ([runs[0], runs[0]], UsageError, "given more than once"),
         ([unfinished / "best.pt"], ModelError, "is no folder; give the folder"),
-        ([runs[0], "--frame", "1000000x1000000"], UsageError, "there is not enough memory for a frame"),
+        ([runs[0], "--frame", "1000000x1000000"], UsageError, "not enough memory for a frame"),
     ):
         error = invoke(*FRAME, *arguments).exception
         assert isinstance(error, kind) and isinstance(error, StacksegError)
