@@ -21,7 +21,7 @@ from engine.model.file import ModelFile
 from engine.runtimes.base import Precision, Target
 from engine.runtimes.cache import cache_folder
 from engine.runtimes.registry import RUNTIMES, resolve, runtime_of
-from engine.store.files import whole_file
+from engine.store.files import check_file, whole_file
 from engine.store.records import Part, Record, RecordVersionError, Sha256, decode, encode
 
 
@@ -88,6 +88,11 @@ def find(model: ModelFile, device: str) -> Tuned | None:
         return decode(Tuned, path.read_bytes(), str(path))
     except (OSError, RecordVersionError):
         return None
+
+
+def check_kept(model: ModelFile, targets: list[Target]) -> None:
+    """OutputError where what is measured of `targets` could not be kept."""
+    check_file(_path(model, targets))
 
 
 def keep(model: ModelFile, targets: list[Target], tuned: Tuned) -> Path:

@@ -25,7 +25,7 @@ from engine.inference.agreement import Labels, Look, compare_all
 from engine.job.isolation import how_it_ended, python
 from engine.job.preflight import frames_of, look_at
 from engine.job.prepare import Prepared, prepare_job
-from engine.job.tuned import Measured, Tuned, builds_of, candidates, processor
+from engine.job.tuned import Measured, Tuned, builds_of, candidates, check_kept, processor
 from engine.model.file import ModelFile, open_model
 from engine.model.statistics import is_blank
 from engine.plan.settings import JobSettings
@@ -56,8 +56,9 @@ def tune(
 ) -> Tuning:
     """Measure the settings that a job could have on `count` frames spread over its stacks.
 
-    `settings` name the device, or "auto". Raises what preparing a job does, and StackError where
-    none of the frames chosen can be read and has something in it.
+    `settings` name the device, or "auto". Raises what preparing a job does, OutputError where the
+    figures could not be kept, and StackError where none of the frames chosen can be read and has
+    something in it.
     """
     targets = candidates(settings.device)
     if (lowered := (model := open_model(settings.model)).spec.lowered) is not None:
@@ -65,6 +66,7 @@ def tune(
             f"{model.path}: is in {lowered.precision} itself and runs in nothing else; tune the "
             "model in fp32"
         )
+    check_kept(model, targets)
     job = prepare_job(settings.model_copy(update={"runtime": "auto", "precision": "fp32"}))
     looks = sample_looks(job, count)
     total = 2 + len(targets) * (ROUNDS + 2)

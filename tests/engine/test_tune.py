@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 from engine.cli import stackseg
 from engine.commands.tune import _fields
-from engine.errors import StackError
+from engine.errors import OutputError, StackError
 from engine.job.prepare import prepare_job
 from engine.job.tuned import Measured
 from engine.runtimes.base import Target
 from engine.tune.child import Work, peak_bytes
-from engine.tune.run import Setting, sample_looks
+from engine.tune.run import Setting, sample_looks, tune
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
 
@@ -107,6 +107,16 @@ def test_frames_with_nothing_in_them_are_no_sample(ran: Ran, tmp_path: Path) -> 
         sample_looks(prepare_job(jobs.settings(blank, ran.model, tmp_path / "out")), 8)
     with pytest.raises(StackError, match=r": 1 frame looked at, .* a larger --sample$"):
         sample_looks(prepare_job(jobs.settings(blank, ran.model, tmp_path / "out")), 1)
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_measured(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settings = jobs.settings(tmp_path / "no.tif", ran.model, tmp_path / "out")
+    with pytest.raises(OutputError, match="cache is a file"):
+        tune(settings, 1)
 
 
 def test_the_peak_of_a_process_is_its_own() -> None:
