@@ -50,7 +50,7 @@ MEMORY_SIGNS = (
 
 GPU = "chosen, no GPU was at hand: `benchmarks/gpu.sh` measures it"
 SESSION_COPIES = Constant(
-    2, "of the model file", "weights of a session on the CPU, and their prepacked form",
+    2.2, "of the model file", "weights of a session on the CPU, and their prepacked form",
     "`python -m benchmarks.footprint`",
 )  # fmt: skip
 ARENA = Constant(
@@ -143,7 +143,10 @@ class OnnxRuntime(Runtime):
         counted = max(n * activation_bytes(graph, height, width) for n, height, width in shapes)
         if not target.is_on_device:
             return MemoryNeeds(
-                Needs(sessions * SESSION_COPIES.value * weights, math.ceil(counted * ARENA.value))
+                Needs(
+                    math.ceil(sessions * SESSION_COPIES.value * weights),
+                    math.ceil(counted * ARENA.value),
+                )
             )
         # Pixels and probabilities, as the buffers of a run hold them.
         planes = len(model.spec.channels) + model.spec.n_outputs
