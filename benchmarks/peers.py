@@ -2,11 +2,12 @@
 
     make peers                                    # their environment: .peers
     python -m benchmarks.peers [--frames 40] [--repeats 2] [--python .peers/bin/python]
-                               [--only NAME ...] [--save] [--json FILE]
+                               [--only NAME ...] [--network FILE] [--save] [--json FILE]
 
-Frames of 700 x 1100 px with 300 nuclei out of an uncompressed TIFF, by the bundled network with the
-same weights on the same cores. Each contestant (`benchmarks.peer`) is a process that is made ready
-first: imports, loading, compilation and a first pass are left out for all. Then they take turns.
+Frames of 700 x 1100 px with 300 nuclei out of an uncompressed TIFF, by one network (the bundled
+model's, or an exported one of the same channels) with the same weights on the same cores. Each
+contestant (`benchmarks.peer`) is a process that is made ready first: imports, loading, compilation
+and a first pass are left out for all. Then they take turns.
 
     eager            PyTorch, frame by frame, as notebooks do
     compiled         torch.compile with frozen weights, channels last, in fp32 and in bf16
@@ -42,11 +43,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--python", type=Path, default=PEERS, help="of the peers' environment")
     parser.add_argument("--only", nargs="+", help="names of contestants")
+    parser.add_argument("--network", default="nuclei", help="a model's name or file")
     options = add_options(parser, repeats=2).parse_args()
     if not options.python.exists():
         raise SystemExit(f"{options.python}: is not there; `make peers` makes it")
-    ours = [f"{ENGINE}{way.name}" for way in ways_of("nuclei")]
-    run = Run("peers", notes={"frames": options.frames, "shape": of.SHAPE})
+    ours = [f"{ENGINE}{way.name}" for way in ways_of(options.network)]
+    run = Run(
+        "peers", notes={"network": options.network, "frames": options.frames, "shape": of.SHAPE}
+    )
     measure(run, options.only or [*names(), *ours], options)
     finish(run, options)
 
@@ -60,7 +64,7 @@ def measure(run: Run, contestants: list[str], options: argparse.Namespace) -> No
         for name in contestants:
             python = Path(sys.executable) if name.startswith(ENGINE) else options.python
             output = Path(folder) / name.replace(" ", "-")
-            child = opened.enter_context(process(python, name, stack, output))
+            child = opened.enter_context(process(python, name, stack, output, options.network))
             if child is None:
                 run.notes[name] = "does not work here"
             else:
@@ -99,13 +103,14 @@ def precision_of(peer: str) -> str:
 
 @contextmanager
 def process(
-    python: Path, name: str, stack: Path, output: Path
+    python: Path, name: str, stack: Path, output: Path, network: str
 ) -> Iterator[subprocess.Popen[str] | None]:
     """A contestant that is ready; None where it does not work."""
     threads = str(cores())
     quiet = {"OMP_NUM_THREADS": threads, "LOGURU_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
     child = subprocess.Popen(
-        [python, "-m", "benchmarks.peer", name, stack, output, threads], text=True,
+        [python, "-m", "benchmarks.peer", name, stack, output, threads, network],
+        text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | quiet,
     )  # fmt: skip
     assert child.stdin is not None and child.stdout is not None
