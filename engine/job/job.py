@@ -57,7 +57,7 @@ def run_job(
             keep_model(job.model)
             # A model that the runtime refuses is refused now, before anything is written.
             job = replace(job, engines=warm_up(job_context(job, ""), job.plan.stacks))
-        elif runtime_of(job.site.target.runtime).fixes_shape:
+        elif runtime_of(job.site.target.runtime).builds_engines:
             # One worker builds what all of its machine load.
             what = (job_context(job, ""), job.plan.stacks)
             job = replace(job, engines=cluster.somewhere(warm_up, *what))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from engine.model.file import ModelFile
 from engine.plan import footprint as of
 from engine.plan.footprint import MB
 from engine.plan.resources import Site, parse_memory
-from engine.runtimes.base import DEVICE_RUNS, MemoryNeeds, Needs
+from engine.runtimes.base import DEVICE_RUNS, SESSIONS, MemoryNeeds, Needs, Runtime, Shape
 from engine.runtimes.registry import runtime_of
 from engine.stacks.base import StackInfo, window_shape
 
@@ -45,6 +46,11 @@ class Way(NamedTuple):
     def together(self) -> int:
         """Whole frames that go through it at once."""
         return max(self.batch // self.tiling.n_tiles, 1)
+
+    @property
+    def shape(self) -> Shape:
+        """That of all runs."""
+        return self.batch, *self.tiling.tile_shape
 
 
 Ways = tuple[Way, ...]  # of each stack
@@ -107,6 +113,7 @@ class TilingChoice:
     workers: int
     threads: int
     memory: MemoryEstimate
+    fixed: frozenset[Shape] = frozenset()  # of runs that have a session of their own
 
 
 def choose_tiling(
@@ -128,8 +135,7 @@ def choose_tiling(
     sides: list[int | None] = [tile] if tile else [None]
     if tile is None and halo is not None:
         sides += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
-    sessions = len({one.info.dtype for one in stacks})
-
+    runtime = runtime_of(target.runtime)
     batches = BATCHES if target.is_on_device else (0,)
 
     def candidates() -> Iterator[tuple[Ways, MemoryEstimate]]:
@@ -140,11 +146,25 @@ def choose_tiling(
                 Way(tiling, _batch(one, tiling, most))
                 for one, tiling in zip(stacks, tilings, strict=True)
             )
-            shapes = {(way.batch, *way.tiling.tile_shape) for way in ways}
-            network = runtime_of(target.runtime).memory(model, target, shapes, sessions)
+            fixed = fixed_shapes(stacks, ways, runtime)
+            sessions = {
+                (one.info.dtype, way.shape if way.shape in fixed else None)
+                for one, way in zip(stacks, ways, strict=True)
+            }
+            shapes = {way.shape for way in ways}
+            network = runtime.memory(model, target, shapes, min(len(sessions), SESSIONS))
             yield ways, estimate(stacks, ways, network, model)
 
-    return first_fit(candidates(), stacks, site, workers, limit)
+    choice = first_fit(candidates(), stacks, site, workers, limit)
+    return replace(choice, fixed=fixed_shapes(stacks, choice.ways, runtime))
+
+
+def fixed_shapes(stacks: Sequence[Workload], ways: Ways, runtime: Runtime) -> frozenset[Shape]:
+    """Shapes of which there are so many runs in all stacks that they have sessions of their own."""
+    runs = Counter[Shape]()
+    for one, way in zip(stacks, ways, strict=True):
+        runs[way.shape] += one.layout.n_frames * way.tiling.n_tiles // way.batch
+    return frozenset(shape for shape, count in runs.items() if runtime.fixes_shape(count))
 
 
 def first_fit(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.errors import JobStopped, ModelError, OutOfMemory, StacksegError, UsageError, first_line
 from engine.model.file import ModelFile
 from engine.model.graph.decision import PLANES, Decision, decide
+from engine.model.graph.faster import Shuffle, split_concatenations, take_off_shuffle
 from engine.model.graph.tensors import accept_pixels, fix_shape
 from engine.model.statistics import normalisable
 
@@ -33,6 +34,7 @@ Compute = Callable[[Pixels, Floats, Result], None]  # pixels, statistics; fills 
 Shape = tuple[int, int, int]  # (N, H, W) of a run
 
 DEVICE_RUNS = 2  # at once on a device: while one computes, pixels of the next one get there
+SESSIONS = 4  # that a process keeps; the one that was not used for longest makes room
 
 
 class Caution(IntEnum):
@@ -96,7 +98,7 @@ class Runtime(ABC):
     name: str  # in the registry, and on record
     title: str  # in sentences
     cautions: tuple[Caution, ...]
-    fixes_shape: bool = False  # whether a session is for runs of a single shape
+    builds_engines: bool = False  # see `engine`
     memory_signs: tuple[str, ...] = ()  # in lower case; in a message, any says that it was memory
 
     @property
@@ -154,6 +156,10 @@ class Runtime(ABC):
             )
         return replace(target, runtime=self.name, device=self.resolve_device(target.device))
 
+    def fixes_shape(self, runs: int) -> bool:
+        """Whether so many runs of one shape get a session for that shape alone."""
+        return False
+
     def engine(self, graph: bytes, target: Target) -> str:
         """Hash of what a loaded graph was built into; "" where graph and build tell it all."""
         return ""
@@ -171,12 +177,12 @@ class Runtime(ABC):
         """Make a session on a resolved target, for pixels of `dtype`; see `load`.
 
         With a `decision`, runs give what it says in place of probabilities. `shape` is that of all
-        runs, for a runtime that `fixes_shape`.
+        runs; None: any.
 
         Raises ModelError where the runtime refuses the model, OutOfMemory where it finds no memory.
         """
         try:
-            graph = _prepared(model, dtype, decision, shape)
+            graph, shuffle = _prepared(model, dtype, target, decision, shape)
             compute = self.load(graph, target, threads, in_flight)
         except StacksegError:
             raise
@@ -190,21 +196,25 @@ class Runtime(ABC):
                 f"{model.path}: {self.title} refuses it ({self.reason(error)})"
             ) from error
         planes = model.spec.n_outputs if decision is None else PLANES
-        return Session(self, compute, planes, decision is not None, self.engine(graph, target))
+        engine = self.engine(graph, target)
+        return Session(self, compute, planes, decision is not None, engine, shuffle)
 
 
 def _prepared(
-    model: ModelFile, dtype: str, decision: Decision | None, shape: Shape | None
-) -> bytes:
-    """A model's graph as a session is to run it; weights are held often enough without this one."""
+    model: ModelFile, dtype: str, target: Target, decision: Decision | None, shape: Shape | None
+) -> tuple[bytes, Shuffle | None]:
+    """A model's graph as a session is to run it, and what is to be done with its output."""
     graph = model.parse()
     accept_pixels(graph, dtype)
     if decision is not None:
         decide(graph, decision)
     if shape is not None:
         fix_shape(graph, shape)
-    data: bytes = graph.SerializeToString()
-    return data
+    shuffle = None
+    if not target.is_on_device:  # what other devices would gain was not measured
+        split_concatenations(graph)
+        shuffle = take_off_shuffle(graph)
+    return graph.SerializeToString(), shuffle
 
 
 @dataclass(frozen=True)
@@ -216,6 +226,7 @@ class Session:
     n_outputs: int  # K; PLANES where outputs are decided
     is_decided: bool = False
     engine: str = ""  # see `Runtime.engine`
+    shuffle: Shuffle | None = None  # what makes the result of what the graph gives
 
     @property
     def dtype(self) -> type[Any]:
@@ -238,7 +249,12 @@ class Session:
         try:
             if out is None:
                 out = np.empty((n, self.n_outputs, height, width), dtype=self.dtype)
-            self.compute(np.ascontiguousarray(pixels), divisors, out)
+            if self.shuffle is None:
+                self.compute(np.ascontiguousarray(pixels), divisors, out)
+            else:
+                parts = np.empty(self.shuffle.source(out.shape), dtype=self.dtype)
+                self.compute(np.ascontiguousarray(pixels), divisors, parts)
+                self.shuffle.apply(parts, out)
         except Exception as error:
             title = self.runtime.title
             if self.runtime.is_memory_error(error):

@@ -32,7 +32,7 @@ class TensorRt(OnnxRuntime):
     title = "TensorRT"
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     cautions = (Caution.OPTIMISED,)  # there is no engine without optimisation
-    fixes_shape = True
+    builds_engines = True
     way_out = "install stackseg[cuda] and tensorrt, or use --runtime onnxruntime"
 
     def resolve_device(self, device: str) -> str:
@@ -43,6 +43,10 @@ class TensorRt(OnnxRuntime):
                 "--runtime onnxruntime"
             )
         return super().resolve_device("cuda" if device == "auto" else device)
+
+    def fixes_shape(self, runs: int) -> bool:
+        """Always: an engine is built for one shape."""
+        return True
 
     def providers(self, target: Target) -> list[Any]:
         """TensorRT, and CUDA for what it does not have."""

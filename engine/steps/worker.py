@@ -21,7 +21,7 @@ from engine.model.file import ModelFile, model_without_graph, open_model
 from engine.model.graph.decision import Decision
 from engine.model.spec import ModelSpec
 from engine.plan.plan import StackPlan
-from engine.runtimes.base import Session, Shape, Target
+from engine.runtimes.base import SESSIONS, Session, Shape, Target
 from engine.runtimes.registry import open_session, runtime_of
 from engine.stacks.base import Stack
 from engine.steps.hangs import Timeout, within
@@ -93,7 +93,7 @@ class _Cache(Generic[Value]):
 
 
 _models: _Cache[ModelFile] = _Cache(2)
-_sessions: _Cache[Session] = _Cache(4)
+_sessions: _Cache[Session] = _Cache(SESSIONS)
 _stacks: _Cache[Stack] = _Cache(OPEN_STACKS)
 _in_flight: _Cache[threading.Semaphore] = _Cache(2)
 _smaller_tiles: dict[tuple[str, str], int] = {}  # by job and stack: what fitted after all
@@ -152,8 +152,7 @@ def model_of(context: JobContext) -> ModelFile:
 
 def session_of(context: JobContext, plan: StackPlan, tiling: FrameTiling) -> Session:
     """This process's session for the frames of a stack in tiles; see `session_for`."""
-    fixed = runtime_of(context.target.runtime).fixes_shape
-    shape = (plan.batch, *tiling.tile_shape) if fixed else None
+    shape = (plan.batch, *tiling.tile_shape) if plan.fixes_shape else None
     return session_for(context, plan.info.dtype, plan.decision, shape)
 
 
@@ -248,7 +247,7 @@ def halve_tile(context: JobContext, plan: StackPlan, failed: FrameTiling) -> Fra
     model = model_of(context)
     if model.halo is None or failed.halo < model.halo:
         return None
-    if runtime_of(context.target.runtime).fixes_shape:
+    if runtime_of(context.target.runtime).builds_engines:
         return None  # it would build another engine
     side = round_up(max(failed.tile_shape) // 2, failed.stride)
     if side <= 2 * failed.halo or side >= max(failed.tile_shape):

@@ -45,6 +45,7 @@ class Work:
     looks: tuple[Look, ...]
     workers: int  # frames at a time
     threads: int  # for each
+    runs: int  # of the network in the whole job
     folder: str  # for labels: 0.npy, 1.npy, ... in the order of the looks
 
 
@@ -66,12 +67,18 @@ def main() -> None:
 
 def _serve(work: Work, source: BinaryIO, send: Send) -> None:
     model = open_model(work.model)
-    sessions = {
-        dtype: open_session(model, dtype, work.target, work.threads, work.workers)
-        for dtype in dict.fromkeys(look.dtype for look in work.looks)
-    }
+    fixes = runtime_of(work.target.runtime).fixes_shape(work.runs)
+    by_kind: dict[Any, Session] = {}
+    sessions: list[Session] = []  # of each look, as a job has them
+    for look in work.looks:
+        shape = (1, *look.tiling.tile_shape) if fixes else None
+        if (look.dtype, shape) not in by_kind:
+            by_kind[look.dtype, shape] = open_session(
+                model, look.dtype, work.target, work.threads, work.workers, shape=shape
+            )
+        sessions.append(by_kind[look.dtype, shape])
     first = work.looks[0]
-    predict(first.pixels, first.statistics, first.tiling, sessions[first.dtype])
+    predict(first.pixels, first.statistics, first.tiling, sessions[0])
     send("ready", None)
     for command in iter(lambda: source.readline().strip(), b""):
         if command == b"pass":
@@ -80,18 +87,18 @@ def _serve(work: Work, source: BinaryIO, send: Send) -> None:
             runtime_of(work.target.runtime).release_memory()
         else:
             peak = peak_bytes()
-            for number, look in enumerate(work.looks):
-                labels = look.labels(sessions[look.dtype], model.spec.n_class_outputs)
+            for number, (look, session) in enumerate(zip(work.looks, sessions, strict=True)):
+                labels = look.labels(session, model.spec.n_class_outputs)
                 np.save(Path(work.folder) / f"{number}.npy", labels)
             send("done", peak)
 
 
-def _pass(work: Work, sessions: dict[str, Session]) -> float:
+def _pass(work: Work, sessions: list[Session]) -> float:
     """Seconds in which each worker takes all timed frames through the network."""
 
     def run(_: int) -> None:
-        for look in work.looks[:TIMED]:
-            predict(look.pixels, look.statistics, look.tiling, sessions[look.dtype])
+        for look, session in zip(work.looks[:TIMED], sessions, strict=False):
+            predict(look.pixels, look.statistics, look.tiling, session)
 
     with ThreadPoolExecutor(work.workers) as pool:
         start = time.perf_counter()

@@ -77,13 +77,15 @@ def tune(
             progress(next(done), total)
 
     with tempfile.TemporaryDirectory(prefix="stackseg-tune-") as folder, ExitStack() as opened:
+        runs = sum(one.layout.n_frames * one.tiling.n_tiles for one in job.plan.stacks)
 
         def start(target: Target, name: str) -> Setting:
             place = Path(folder) / name
             place.mkdir()
             work = Work(
-                str(job.model.path), target, looks, job.plan.workers, job.plan.threads, str(place)
-            )
+                str(job.model.path), target, looks, job.plan.workers, job.plan.threads, runs,
+                str(place),
+            )  # fmt: skip
             return opened.enter_context(Setting(work, advance))
 
         reference = start(REFERENCE, "reference")

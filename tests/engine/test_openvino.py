@@ -22,7 +22,7 @@ from engine.model.graph import receptive_field
 from engine.model.spec import CoreSpec, Normalisation
 from engine.plan.resources import cores
 from engine.runtimes.base import Target
-from engine.runtimes.openvino import OpenVino, Requests, ov
+from engine.runtimes.openvino import MANY_RUNS, OpenVino, Requests, ov
 from engine.runtimes.registry import REFERENCE, open_session, resolve
 from engine.synthetic import TimeLapse
 from tests import networks
@@ -168,6 +168,21 @@ def test_a_model_without_convolution_stays_in_float32(threshold_model: Path) -> 
         open_session(model, "uint16", target, 1).run(frame, statistics) for target in (CPU, BF16)
     )
     assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("target", [CPU, BF16])
+@pytest.mark.parametrize("shape", [(64, 96), (240, 208), (704, 1104)])
+def test_many_runs_of_a_shape_give_the_bytes_of_few(target: Target, shape: tuple[int, int]) -> None:
+    """How many there are decides what they are compiled for, and nothing else."""
+    runtime = OpenVino()
+    assert runtime.fixes_shape(MANY_RUNS) and not runtime.fixes_shape(MANY_RUNS - 1)
+    frame = np.random.default_rng(0).integers(0, 60_000, (1, 1, *shape)).astype(np.uint16)
+    statistics = np.float32([[[0, 60_000]]])
+    found, wanted = (
+        open_session(open_model("nuclei"), "uint16", target, 1, shape=one).run(frame, statistics)
+        for one in ((1, *shape), None)
+    )
+    assert np.array_equal(found, wanted)
 
 
 @pytest.mark.skipif(HAS_BF16, reason="this processor has bfloat16")

@@ -1,0 +1,169 @@
+"""The same network with less copying: what a graph is changed to before a processor runs it.
+
+    Conv(Concat(a, b))                  Conv(a) + Conv(b), which runtimes add as they convolve: the
+                                        two inputs are never copied side by side
+    DepthToSpace, Sigmoid: the end      Sigmoid, and `Shuffle`, which is one copy where runtimes
+                                        take two and more
+
+The first adds in another order, so that outputs differ by their last bits; the second changes none.
+What they bring is in benchmarks/results/faster-graphs.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from engine.compiled import compiled
+from engine.model.graph.tensors import inferred_shapes
+from engine.model.spec import PROBABILITIES
+
+
+def split_concatenations(model: onnx.ModelProto) -> None:
+    """Change convolutions over a concatenation along the channels into sums of convolutions.
+
+    Only where nothing else reads the concatenation, and how many channels it joins is known.
+    """
+    graph = model.graph
+    joined = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Concat" and _attribute(node, "axis", 0) in (1, -3)
+    }
+    readers = Counter(name for node in graph.node for name in node.input)
+    readers.update(value.name for value in graph.output)
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    shapes = inferred_shapes(model) if joined else {}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        source = joined.get(node.input[0]) if node.op_type == "Conv" else None
+        if (
+            source is None
+            or readers[node.input[0]] > 1
+            or _attribute(node, "group", 1) != 1
+            or (kernel := weights.get(node.input[1])) is None
+        ):
+            nodes.append(node)
+            continue
+        widths = [(shapes.get(name) or (None, None))[1] for name in source.input]
+        if any(width is None for width in widths) or sum(widths) != kernel.dims[1]:  # type: ignore[arg-type]
+            nodes.append(node)
+            continue
+        nodes.remove(source)
+        nodes += _sum_of(node, source.input, widths, kernel, graph)  # type: ignore[arg-type]
+        if readers[kernel.name] == 1:
+            graph.initializer.remove(kernel)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _sum_of(
+    node: onnx.NodeProto,
+    sources: Sequence[str],
+    widths: Sequence[int],
+    kernel: onnx.TensorProto,
+    graph: onnx.GraphProto,
+) -> list[onnx.NodeProto]:
+    """Convolutions of each source, and their sums; the last one has the node's output."""
+    (out,) = node.output
+    places = itertools.pairwise(itertools.accumulate(widths, initial=0))
+    nodes, total = [], ""
+    for number, (source, (start, stop)) in enumerate(zip(sources, places, strict=True)):
+        values = numpy_helper.to_array(kernel)[:, start:stop]
+        part = numpy_helper.from_array(np.ascontiguousarray(values), f"{out}_weight_{number}")
+        graph.initializer.append(part)
+        bias = node.input[2:] if number == 0 else ()
+        name = f"{out}_part_{number}"
+        nodes.append(helper.make_node("Conv", [source, part.name, *bias], [name], name))
+        nodes[-1].attribute.extend(node.attribute)
+        if total:
+            is_last = number == len(sources) - 1
+            result = out if is_last else f"{out}_sum_{number}"
+            nodes.append(helper.make_node("Add", [total, name], [result], result))
+            total = result
+        else:
+            total = name
+    return nodes
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """What is left to be done of a `DepthToSpace`: channels become blocks of pixels."""
+
+    block: int  # px
+    depth_first: bool  # of a channel's number: place in the block, then channel ("DCR")
+
+    def source(self, shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """Shape of what becomes an array of `shape`, (N, K, H, W)."""
+        n, channels, height, width = shape
+        return n, channels * self.block**2, height // self.block, width // self.block
+
+    def apply(self, values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Fill `out`, (N, K, H, W), with `values`, of the shape `source` says."""
+        n, channels, height, width = out.shape
+        b = self.block
+        if self.depth_first:
+            parts = values.reshape(n, b, b, channels, height // b, width // b)
+            parts = parts.transpose(0, 3, 1, 2, 4, 5)
+        else:
+            parts = values.reshape(n, channels, b, b, height // b, width // b)
+        for of_one, into in zip(parts, out, strict=True):
+            _interleave(of_one, into)
+
+
+@compiled
+def _interleave(parts: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Blocks of pixels, (K, b, b, H / b, W / b), into the pixels, (K, H, W)."""
+    channels, b, _, height, width = parts.shape
+    for k in range(channels):
+        for y in range(height):
+            for i in range(b):
+                row = out[k, y * b + i]
+                for j in range(b):
+                    part = parts[k, i, j, y]
+                    for x in range(width):
+                        row[x * b + j] = part[x]
+
+
+def take_off_shuffle(model: onnx.ModelProto) -> Shuffle | None:
+    """Cut a last `DepthToSpace` off; what is then to be done with the output, None: nothing.
+
+    Behind it there may be what treats each value alone. The output's shape changes with it.
+    """
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = Counter(name for node in graph.node for name in node.input)
+    after, node = None, makers.get(PROBABILITIES)
+    while node is not None and node.op_type in ("Sigmoid", "Identity"):
+        after, node = node, makers.get(node.input[0])
+    if node is None or node.op_type != "DepthToSpace" or after is None:
+        return None
+    (value,) = (one for one in graph.output if one.name == PROBABILITIES)
+    sizes = value.type.tensor_type.shape.dim
+    if readers[node.output[0]] > 1 or not sizes[1].dim_value:
+        return None
+    found = Shuffle(_attribute(node, "blocksize", 0), _attribute(node, "mode", b"DCR") == b"DCR")
+    after.input[0] = node.input[0]
+    graph.node.remove(node)
+    sizes[1].dim_value *= found.block**2
+    for size in sizes[2:]:
+        if size.HasField("dim_value"):
+            size.dim_value //= found.block
+        else:
+            size.ClearField("dim_param")
+    return found
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return helper.get_attribute_value(attribute)
+    return default
