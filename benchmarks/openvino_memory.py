@@ -4,7 +4,8 @@
 
 Each row is a process of its own: MB of the libraries with a tiny network; bytes of a session over
 those of its model file; peak of the runs over the counted activations, after 1, 4 and 8 runs of
-each thread, of two shapes in turn; the same after memory was released.
+each thread, of two shapes in turn; the same after memory was released. Then the same with a session
+for one shape.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from engine.runtimes.registry import open_session, runtime_of
 from tests import networks
 
 TARGET = Target("openvino", "cpu")
+ANY, FIXED = "any shape", "one shape"  # that a session is for
 
 
 def model_of(folder: str, widths: tuple[int, ...], channels: int, outputs: int) -> ModelFile:
@@ -47,7 +49,7 @@ def peak() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def measure(case: str) -> None:
+def measure(case: str, sessions: str) -> None:
     widths, *rest = case.split()
     height, width, threads, channels, outputs = map(int, rest)
     statistics = np.array([[[0, 1]] * channels], np.float32)
@@ -59,12 +61,14 @@ def measure(case: str) -> None:
         open_session(tiny, "float32", TARGET, 1).run(small, statistics)
         libraries = held() - before
         before = held()
-        session = open_session(model, "float32", TARGET, max(1, 2 // threads), threads)
-        session.run(small, statistics)
+        fixed = (1, height, width) if sessions == FIXED else None
+        session = open_session(model, "float32", TARGET, max(1, 2 // threads), threads, shape=fixed)
+        if fixed is None:
+            session.run(small, statistics)
         copies = (held() - before) / len(model.data)
         counted = activation_bytes(model.parse(), height, width)
     rng = np.random.default_rng(0)
-    shapes = [(height, width), (height - 32, width - 64)]
+    shapes = [(height, width)] if fixed else [(height, width), (height - 32, width - 64)]
     images = [rng.random((1, channels, *shape), dtype=np.float32) for shape in shapes]
     out = np.empty((threads, outputs, height, width), np.float32)  # planned with the frame
     out[:] = 0
@@ -76,19 +80,19 @@ def measure(case: str) -> None:
     runtime_of("openvino").release_memory()
     left = (held() - ready) / threads / counted
     print(
-        f"| {case} | {libraries / MB:.0f} | {copies:.2f} | {', '.join(ratios)} | {left:.2f} |",
+        f"| {case} | {sessions} | {libraries / MB:.0f} | {copies:.2f} | {', '.join(ratios)} | "
+        f"{left:.2f} |",
         flush=True,
     )
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case [case]:
-            measure(case)
+        case [case, sessions]:
+            measure(case, sessions)
         case []:
-            for case in CASES:
-                subprocess.run(
-                    [sys.executable, "-m", "benchmarks.openvino_memory", case], check=True
-                )
+            for sessions, case in itertools.product((ANY, FIXED), CASES):
+                command = [sys.executable, "-m", "benchmarks.openvino_memory", case, sessions]
+                subprocess.run(command, check=True)
         case _:
             sys.exit(__doc__)
