@@ -24,6 +24,7 @@ import onnxruntime as ort
 import psutil
 
 from engine.model.file import open_model
+from engine.model.graph.faster import for_processors
 from engine.model.graph.memory import activation_bytes
 from engine.plan.footprint import MB
 from engine.runtimes.base import Target
@@ -100,6 +101,7 @@ def measure_device(case: str, device: str) -> None:
 
 def measure(case: str, strategy: int) -> None:
     model, (height, width, threads, channels) = parsed(case)
+    for_processors(model)
     counted = activation_bytes(model, height, width)
     options = ort.SessionOptions()
     options.enable_mem_pattern = False

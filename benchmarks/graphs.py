@@ -71,13 +71,11 @@ def measure(run: Run, way: Way, frames: list[of.Frame], repeats: int) -> None:
 @contextmanager
 def as_exported() -> Iterator[None]:
     """Sessions that are opened now run the graph that the file holds."""
-    own = base.split_concatenations, base.take_off_shuffle
-    base.split_concatenations = lambda _: None
-    base.take_off_shuffle = lambda _: None
+    own, base.for_processors = base.for_processors, lambda _: None
     try:
         yield
     finally:
-        base.split_concatenations, base.take_off_shuffle = own
+        base.for_processors = own
 
 
 if __name__ == "__main__":

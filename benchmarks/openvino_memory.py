@@ -21,6 +21,7 @@ import psutil
 
 from benchmarks.arena import CASES, crowded
 from engine.model.file import ModelFile, open_model
+from engine.model.graph.faster import for_processors
 from engine.model.graph.memory import activation_bytes
 from engine.plan.footprint import MB
 from engine.runtimes.base import Target
@@ -66,7 +67,9 @@ def measure(case: str, sessions: str) -> None:
         if fixed is None:
             session.run(small, statistics)
         copies = (held() - before) / len(model.data)
-        counted = activation_bytes(model.parse(), height, width)
+        graph = model.parse()
+        for_processors(graph)
+        counted = activation_bytes(graph, height, width)
     rng = np.random.default_rng(0)
     shapes = [(height, width)] if fixed else [(height, width), (height - 32, width - 64)]
     images = [rng.random((1, channels, *shape), dtype=np.float32) for shape in shapes]

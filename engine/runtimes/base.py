@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.errors import JobStopped, ModelError, OutOfMemory, StacksegError, UsageError, first_line
 from engine.model.file import ModelFile
 from engine.model.graph.decision import PLANES, Decision, decide
-from engine.model.graph.faster import Shuffle, split_concatenations, take_off_shuffle
+from engine.model.graph.faster import Shuffle, for_processors
 from engine.model.graph.tensors import accept_pixels, fix_shape
 from engine.model.statistics import normalisable
 
@@ -212,8 +212,7 @@ def _prepared(
         fix_shape(graph, shape)
     shuffle = None
     if not target.is_on_device:  # what other devices would gain was not measured
-        split_concatenations(graph)
-        shuffle = take_off_shuffle(graph)
+        shuffle = for_processors(graph)
     return graph.SerializeToString(), shuffle
 
 

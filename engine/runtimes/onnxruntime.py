@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from engine.errors import UsageError
 from engine.model.file import ModelFile
+from engine.model.graph.faster import for_processors
 from engine.model.graph.memory import activation_bytes
 from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
 from engine.runtimes import cuda
@@ -140,6 +141,8 @@ class OnnxRuntime(Runtime):
     ) -> MemoryNeeds:
         """Weights, and activations as counted times what arenas take beyond that."""
         graph, weights = model.parse(), len(model.data)
+        if not target.is_on_device:
+            for_processors(graph)
         counted = max(n * activation_bytes(graph, height, width) for n, height, width in shapes)
         if not target.is_on_device:
             return MemoryNeeds(

@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from engine.errors import UsageError, first_line
 from engine.model.file import ModelFile
+from engine.model.graph.faster import for_processors
 from engine.model.graph.memory import activation_bytes
 from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
 from engine.runtimes.base import (
@@ -137,6 +138,7 @@ class OpenVino(Runtime):
     ) -> MemoryNeeds:
         """Weights, once for all runs in flight, and activations as counted times a constant."""
         graph, weights = model.parse(), len(model.data)
+        for_processors(graph)
         counted = max(n * activation_bytes(graph, height, width) for n, height, width in shapes)
         held = OPENVINO_BASE.value + math.ceil(sessions * OPENVINO_COPIES.value * weights)
         return MemoryNeeds(Needs(held, math.ceil(counted * OPENVINO_RUN.value)))

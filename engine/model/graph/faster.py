@@ -27,6 +27,12 @@ from engine.model.graph.tensors import inferred_shapes
 from engine.model.spec import PROBABILITIES
 
 
+def for_processors(model: onnx.ModelProto) -> Shuffle | None:
+    """Change `model` as above; what is then to be done with its output, None: nothing."""
+    split_concatenations(model)
+    return take_off_shuffle(model)
+
+
 def split_concatenations(model: onnx.ModelProto) -> None:
     """Change convolutions over a concatenation along the channels into sums of convolutions.
 
