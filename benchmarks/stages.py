@@ -79,19 +79,17 @@ def costing_nothing(network: of.KnownNetwork) -> Iterator[None]:
 
 
 class Timed:
-    """A serial executor that sums the processor's time by step."""
+    """A serial executor that sums the processor's time."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.seconds = 0.0
 
     def run(self, tasks: Iterator[Task]) -> Iterator[Outcome]:
         """See `engine.job.executors.Executor`."""
         for task in tasks:
             begin = time.process_time()
             outcomes = list(SerialExecutor().run(iter([task])))
-            self.seconds["levels" if task.step != "segment" else "segment"] += (
-                time.process_time() - begin
-            )
+            self.seconds += time.process_time() - begin
             yield from outcomes
 
 
@@ -138,7 +136,7 @@ def measured(stacks: dict[str, Path], output: Path, n_frames: int, repeats: int)
             run.notes["objects a frame"] = summary.objects / n_frames
             if not turn:
                 continue
-            total = sum(executor.seconds.values())
+            total = executor.seconds
             parts = {**stages, "rest": total - sum(stages.values()), "all": total}
             for name, seconds in parts.items():
                 found[f"{kind}/{name}"].append(1000 * seconds / n_frames)

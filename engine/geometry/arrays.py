@@ -64,6 +64,10 @@ class ResultArray:
         """Whether it is a label image whose values are instance ids."""
         return self.is_labels and self.dtype != CLASS_TYPE
 
+    def levels_of_block(self, layout: LabelLayout) -> int:
+        """Levels that are made of each block by itself: of frames that are cut or connect, one."""
+        return 1 if layout.is_stitched else self.levels
+
     def path(self, level: int = 0) -> str:
         """Path of a level inside NAME.zarr."""
         return f"{self.group}/{level}".lstrip("/")

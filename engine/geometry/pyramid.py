@@ -15,6 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.compiled import compiled
+from engine.geometry.arrays import IMAGE, ResultArray
+
+
+def halved(array: ResultArray, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Pixels of an array, (..., Y, X), at half the size: what its next level has."""
+    return halve_image(pixels) if array.kind == IMAGE else halve_labels(pixels)
 
 
 def halve_labels(labels: NDArray[Any]) -> NDArray[Any]:

@@ -317,11 +317,20 @@ def _middle(layout: LabelLayout) -> Block:
 
 
 def _block_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:
-    """All of a block as it is encoded, twice while that is joined; pixels, which Zarr encodes."""
-    sizes = {array.kind: shard_bytes(array, layout) for array in arrays}
-    encoded = sum(int(size * ENCODED[kind]) for kind, size in sizes.items())
-    joined = max(int(size * ENCODED[kind]) for kind, size in sizes.items())
-    return 2 * sizes.get(IMAGE, 0) + encoded + joined
+    """All of a block as it is encoded, twice while that is joined; pixels, which Zarr encodes.
+
+    With the levels that are made of it: encoded as well, but for pixels.
+    """
+    held = joined = 0
+    for array in arrays:
+        share, levels = ENCODED[array.kind], range(array.levels_of_block(layout))
+        first, *above = (shard_bytes(array, level_layout(layout, level)) for level in levels)
+        if array.kind == IMAGE:
+            held += int(first * (2 + share)) + sum(above)
+        else:
+            held += int((first + sum(above)) * share)
+        joined = max(joined, int(first * share))
+    return held + joined
 
 
 def _level_bytes(layout: LabelLayout, arrays: tuple[ResultArray, ...]) -> int:

@@ -1,12 +1,13 @@
 """What a step of a job is. To add one: a file beside this one, and its line in `registry`.
 
-    whole frames      segment
-    stitched stacks   survey -> segment -> stitch -> finish
-                      frame     block      stitch group    block
-    then, for all     level-1 -> level-2 -> ...    each halves the one below
+    whole frames      segment, levels included
+    stitched stacks   survey -> segment -> stitch -> finish -> level-1 -> level-2 -> ...
+                      frame     block      stitch group    block     each halves the one below
 
 A step begins when the one before it is done everywhere: a job is a short list of passes. What is
 pending is read off the records, from the end: what a later step lacks is what an earlier one owes.
+So the steps of levels make those of whole frames as well that are lost, or that a job was ended
+before.
 """
 
 from __future__ import annotations

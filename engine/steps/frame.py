@@ -100,8 +100,7 @@ def segment_planes(
             t=t, z=z, status="ok",
             sha256=plane.sha256, missing_chunks=plane.missing_chunks, blank=plane.blank,
         )  # fmt: skip
-        with run.watch.stage("write"):
-            kept.put_kept(t, z, plane.pixels, plane.outputs)
+        kept.put_kept(t, z, plane.pixels, plane.outputs)
     labelling.label(t, predictions)
     for z, record in records.items():
         measures = labelling.measure(t, z, predictions.get(z))

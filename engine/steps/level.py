@@ -1,17 +1,21 @@
-"""The steps `level-1`, `level-2`, ...: arrays that have the level, halved from what lies below."""
+"""The steps `level-1`, `level-2`, ...: arrays that have the level, halved from what lies below.
+
+Blocks of whole frames make their own levels (`engine.steps.whole`); these steps make those of
+others, and whichever were lost or have gone stale since.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from engine.geometry.arrays import IMAGE, ResultArray, level_layout, sources
+from engine.geometry.arrays import ResultArray, level_layout, sources
 from engine.geometry.layout import Block, LabelLayout
-from engine.geometry.pyramid import halve_image, halve_labels
+from engine.geometry.pyramid import halved
 from engine.plan.plan import StackPlan
 from engine.steps.base import IsMine, all_mine
 from engine.steps.task import Outcome, TaskRun
@@ -53,29 +57,38 @@ class Level:
 
     def carry_out(self, run: TaskRun) -> Outcome:
         """Make a block of the level."""
-        plan, folder, level = run.plan, run.folder, self.level
-        layout = level_layout(plan.layout, level)
-        block = layout.block(run.task.index)
-        parents = parents_hash(folder, plan, block, level)
-        checksums: dict[str, str] = {}
-        keys = shard_keys(plan, block, level)
-        for array in (a for a in plan.arrays if level < a.levels):
-            with run.watch.stage("levels"):
-                encoded = _halved(run, array, block, level).encode()
-            with run.watch.stage("write"):
-                run.check_identity()
-                folder.results.put(keys[array.kind], encoded)
-            checksums[array.kind] = hashlib.sha256(encoded).hexdigest()
-        record = LevelRecord(block=block.index, parents=parents, shards=checksums)
+        plan, level = run.plan, self.level
+        block = level_layout(plan.layout, level).block(run.task.index)
+        parents = parents_hash(run.folder, plan, block, level)
+        record = put_level(run, block, level, parents, _encoded(run, block, level))
         run.commit(record_key(plan.name, block.index, level), record)
         return run.outcome()
 
 
-def _halved(run: TaskRun, array: ResultArray, block: Block, level: int) -> ShardOnItsWay:
+def put_level(
+    run: TaskRun, block: Block, level: int, parents: str, encoded: Iterable[tuple[str, bytes]]
+) -> LevelRecord:
+    """Put the shards of a block of a level, by kind of array; the record that will commit them."""
+    keys, checksums = shard_keys(run.plan, block, level), {}
+    for kind, data in encoded:
+        with run.watch.stage("write"):
+            run.check_identity()
+            run.folder.results.put(keys[kind], data)
+        checksums[kind] = hashlib.sha256(data).hexdigest()
+    return LevelRecord(block=block.index, parents=parents, shards=checksums)
+
+
+def _encoded(run: TaskRun, block: Block, level: int) -> Iterator[tuple[str, bytes]]:
+    for array in (a for a in run.plan.arrays if level < a.levels):
+        with run.watch.stage("levels"):
+            encoded = _from_below(run, array, block, level).encode()
+        yield array.kind, encoded
+
+
+def _from_below(run: TaskRun, array: ResultArray, block: Block, level: int) -> ShardOnItsWay:
     """An array's shard of the block, filled from the shards below, one after the other."""
     layout = level_layout(run.plan.layout, level)
     below = level_layout(run.plan.layout, level - 1)
-    halve = halve_image if array.kind == IMAGE else halve_labels
     out = ShardOnItsWay(array.shape(layout))
     n_t, n_z = block.t[1] - block.t[0], block.z[1] - block.z[0]
     for source, rows, columns in sources(below, block):
@@ -83,7 +96,7 @@ def _halved(run: TaskRun, array: ResultArray, block: Block, level: int) -> Shard
         # Plane by plane: what is decoded, and what halving needs on its way, stays small.
         for at, plane in _planes(run, array, below, source, level - 1):
             if at[0] < n_t and at[-1] < n_z:
-                out.put(at, halve(plane[inside]), (rows.start, columns.start))
+                out.put(at, halved(array, plane[inside]), (rows.start, columns.start))
     return out
 
 

@@ -66,7 +66,7 @@ def pending_parts(stack: StackPlan, folder: JobFolder, is_mine: IsMine) -> Itera
 def segment_part(run: TaskRun, source: Source) -> Outcome:
     """Do a block's part of its frames and commit that."""
     plan, block = run.plan, run.block
-    kept = BlockShards(plan, block, plan.other_arrays)
+    kept = BlockShards(plan, block, plan.other_arrays, run.watch)
     local = LocalLabels(run, block)
     frames: list[FrameRecord] = []
     for t in range(*block.t):
@@ -81,10 +81,10 @@ def _commit(
 ) -> None:
     plan, folder = run.plan, run.folder
     parts = PartStore(folder, plan)
+    encoded = dict(kept.encode())
     with run.watch.stage("write"):
         labels = local.encode_labels()
         part = local.encode()
-        encoded = kept.encode()
         run.check_identity()
         if encoded:
             # A record of the block speaks of shards that are now replaced.

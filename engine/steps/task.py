@@ -135,10 +135,15 @@ class TaskRun:
 
     def commit(self, key: str, record: Record) -> None:
         """Put the record that commits the task, after all that it speaks of. Timings go first."""
+        self.put_timings()
+        self.folder.put_record(key, record)
+
+    def put_timings(self, *, durable: bool = True) -> None:
+        """Put what the task has taken so far, in place of what was put before."""
         timings = TimingRecord(seconds=self.watch.seconds, attempts=self.attempts, tile=self.tile)
         kind = f"timings/{self.plan.name}"
-        self.folder.put_record(key_of(kind, self.task.step, self.task.index), timings)
-        self.folder.put_record(key, record)
+        key = key_of(kind, self.task.step, self.task.index)
+        self.folder.put_record(key, timings, durable=durable)
 
     def outcome(
         self,

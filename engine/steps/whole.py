@@ -1,4 +1,4 @@
-"""A block of whole frames: labels are final, and one pass does it all."""
+"""A block of whole frames: labels are final, and one pass does it all, levels included."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from engine.geometry.arrays import level_layout
 from engine.geometry.layout import Block
 from engine.measure.frames import Measures
 from engine.measure.objects import ObjectColumns
 from engine.steps.frame import Prediction, Source, label_whole, segment_planes
 from engine.steps.hangs import Frame
+from engine.steps.level import put_level
 from engine.steps.shards import BlockShards, put_shards
 from engine.steps.task import Outcome, TaskRun
-from engine.store.committed import block_record, objects_key, record_key, shard_keys
+from engine.store.committed import (
+    block_record,
+    hash_of,
+    objects_key,
+    record_key,
+    shard_keys,
+)
 from engine.store.object_store import get_checked
 from engine.store.ome_zarr import decode_shard
 from engine.store.records import BlockRecord, FrameRecord
@@ -25,7 +33,7 @@ from engine.store.tables import decode_objects, encode_objects
 def segment_whole(run: TaskRun, source: Source) -> Outcome:
     """Do a block of whole frames and commit it."""
     plan, block = run.plan, run.block
-    shards = BlockShards(plan, block, plan.arrays)
+    shards = BlockShards(plan, block, plan.arrays, run.watch)
     earlier = _earlier(run, block) if run.task.only else None
     labelling = _WholeLabels(run, shards)
     frames: list[FrameRecord] = []
@@ -37,7 +45,8 @@ def segment_whole(run: TaskRun, source: Source) -> Outcome:
                 labelling.objects.append((t, z, earlier.objects[t, z]))
         else:
             frames += segment_planes(run, t, (z,), source, labelling, shards)
-    _commit(run, block, shards, frames, labelling.objects)
+    record = _commit(run, block, shards, frames, labelling.objects)
+    _commit_levels(run, block, shards, record)
     return run.outcome(
         len(frames),
         tuple((frame.t, frame.z, frame.reason or "") for frame in frames if frame.failed),
@@ -68,8 +77,7 @@ class _WholeLabels:
                 self._run.watch,
             )
             self._measures[z] = done.measures
-            with self._run.watch.stage("write"):
-                self._shards.put_labels(t, z, done.images)
+            self._shards.put_labels(t, z, done.images)
             if done.objects is not None:
                 self.objects.append((t, z, done.objects))
 
@@ -84,12 +92,12 @@ def _commit(
     shards: BlockShards,
     frames: list[FrameRecord],
     rows: list[tuple[int, int, ObjectColumns]],
-) -> None:
+) -> BlockRecord:
     """Put data first and the record last: what has a record is whole and on the disk."""
     plan, folder = run.plan, run.folder
     key = record_key(plan.name, block.index)
+    encoded = dict(shards.encode())
     with run.watch.stage("write"):
-        encoded = shards.encode()
         objects = encode_objects(plan.objects_of, rows)
         run.check_identity()
         if run.task.only:
@@ -104,6 +112,24 @@ def _commit(
         frames=tuple(frames),
     )
     run.commit(key, record)
+    return record
+
+
+def _commit_levels(run: TaskRun, block: Block, shards: BlockShards, record: BlockRecord) -> None:
+    """Commit the block's levels, each after what it is made of.
+
+    In this order a shard is only ever put in place of one whose record is stale by then, and what
+    an end in between leaves is for the steps `level-1`, ...
+    """
+    below = record.shards
+    for level in shards.above:
+        parents = hash_of(run.plan, level, [(block.index, below)])
+        at_level = level_layout(run.plan.layout, level).block(block.index)
+        made = put_level(run, at_level, level, parents, shards.encode(level))
+        run.folder.put_record(record_key(run.plan.name, block.index, level), made)
+        below = made.shards
+    if shards.above:
+        run.put_timings(durable=False)  # once more, with what levels took: nothing waits for it
 
 
 @dataclass

@@ -118,7 +118,8 @@ VOLUMES = (
 
 TIMINGS = (
     _STACK,
-    Column("step", "string", "", "`survey`, `segment`, `stitch`, `finish`, `level-1` and so on"),
+    Column("step", "string", "", "`survey`, `segment` (of whole frames with their levels), "
+           "`stitch`, `finish`, `level-1` and so on"),
     Column("index", "int64", "", "number of the frame, block or stitch group"),
     *(
         Column(f"{stage}_s", "double", "s", f"spent on the stage {stage}", "nothing was")

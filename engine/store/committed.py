@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from engine.geometry.arrays import ResultArray, level_layout, sources
@@ -97,15 +97,25 @@ def level_record(folder: JobFolder, stack: Stored, block: Block, level: int) -> 
 
 
 def parents_hash(folder: JobFolder, stack: Stored, block: Block, level: int) -> str:
-    """Hash over the checksums of all shards below a block of a level; "" where one has none."""
+    """Hash over the checksums on record of all shards below a block of a level; see `hash_of`."""
+    below = (source.index for source, _, _ in sources(level_layout(stack.layout, level - 1), block))
+    return hash_of(
+        stack, level, ((i, shard_checksums(folder, stack.name, i, level - 1)) for i in below)
+    )
+
+
+def hash_of(stack: Stored, level: int, below: Iterable[tuple[int, Mapping[str, str]]]) -> str:
+    """Hash over the checksums of shards that a block of a level is made of; "" where one has none.
+
+    `below`: the number of each block of the level below, in order, and its checksums by kind.
+    """
     digest = hashlib.sha256()
-    for source, _, _ in sources(level_layout(stack.layout, level - 1), block):
-        checksums = shard_checksums(folder, stack.name, source.index, level - 1)
+    for index, checksums in below:
         for array in stack.arrays:
             if level < array.levels:
                 if array.kind not in checksums:
                     return ""
-                digest.update(f"{array.kind} {source.index} {checksums[array.kind]}\n".encode())
+                digest.update(f"{array.kind} {index} {checksums[array.kind]}\n".encode())
     return digest.hexdigest()
 
 

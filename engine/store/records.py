@@ -149,7 +149,10 @@ class StitchRecord(Record):
 
 
 class LevelRecord(Record):
-    """The commit of a block of a level; written by its step, read by the next and by `verify`."""
+    """The commit of a block of a level; written by `segment` for whole frames, else by its step.
+
+    Read by the next level's step and by `verify`.
+    """
 
     indent = None
     block: int
@@ -184,7 +187,10 @@ class AttemptRecord(Record):
 
 
 class TimingRecord(Record):
-    """What a task took; written by every step, read for `timings.parquet`. Commits nothing."""
+    """What a task took; written by every step, read for `timings.parquet`. Commits nothing.
+
+    Of a block of whole frames it includes what its levels took.
+    """
 
     indent = None
     seconds: dict[str, float]  # by stage

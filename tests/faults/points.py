@@ -6,6 +6,8 @@ from __future__ import annotations
 TASK = (
     "read",  # a frame or a window has been read, and nothing made of it yet
     "infer",  # the network has run
+    "committed",  # a block's record is in place; where its frames are whole, it owes its levels
+    "halved",  # the same with a shard of the first of these, whose record is not begun
     "stitch-1",  # parts are gathered, contacts found
     "stitch-2",  # a map of final ids is put; a row of objects is told
     "write",  # half of an object's bytes are in staging
@@ -13,7 +15,7 @@ TASK = (
     "renamed",  # it is renamed, its folder not flushed
     "record",  # all data is in place, the record is not begun
     "record-half",  # half of the record's bytes are in staging
-    "level",  # a shard of a level is in place, its record is not begun
+    "level",  # the same of a level that a step of its own makes of what was put
 )
 COORDINATOR = (
     "start",  # half of an identity, of settings or metadata is in staging

@@ -112,7 +112,11 @@ def test_a_record_begins_when_its_data_is_on_the_disk(done: Done, stack: str) ->
             data = [*shards(done.output, stack, level, at)]
             if not level and stack == "whole":
                 data.append(private / f"objects/{place.format(n)}.parquet")
-            elif not level:
+            elif level:  # of whole frames its own block's below, else all that are below
+                below = f"levels/{level - 1}" if level > 1 else "records"
+                of = [n] if stack == "whole" else range(math.prod(GRIDS[stack][level - 1]))
+                data += [private / f"{below}/{place.format(i)}.json" for i in of]
+            else:
                 part = private / f"work/parts/{place.format(n)}.json"
                 kept = [private / f"work/labels/{place.format(n)}.shard", part.with_suffix(".npz")]
                 on_disk_before(part, [*data[1:], *kept], done.disk)

@@ -98,6 +98,12 @@ def kind_of(path: Path) -> str:
     return "data" if getattr(_here, "task", False) else "start"
 
 
+def is_of_a_level(path: Path) -> bool:
+    """Whether an object is a shard, and not of level 0."""
+    parts = path.parts
+    return "c" in parts and parts[len(parts) - 1 - parts[::-1].index("c") - 1] != "0"
+
+
 def is_map(path: Path) -> bool:
     return "work" in path.parts and "maps" in path.parts
 
@@ -253,8 +259,10 @@ def patch_store(module: Any) -> None:
             put(self, key, data, durable=durable)
             if is_map(path):
                 reached("stitch-2")
-            if kind == "data" and _here.level:
-                reached("level")
+            if kind == "record" and "records" in path.parts:
+                reached("committed")
+            if kind == "data" and is_of_a_level(path):
+                reached("level" if _here.level else "halved")
             if kind is not None:
                 note("put", kind, key)
 
