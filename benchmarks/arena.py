@@ -28,11 +28,14 @@ from engine.model.graph.faster import for_processors
 from engine.model.graph.memory import activation_bytes
 from engine.plan.footprint import MB
 from engine.runtimes.base import Target
+from engine.runtimes.onnxruntime import BLOCK
 from engine.runtimes.registry import open_session, runtime_of
 from tests import networks
 
-# widths, height, width, threads, channels, outputs
+# widths, or a bundled model; height, width, threads, channels, outputs
 CASES = (
+    "nuclei 704 1104 2 1 2",
+    "nuclei 2048 2048 2 1 2",
     "16,32,64,128 704 1104 1 1 1",
     "16,32,64,128 704 1104 2 1 1",
     "16,32,64,128 2000 2200 1 1 1",
@@ -41,14 +44,17 @@ CASES = (
     "64,128,256 512 512 1 1 8",
     "32,64,128 1000 1000 2 1 1",
     "16,32,64,128 1024 1024 2 3 4",
+    "8,16 3200 3104 1 1 1",
 )
 
 
 def parsed(case: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
     """The network; height, width, threads and channels."""
     first, *rest = case.split()
-    widths = tuple(int(w) for w in first.split(","))
     *sizes, outputs = (int(v) for v in rest)
+    if first.isalpha():
+        return open_model(first).parse(), tuple(sizes)
+    widths = tuple(int(w) for w in first.split(","))
     return networks.unet(widths, n_channels=sizes[3], n_outputs=outputs), tuple(sizes)
 
 
@@ -102,7 +108,7 @@ def measure_device(case: str, device: str) -> None:
 def measure(case: str, strategy: int) -> None:
     model, (height, width, threads, channels) = parsed(case)
     for_processors(model)
-    counted = activation_bytes(model, height, width)
+    counted = activation_bytes(model, height, width, BLOCK)
     options = ort.SessionOptions()
     options.enable_mem_pattern = False
     options.intra_op_num_threads = max(1, 2 // threads)

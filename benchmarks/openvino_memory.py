@@ -51,13 +51,14 @@ def peak() -> int:
 
 
 def measure(case: str, sessions: str) -> None:
-    widths, *rest = case.split()
+    name, *rest = case.split()
     height, width, threads, channels, outputs = map(int, rest)
     statistics = np.array([[[0, 1]] * channels], np.float32)
     small = np.zeros((1, channels, 64, 64), np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        tiny = model_of(folder, (2,), channels, outputs)
-        model = model_of(folder, tuple(map(int, widths.split(","))), channels, outputs)
+        widths = tuple(map(int, name.split(","))) if "," in name else ()
+        tiny = model_of(folder, (2,), channels, outputs if widths else 1)
+        model = open_model(name) if name.isalpha() else model_of(folder, widths, channels, outputs)
         before = held()
         open_session(tiny, "float32", TARGET, 1).run(small, statistics)
         libraries = held() - before

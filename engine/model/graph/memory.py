@@ -12,6 +12,7 @@ import math
 import onnx
 
 from engine.errors import ModelError
+from engine.geometry.tiling import round_up
 from engine.model.graph.operators import POINTWISE
 from engine.model.spec import IMAGE, PROBABILITIES
 
@@ -20,9 +21,12 @@ BYTES: dict[int, int] = {onnx.TensorProto.INT8: 1, onnx.TensorProto.UINT8: 1}  #
 IN_PLACE = POINTWISE - {"Concat"}
 
 
-def activation_bytes(model: onnx.ModelProto, height: int, width: int) -> int:
-    """Bytes that live at once, beside the weights, while one tile of (height, width) px is run."""
-    sizes = _tensor_bytes(model, height, width)
+def activation_bytes(model: onnx.ModelProto, height: int, width: int, block: int = 1) -> int:
+    """Bytes that live at once, beside the weights, while one tile of (height, width) px is run.
+
+    `block`: a multiple to which the channels of what convolutions give are filled up.
+    """
+    sizes = _tensor_bytes(model, height, width, block)
     last = {name: at for at, node in enumerate(model.graph.node) for name in node.input}
     last[PROBABILITIES] = len(model.graph.node)
     live = {IMAGE: sizes.get(IMAGE, 0)}
@@ -40,7 +44,7 @@ def activation_bytes(model: onnx.ModelProto, height: int, width: int) -> int:
     return peak
 
 
-def _tensor_bytes(model: onnx.ModelProto, height: int, width: int) -> dict[str, int]:
+def _tensor_bytes(model: onnx.ModelProto, height: int, width: int, block: int) -> dict[str, int]:
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     for value in fixed.graph.input:
@@ -57,11 +61,14 @@ def _tensor_bytes(model: onnx.ModelProto, height: int, width: int) -> dict[str, 
         raise ModelError(
             f"the graph has no shapes for {height} x {width} px; export it again"
         ) from error
-    sizes = {
-        value.name: BYTES.get(value.type.tensor_type.elem_type, FLOAT_BYTES)
-        * math.prod(d.dim_value or 1 for d in value.type.tensor_type.shape.dim)
-        for value in (*inferred.input, *inferred.value_info, *inferred.output)
-    }
+    convolved = {node.output[0] for node in model.graph.node if node.op_type == "Conv"}
+    sizes = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        shape = [d.dim_value or 1 for d in value.type.tensor_type.shape.dim]
+        if value.name in convolved:
+            shape[1] = round_up(shape[1], block)
+        of_one = BYTES.get(value.type.tensor_type.elem_type, FLOAT_BYTES)
+        sizes[value.name] = of_one * math.prod(shape)
     if PROBABILITIES not in sizes:
         raise ModelError(f"the graph has no output named {PROBABILITIES!r}")
     return sizes
