@@ -23,7 +23,8 @@ import onnx
 import onnxruntime as ort
 import psutil
 
-from engine.model.file import open_model
+from benchmarks.ways import in_int8
+from engine.model.file import ModelFile, open_model
 from engine.model.graph.faster import for_processors
 from engine.model.graph.memory import activation_bytes
 from engine.plan.footprint import MB
@@ -36,6 +37,8 @@ from tests import networks
 CASES = (
     "nuclei 704 1104 2 1 2",
     "nuclei 2048 2048 2 1 2",
+    "nuclei-int8 704 1104 2 1 2",
+    "nuclei-int8 2048 2048 2 1 2",
     "16,32,64,128 704 1104 1 1 1",
     "16,32,64,128 704 1104 2 1 1",
     "16,32,64,128 2000 2200 1 1 1",
@@ -52,10 +55,19 @@ def parsed(case: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
     """The network; height, width, threads and channels."""
     first, *rest = case.split()
     *sizes, outputs = (int(v) for v in rest)
-    if first.isalpha():
-        return open_model(first).parse(), tuple(sizes)
+    if (bundled := bundled_model(first)) is not None:
+        return bundled.parse(), tuple(sizes)
     widths = tuple(int(w) for w in first.split(","))
     return networks.unet(widths, n_channels=sizes[3], n_outputs=outputs), tuple(sizes)
+
+
+def bundled_model(name: str) -> ModelFile | None:
+    """A bundled model, or in int8 as "NAME-int8"; None where a case gives widths."""
+    base, _, precision = name.partition("-")
+    if not base.isalpha():
+        return None
+    model = open_model(base)
+    return open_model(str(in_int8(model))) if precision else model
 
 
 def crowded(threads: int, count: int, run: Callable[[], object]) -> None:

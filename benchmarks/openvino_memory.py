@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks.arena import CASES, crowded
+from benchmarks.arena import CASES, bundled_model, crowded
 from engine.model.file import ModelFile, open_model
 from engine.model.graph.faster import for_processors
 from engine.model.graph.memory import activation_bytes
@@ -56,9 +56,10 @@ def measure(case: str, sessions: str) -> None:
     statistics = np.array([[[0, 1]] * channels], np.float32)
     small = np.zeros((1, channels, 64, 64), np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        widths = tuple(map(int, name.split(","))) if "," in name else ()
+        bundled = bundled_model(name)
+        widths = () if bundled else tuple(map(int, name.split(",")))
         tiny = model_of(folder, (2,), channels, outputs if widths else 1)
-        model = open_model(name) if name.isalpha() else model_of(folder, widths, channels, outputs)
+        model = bundled or model_of(folder, widths, channels, outputs)
         before = held()
         open_session(tiny, "float32", TARGET, 1).run(small, statistics)
         libraries = held() - before

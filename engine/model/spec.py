@@ -146,6 +146,11 @@ class ModelSpec(_Frozen):
     created_with: str = ""  # "stackseg 0.1.0"
 
     @property
+    def is_int8(self) -> bool:
+        """Whether it was lowered to int8."""
+        return self.lowered is not None and self.lowered.precision == "int8"
+
+    @property
     def is_binary(self) -> bool:
         """One foreground class behind a sigmoid."""
         return len(self.classes) == 2

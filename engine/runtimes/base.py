@@ -58,6 +58,12 @@ class Target:
         """Whether pixels have to get to a device, and results back."""
         return self.device != "cpu"
 
+    @property
+    def changes_graphs(self) -> bool:
+        """Whether graphs are made faster (`engine.model.graph.faster`): what devices would gain was
+        not measured, and some targets are to run a graph as it is written."""
+        return not self.is_on_device and self.caution is Caution.OPTIMISED
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -210,9 +216,7 @@ def _prepared(
         decide(graph, decision)
     if shape is not None:
         fix_shape(graph, shape)
-    shuffle = None
-    if not target.is_on_device:  # what other devices would gain was not measured
-        shuffle = for_processors(graph)
+    shuffle = for_processors(graph) if target.changes_graphs else None
     return graph.SerializeToString(), shuffle
 
 

@@ -64,6 +64,10 @@ ARENA_JOINED = Constant(
     2.4, "of the counted bytes", "the same where a graph still concatenates: that is copied twice",
     "`python -m benchmarks.arena`",
 )  # fmt: skip
+ARENA_INT8 = Constant(
+    1.7, "of the counted bytes", "the same of a model in int8, whose values are counted as float32",
+    "`python -m benchmarks.arena`",
+)  # fmt: skip
 CUDA_HOST = Constant(1536 * 2**20, "bytes", "libraries of CUDA in the host's memory", GPU)
 CUDA_LIBRARIES = Constant(512 * 2**20, "bytes", "what they take of the device's", GPU)
 CUDA_ARENA = Constant(
@@ -147,16 +151,17 @@ class OnnxRuntime(Runtime):
     ) -> MemoryNeeds:
         """Weights, and activations as counted times what arenas take beyond that."""
         graph, weights = model.parse(), len(model.data)
-        if not target.is_on_device:
+        if target.changes_graphs:
             for_processors(graph)
-        joins = any(node.op_type == "Concat" for node in graph.graph.node)
         block = 1 if target.is_on_device else BLOCK
         counted = max(n * activation_bytes(graph, h, w, block) for n, h, w in shapes)
         if not target.is_on_device:
+            joins = any(node.op_type == "Concat" for node in graph.graph.node)
+            arena = ARENA_INT8 if model.spec.is_int8 else ARENA_JOINED if joins else ARENA
             return MemoryNeeds(
                 Needs(
                     math.ceil(sessions * SESSION_COPIES.value * weights),
-                    math.ceil(counted * (ARENA_JOINED if joins else ARENA).value),
+                    math.ceil(counted * arena.value),
                 )
             )
         # Pixels and probabilities, as the buffers of a run hold them.

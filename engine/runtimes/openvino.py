@@ -71,6 +71,10 @@ OPENVINO_COPIES = Constant(
 )
 OPENVINO_BASE = Constant(96 * 2**20, "bytes", "libraries of OpenVINO", COMMAND)
 OPENVINO_RUN = Constant(2.1, "of the counted bytes", "activations of a run by OpenVINO", COMMAND)
+OPENVINO_INT8 = Constant(
+    1.5, "of the counted bytes", "the same of a model in int8, whose values are counted as float32",
+    COMMAND,
+)  # fmt: skip
 
 # Runs of a known shape take 5 to 20 % less time, and the same bytes come out; to compile the model
 # takes as long as some ten runs. benchmarks/results/faster-graphs.md
@@ -141,7 +145,8 @@ class OpenVino(Runtime):
         for_processors(graph)
         counted = max(n * activation_bytes(graph, height, width) for n, height, width in shapes)
         held = OPENVINO_BASE.value + math.ceil(sessions * OPENVINO_COPIES.value * weights)
-        return MemoryNeeds(Needs(held, math.ceil(counted * OPENVINO_RUN.value)))
+        run = OPENVINO_INT8 if model.spec.is_int8 else OPENVINO_RUN
+        return MemoryNeeds(Needs(held, math.ceil(counted * run.value)))
 
     def reason(self, error: Exception) -> str:
         """The first line of the message that does not only say where in OpenVINO it arose."""
