@@ -92,6 +92,15 @@ def test_what_is_no_such_convolution_is_left_alone() -> None:
     read_twice.graph.node.append(helper.make_node("Relu", ["joined"], ["other"]))
     assert unchanged(read_twice)
 
+    read_inside = joined(rng, 2)
+    inner = helper.make_graph(
+        [helper.make_node("Identity", ["joined"], ["inside"])], "inner", [],
+        [helper.make_tensor_value_info("inside", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    choice = helper.make_node("If", ["yes"], ["chosen"], then_branch=inner, else_branch=inner)
+    read_inside.graph.node.append(choice)
+    assert unchanged(read_inside)
+
     given_back = joined(rng, 2)
     given_back.graph.output.append(
         helper.make_tensor_value_info("joined", TensorProto.FLOAT, [None, 5, None, None])
@@ -105,6 +114,9 @@ def test_what_is_no_such_convolution_is_left_alone() -> None:
     computed.graph.initializer.append(kernel)
     computed.graph.node.insert(0, helper.make_node("Identity", ["stored"], ["kernel"]))
     assert unchanged(computed)
+
+    alone = joined(rng, 1)
+    assert unchanged(alone)
 
     along_rows = joined(rng, 2)
     for node in along_rows.graph.node:
@@ -140,6 +152,27 @@ def test_what_is_taken_off_gives_the_same_bytes(
     assert parts.shape == shuffle.source(wanted.shape)
     shuffle.apply(parts, out)
     np.testing.assert_array_equal(out, wanted)
+
+
+def test_a_shuffle_stays_that_something_else_reads() -> None:
+    for name in ("y0", "y1"):
+        model = shuffled(2, "CRD", 1, "Identity", "Sigmoid")
+        model.graph.node.append(helper.make_node("Relu", [name], ["other"]))
+        before = model.SerializeToString()
+        assert take_off_shuffle(model) is None
+        assert model.SerializeToString() == before
+
+
+def test_shapes_that_a_file_tells_of_what_comes_behind_are_forgotten() -> None:
+    model = shuffled(2, "CRD", 1, "Identity", "Sigmoid")
+    told = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 8, 6])
+            for name in ("y0", "y1")]  # fmt: skip
+    model.graph.value_info.extend(told)
+    assert take_off_shuffle(model) is not None
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {IMAGE: np.zeros((1, 4, 4, 3), np.float32)})
+    assert found.shape == (1, 4, 4, 3)
 
 
 @pytest.mark.parametrize("after", [("Softmax",), ("Sigmoid", "Softmax"), ()])

@@ -26,6 +26,8 @@ from engine.compiled import compiled
 from engine.model.graph.tensors import inferred_shapes
 from engine.model.spec import PROBABILITIES
 
+ALONE = ("Sigmoid", "Identity")  # operators that treat each value alone
+
 
 def for_processors(model: onnx.ModelProto) -> Shuffle | None:
     """Change `model` as above; what is then to be done with its output, None: nothing."""
@@ -39,32 +41,32 @@ def split_concatenations(model: onnx.ModelProto) -> None:
     Only where nothing else reads the concatenation, and how many channels it joins is known.
     """
     graph = model.graph
+    readers = _readers(graph)
     joined = {
         node.output[0]: node
         for node in graph.node
-        if node.op_type == "Concat" and _attribute(node, "axis", 0) in (1, -3)
+        if node.op_type == "Concat"
+        and _attribute(node, "axis", 0) in (1, -3)
+        and len(node.input) > 1
+        and readers[node.output[0]] == 1
     }
-    readers = Counter(name for node in graph.node for name in node.input)
-    readers.update(value.name for value in graph.output)
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    shapes = inferred_shapes(model) if joined else {}
+    if not joined:
+        return
+    kernels = {tensor.name: tensor for tensor in graph.initializer}
+    channels = {name: shape[1] for name, shape in inferred_shapes(model).items() if len(shape) == 4}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         source = joined.get(node.input[0]) if node.op_type == "Conv" else None
-        if (
-            source is None
-            or readers[node.input[0]] > 1
-            or _attribute(node, "group", 1) != 1
-            or (kernel := weights.get(node.input[1])) is None
-        ):
+        kernel = kernels.get(node.input[1]) if source else None
+        if source is None or kernel is None or _attribute(node, "group", 1) != 1:
             nodes.append(node)
             continue
-        widths = [(shapes.get(name) or (None, None))[1] for name in source.input]
-        if any(width is None for width in widths) or sum(widths) != kernel.dims[1]:  # type: ignore[arg-type]
+        widths = [channels.get(name) or 0 for name in source.input]
+        if not all(widths):
             nodes.append(node)
             continue
         nodes.remove(source)
-        nodes += _sum_of(node, source.input, widths, kernel, graph)  # type: ignore[arg-type]
+        nodes += _sum_of(node, source.input, widths, kernel, graph)
         if readers[kernel.name] == 1:
             graph.initializer.remove(kernel)
     del graph.node[:]
@@ -146,25 +148,41 @@ def take_off_shuffle(model: onnx.ModelProto) -> Shuffle | None:
     """
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output}
-    readers = Counter(name for node in graph.node for name in node.input)
+    readers = _readers(graph)
     after, node = None, makers.get(PROBABILITIES)
-    while node is not None and node.op_type in ("Sigmoid", "Identity"):
+    while node is not None and readers[node.output[0]] == 1 and node.op_type in ALONE:
         after, node = node, makers.get(node.input[0])
-    if node is None or node.op_type != "DepthToSpace" or after is None:
-        return None
     (value,) = (one for one in graph.output if one.name == PROBABILITIES)
     sizes = value.type.tensor_type.shape.dim
-    if readers[node.output[0]] > 1 or not sizes[1].dim_value:
+    if (
+        after is None
+        or node is None
+        or node.op_type != "DepthToSpace"
+        or readers[node.output[0]] > 1
+        or not sizes[1].dim_value
+    ):
         return None
     found = Shuffle(_attribute(node, "blocksize", 0), _attribute(node, "mode", b"DCR") == b"DCR")
     after.input[0] = node.input[0]
     graph.node.remove(node)
+    del graph.value_info[:]  # of what comes behind it, shapes are others now
     sizes[1].dim_value *= found.block**2
     for size in sizes[2:]:
         if size.HasField("dim_value"):
             size.dim_value //= found.block
         else:
             size.ClearField("dim_param")
+    return found
+
+
+def _readers(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each tensor is read: by nodes, by those of their subgraphs, as an output."""
+    found = Counter(value.name for value in graph.output)
+    for node in graph.node:
+        found.update(node.input)
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                found += _readers(inner)
     return found
 
 
