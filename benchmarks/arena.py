@@ -25,11 +25,11 @@ import psutil
 
 from benchmarks.ways import in_int8
 from engine.model.file import ModelFile, open_model
-from engine.model.graph.faster import for_processors
+from engine.model.graph.faster import speed_up
 from engine.model.graph.memory import activation_bytes
 from engine.plan.footprint import MB
 from engine.runtimes.base import Target
-from engine.runtimes.onnxruntime import BLOCK
+from engine.runtimes.onnxruntime import CHANNEL_GROUP
 from engine.runtimes.registry import open_session, runtime_of
 from tests import networks
 
@@ -119,8 +119,8 @@ def measure_device(case: str, device: str) -> None:
 
 def measure(case: str, strategy: int) -> None:
     model, (height, width, threads, channels) = parsed(case)
-    for_processors(model)
-    counted = activation_bytes(model, height, width, BLOCK)
+    speed_up(model)
+    counted = activation_bytes(model, height, width, CHANNEL_GROUP)
     options = ort.SessionOptions()
     options.enable_mem_pattern = False
     options.intra_op_num_threads = max(1, 2 // threads)

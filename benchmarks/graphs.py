@@ -53,7 +53,7 @@ def measure(run: Run, way: Way, frames: list[of.Frame], repeats: int) -> None:
     with as_exported():
         sessions = {"as exported": opened()}
     sessions["no copies"] = opened()
-    if runtime_of(way.runtime).fixes_shape(MANY):
+    if runtime_of(way.runtime).prefers_one_shape(MANY):
         sessions["and for one shape"] = opened(shape=shape)
 
     def passing(session: Session) -> Callable[[], object]:
@@ -71,11 +71,11 @@ def measure(run: Run, way: Way, frames: list[of.Frame], repeats: int) -> None:
 @contextmanager
 def as_exported() -> Iterator[None]:
     """Sessions that are opened now run the graph that the file holds."""
-    own, base.for_processors = base.for_processors, lambda _: None
+    own, base.speed_up = base.speed_up, lambda _: None
     try:
         yield
     finally:
-        base.for_processors = own
+        base.speed_up = own
 
 
 if __name__ == "__main__":

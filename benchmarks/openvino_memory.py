@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks.arena import CASES, bundled_model, crowded
 from engine.model.file import ModelFile, open_model
-from engine.model.graph.faster import for_processors
+from engine.model.graph.faster import speed_up
 from engine.model.graph.memory import activation_bytes
 from engine.plan.footprint import MB
 from engine.runtimes.base import Target
@@ -70,7 +70,7 @@ def measure(case: str, sessions: str) -> None:
             session.run(small, statistics)
         copies = (held() - before) / len(model.data)
         graph = model.parse()
-        for_processors(graph)
+        speed_up(graph)
         counted = activation_bytes(graph, height, width)
     rng = np.random.default_rng(0)
     shapes = [(height, width)] if fixed else [(height, width), (height - 32, width - 64)]

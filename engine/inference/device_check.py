@@ -30,7 +30,7 @@ TOLERANCE = 1e-3
 # between its steps as they please; tests/export/test_lower.py holds them to this.
 TOLERANCES: dict[Precision, float] = {"fp32": TOLERANCE, "bf16": 0.05, "fp16": 0.05, "int8": 0.07}
 
-Open = Callable[[ModelFile, str, Target, int], Session]
+Open = Callable[..., Session]  # as `engine.runtimes.registry.open_session`
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,14 @@ def least_caution(
     tile: NDArray[Any],
     statistics: NDArray[np.float32],
     threads: int,
+    fixes_shape: bool = False,
     open_session: Open = open_session,
 ) -> tuple[Caution, float]:
     """The least caution with which `target` gives the right probabilities of a real tile.
 
     `tile` (C, H, W) is of `dtype`, see `real_tile`; `statistics` (C, 2) are its frame's, and not
-    those of a frame that a job would set aside (constant, or not finite). What is right is what
+    those of a frame that a job would set aside (constant, or not finite). `fixes_shape`: the job's
+    sessions are for one shape, and so is the one that is looked at. What is right is what
     `REFERENCE` gives. Returns the caution and the greatest difference of a probability with it, at
     most what `TOLERANCES` allow its precision; the reference is its own.
 
@@ -80,7 +82,9 @@ def least_caution(
     """
 
     def run(target: Target) -> NDArray[np.float32]:
-        result = open_session(model, dtype, target, threads).run(tile[None], statistics[None])
+        shape = (1, *tile.shape[1:]) if fixes_shape and target != REFERENCE else None
+        session = open_session(model, dtype, target, threads, shape=shape)
+        result = session.run(tile[None], statistics[None])
         # What it keeps is not in the job's plan.
         runtime_of(target.runtime).release_memory()
         return result

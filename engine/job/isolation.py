@@ -70,7 +70,7 @@ def _await(
     messages: Messages,
     limit: float | None,
 ) -> Outcome | Death:
-    place = Place()
+    place, commits = Place(), False
     patience = None if limit is None else max(limit, STARTING)
     while True:
         try:
@@ -79,9 +79,10 @@ def _await(
             child.kill()
             raise Hung(place, patience or 0.0) from None
         if kind == "place":
-            place, patience = value, limit
-        elif kind == "commits":
-            patience = None
+            place = value
+            patience = None if commits else limit
+        elif kind == "commits":  # from here on it is not given up, whatever it tells
+            commits, patience = True, None
         elif kind == "error":
             raise value
         elif kind == "end":

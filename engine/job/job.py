@@ -226,4 +226,5 @@ def job_context(job: Prepared, identity_sha256: str) -> JobContext:
         stores=str(job.stores.resolve()) if job.stores else "",
         spec=job.model.spec if job.relabels else None,
         timeout=job.settings.timeout,
+        is_shared=job.settings.array_task is not None,
     )

@@ -127,11 +127,12 @@ def check_device(job: Prepared, cluster: DaskExecutor | None) -> Prepared:
         return job  # no frame can be read: each will say why
     dtype, tile, statistics = found
     target, threads = job.site.target, job.plan.threads
+    what = dtype, target, tile, statistics, threads, job.plan.stacks[0].fixes_shape
     if cluster is None:
         with importing("distributed"):  # comes next, and takes as long
-            check = least_caution(job.model, dtype, target, tile, statistics, threads)
+            check = least_caution(job.model, *what)
     else:
-        check = cluster.least_caution(job.model.path, dtype, target, tile, statistics, threads)
+        check = cluster.least_caution(job.model.path, *what)
     caution, difference = check
     if caution:
         log.warning(

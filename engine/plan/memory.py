@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -113,7 +113,7 @@ class TilingChoice:
     workers: int
     threads: int
     memory: MemoryEstimate
-    fixed: frozenset[Shape] = frozenset()  # of runs that have a session of their own
+    fixes_shape: bool = False  # see `fixes_shape`
 
 
 def choose_tiling(
@@ -146,25 +146,33 @@ def choose_tiling(
                 Way(tiling, _batch(one, tiling, most))
                 for one, tiling in zip(stacks, tilings, strict=True)
             )
-            fixed = fixed_shapes(stacks, ways, runtime)
-            sessions = {
-                (one.info.dtype, way.shape if way.shape in fixed else None)
-                for one, way in zip(stacks, ways, strict=True)
-            }
+            runs = runs_of(stacks, ways)
+            kinds = runs if fixes_shape(runs, runtime) else {dtype for dtype, _ in runs}
             shapes = {way.shape for way in ways}
-            network = runtime.memory(model, target, shapes, min(len(sessions), SESSIONS))
+            network = runtime.memory(model, target, shapes, min(len(kinds), SESSIONS))
             yield ways, estimate(stacks, ways, network, model)
 
     choice = first_fit(candidates(), stacks, site, workers, limit)
-    return replace(choice, fixed=fixed_shapes(stacks, choice.ways, runtime))
+    return replace(choice, fixes_shape=fixes_shape(runs_of(stacks, choice.ways), runtime))
 
 
-def fixed_shapes(stacks: Sequence[Workload], ways: Ways, runtime: Runtime) -> frozenset[Shape]:
-    """Shapes of which there are so many runs in all stacks that they have sessions of their own."""
-    runs = Counter[Shape]()
+def runs_of(stacks: Sequence[Workload], ways: Ways) -> Counter[tuple[str, Shape]]:
+    """How many runs of the network a job has, by pixel type and shape."""
+    runs = Counter[tuple[str, Shape]]()
     for one, way in zip(stacks, ways, strict=True):
-        runs[way.shape] += one.layout.n_frames * way.tiling.n_tiles // way.batch
-    return frozenset(shape for shape, count in runs.items() if runtime.fixes_shape(count))
+        runs[one.info.dtype, way.shape] += one.layout.n_frames * way.tiling.n_tiles // way.batch
+    return runs
+
+
+def fixes_shape(runs: Mapping[tuple[str, Shape], int], runtime: Runtime) -> bool:
+    """Whether sessions of a job are for one shape alone: where the runtime builds engines.
+
+    Or where it prefers that, and all runs of the job are of one kind: a session for each of
+    several shapes would keep buffers for each.
+    """
+    if runtime.builds_engines:
+        return True
+    return len(runs) == 1 and runtime.prefers_one_shape(sum(runs.values()))
 
 
 def first_fit(

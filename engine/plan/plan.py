@@ -47,7 +47,7 @@ class StackPlan(Input):
     tiling: FrameTiling
     class_names: tuple[str, ...]  # of the model, by number
     batch: int = 1  # tiles that go through the network at once
-    fixes_shape: bool = False  # sessions are for runs of its shape alone, see `Runtime.fixes_shape`
+    fixes_shape: bool = False  # sessions are for runs of its shape alone, see `fixes_shape`
     decision: Decision | None = None  # made in the graph; None: probabilities come back
     missing_is_background: bool = False  # a frame of which no chunk is there is blank, not lost
     source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's
@@ -167,7 +167,7 @@ def make_plan(settings: JobSettings, model: ModelFile, inputs: Inputs, site: Sit
             arrays=own,
             tiling=way.tiling,
             batch=way.batch,
-            fixes_shape=way.shape in choice.fixed,
+            fixes_shape=choice.fixes_shape,
             decision=_decision(one, settings, model.spec, site),
             class_names=model.spec.class_names,
             missing_is_background=settings.missing_chunks == "background",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.errors import JobStopped, ModelError, OutOfMemory, StacksegError, UsageError, first_line
 from engine.model.file import ModelFile
 from engine.model.graph.decision import PLANES, Decision, decide
-from engine.model.graph.faster import Shuffle, for_processors
+from engine.model.graph.faster import Shuffle, speed_up
 from engine.model.graph.tensors import accept_pixels, fix_shape
 from engine.model.statistics import normalisable
 
@@ -104,7 +104,7 @@ class Runtime(ABC):
     name: str  # in the registry, and on record
     title: str  # in sentences
     cautions: tuple[Caution, ...]
-    builds_engines: bool = False  # see `engine`
+    builds_engines: bool = False  # each for one shape of runs, see `engine`
     memory_signs: tuple[str, ...] = ()  # in lower case; in a message, any says that it was memory
 
     @property
@@ -162,8 +162,8 @@ class Runtime(ABC):
             )
         return replace(target, runtime=self.name, device=self.resolve_device(target.device))
 
-    def fixes_shape(self, runs: int) -> bool:
-        """Whether so many runs of one shape get a session for that shape alone."""
+    def prefers_one_shape(self, runs: int) -> bool:
+        """Whether a session for one shape alone pays for so many runs."""
         return False
 
     def engine(self, graph: bytes, target: Target) -> str:
@@ -214,9 +214,9 @@ def _prepared(
     accept_pixels(graph, dtype)
     if decision is not None:
         decide(graph, decision)
+    shuffle = speed_up(graph) if target.changes_graphs else None
     if shape is not None:
-        fix_shape(graph, shape)
-    shuffle = for_processors(graph) if target.changes_graphs else None
+        fix_shape(graph, shape, shuffle.factor if shuffle else 1)
     return graph.SerializeToString(), shuffle
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from engine.errors import UsageError
 from engine.model.file import ModelFile
-from engine.model.graph.faster import for_processors
+from engine.model.graph.faster import speed_up
 from engine.model.graph.memory import activation_bytes
 from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
 from engine.runtimes import cuda
@@ -49,7 +49,7 @@ MEMORY_SIGNS = (
     "alloc_failed", "allocation_failed", "available memory of", "cannot allocate memory",
 )  # fmt: skip
 
-BLOCK = 16  # channels that lie together in memory, with AVX-512; else 8
+CHANNEL_GROUP = 16  # channels that lie together in memory, with AVX-512; else 8
 
 GPU = "chosen, no GPU was at hand: `benchmarks/gpu.sh` measures it"
 SESSION_COPIES = Constant(
@@ -152,9 +152,9 @@ class OnnxRuntime(Runtime):
         """Weights, and activations as counted times what arenas take beyond that."""
         graph, weights = model.parse(), len(model.data)
         if target.changes_graphs:
-            for_processors(graph)
-        block = 1 if target.is_on_device else BLOCK
-        counted = max(n * activation_bytes(graph, h, w, block) for n, h, w in shapes)
+            speed_up(graph)
+        group = 1 if target.is_on_device else CHANNEL_GROUP
+        counted = max(n * activation_bytes(graph, h, w, group) for n, h, w in shapes)
         if not target.is_on_device:
             joins = any(node.op_type == "Concat" for node in graph.graph.node)
             arena = ARENA_INT8 if model.spec.is_int8 else ARENA_JOINED if joins else ARENA

@@ -44,10 +44,6 @@ class TensorRt(OnnxRuntime):
             )
         return super().resolve_device("cuda" if device == "auto" else device)
 
-    def fixes_shape(self, runs: int) -> bool:
-        """Always: an engine is built for one shape."""
-        return True
-
     def providers(self, target: Target) -> list[Any]:
         """TensorRT, and CUDA for what it does not have."""
         options: dict[str, Any] = {"device_id": index_of(target)}

@@ -20,14 +20,16 @@ from engine.store.ome_zarr import ShardOnItsWay
 
 
 class Pyramid:
-    """The shard of each level that a block makes of an array, 0 where nothing was put."""
+    """The shards of an array's first levels that a block makes, 0 where nothing was put."""
 
-    def __init__(self, array: ResultArray, layout: LabelLayout, watch: Stopwatch) -> None:
+    def __init__(
+        self, array: ResultArray, layout: LabelLayout, watch: Stopwatch, n_levels: int
+    ) -> None:
         self._array, self._watch = array, watch
-        self.levels = array.levels_of_block(layout)
+        self.n_levels = n_levels
         self._shards = {
             level: ShardOnItsWay(array.shape(level_layout(layout, level)))
-            for level in range(self.levels)
+            for level in range(n_levels)
         }
 
     def put(self, at: tuple[int, ...], plane: NDArray[np.generic]) -> None:

@@ -26,18 +26,27 @@ class BlockShards:
     """
 
     def __init__(
-        self, plan: StackPlan, block: Block, arrays: Iterable[ResultArray], watch: Stopwatch
+        self,
+        plan: StackPlan,
+        block: Block,
+        arrays: Iterable[ResultArray],
+        watch: Stopwatch,
+        *,
+        with_levels: bool = True,
     ) -> None:
         self._block = block
         self._arrays = {array.kind: array for array in arrays}
         self._pyramids = {
-            kind: Pyramid(array, plan.layout, watch) for kind, array in self._arrays.items()
+            kind: Pyramid(
+                array, plan.layout, watch, array.levels_of_block(plan.layout) if with_levels else 1
+            )
+            for kind, array in self._arrays.items()
         }
 
     @property
     def above(self) -> range:
         """The levels above level 0 that any of the arrays has here."""
-        return range(1, max((pyramid.levels for pyramid in self._pyramids.values()), default=1))
+        return range(1, max((one.n_levels for one in self._pyramids.values()), default=1))
 
     def put_kept(self, t: int, z: int, pixels: NDArray[Any], outputs: Outputs) -> None:
         """Put what is kept of a frame besides labels: pixels (C, Y, X), and probabilities."""
@@ -70,7 +79,7 @@ class BlockShards:
     def encode(self, level: int = 0) -> Iterator[tuple[str, bytes]]:
         """Objects of a level with their kinds of array; each shard is let go of once encoded."""
         for kind, pyramid in self._pyramids.items():
-            if level < pyramid.levels:
+            if level < pyramid.n_levels:
                 yield kind, pyramid.encode(level)
 
 

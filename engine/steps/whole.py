@@ -33,7 +33,10 @@ from engine.store.tables import decode_objects, encode_objects
 def segment_whole(run: TaskRun, source: Source) -> Outcome:
     """Do a block of whole frames and commit it."""
     plan, block = run.plan, run.block
-    shards = BlockShards(plan, block, plan.arrays, run.watch)
+    # Where other runs share the job, one of them takes it for done once all blocks have records,
+    # and makes the levels itself.
+    alone = not run.task.context.is_shared
+    shards = BlockShards(plan, block, plan.arrays, run.watch, with_levels=alone)
     earlier = _earlier(run, block) if run.task.only else None
     labelling = _WholeLabels(run, shards)
     frames: list[FrameRecord] = []
@@ -118,8 +121,8 @@ def _commit(
 def _commit_levels(run: TaskRun, block: Block, shards: BlockShards, record: BlockRecord) -> None:
     """Commit the block's levels, each after what it is made of.
 
-    In this order a shard is only ever put in place of one whose record is stale by then, and what
-    an end in between leaves is for the steps `level-1`, ...
+    In this order a shard is only ever put in place of one whose record is stale by then, or of its
+    own bytes. What is not done where this ends early is left to the steps `level-1`, ...
     """
     below = record.shards
     for level in shards.above:

@@ -52,6 +52,7 @@ class JobContext:
     stores: str = ""  # folder of the Zarr stores, where that is not `output`
     spec: ModelSpec | None = None  # of a relabelling, which has no model
     timeout: Timeout = "auto"  # see `engine.steps.hangs.limit_of`
+    is_shared: bool = False  # other runs do blocks of the job as well, and one of them the rest
 
 
 class _Cache(Generic[Value]):
@@ -152,7 +153,9 @@ def model_of(context: JobContext) -> ModelFile:
 
 def session_of(context: JobContext, plan: StackPlan, tiling: FrameTiling) -> Session:
     """This process's session for the frames of a stack in tiles; see `session_for`."""
-    shape = (plan.batch, *tiling.tile_shape) if plan.fixes_shape else None
+    # Tiles that were made smaller, where memory ran out, are not worth another compilation.
+    fixed = plan.fixes_shape and tiling.tile_shape == plan.tiling.tile_shape
+    shape = (plan.batch, *tiling.tile_shape) if fixed else None
     return session_for(context, plan.info.dtype, plan.decision, shape)
 
 

@@ -45,7 +45,7 @@ class Work:
     looks: tuple[Look, ...]
     workers: int  # frames at a time
     threads: int  # for each
-    runs: int  # of the network in the whole job
+    fixes_shape: bool  # sessions are for runs of one shape, as in the whole job
     folder: str  # for labels: 0.npy, 1.npy, ... in the order of the looks
 
 
@@ -67,11 +67,10 @@ def main() -> None:
 
 def _serve(work: Work, source: BinaryIO, send: Send) -> None:
     model = open_model(work.model)
-    fixes = runtime_of(work.target.runtime).fixes_shape(work.runs)
     by_kind: dict[Any, Session] = {}
     sessions: list[Session] = []  # of each look, as a job has them
     for look in work.looks:
-        shape = (1, *look.tiling.tile_shape) if fixes else None
+        shape = (1, *look.tiling.tile_shape) if work.fixes_shape else None
         if (look.dtype, shape) not in by_kind:
             by_kind[look.dtype, shape] = open_session(
                 model, look.dtype, work.target, work.threads, work.workers, shape=shape

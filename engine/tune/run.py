@@ -11,6 +11,7 @@ import pickle
 import statistics
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ from engine.job.prepare import Prepared, prepare_job
 from engine.job.tuned import Measured, Tuned, builds_of, candidates, check_kept, processor
 from engine.model.file import ModelFile, open_model
 from engine.model.statistics import is_blank
+from engine.plan.memory import fixes_shape
 from engine.plan.settings import JobSettings
-from engine.runtimes.base import Target
+from engine.runtimes.base import Shape, Target
 from engine.runtimes.registry import REFERENCE, runtime_of
 from engine.steps.hangs import Hung
 from engine.tune.child import TIMED, Work
@@ -77,13 +79,17 @@ def tune(
             progress(next(done), total)
 
     with tempfile.TemporaryDirectory(prefix="stackseg-tune-") as folder, ExitStack() as opened:
-        runs = sum(one.layout.n_frames * one.tiling.n_tiles for one in job.plan.stacks)
+        runs = Counter[tuple[str, Shape]]()
+        for one in job.plan.stacks:
+            kind = one.info.dtype, (1, *one.tiling.tile_shape)
+            runs[kind] += one.layout.n_frames * one.tiling.n_tiles
 
         def start(target: Target, name: str) -> Setting:
             place = Path(folder) / name
             place.mkdir()
+            fixed = fixes_shape(runs, runtime_of(target.runtime))
             work = Work(
-                str(job.model.path), target, looks, job.plan.workers, job.plan.threads, runs,
+                str(job.model.path), target, looks, job.plan.workers, job.plan.threads, fixed,
                 str(place),
             )  # fmt: skip
             return opened.enter_context(Setting(work, advance))

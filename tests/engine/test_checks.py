@@ -61,7 +61,7 @@ def disturb(**by_caution: Any) -> Any:
     """Open sessions whose device, but not the reference, is off by so much at each caution."""
     made: list[Target] = []
 
-    def make(model: ModelFile, dtype: str, target: Target, threads: int) -> Session:
+    def make(model: ModelFile, dtype: str, target: Target, threads: int, **_: Any) -> Session:
         made.append(target)
         session = open_session(model, dtype, replace(target, device="cpu"), threads)
         if target == REFERENCE:
@@ -95,7 +95,9 @@ def test_the_least_caution_that_is_right(
     model: ModelFile, tile: np.ndarray, bold: float, careful: float, caution: int
 ) -> None:
     make = disturb(bold=bold, careful=careful)
-    chosen, difference = least_caution(model, "uint16", CUDA, tile, STATISTICS, 1, make)
+    chosen, difference = least_caution(
+        model, "uint16", CUDA, tile, STATISTICS, 1, open_session=make
+    )
     assert chosen == caution
     assert difference == pytest.approx(careful if caution else bold, abs=1e-5)
     assert make.made[0] == REFERENCE
@@ -113,7 +115,7 @@ def test_a_device_that_stays_wrong_is_refused(
 ) -> None:
     make = disturb(bold=bold, careful=careful)
     with pytest.raises(ModelError, match=told) as caught:
-        least_caution(model, "uint16", CUDA, tile, STATISTICS, 1, make)
+        least_caution(model, "uint16", CUDA, tile, STATISTICS, 1, open_session=make)
     assert "use --device cpu" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -121,7 +123,7 @@ def test_the_cpu_is_checked_against_itself_unoptimised(model: ModelFile, tile: n
     chosen, difference = least_caution(model, "uint16", jobs.CPU, tile, STATISTICS, 2)
     assert chosen == 0 and difference < 1e-5
     make = disturb(bold=0.5, careful=0.5)
-    found = least_caution(model, "uint16", jobs.CPU, tile, STATISTICS, 2, make)
+    found = least_caution(model, "uint16", jobs.CPU, tile, STATISTICS, 2, open_session=make)
     assert found == (Caution.UNOPTIMISED, 0.0)
 
 

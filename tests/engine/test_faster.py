@@ -15,7 +15,7 @@ from engine.model.file import open_model
 from engine.model.graph.faster import Shuffle, split_concatenations, take_off_shuffle
 from engine.model.spec import IMAGE, PROBABILITIES
 from engine.runtimes.base import Target
-from engine.runtimes.registry import open_session
+from engine.runtimes.registry import REFERENCE, open_session
 from tests.engine.test_runtime import STATISTICS
 
 Floats = NDArray[np.float32]
@@ -125,6 +125,79 @@ def test_what_is_no_such_convolution_is_left_alone() -> None:
     assert unchanged(along_rows)
 
 
+def names(model: onnx.ModelProto) -> set[str]:
+    return {one.name for one in model.graph.initializer}
+
+
+def test_a_weight_that_is_an_input_too_may_be_replaced_and_stays() -> None:
+    model = joined(np.random.default_rng(0), 2)
+    kernel = next(one for one in model.graph.initializer if one.name == "kernel")
+    model.graph.input.append(
+        helper.make_tensor_value_info("kernel", TensorProto.FLOAT, list(kernel.dims))
+    )
+    assert unchanged(model)
+
+
+def test_a_function_of_the_same_name_is_another_operator() -> None:
+    model = joined(np.random.default_rng(0), 2)
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[0] == "joined":
+            node.domain = "own"
+    assert unchanged(model)
+
+
+def test_a_kernel_that_two_convolutions_share_goes_with_the_last() -> None:
+    rng = np.random.default_rng(0)
+    model = joined(rng, 2)
+    nodes = list(model.graph.node)
+    again = helper.make_node("Concat", ["x0", "x1"], ["again"], axis=1)
+    conv = helper.make_node("Conv", ["again", "kernel"], ["z"], pads=[1, 1, 1, 1])
+    total = helper.make_node("Add", ["y", "z"], ["total"])
+    nodes[-1].input[0] = "total"
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:-1], again, conv, total, nodes[-1]])
+    feed = {value.name: rng.normal(size=(1, 2, 5, 7)).astype(np.float32)
+            for value in model.graph.input}  # fmt: skip
+    wanted = result(model, feed)
+    split_concatenations(model)
+    assert "Concat" not in kinds(model) and "kernel" not in names(model)
+    np.testing.assert_allclose(result(model, feed), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"strides": [2, 1]},
+        {"dilations": [2, 2]},
+        {"auto_pad": "SAME_UPPER"},
+        {"pads": [0, 1, 2, 0]},
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_convolution_keeps_how_it_moves(how: dict[str, object], dtype: type) -> None:
+    """And its type; and the same tensor may be joined twice."""
+    rng = np.random.default_rng(0)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    kernel = numpy_helper.from_array(rng.normal(size=(3, 4, 3, 3)).astype(dtype), "kernel")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Concat", [IMAGE, IMAGE], ["joined"], axis=1),
+            helper.make_node("Conv", ["joined", "kernel"], [PROBABILITIES], **how),
+        ],
+        "graph",
+        [helper.make_tensor_value_info(IMAGE, kind, [1, 2, 9, 8])],
+        [helper.make_tensor_value_info(PROBABILITIES, kind, [1, 3, None, None])],
+        [kernel],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    feed = {IMAGE: rng.normal(size=(1, 2, 9, 8)).astype(dtype)}
+    wanted = result(model, feed)
+    split_concatenations(model)
+    assert kinds(model) == ["Conv", "Conv", "Add"]
+    tolerance = 1e-4 if dtype is np.float32 else 0.05
+    np.testing.assert_allclose(result(model, feed), wanted, rtol=tolerance, atol=tolerance)
+
+
 def shuffled(block: int, mode: str, channels: int, *after: str) -> onnx.ModelProto:
     """DepthToSpace, with pointwise operators behind it."""
     names = [f"y{n}" for n in range(len(after))] + [PROBABILITIES]
@@ -175,6 +248,11 @@ def test_shapes_that_a_file_tells_of_what_comes_behind_are_forgotten() -> None:
     assert found.shape == (1, 4, 4, 3)
 
 
+def test_pixels_that_are_no_whole_blocks_are_refused() -> None:
+    with pytest.raises(ValueError, match="45 x 44 px are no whole blocks of 2 px"):
+        Shuffle(2, False).source((1, 1, 45, 44))
+
+
 @pytest.mark.parametrize("after", [("Softmax",), ("Sigmoid", "Softmax"), ()])
 def test_a_shuffle_stays_where_channels_meet_behind_it(after: tuple[str, ...]) -> None:
     model = shuffled(2, "CRD", 2, *after)
@@ -194,5 +272,7 @@ def test_the_bundled_model_gives_what_its_file_says(runtime: str) -> None:
     (wanted,) = session.run(None, {IMAGE: frame.astype(np.float32), "statistics": STATISTICS})
     own = open_session(model, "uint16", Target(runtime, "cpu"), 1)
     assert own.shuffle is not None
+    as_written = open_session(model, "uint16", REFERENCE, 1)
+    assert as_written.shuffle is None, "what others are held against runs the graph of the file"
     found = own.run(frame, STATISTICS)
     np.testing.assert_allclose(found, wanted, atol=1e-5)

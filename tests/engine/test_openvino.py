@@ -175,7 +175,7 @@ def test_a_model_without_convolution_stays_in_float32(threshold_model: Path) -> 
 def test_many_runs_of_a_shape_give_the_bytes_of_few(target: Target, shape: tuple[int, int]) -> None:
     """How many there are decides what they are compiled for, and nothing else."""
     runtime = OpenVino()
-    assert runtime.fixes_shape(MANY_RUNS) and not runtime.fixes_shape(MANY_RUNS - 1)
+    assert runtime.prefers_one_shape(MANY_RUNS) and not runtime.prefers_one_shape(MANY_RUNS - 1)
     frame = np.random.default_rng(0).integers(0, 60_000, (1, 1, *shape)).astype(np.uint16)
     statistics = np.float32([[[0, 60_000]]])
     found, wanted = (

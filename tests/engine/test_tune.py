@@ -77,7 +77,7 @@ def test_figures_are_kept_and_used(
 
 def test_a_setting_that_fails_says_why(ran: Ran, tmp_path: Path) -> None:
     job = prepare_job(jobs.settings(ran.stack, ran.model, tmp_path / "out"))
-    work = Work("gone.onnx", Target("onnxruntime", "cpu"), sample_looks(job, 1), 1, 1, 1, "")
+    work = Work("gone.onnx", Target("onnxruntime", "cpu"), sample_looks(job, 1), 1, 1, False, "")
     with Setting(work, lambda: None) as setting:
         setting.time()
         setting.finish()
@@ -89,7 +89,7 @@ def test_a_process_that_dies_is_a_setting_that_fails(
     ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.tune.run.python", lambda module: ["sh", "-c", "kill -ILL $$"])
-    work = Work("", Target("onnxruntime", "cpu"), (), 1, 1, 1, "")
+    work = Work("", Target("onnxruntime", "cpu"), (), 1, 1, False, "")
     with Setting(work, lambda: None) as setting:
         assert setting.reason == "its process ended with SIGILL"
 

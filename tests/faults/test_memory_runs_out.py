@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from engine.model.graph.faster import for_processors
+from engine.model.graph.faster import speed_up
 from engine.model.graph.memory import activation_bytes
-from engine.runtimes.onnxruntime import ARENA, BLOCK
+from engine.runtimes.onnxruntime import ARENA, CHANNEL_GROUP
 from tests import networks
 from tests.engine import jobs
 from tests.faults.harness import Campaign, Job, slow
@@ -25,8 +25,8 @@ def test_a_frame_that_finds_no_memory_goes_in_tiles(tmp_path: Path, kind: str) -
     job = Job((stack,), model, ("--workers", "1"), layout={})
     whole = Campaign(job, tmp_path / "whole")
     whole.complete()
-    for_processors(network)
-    need = activation_bytes(network, SIDE, SIDE, BLOCK) * ARENA.value
+    speed_up(network)
+    need = activation_bytes(network, SIDE, SIDE, CHANNEL_GROUP) * ARENA.value
     one = Campaign(job, tmp_path / "out")
     # Too little for the whole, of which runtimes take 0.8 to 1.0, and enough for a quarter of it.
     # Set when the first task begins: a plan that saw the limit would choose tiles by itself.

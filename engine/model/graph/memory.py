@@ -21,12 +21,12 @@ BYTES: dict[int, int] = {onnx.TensorProto.INT8: 1, onnx.TensorProto.UINT8: 1}  #
 IN_PLACE = POINTWISE - {"Concat"}
 
 
-def activation_bytes(model: onnx.ModelProto, height: int, width: int, block: int = 1) -> int:
+def activation_bytes(model: onnx.ModelProto, height: int, width: int, group: int = 1) -> int:
     """Bytes that live at once, beside the weights, while one tile of (height, width) px is run.
 
-    `block`: a multiple to which the channels of what convolutions give are filled up.
+    `group`: a runtime that lays out channels in groups fills up the last one behind a convolution.
     """
-    sizes = _tensor_bytes(model, height, width, block)
+    sizes = _tensor_bytes(model, height, width, group)
     last = {name: at for at, node in enumerate(model.graph.node) for name in node.input}
     last[PROBABILITIES] = len(model.graph.node)
     live = {IMAGE: sizes.get(IMAGE, 0)}
@@ -44,7 +44,7 @@ def activation_bytes(model: onnx.ModelProto, height: int, width: int, block: int
     return peak
 
 
-def _tensor_bytes(model: onnx.ModelProto, height: int, width: int, block: int) -> dict[str, int]:
+def _tensor_bytes(model: onnx.ModelProto, height: int, width: int, group: int) -> dict[str, int]:
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     for value in fixed.graph.input:
@@ -65,8 +65,8 @@ def _tensor_bytes(model: onnx.ModelProto, height: int, width: int, block: int) -
     sizes = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         shape = [d.dim_value or 1 for d in value.type.tensor_type.shape.dim]
-        if value.name in convolved:
-            shape[1] = round_up(shape[1], block)
+        if value.name in convolved and len(shape) > 1:
+            shape[1] = round_up(shape[1], group)
         of_one = BYTES.get(value.type.tensor_type.elem_type, FLOAT_BYTES)
         sizes[value.name] = of_one * math.prod(shape)
     if PROBABILITIES not in sizes:

@@ -101,11 +101,15 @@ def accept_pixels(model: onnx.ModelProto, dtype: str) -> None:
     )
 
 
-def fix_shape(model: onnx.ModelProto, shape: tuple[int, int, int]) -> None:
-    """Change `model` so that it takes batches (N, H, W) of one shape alone."""
+def fix_shape(model: onnx.ModelProto, shape: tuple[int, int, int], factor: int = 1) -> None:
+    """Change `model` so that it takes batches (N, H, W) of one shape alone.
+
+    `factor`: by which its output is smaller than its input.
+    """
     n, height, width = shape
     for value in (*model.graph.input, *model.graph.output):
-        sizes = {0: n} if value.name == STATISTICS else {0: n, 2: height, 3: width}
+        by = factor if value.name == PROBABILITIES else 1
+        sizes = {0: n} if value.name == STATISTICS else {0: n, 2: height // by, 3: width // by}
         if value.name in (IMAGE, STATISTICS, PROBABILITIES):
             for axis, size in sizes.items():
                 value.type.tensor_type.shape.dim[axis].dim_value = size
