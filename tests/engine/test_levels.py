@@ -172,3 +172,18 @@ def test_pixels_of_levels_are_planned_for(
     image = [a for a in arrays_of(layout, "labels/m", image=("uint16", 1)) if a.kind == IMAGE]
     first = shard_bytes(image[0], layout)
     assert _block_bytes(layout, tuple(image)) == first * (2 + 1 + 1 + more)
+
+
+def test_array_tasks_leave_levels_to_the_one_that_ends_last(tmp_path: Path) -> None:
+    """It takes the job for done once all blocks have records: nothing may be put after these."""
+    model = make_threshold_model(tmp_path / "model.onnx")
+    stack = jobs.write_stack(tmp_path / "stack.tif", jobs.blobs((7, *ODD)))
+    run_job(jobs.settings(stack, model, tmp_path / "whole"))
+    steps = []
+    for number in (1, 2):
+        noted = Noted()
+        settings = jobs.settings(stack, model, tmp_path / "out", array_task=f"{number}/2")
+        run_job(settings, executor=noted)
+        steps.append(noted.steps)
+    assert steps == [{"segment"}, {"segment", "level-1", "level-2"}]
+    assert jobs.contents(tmp_path / "out") == jobs.contents(tmp_path / "whole")

@@ -17,6 +17,7 @@ from engine.geometry.tiling import FrameTiling
 from engine.inference.device_check import TOLERANCES
 from engine.inference.tiles import predict
 from engine.job.job import run_job
+from engine.job.prepare import prepare_job
 from engine.model.file import ModelFile, open_model
 from engine.model.graph import receptive_field
 from engine.model.spec import CoreSpec, Normalisation
@@ -183,6 +184,37 @@ def test_many_runs_of_a_shape_give_the_bytes_of_few(target: Target, shape: tuple
         for one in ((1, *shape), None)
     )
     assert np.array_equal(found, wanted)
+
+
+def test_a_job_of_one_shape_alone_compiles_for_it(tmp_path: Path, threshold_model: Path) -> None:
+    few, many = (
+        jobs.write_stack(tmp_path / f"{n}.tif", jobs.blobs((n, 24, 32)))
+        for n in (MANY_RUNS - 1, MANY_RUNS)
+    )
+    other = jobs.write_stack(tmp_path / "other.tif", jobs.blobs((2, 40, 32)))
+
+    def fixes(*stacks: Path, runtime: str = "openvino") -> bool:
+        given = tuple(map(str, stacks))
+        settings = jobs.settings(stacks[0], threshold_model, tmp_path / "out", runtime=runtime)
+        plan = prepare_job(settings.model_copy(update={"inputs": given})).plan
+        (found,) = {stack.fixes_shape for stack in plan.stacks}
+        return found
+
+    assert fixes(many) and fixes(few, many)
+    assert not fixes(few) and not fixes(many, other)
+    assert not fixes(many, runtime="onnxruntime"), "its bytes would be others"
+
+
+def test_where_it_compiles_for_one_shape_a_job_gives_the_same(tmp_path: Path) -> None:
+    """A job is begun with so many frames that it does, and its frames also come in two stacks."""
+    lapse = TimeLapse(shape=(MANY_RUNS, 64, 80), seed=0)
+    frames = np.stack([lapse.frame(t)[0] for t in range(MANY_RUNS)])
+    whole = jobs.write_stack(tmp_path / "whole.tif", frames)
+    part = jobs.write_stack(tmp_path / "part.tif", frames[:20])
+    for stack in (whole, part):
+        run_job(jobs.settings(stack, "nuclei", tmp_path / stack.stem, runtime="openvino"))
+    one, other = (np.asarray(jobs.labels_of(tmp_path / n, n, "nuclei")) for n in ("whole", "part"))
+    assert other.any() and np.array_equal(one[:20], other)
 
 
 @pytest.mark.skipif(HAS_BF16, reason="this processor has bfloat16")
