@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from engine.model.file import open_model
 from engine.model.graph.faster import Shuffle, split_concatenations, take_off_shuffle
+from engine.model.graph.memory import activation_bytes
 from engine.model.spec import IMAGE, PROBABILITIES
 from engine.runtimes.base import Target
 from engine.runtimes.registry import REFERENCE, open_session
@@ -78,6 +79,21 @@ def test_a_convolution_over_a_concatenation_becomes_a_sum(parts: int, axis: int,
     np.testing.assert_allclose(result(model, feed), wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_new_names_are_none_that_the_graph_has() -> None:
+    rng = np.random.default_rng(0)
+    model = joined(rng, 2)
+    last = model.graph.node[-1]
+    last.output[0] = "y_part_0"
+    model.graph.node.append(helper.make_node("Identity", ["y_part_0"], ["y__weight_0"]))
+    model.graph.node.append(helper.make_node("Identity", ["y__weight_0"], [PROBABILITIES]))
+    feed = {value.name: rng.normal(size=(1, 2, 5, 7)).astype(np.float32)
+            for value in model.graph.input}  # fmt: skip
+    wanted = result(model, feed)
+    split_concatenations(model)
+    assert "Concat" not in kinds(model)
+    np.testing.assert_allclose(result(model, feed), wanted, rtol=1e-4, atol=1e-5)
+
+
 def unchanged(model: onnx.ModelProto) -> bool:
     before = model.SerializeToString()
     split_concatenations(model)
@@ -114,6 +130,16 @@ def test_what_is_no_such_convolution_is_left_alone() -> None:
     computed.graph.initializer.append(kernel)
     computed.graph.node.insert(0, helper.make_node("Identity", ["stored"], ["kernel"]))
     assert unchanged(computed)
+
+    replaceable = joined(rng, 2)
+    replaceable.graph.input.append(
+        helper.make_tensor_value_info("kernel", TensorProto.FLOAT, [4, 5, 3, 3])
+    )
+    assert unchanged(replaceable)
+
+    of_others = joined(rng, 2)
+    next(node for node in of_others.graph.node if node.output[0] == "y").domain = "others"
+    assert unchanged(of_others)
 
     alone = joined(rng, 1)
     assert unchanged(alone)
@@ -276,3 +302,17 @@ def test_the_bundled_model_gives_what_its_file_says(runtime: str) -> None:
     assert as_written.shuffle is None, "what others are held against runs the graph of the file"
     found = own.run(frame, STATISTICS)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_weights_among_the_inputs_take_no_part_in_the_memory_of_activations() -> None:
+    """Files of early exporters have every weight there as well, numbers included."""
+    rng = np.random.default_rng(0)
+    model = joined(rng, 1)
+    wanted = activation_bytes(model, 32, 48)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
+    for one in model.graph.initializer:
+        info = helper.make_tensor_value_info(one.name, one.data_type, list(one.dims))
+        model.graph.input.append(info)
+    assert activation_bytes(model, 32, 48) <= wanted + sum(
+        4 * int(np.prod(one.dims)) for one in model.graph.initializer
+    )

@@ -23,10 +23,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from engine.model.graph.receptive import STANDARD
 from engine.model.graph.tensors import inferred_shapes
 from engine.model.spec import PROBABILITIES
 
-OWN = "stackseg/"  # begins the names of what is added
 ALONE = ("Sigmoid", "Identity")  # operators that treat each value alone
 
 
@@ -68,7 +68,8 @@ def split_concatenations(model: onnx.ModelProto) -> None:
             nodes.append(node)
             continue
         nodes.remove(source)
-        nodes += _sum_of(node, source.input, widths, kernel, graph)
+        prefix = _free(f"{node.output[0]}_", graph, readers)
+        nodes += _sum_of(node, source.input, widths, kernel, graph, prefix)
         readers[kernel.name] -= 1
         if not readers[kernel.name]:
             graph.initializer.remove(kernel)
@@ -82,6 +83,7 @@ def _sum_of(
     widths: Sequence[int],
     kernel: onnx.TensorProto,
     graph: onnx.GraphProto,
+    prefix: str,  # of new names
 ) -> list[onnx.NodeProto]:
     """Convolutions of each source, and their sums; the last one has the node's output."""
     (out,) = node.output
@@ -89,15 +91,15 @@ def _sum_of(
     nodes, total = [], ""
     for number, (source, (start, stop)) in enumerate(zip(sources, places, strict=True)):
         values = numpy_helper.to_array(kernel)[:, start:stop]
-        part = numpy_helper.from_array(np.ascontiguousarray(values), f"{OWN}{out}_weight_{number}")
+        part = numpy_helper.from_array(np.ascontiguousarray(values), f"{prefix}weight_{number}")
         graph.initializer.append(part)
         bias = node.input[2:] if number == 0 else ()
-        name = f"{OWN}{out}_part_{number}"
+        name = f"{prefix}part_{number}"
         nodes.append(helper.make_node("Conv", [source, part.name, *bias], [name], name))
         nodes[-1].attribute.extend(node.attribute)
         if total:
             is_last = number == len(sources) - 1
-            result = out if is_last else f"{OWN}{out}_sum_{number}"
+            result = out if is_last else f"{prefix}sum_{number}"
             nodes.append(helper.make_node("Add", [total, name], [result], result))
             total = result
         else:
@@ -178,8 +180,17 @@ def _readers(graph: onnx.GraphProto) -> Counter[str]:
 
 
 def _is(node: onnx.NodeProto, *kinds: str) -> bool:
-    """Whether it is one of ONNX's own operators."""
-    return node.op_type in kinds and node.domain in ("", "ai.onnx")
+    """Whether it is one of ONNX's own operators: those of others may have the same name."""
+    return node.domain in STANDARD and node.op_type in kinds
+
+
+def _free(name: str, graph: onnx.GraphProto, readers: Counter[str]) -> str:
+    """`name`, or a longer one with which no name in the graph begins."""
+    names = {*readers, *(one.name for one in graph.initializer)}
+    names.update(made for node in graph.node for made in node.output)
+    while any(one.startswith(name) for one in names):
+        name += "_"
+    return name
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

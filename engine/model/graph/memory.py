@@ -14,7 +14,7 @@ import onnx
 from engine.errors import ModelError
 from engine.geometry.tiling import round_up
 from engine.model.graph.operators import POINTWISE
-from engine.model.spec import IMAGE, PROBABILITIES
+from engine.model.spec import IMAGE, PROBABILITIES, STATISTICS
 
 FLOAT_BYTES = 4  # of float16 as well: on the CPU it is computed in float32
 BYTES: dict[int, int] = {onnx.TensorProto.INT8: 1, onnx.TensorProto.UINT8: 1}  # else FLOAT_BYTES
@@ -48,6 +48,8 @@ def _tensor_bytes(model: onnx.ModelProto, height: int, width: int, group: int) -
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     for value in fixed.graph.input:
+        if value.name not in (IMAGE, STATISTICS):
+            continue  # a weight, which old files have among the inputs as well
         dims = value.type.tensor_type.shape.dim
         dims[0].dim_value = 1
         if len(dims) == 4:
