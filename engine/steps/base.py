@@ -6,8 +6,7 @@
 
 A step begins when the one before it is done everywhere: a job is a short list of passes. What is
 pending is read off the records, from the end: what a later step lacks is what an earlier one owes.
-So the steps of levels make those of whole frames as well that are lost, or that a job was ended
-before.
+So the steps of levels make those of whole frames as well that are missing.
 """
 
 from __future__ import annotations

@@ -155,23 +155,6 @@ def names(model: onnx.ModelProto) -> set[str]:
     return {one.name for one in model.graph.initializer}
 
 
-def test_a_weight_that_is_an_input_too_may_be_replaced_and_stays() -> None:
-    model = joined(np.random.default_rng(0), 2)
-    kernel = next(one for one in model.graph.initializer if one.name == "kernel")
-    model.graph.input.append(
-        helper.make_tensor_value_info("kernel", TensorProto.FLOAT, list(kernel.dims))
-    )
-    assert unchanged(model)
-
-
-def test_a_function_of_the_same_name_is_another_operator() -> None:
-    model = joined(np.random.default_rng(0), 2)
-    for node in model.graph.node:
-        if node.op_type == "Conv" and node.input[0] == "joined":
-            node.domain = "own"
-    assert unchanged(model)
-
-
 def test_a_kernel_that_two_convolutions_share_goes_with_the_last() -> None:
     rng = np.random.default_rng(0)
     model = joined(rng, 2)
