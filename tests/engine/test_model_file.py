@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ModelError
 from engine.model.file import BUNDLED, bundled_models, open_model
+from engine.model.graph.memory import activation_bytes
 from engine.model.graph.tensors import accept_pixels
 from engine.model.spec import METADATA_KEY, ModelSpec, parse_spec
 from tests import networks
@@ -246,6 +247,16 @@ def test_inputs_beside_the_contract_are_refused(tmp_path: Path) -> None:
     path = networks.save(tmp_path / "model.onnx", network, spec)
     with pytest.raises(ModelError, match="needs an input 'temperature'"):
         open_model(str(path))
+
+
+def test_weights_may_be_among_the_inputs() -> None:
+    """As early exporters wrote them, numbers without an axis included."""
+    network = networks.unet((4, 8))
+    wanted = activation_bytes(network, 32, 48)
+    for one in network.graph.initializer:
+        info = helper.make_tensor_value_info(one.name, one.data_type, list(one.dims))
+        network.graph.input.append(info)
+    assert activation_bytes(network, 32, 48) == wanted
 
 
 def test_other_element_types_are_refused(tmp_path: Path) -> None:
