@@ -48,6 +48,8 @@ CASES = (
     "32,64,128 1000 1000 2 1 1",
     "16,32,64,128 1024 1024 2 3 4",
     "8,16 3200 3104 1 1 1",
+    "dense-8 1000 1200 1 1 1",
+    "dense-12 1000 1200 1 1 1",
 )
 
 
@@ -55,10 +57,36 @@ def parsed(case: str) -> tuple[onnx.ModelProto, tuple[int, ...]]:
     """The network; height, width, threads and channels."""
     first, *rest = case.split()
     *sizes, outputs = (int(v) for v in rest)
+    if first.startswith("dense-"):
+        return dense(int(first.removeprefix("dense-"))), tuple(sizes)
     if (bundled := bundled_model(first)) is not None:
         return bundled.parse(), tuple(sizes)
     widths = tuple(int(w) for w in first.split(","))
     return networks.unet(widths, n_channels=sizes[3], n_outputs=outputs), tuple(sizes)
+
+
+def dense(growth: int, layers: int = 5) -> onnx.ModelProto:
+    """A network of which each layer reads all before it: concatenations that stay."""
+    nodes, weights, last, width = [], [], "image", 1
+    for n in range(layers):
+        kernel = np.full((growth, width, 3, 3), 0.01, np.float32)
+        weights.append(onnx.numpy_helper.from_array(kernel, f"w{n}"))
+        nodes += [
+            onnx.helper.make_node("Conv", [last, f"w{n}"], [f"c{n}"], pads=[1, 1, 1, 1]),
+            onnx.helper.make_node("Relu", [f"c{n}"], [f"r{n}"]),
+            onnx.helper.make_node("Concat", [last, f"r{n}"], [f"x{n}"], axis=1),
+        ]
+        last, width = f"x{n}", width + growth
+    weights.append(onnx.numpy_helper.from_array(np.ones((1, width, 1, 1), np.float32), "head"))
+    nodes.append(onnx.helper.make_node("Conv", [last, "head"], ["probabilities"]))
+    tensor, size = onnx.helper.make_tensor_value_info, [None, 1, None, None]
+    graph = onnx.helper.make_graph(
+        nodes, "dense", [tensor("image", 1, size), tensor("statistics", 1, [None, 1, 2])],
+        [tensor("probabilities", 1, size)], weights,
+    )  # fmt: skip
+    return onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
+    )
 
 
 def bundled_model(name: str) -> ModelFile | None:
@@ -133,7 +161,8 @@ def measure(case: str, strategy: int) -> None:
     data = model.SerializeToString()
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     image = np.random.default_rng(0).random((1, channels, height, width), dtype=np.float32)
-    feeds = {"image": image, "statistics": np.array([[[0, 1]] * channels], np.float32)}
+    given = {"image": image, "statistics": np.array([[[0, 1]] * channels], np.float32)}
+    feeds = {value.name: given[value.name] for value in session.get_inputs()}
     base = psutil.Process().memory_info().rss
     ratios = []
     for count in (1, 3, 4):

@@ -53,7 +53,7 @@ def measure(run: Run, way: Way, frames: list[of.Frame], repeats: int) -> None:
     with as_exported():
         sessions = {"as exported": opened()}
     sessions["no copies"] = opened()
-    if runtime_of(way.runtime).prefers_one_shape(MANY):
+    if runtime_of(way.runtime).prefers_one_shape(model, MANY):
         sessions["and for one shape"] = opened(shape=shape)
 
     def passing(session: Session) -> Callable[[], object]:

@@ -147,13 +147,13 @@ def choose_tiling(
                 for one, tiling in zip(stacks, tilings, strict=True)
             )
             runs = runs_of(stacks, ways)
-            kinds = runs if fixes_shape(runs, runtime) else {dtype for dtype, _ in runs}
+            kinds = runs if fixes_shape(runs, runtime, model) else {dtype for dtype, _ in runs}
             shapes = {way.shape for way in ways}
             network = runtime.memory(model, target, shapes, min(len(kinds), SESSIONS))
             yield ways, estimate(stacks, ways, network, model)
 
     choice = first_fit(candidates(), stacks, site, workers, limit)
-    return replace(choice, fixes_shape=fixes_shape(runs_of(stacks, choice.ways), runtime))
+    return replace(choice, fixes_shape=fixes_shape(runs_of(stacks, choice.ways), runtime, model))
 
 
 def runs_of(stacks: Sequence[Workload], ways: Ways) -> Counter[tuple[str, Shape]]:
@@ -164,7 +164,7 @@ def runs_of(stacks: Sequence[Workload], ways: Ways) -> Counter[tuple[str, Shape]
     return runs
 
 
-def fixes_shape(runs: Mapping[tuple[str, Shape], int], runtime: Runtime) -> bool:
+def fixes_shape(runs: Mapping[tuple[str, Shape], int], runtime: Runtime, model: ModelFile) -> bool:
     """Whether sessions of a job are for one shape alone: where the runtime builds engines.
 
     Or where it prefers that, and all runs of the job are of one kind: a session for each of
@@ -172,7 +172,7 @@ def fixes_shape(runs: Mapping[tuple[str, Shape], int], runtime: Runtime) -> bool
     """
     if runtime.builds_engines:
         return True
-    return len(runs) == 1 and runtime.prefers_one_shape(sum(runs.values()))
+    return len(runs) == 1 and runtime.prefers_one_shape(model, sum(runs.values()))
 
 
 def first_fit(

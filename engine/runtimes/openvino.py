@@ -10,6 +10,8 @@ from functools import cache, partial
 from typing import Any
 from weakref import WeakSet
 
+from onnx import TensorProto
+
 from engine.errors import UsageError, first_line
 from engine.model.file import ModelFile
 from engine.model.graph.faster import speed_up
@@ -110,9 +112,10 @@ class OpenVino(Runtime):
             )
         return "cpu"
 
-    def prefers_one_shape(self, runs: int) -> bool:
-        """See MANY_RUNS."""
-        return runs >= MANY_RUNS
+    def prefers_one_shape(self, model: ModelFile, runs: int) -> bool:
+        """See MANY_RUNS. With weights in float16 the bytes of bfloat16 would be others."""
+        weights = model.parse().graph.initializer if runs >= MANY_RUNS else ()
+        return bool(weights) and all(w.data_type != TensorProto.FLOAT16 for w in weights)
 
     def build(self, target: Target) -> str:
         """Version, device, precision."""

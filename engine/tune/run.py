@@ -87,7 +87,7 @@ def tune(
         def start(target: Target, name: str) -> Setting:
             place = Path(folder) / name
             place.mkdir()
-            fixed = fixes_shape(runs, runtime_of(target.runtime))
+            fixed = fixes_shape(runs, runtime_of(target.runtime), job.model)
             work = Work(
                 str(job.model.path), target, looks, job.plan.workers, job.plan.threads, fixed,
                 str(place),

@@ -105,7 +105,7 @@ class RuntimeTests:
         own = open_session(model, "uint16", resolved, 1, shape=shape)
         found, wanted = own.run(pixels, statistics), session.run(pixels, statistics)
         runtime = runtime_of(resolved.runtime)
-        either = runtime.prefers_one_shape(10**9)
+        either = runtime.prefers_one_shape(model, 10**9)
         assert np.array_equal(found, wanted) if either else np.abs(found - wanted).max() < 1e-5
 
     @pytest.mark.parametrize("kind", ["one class", "cores", "classes"])
