@@ -15,7 +15,7 @@ BENCHMARK = "`python -m benchmarks.footprint`"
 LIMIT = "`pytest tests/engine/test_resources.py -k can_be_held`"
 
 BASE = Constant(
-    400 * MB,
+    360 * MB,
     "bytes",
     "interpreter, libraries, and what allocators keep beyond what is counted",
     JOBS,
