@@ -65,7 +65,7 @@ class ResultArray:
         return self.is_labels and self.dtype != CLASS_TYPE
 
     def levels_of_block(self, layout: LabelLayout) -> int:
-        """Levels that are made of each block by itself: of frames that are cut or connect, one."""
+        """Levels that each block gives by itself: one where frames are cut, or planes connect."""
         return 1 if layout.is_stitched else self.levels
 
     def path(self, level: int = 0) -> str:

@@ -47,7 +47,7 @@ class StackPlan(Input):
     tiling: FrameTiling
     class_names: tuple[str, ...]  # of the model, by number
     batch: int = 1  # tiles that go through the network at once
-    fixes_shape: bool = False  # sessions are for runs of its shape alone, see `fixes_shape`
+    fixes_shape: bool = False  # sessions are for its shape alone: `engine.plan.memory`
     decision: Decision | None = None  # made in the graph; None: probabilities come back
     missing_is_background: bool = False  # a frame of which no chunk is there is blank, not lost
     source: str = ""  # folder of the job whose kept probabilities are labelled; "": the network's

@@ -62,7 +62,7 @@ ARENA = Constant(
 )  # fmt: skip
 ARENA_JOINED = Constant(
     4.0, "of the counted bytes", "the same where a graph still concatenates, as dense networks do",
-    "`python -m benchmarks.arena`",
+    "13 such networks, once",
 )  # fmt: skip
 ARENA_INT8 = Constant(
     1.7, "of the counted bytes", "the same of a model in int8, whose values are counted as float32",

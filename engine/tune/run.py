@@ -85,6 +85,7 @@ def tune(
             runs[kind] += one.layout.n_frames * one.tiling.n_tiles
 
         def start(target: Target, name: str) -> Setting:
+            """A process that runs a target; its labels go to the folder of that name."""
             place = Path(folder) / name
             place.mkdir()
             fixed = fixes_shape(runs, runtime_of(target.runtime), job.model)
