@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from numba.core.caching import FunctionCache
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -38,10 +39,28 @@ class Cache(FunctionCache):
                 self.flush()  # an index that cannot be read would not take what is compiled now
             return None
 
+    def signatures(self) -> list[tuple[Any, ...]]:
+        """What there are compilations for, by this Python, Numba and source."""
+        with contextlib.suppress(Exception):
+            return [signature for signature, *_ in self._cache_file._load_index()]
+        return []
+
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what was compiled for a signature, if that is possible."""
         with contextlib.suppress(Exception):
             super().save_overload(sig, data)
+
+
+def is_kept(function: Callable[..., Any], dtype: str | None = None) -> bool:
+    """Whether what was compiled of a function, for arrays of `dtype`, is there to be loaded."""
+    cache = getattr(function, "_cache", None)
+    if not isinstance(cache, Cache):
+        return False
+    wanted = numba.from_dtype(np.dtype(dtype)) if dtype else None
+    return any(
+        wanted is None or wanted in (getattr(kind, "dtype", None) for kind in signature)
+        for signature in cache.signatures()
+    )
 
 
 def compiled(function: Function) -> Function:

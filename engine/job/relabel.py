@@ -121,7 +121,8 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
         for one in stacks
     ]
     ways = tuple(Way(one.tiling) for one in stacks)
-    needs = estimate(stored, ways, MemoryNeeds(), None)
+    compiles = any(site.compiles(one.info.dtype, one.postprocessing) for one in stored)
+    needs = estimate(stored, ways, MemoryNeeds(), None, compiles)
     choice = first_fit([(ways, needs)], stored, site, settings.workers, settings.memory)
     plan = Plan(
         stacks=stacks,

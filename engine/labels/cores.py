@@ -80,7 +80,9 @@ def find_seeds(
         )
         ungrown = _within(foreground & ~core, inside)
     further = runs_of(ungrown)
-    grown, nearest, unreached = _nearest(further.row, further.start, further.stop, core, growth)
+    grown, nearest, unreached = nearest_cores(
+        further.row, further.start, further.stop, core, growth
+    )
     if postprocessing.unreached == "keep":
         core.reshape(-1)[unreached] = True
     return Seeds(core, grown, nearest)
@@ -94,7 +96,7 @@ def _within(mask: NDArray[np.bool_], window: tuple[slice, ...]) -> NDArray[np.bo
 
 
 @compiled
-def _nearest(
+def nearest_cores(
     row: NDArray[np.int32],
     start: NDArray[np.int32],
     stop: NDArray[np.int32],

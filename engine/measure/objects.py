@@ -101,7 +101,7 @@ def piece_sums(
     height, width = frame_shape or labels.shape
     runs = runs_of(labels)
     at = runs.row, runs.start, runs.stop, runs.value
-    label, first, shapes, certainty, rows = _shapes(*at, labels.shape[1], probability)
+    label, first, shapes, certainty, rows = shapes_of(*at, labels.shape[1], probability)
     number = np.zeros(int(label[-1]) + 1 if len(label) else 1, np.int32)
     number[label] = np.arange(len(label))
     top, left = origin
@@ -118,7 +118,7 @@ def piece_sums(
     for c, channel in pixels.items():
         is_exact = channel.dtype.kind != "f" and channel.dtype.itemsize < 8
         zero = np.int64(0) if is_exact else np.float64(0)  # sums of 64-bit integers may overflow
-        found = _intensities(*at, number, len(label), channel, zero)
+        found = intensities_of(*at, number, len(label), channel, zero)
         sums |= {f"{what}_intensity_{c}": v for what, v in zip(_INTENSITY, found, strict=True)}
     y0, x0, y1, x1 = (sums[f"bbox_{name}"] for name in ("y0", "x0", "y1", "x1"))
     sums["touches_border"] = (y0 == 0) | (x0 == 0) | (y1 == height) | (x1 == width)
@@ -128,7 +128,7 @@ def piece_sums(
 
 
 @compiled
-def _shapes(
+def shapes_of(
     row: Int32s,
     start: Int32s,
     stop: Int32s,
@@ -210,7 +210,7 @@ def _by_object(owner: NDArray[np.int64], n_rows: NDArray[np.int64]) -> NDArray[n
 
 
 @compiled
-def _intensities(
+def intensities_of(
     row: Int32s,
     start: Int32s,
     stop: Int32s,

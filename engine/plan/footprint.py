@@ -20,6 +20,12 @@ BASE = Constant(
     "interpreter, libraries, and what allocators keep beyond what is counted",
     JOBS,
 )
+COMPILING = Constant(
+    200 * MB,
+    "bytes",
+    "loops that a job is the first to meet, while they are compiled",
+    "`pytest -s tests/engine/test_memory.py -k first_job`",
+)
 FILE_COPIES = Constant(
     3, "of the model file", "as read, the parsed graph, a copy for shape inference", "by the code"
 )
@@ -36,7 +42,7 @@ WATERSHED = Constant(
     28, "bytes a pixel", "places of the nearest background, distances, peaks", BENCHMARK
 )
 CORES = Constant(
-    14, "bytes a pixel", "cores, places of what grows and of where it grows from", BENCHMARK
+    20, "bytes a pixel", "cores, places of what grows and of where it grows from", BENCHMARK
 )
 CLASS_OBJECTS = Constant(
     5,

@@ -18,7 +18,14 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.errors import UsageError
-from engine.geometry.arrays import IMAGE, PROBABILITY, ResultArray, level_layout, shard_bytes
+from engine.geometry.arrays import (
+    IMAGE,
+    PROBABILITY,
+    ResultArray,
+    instances_of,
+    level_layout,
+    shard_bytes,
+)
 from engine.geometry.layout import Block, LabelLayout
 from engine.geometry.tiling import FrameTiling, round_up
 from engine.labels.postprocessing import Postprocessing
@@ -66,6 +73,11 @@ class Workload:
     arrays: tuple[ResultArray, ...]  # of its result
     is_windowed: bool = False  # the network takes a copy of the pixels, limited to a window
     kept: tuple[ResultArray, ...] = ()  # of an earlier job: read, decoded and labelled again
+
+    @property
+    def finds_objects(self) -> bool:
+        """Whether there is more to it than a class map."""
+        return instances_of(self.arrays) is not None
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,9 @@ def choose_tiling(
     if tile is None and halo is not None:
         sides += [t - t % stride for t in TILES if t - t % stride > 2 * halo]
     runtime = runtime_of(target.runtime)
+    compiles = any(
+        site.compiles(one.info.dtype, one.postprocessing) for one in stacks if one.finds_objects
+    )
     batches = BATCHES if target.is_on_device else (0,)
 
     def candidates() -> Iterator[tuple[Ways, MemoryEstimate]]:
@@ -147,10 +162,11 @@ def choose_tiling(
                 for one, tiling in zip(stacks, tilings, strict=True)
             )
             runs = runs_of(stacks, ways)
-            kinds = runs if fixes_shape(runs, runtime, model) else {dtype for dtype, _ in runs}
+            fixes = fixes_shape(runs, runtime, model)
+            kinds = runs if fixes else {dtype for dtype, _ in runs}
             shapes = {way.shape for way in ways}
-            network = runtime.memory(model, target, shapes, min(len(kinds), SESSIONS))
-            yield ways, estimate(stacks, ways, network, model)
+            network = runtime.memory(model, target, shapes, min(len(kinds), SESSIONS), fixes)
+            yield ways, estimate(stacks, ways, network, model, compiles)
 
     choice = first_fit(candidates(), stacks, site, workers, limit)
     return replace(choice, fixes_shape=fixes_shape(runs_of(stacks, choice.ways), runtime, model))
@@ -249,10 +265,12 @@ def estimate(
     ways: Ways,
     network: MemoryNeeds,
     model: ModelFile | None,
+    compiles: bool = False,
 ) -> MemoryEstimate:
     """Predicted needs with one block in flight, by the most demanding stack.
 
     `model` is None where probabilities that an earlier job kept of a binary model are labelled.
+    `compiles`: see `engine.plan.compiling`.
     """
     n_in, files = 1, 0
     kept = (a for one in stacks for a in one.kept if a.kind == PROBABILITY)
@@ -261,7 +279,7 @@ def estimate(
         n_in, n_out = len(model.spec.channels), model.spec.n_outputs
         files = len(model.data) * of.FILE_COPIES.value
     return MemoryEstimate(
-        base=of.BASE.value,
+        base=of.BASE.value + (of.COMPILING.value if compiles else 0),
         model=files + network.host.sessions,
         activations=network.host.run,
         frame=max(

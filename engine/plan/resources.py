@@ -12,17 +12,23 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import UsageError
+from engine.labels.postprocessing import Postprocessing
+from engine.plan.compiling import compiles
 from engine.plan.footprint import MAPPED, MAPPED_PER_CORE, MB
 from engine.runtimes.base import DeviceMemory, Target
 from engine.runtimes.registry import resolve, runtime_of
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 NO_STEP = 2**32 - 16  # SLURM numbers steps that are none (batch script, interactive) from here on
+
+
+def _never(dtype: str, postprocessing: Postprocessing) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Site:
     build: str  # of the runtime: what a job's results depend on, and records
     host: str
     device_memory: DeviceMemory | None = None  # None: there is none, or it does not tell
+    compiles: Callable[[str, Postprocessing], bool] = _never  # see `plan.compiling`
 
 
 def local_site(wanted: Target) -> Site:
@@ -42,7 +49,7 @@ def local_site(wanted: Target) -> Site:
     target = resolve(wanted)
     runtime = runtime_of(target.runtime)
     build, memory = runtime.build(target), runtime.device_memory(target.device)
-    return Site(cores(), memory_bytes(), target, build, socket.gethostname(), memory)
+    return Site(cores(), memory_bytes(), target, build, socket.gethostname(), memory, compiles)
 
 
 def parse_memory(text: str) -> int:

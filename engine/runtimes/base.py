@@ -129,11 +129,16 @@ class Runtime(ABC):
 
     @abstractmethod
     def memory(
-        self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
+        self,
+        model: ModelFile,
+        target: Target,
+        shapes: Collection[Shape],
+        sessions: int,
+        one_shape: bool = False,
     ) -> MemoryNeeds:
         """Predicted needs, in bytes, of so many sessions and of the largest run.
 
-        `shapes` are the (N, H, W) of all batches.
+        `shapes` are the (N, H, W) of all batches; with `one_shape` each session is for one alone.
         """
 
     def is_memory_error(self, error: Exception) -> bool:

@@ -147,7 +147,12 @@ class OnnxRuntime(Runtime):
         return Slots(compute, DEVICE_RUNS, partial(cuda.locked, index=index_of(target)))
 
     def memory(
-        self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
+        self,
+        model: ModelFile,
+        target: Target,
+        shapes: Collection[Shape],
+        sessions: int,
+        one_shape: bool = False,
     ) -> MemoryNeeds:
         """Weights, and activations as counted times what arenas take beyond that."""
         graph, weights = model.parse(), len(model.data)

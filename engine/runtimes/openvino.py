@@ -77,6 +77,19 @@ OPENVINO_INT8 = Constant(
     1.5, "of the counted bytes", "the same of a model in int8, whose values are counted as float32",
     COMMAND,
 )  # fmt: skip
+OPENVINO_ONE_SHAPE = Constant(
+    1.4, "of the counted bytes", "activations of a run by OpenVINO, all runs of one shape", COMMAND
+)
+OPENVINO_INT8_ONE_SHAPE = Constant(
+    0.8, "of the counted bytes", "the same of a model in int8, all runs of one shape", COMMAND
+)
+# By whether a model is in int8, and whether a session is for one shape.
+RUNS = {
+    (False, False): OPENVINO_RUN,
+    (False, True): OPENVINO_ONE_SHAPE,
+    (True, False): OPENVINO_INT8,
+    (True, True): OPENVINO_INT8_ONE_SHAPE,
+}
 
 # Runs of a known shape take 2 to 4 % less time, in int8 9 to 14 %, and the same bytes come out
 # (benchmarks/results/faster-graphs.md). Chosen: a small job gains nothing that it would notice.
@@ -141,14 +154,19 @@ class OpenVino(Runtime):
         return partial(_compute_lower, _compile(first, options), _compile(network, lower))
 
     def memory(
-        self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
+        self,
+        model: ModelFile,
+        target: Target,
+        shapes: Collection[Shape],
+        sessions: int,
+        one_shape: bool = False,
     ) -> MemoryNeeds:
         """Weights, once for all runs in flight, and activations as counted times a constant."""
         graph, weights = model.parse(), len(model.data)
         speed_up(graph)
         counted = max(n * activation_bytes(graph, height, width) for n, height, width in shapes)
         held = OPENVINO_BASE.value + math.ceil(sessions * OPENVINO_COPIES.value * weights)
-        run = OPENVINO_INT8 if model.spec.is_int8 else OPENVINO_RUN
+        run = RUNS[model.spec.is_int8, one_shape]
         return MemoryNeeds(Needs(held, math.ceil(counted * run.value)))
 
     def reason(self, error: Exception) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
-from engine.compiled import compiled
+from engine.compiled import compiled, is_kept
 
 ROOT = Path(__file__).parents[2]
 LABEL = """
@@ -26,8 +26,13 @@ print(sum(_joined.stats.cache_hits.values()), sum(_joined.stats.cache_misses.val
 
 def hits_and_misses(cache: Path) -> str:
     """Label in a process of its own, and say how often the cache had what was asked for."""
+    return output_of(LABEL, cache)
+
+
+def output_of(code: str, cache: Path) -> str:
+    """What a process of its own prints."""
     return subprocess.run(
-        [sys.executable, "-c", LABEL], check=True, capture_output=True, text=True, cwd=ROOT,
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT,
         env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
     ).stdout.strip()  # fmt: skip
 
@@ -46,6 +51,27 @@ def test_damaged_files_are_compiled_again(tmp_path: Path, suffix: str, size: int
         os.truncate(file, size)
 
     assert [hits_and_misses(tmp_path) for _ in range(2)] == ["0 1", "1 0"]
+
+
+KEPT = """
+import numpy as np
+from engine.compiled import is_kept
+from engine.measure.frames import _total, total_intensity
+print(is_kept(_total), is_kept(_total, "uint8"), is_kept(_total, "uint16"))
+total_intensity(np.ones((2, 2), np.uint8))
+"""
+
+
+def test_what_is_kept_is_known_by_pixel_type(tmp_path: Path) -> None:
+    assert output_of(KEPT, tmp_path) == "False False False"
+    assert output_of(KEPT, tmp_path) == "True True False"
+    for file in tmp_path.rglob("*.nbi"):
+        os.truncate(file, 20)
+    assert output_of(KEPT, tmp_path) == "False False False"
+
+
+def test_what_is_not_compiled_is_not_kept() -> None:
+    assert not is_kept(len)
 
 
 def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tifffile
 
 from engine.errors import UsageError
-from engine.job.prepare import plan_job, prepare_job
+from engine.job.prepare import plan_job
 from engine.model.file import open_model
 from engine.plan.footprint import MB
 from engine.plan.resources import cores
@@ -84,6 +84,8 @@ def test_ten_times_the_frames_take_no_more_memory(tmp_path: Path) -> None:
         ((16, 32, 64, 128), (2000, 2200), 8, ["--workers", "2", "--tile", "512"]),
         slow((16, 32, 64, 128), (2000, 2200), 3, ["--workers", "1"]),
         ((16, 32, 64, 128), (700, 1100), 12, ["--workers", "2", "--runtime", "openvino"]),
+        # OpenVINO for one shape
+        ((16, 32, 64, 128), (350, 550), 70, ["--workers", "2", "--runtime", "openvino"]),
         ((4, 8), (64, 64), 300, ["--workers", "2"]),
         slow((32, 64, 128), (1000, 1000), 4, ["--workers", "2"]),
         ((), (5000, 6000), 2, ["--workers", "2"]),  # cut into regions
@@ -98,22 +100,40 @@ def test_measured_peak_is_between_06_and_10_of_the_plan(
 ) -> None:  # fmt: skip
     if "openvino" in options and cores() < 2:
         pytest.skip("on one core OpenVINO takes half of what is planned")
+    assert 0.6 <= share_of_plan(tmp_path, widths, shape, n_frames, options) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("widths", "shape", "n_frames"),
+    [((4, 8), (64, 64), 300), ((), (5000, 6000), 2), (None, (5000, 6000), 1)],
+)
+def test_a_first_job_stays_within_the_plan_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widths: tuple[int, ...] | None,
+    shape: tuple[int, int], n_frames: int,
+) -> None:  # fmt: skip
+    # Compiling takes 110 MB. It counts most for these: small, or nearly all that is planned.
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "compiled"))
+    assert share_of_plan(tmp_path, widths, shape, n_frames, ["--workers", "2"]) <= 1.0
+
+
+def share_of_plan(
+    folder: Path, widths: tuple[int, ...] | None, shape: tuple[int, int], n_frames: int,
+    options: list[str],
+) -> float:  # fmt: skip
+    """Peak of a job over what was planned; `widths` of a U-Net, (): a threshold, None: cores."""
     if widths is None:
-        model = make_core_model(tmp_path / "model.onnx")
+        model = make_core_model(folder / "model.onnx")
     else:
         network = networks.unet(widths, positive=False) if widths else networks.threshold_model()
         spec = networks.spec(network, min_area=30)
-        model = networks.save(tmp_path / "model.onnx", network, spec)
-    stack = folder_of(tmp_path / "stack", n_frames, shape)
-    changes: dict[str, Any] = {
-        k.lstrip("-"): int(v) if v.isdecimal() else v
-        for k, v in zip(options[::2], options[1::2], strict=True)
-    }  # fmt: skip
-    job = prepare_job(jobs.settings(stack, model, tmp_path / "out", **changes))
-    predicted = job.plan.memory.peak
-    measured = peak_of(stack, model, tmp_path / "out", *options)
+        model = networks.save(folder / "model.onnx", network, spec)
+    stack = folder_of(folder / "stack", n_frames, shape)
+    measured = peak_of(stack, model, folder / "out", *options)
+    # What the job itself has planned: that depends on what has been compiled before.
+    report = json.loads((folder / "out" / "job.json").read_text())
+    predicted: int = report["predicted"]["memory_bytes"]
     print(f"{measured / MB:.0f} of {predicted / MB:.0f} MB")
-    assert 0.6 <= measured / predicted <= 1.0
+    return measured / predicted
 
 
 def test_what_does_not_fit_is_cut_or_refused(tmp_path: Path) -> None:
