@@ -76,7 +76,7 @@ USABLE = Constant(
     "chosen",
 )
 MAPPED = Constant(
-    1024 * MB, "bytes", "of a limited address space that libraries map and do not hold", LIMIT
+    1216 * MB, "bytes", "of a limited address space that libraries map and do not hold", LIMIT
 )
 MAPPED_PER_CORE = Constant(
     96 * MB, "bytes a core", "the same for threads' stacks and arenas", LIMIT

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from engine.errors import UsageError
 from engine.labels.postprocessing import Postprocessing
-from engine.plan.compiling import compiles
 from engine.plan.footprint import MAPPED, MAPPED_PER_CORE, MB
 from engine.runtimes.base import DeviceMemory, Target
 from engine.runtimes.registry import resolve, runtime_of
@@ -46,6 +45,8 @@ class Site:
 
 def local_site(wanted: Target) -> Site:
     """This process, with what `wanted` turns out to be here."""
+    from engine.plan.compiling import compiles  # only a job needs Numba
+
     target = resolve(wanted)
     runtime = runtime_of(target.runtime)
     build, memory = runtime.build(target), runtime.device_memory(target.device)

@@ -38,7 +38,12 @@ class ReferenceRuntime(Runtime):
         return compute
 
     def memory(
-        self, model: ModelFile, target: Target, shapes: Collection[Shape], sessions: int
+        self,
+        model: ModelFile,
+        target: Target,
+        shapes: Collection[Shape],
+        sessions: int,
+        one_shape: bool = False,
     ) -> MemoryNeeds:
         # It lets go of nothing, and casts to float64 on its way.
         counted = max(n * activation_bytes(model.parse(), h, w) for n, h, w in shapes)

@@ -66,7 +66,7 @@ def test_of_an_address_space_only_what_is_left_counts() -> None:
 # A job's threads map address space too: what is told must leave room for that.
 HOLDER = """
 import threading, time
-import distributed, onnxruntime, pyarrow, zarr
+import distributed, numba, onnxruntime, pyarrow, zarr
 from engine.plan.resources import cores, memory_bytes
 size = memory_bytes()
 threads = [threading.Thread(target=time.sleep, args=(0.2,)) for _ in range(4 + 4 * cores())]
