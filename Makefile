@@ -80,7 +80,7 @@ nuclei: $(VENV)/.test
 	$(BIN)/stackseg train --data $(STACKSEG_DATA)/dsb2018 --layout pairs --augment strong \
 	    --epochs 44 --steps-per-epoch 240 --batch 8 --ema 0.995 --synthetic 160 --synthetic-share 0.2 \
 	    --class-name nucleus --output runs/nuclei
-	$(BIN)/stackseg export runs/nuclei --output engine/model/bundled/nuclei.onnx --name nuclei \
+	$(BIN)/stackseg export runs/nuclei --output engine/model/bundled/nuclei.onnx --overwrite --name nuclei \
 	    --description "Nuclei in fluorescence microscopy, any size from about 8 to 80 px across."
 
 clean:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     metavar="STEPS",
     help="Let the weights learn to be rounded to int8, by the frames that calibrate.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 def export(
     run: str,
     output: Path,
@@ -72,6 +73,7 @@ def export(
     seed: int,
     channel: str | None,
     fine_tune: int,
+    overwrite: bool,
 ) -> None:
     """Export the network of the training run RUN as an ONNX file with everything to run it.
 
@@ -92,7 +94,7 @@ def export(
         raise UsageError("--frames: is for --precision int8 and fp16")
     if fine_tune and precision != "int8":
         raise UsageError("--fine-tune: is for --precision int8")
-    _check(run, output, name, lowered=lowered)
+    _check(run, output, name, lowered=lowered, overwrite=overwrite)
     if Path(run).is_dir() or not lowered:
         with tempfile.TemporaryDirectory(prefix="stackseg-export-") as folder:
             path = Path(folder) / output.name if lowered else output
@@ -109,7 +111,7 @@ def export(
     )
 
 
-def _check(run: str, output: Path, name: str | None, *, lowered: bool) -> None:
+def _check(run: str, output: Path, name: str | None, *, lowered: bool, overwrite: bool) -> None:
     """Before anything is computed: refuse a model in place of a run, and what cannot be written."""
     import re
 
@@ -130,9 +132,9 @@ def _check(run: str, output: Path, name: str | None, *, lowered: bool) -> None:
             f"{given} cannot be a model's; give a --name of letters, digits, dots, dashes and "
             "underscores that starts with a letter or digit"
         )
-    check_file(output)
     if Path(run).is_file() and output.exists() and output.samefile(run):
         raise UsageError(f"{output}: is the model itself; give another --output")
+    check_file(output, overwrite=overwrite)
 
 
 def _from_run(

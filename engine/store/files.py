@@ -22,9 +22,9 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 def check_file(path: Path, *, overwrite: bool = True) -> None:
     """OutputError where no file can be written at `path`."""
-    check_free(path, overwrite=overwrite)
     if path.exists() and not path.is_file():  # a device would be replaced, too
         raise OutputError(f"{path}: is a folder or a device; give the name of a file")
+    check_free(path, overwrite=overwrite)
 
 
 @contextmanager

@@ -50,6 +50,7 @@ LOWER = ("--precision", "fp16", "--frames", "no such stack")
         (["nuclei", "--output", ".", "--name", "m", *LOWER], OutputError, "is a folder or a dev"),
         (["old.onnx", "--output", "old.onnx", *LOWER], UsageError, "old.onnx: is the model itself"),
         (["old.onnx", "--output", "new.onnx"], UsageError, "old.onnx: is not the folder of a"),
+        (["run", "--output", "old.onnx"], OutputError, "old.onnx: is there already; give another"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_anything_is_computed(
