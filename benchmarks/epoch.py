@@ -34,6 +34,7 @@ from train.networks import build_network
 from train.optimise import Fitting, resolve_arithmetic
 from train.presets import PRESETS
 from train.settings import TrainSettings
+from train.teachers import Teachers
 
 
 def main() -> None:
@@ -99,7 +100,10 @@ def ours(data: TrainingData, settings: TrainSettings) -> tuple[float, float]:
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fitting = Fitting.of(network, settings, arithmetic)
     start = time.perf_counter()
-    taught = train_epoch(fitting, batches(data, settings), 0, data.train, arithmetic, settings)
+    teachers = Teachers.of(settings, data, arithmetic)
+    taught = train_epoch(
+        fitting, batches(data, settings), 0, data.train, arithmetic, teachers, settings
+    )
     return time.perf_counter() - start, taught.waited
 
 

@@ -102,6 +102,7 @@ def settings_hash(settings: TrainSettings) -> str:
     for start in ("init", "pretrained", "transfer"):
         if values[start] is not None:
             values[start] = Path(values[start]).name
+    values["teachers"] = [Path(folder).name for folder in values["teachers"]]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

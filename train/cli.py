@@ -211,6 +211,11 @@ def _frame_range(
               help="Share of patches cut from synthetic frames.")  # fmt: skip
 @click.option("--init", metavar="RUN|MODEL",
               help="Start from an earlier run, or an exported or bundled model.")  # fmt: skip
+@click.option("--teacher", "teachers", multiple=True, metavar="RUN",
+              help="Learn what an earlier run predicts, beside the truth; of several, their "
+              "mean.")  # fmt: skip
+@click.option("--teacher-share", default=0.5, show_default=True,
+              help="Share of the target that is the teachers'.")  # fmt: skip
 @click.option("--class-name", default="foreground", show_default=True, help="Name of the objects.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--device", default="auto", show_default=True,

@@ -16,6 +16,7 @@ from train.optimise import Arithmetic, Fitting, learning_rate, set_learning_rate
 from train.settings import TrainSettings
 from train.tasks import task_of
 from train.tasks.base import Taught
+from train.teachers import Teachers
 
 
 def train_epoch(
@@ -24,6 +25,7 @@ def train_epoch(
     epoch: int,
     frames: Sequence[LabelledFrame],
     arithmetic: Arithmetic,
+    teachers: Teachers,
     settings: TrainSettings,
 ) -> Taught:
     """One pass of `steps_per_epoch` steps. UsageError where the loss is no longer a number."""
@@ -41,7 +43,7 @@ def train_epoch(
             image, target, weight = (t.to(arithmetic.device) for t in batch[:3])
             with arithmetic.autocast():
                 logits = network(image.contiguous(memory_format=torch.channels_last))
-            loss = task.loss(logits, target, weight)
+            loss = task.loss(logits, teachers.target(image, target, step), weight)
             if not math.isfinite(loss.item()):
                 raise _diverged(loss.item(), step, lr, fitting, batch, earlier, frames)
             torch.autograd.backward(scaler.scale(loss / settings.accumulate))

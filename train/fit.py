@@ -40,6 +40,7 @@ from train.start import start_from, start_hash
 from train.strips import choose_places, draw_strip
 from train.summary import summarise, write_summary
 from train.tasks import task_of
+from train.teachers import Teachers
 from train.transfer import doubt_of_scale, transfer
 
 SOME = 8  # batches whose statistics an encoder is set up by (--init) or checked (--transfer)
@@ -72,11 +73,12 @@ def fit(
     if settings.init is not None:
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
     fitting = Fitting.of(network, settings, arithmetic)
-    course = Course(run, fitting, _initial(args, settings, data, pretrained))
+    teachers = Teachers.of(settings, data, arithmetic)
+    course = Course(run, fitting, _initial(args, settings, data, pretrained, teachers))
     if resume:
         course.restore(note)
 
-    _run_epochs(course, data, settings, arithmetic, note, report)
+    _run_epochs(course, data, settings, arithmetic, teachers, note, report)
     return _finish(course, data, settings, arithmetic, note)
 
 
@@ -85,6 +87,7 @@ def _run_epochs(
     data: TrainingData,
     settings: TrainSettings,
     arithmetic: Arithmetic,
+    teachers: Teachers,
     note: Note,
     report: Report | None,
 ) -> None:
@@ -98,7 +101,7 @@ def _run_epochs(
     for epoch in range(course.epochs, settings.epochs):
         started = time.monotonic()
         freeze(fitting.network, epoch + 1, settings)
-        taught = train_epoch(fitting, stream, epoch, data.train, arithmetic, settings)
+        taught = train_epoch(fitting, stream, epoch, data.train, arithmetic, teachers, settings)
         val_loss, scores = validate(fitting.judged, validation, settings)
         if not math.isfinite(val_loss):
             raise UsageError(
@@ -177,11 +180,17 @@ def _prepare(run: Path, resume: bool) -> None:
 
 
 def _initial(
-    args: NetworkArgs, settings: TrainSettings, data: TrainingData, pretrained: str
+    args: NetworkArgs,
+    settings: TrainSettings,
+    data: TrainingData,
+    pretrained: str,
+    teachers: Teachers,
 ) -> Checkpoint:
     hashes = {"data": data.sha256, "code": code_hash(), "settings": settings_hash(settings)}
     if settings.init is not None:
         hashes["init"] = start_hash(settings.init)
+    if settings.teachers:
+        hashes["teachers"] = teachers.sha256
     if pretrained:
         hashes["transfer" if settings.transfer is not None else "pretrained"] = pretrained
     words = data.described(settings)

@@ -143,6 +143,10 @@ class TrainSettings(_Frozen):
     init: str | None = None
     """What to start from: the folder of an earlier run (its best weights), or an exported model, by
     its file or a bundled name. Fresh weights where None."""
+    teachers: tuple[str, ...] = ()
+    """Folders of earlier runs whose predictions are learnt beside the truth."""
+    teacher_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the target that is theirs, where there are any."""
     epochs: Annotated[int, Field(ge=1)] = 30
     """Epochs to train; after each the network is scored on the validation part."""
     steps_per_epoch: Annotated[int, Field(ge=1)] = 200
@@ -292,7 +296,7 @@ class TrainSettings(_Frozen):
                 f"class_weights has {len(given)} numbers for {len(self.classes)} classes "
                 f"({', '.join(self.palette.names)}); give one for each"
             )
-        for name in ("masks", "ignore_label", "synthetic"):
+        for name in ("masks", "ignore_label", "synthetic", "teachers"):
             if getattr(self, name):
                 raise ValueError(f"{name} is for truth of objects, and not for color-masks")
 
