@@ -137,12 +137,14 @@ def plan_lines(job: Prepared) -> list[str]:
     if len(plan.stacks) > 20:
         lines.append(f"  and {len(plan.stacks) - 20:,} more")
     memory = plan.memory
+    once = f", {memory.compiling / MB:,.0f} MB to compile (once)" if memory.compiling else ""
+    shared = f"{(memory.base + memory.model) / MB:,.0f} MB{once}"
     device = f", and {memory.device_peak / MB:,.0f} MB of the device's" if memory.device else ""
     return [
         *lines,
         f"workers   {plural(plan.workers, 'block')} in flight, "
         f"{plural(plan.threads, 'thread')} each",
-        f"memory    {memory.peak / MB:,.0f} MB: {(memory.base + memory.model) / MB:,.0f} MB and "
+        f"memory    {memory.peak / MB:,.0f} MB: {shared} and "
         f"{memory.per_worker / MB:,.0f} MB for each block in flight{device}",
         f"disk      about {plan.disk_bytes / MB:,.1f} MB, compressed",
     ]

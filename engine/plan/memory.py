@@ -1,6 +1,6 @@
 """What a job needs of memory, and the tiling and workers that fit into what there is.
 
-    host      base + model + blocks in flight x (a run of a tile + a frame + a block)
+    host      base + model + compiling + blocks in flight x (a run of a tile + a frame + a block)
     device    sessions     + runs at once (DEVICE_RUNS at most) x a run
 
 Nothing in it grows with the number of frames. `engine.plan.footprint` holds the constants.
@@ -93,11 +93,12 @@ class MemoryEstimate:
     level: int  # a block of a level being made, after that
     workers: int
     device: Needs | None = None  # None: the network runs on the host
+    compiling: int = 0  # loops that the job is the first to meet
 
     @property
     def shared(self) -> int:
         """What is there once, however many blocks are in flight."""
-        return self.base + self.model
+        return self.base + self.model + self.compiling
 
     @property
     def per_worker(self) -> int:
@@ -279,7 +280,7 @@ def estimate(
         n_in, n_out = len(model.spec.channels), model.spec.n_outputs
         files = len(model.data) * of.FILE_COPIES.value
     return MemoryEstimate(
-        base=of.BASE.value + (of.COMPILING.value if compiles else 0),
+        base=of.BASE.value,
         model=files + network.host.sessions,
         activations=network.host.run,
         frame=max(
@@ -290,6 +291,7 @@ def estimate(
         level=max(_level_bytes(one.layout, one.arrays) for one in stacks),
         workers=1,
         device=network.device,
+        compiling=of.COMPILING.value if compiles else 0,
     )
 
 
