@@ -23,6 +23,7 @@ from train.networks import Network, NetworkArgs, build_network
 from train.settings import TrainSettings
 
 FORMAT = 1
+LONGEST = 60  # characters of a message on a setting that has changed
 SHAPES_NOTHING = ("cli.py", "cli_compare.py", "compare.py")  # of the code
 
 
@@ -98,12 +99,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def settings_hash(settings: TrainSettings) -> str:
     """SHA-256 of the settings, without the place where the data happen to lie."""
+    return hashlib.sha256(json.dumps(_placeless(settings), sort_keys=True).encode()).hexdigest()
+
+
+def changed_settings(earlier: TrainSettings, settings: TrainSettings) -> list[str]:
+    """The settings in which two runs differ, in words: "epochs 2, now 3"; long values by name."""
+    before, now = _placeless(earlier), _placeless(settings)
+    values = {
+        name: f" {before[name]}, now {now[name]}" for name in now if before[name] != now[name]
+    }
+    return [name + (words if len(words) <= LONGEST else "") for name, words in values.items()]
+
+
+def _placeless(settings: TrainSettings) -> dict[str, Any]:
     values = settings.as_json() | {"data": Path(settings.data).name}
     for start in ("init", "pretrained", "transfer"):
         if values[start] is not None:
             values[start] = Path(values[start]).name
     values["teachers"] = [Path(folder).name for folder in values["teachers"]]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return values
 
 
 def code_hash() -> str:

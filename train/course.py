@@ -9,7 +9,7 @@ import torch
 
 from engine.errors import UsageError
 from train.assess import named_scores
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from train.checkpoint import Checkpoint, changed_settings, load_checkpoint, save_checkpoint
 from train.curves import Timing, read_rows, write_rows
 from train.optimise import Fitting
 from train.rows import EpochRow, Note
@@ -57,11 +57,14 @@ class Course:
     def restore(self, note: Note) -> None:
         """Go on after the last complete epoch; UsageError where another run left the folder."""
         last = load_checkpoint(self.run / "last.pt")
-        for what in ("settings", "data"):
-            if last.hashes[what] != self.best.hashes[what]:
-                raise UsageError(
-                    f"{self.run}: was started with other {what}; give another --output"
-                )
+        if last.hashes["settings"] != self.best.hashes["settings"]:
+            changed = "; ".join(changed_settings(last.settings, self.best.settings))
+            raise UsageError(
+                f"{self.run}: was started with other settings"
+                f"{f' ({changed})' if changed else ''}; give those, or another --output"
+            )
+        if last.hashes["data"] != self.best.hashes["data"]:
+            raise UsageError(f"{self.run}: was started with other data; give another --output")
         self.fitting.restore(last)
         if last.threads != torch.get_num_threads():
             note(

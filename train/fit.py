@@ -64,7 +64,7 @@ def fit(
     torch.manual_seed(settings.seed)
     data = load_data(settings)
     settings = task_of(settings).settled(data.train)
-    _describe(data, settings, run, note)
+    _describe(data, note)
 
     args = settings.network(data.n_channels, n_out=settings.n_outputs)
     network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -77,6 +77,8 @@ def fit(
     course = Course(run, fitting, _initial(args, settings, data, pretrained, teachers))
     if resume:
         course.restore(note)
+    _write_json(run / "settings.json", settings.as_json())
+    _write_json(run / "split.json", data.split_as_json())
 
     _run_epochs(course, data, settings, arithmetic, teachers, note, report)
     return _finish(course, data, settings, arithmetic, note)
@@ -197,10 +199,8 @@ def _initial(
     return Checkpoint(args, {}, settings, 0, 0, -math.inf, hashes=hashes, trained_on=words)
 
 
-def _describe(data: TrainingData, settings: TrainSettings, run: Path, note: Note) -> None:
-    """Say and write down what the run learns from."""
-    _write_json(run / "settings.json", settings.as_json())
-    _write_json(run / "split.json", data.split_as_json())
+def _describe(data: TrainingData, note: Note) -> None:
+    """Say what the run learns from."""
     for remark in data.remarks:
         note(remark)
     parts = f"{len(data.train)} training, {len(data.val)} validation frames"

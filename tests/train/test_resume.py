@@ -146,5 +146,9 @@ def test_a_run_does_not_go_on_with_other_settings(pairs: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="no training run to resume"):
         fit(small(pairs), tmp_path, note=silent, resume=True)
     fit(small(pairs, epochs=1), tmp_path, note=silent)
-    with pytest.raises(UsageError, match="started with other settings"):
-        fit(small(pairs, epochs=2), tmp_path, note=silent, resume=True)
+    before = {name: (tmp_path / name).read_bytes() for name in ("settings.json", "split.json")}
+    with pytest.raises(
+        UsageError, match=r"other settings \(test_fraction 0.0, now 0.2; epochs 1, now 2\)"
+    ):
+        fit(small(pairs, epochs=2, test_fraction=0.2), tmp_path, note=silent, resume=True)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
