@@ -66,7 +66,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     values["network"] = checkpoint.network.as_json()
     values["settings"] = checkpoint.settings.as_json()
     with whole_file(path) as partial, partial.open("wb") as file:
-        torch.save({"format": FORMAT} | values, file)
+        try:
+            torch.save({"format": FORMAT} | values, file)
+        except RuntimeError as error:  # what torch makes of a full disk when it ends its archive
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

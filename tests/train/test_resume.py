@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from engine.errors import UsageError
+from engine.errors import OutputError, UsageError
 from tests.train.data import write_pairs
 from tests.train.runs import silent, small
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -152,3 +154,34 @@ def test_a_run_does_not_go_on_with_other_settings(pairs: Path, tmp_path: Path) -
     ):
         fit(small(pairs, epochs=2, test_fraction=0.2), tmp_path, note=silent, resume=True)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_a_full_disk_is_said_and_leaves_the_earlier_checkpoint(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch makes a RuntimeError of it, at the end of its archive."""
+    fit(small(pairs, epochs=1), tmp_path, note=silent)
+    last = load_checkpoint(tmp_path / "last.pt")
+    before = (tmp_path / "last.pt").read_bytes()
+    opened = Path.open
+
+    def full(path: Path, *args: Any, **options: Any) -> Any:
+        file = opened(path, *args, **options)
+        if "w" not in file.mode:
+            return file
+
+        class Full(io.RawIOBase):
+            def write(self, data: Any) -> int:
+                if file.tell() + len(data) > 2000:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return int(file.write(data))
+
+            def writable(self) -> bool:
+                return True
+
+        return Full()
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OutputError, match=r"last\.pt: the disk is full; make room"):
+        save_checkpoint(tmp_path / "last.pt", last)
+    assert (tmp_path / "last.pt").read_bytes() == before
