@@ -85,6 +85,13 @@ def test_pairs_are_grouped_by_what_the_pattern_matches(tmp_path: Path) -> None:
         find_pairs(tmp_path, "(")
 
 
+def test_a_pattern_that_matches_nothing_in_a_name_is_refused(tmp_path: Path) -> None:
+    write_pairs(tmp_path, ["mouse3_a.tif"])
+    for pattern in ("(rat)?", "x*", "mouse(4?)"):
+        with pytest.raises(UsageError, match=r"matches an empty text in mouse3_a\.tif"):
+            find_pairs(tmp_path, pattern)
+
+
 def test_an_image_without_truth_is_named(tmp_path: Path) -> None:
     write_pairs(tmp_path, ["a.tif", "b.tif"])
     (tmp_path / "labels" / "b.tif").unlink()
@@ -141,6 +148,29 @@ def test_the_test_part_does_not_change_with_the_validation_fraction() -> None:
     first, second = split_frames(sources, 0.1, 0.2), split_frames(sources, 0.3, 0.2)
     assert first.test == second.test
     assert len(first.test) == 10
+
+
+def sources(*groups: str) -> list[FrameSource]:
+    return [
+        FrameSource(f"{group}/{t}", group, Path("x.tif"), TruthSource(Path("y.tif")), t)
+        for group in sorted(set(groups))
+        for t in range(groups.count(group))
+    ]
+
+
+def test_every_nth_frame_of_each_sequence_is_held_back() -> None:
+    split = split_frames(sources(*"aaaaa", *"bbbb"), 0.2, 0.0, test_every=2)
+    assert [f.name for f in split.test] == ["a/0", "a/2", "a/4", "b/0", "b/2"]
+
+
+def test_every_nth_file_of_a_flat_folder_is_held_back() -> None:
+    """Each is a group of its own, so that all of them would be the first frame of theirs."""
+    split = split_frames(sources(*"abcdefg"), 0.2, 0.0, test_every=3)
+    assert [f.name for f in split.test] == ["a/0", "d/0", "g/0"]
+    assert len(split.train) == 3
+    assert len(split.val) == 1
+    with pytest.raises(UsageError, match="holds back all 1 frames"):
+        split_frames(sources("a"), 0.2, 0.0, test_every=3)
 
 
 def test_grey_that_is_stored_as_colour_is_one_channel(tmp_path: Path) -> None:

@@ -205,7 +205,13 @@ def _group(pattern: re.Pattern[str] | None, root: Path, top: Path, image: Path) 
     match = pattern.search(image.name)
     if match is None:
         raise UsageError(f"--group {pattern.pattern!r} matches nothing in {image.name}")
-    return match.group(1) if pattern.groups else match.group(0)
+    name = match.group(1) if pattern.groups else match.group(0)
+    if not name:
+        raise UsageError(
+            f"--group {pattern.pattern!r} matches an empty text in {image.name}, which says of no "
+            "group; make it match a part of every name"
+        )
+    return name
 
 
 def _pattern(group: str | None) -> re.Pattern[str] | None:

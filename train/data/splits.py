@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -45,7 +46,8 @@ def split_frames(
     Groups are taken in the order of the SHA-256 of their names, which depends on nothing else:
     neither on the order in which files are listed nor on a seed. The test part comes first, then
     validation; each that is wanted gets at least one group. With `test_every` N, the first of
-    every N frames of each group is test instead, and the others are split as said.
+    every N frames of each group is test instead, and the others are split as said. Groups of a
+    single frame, such as files of a flat folder, are taken together for that.
     """
     if test_every is not None:
         return _with_test_frames(sources, val_fraction, test_every)
@@ -66,15 +68,25 @@ def split_frames(
 
 
 def _with_test_frames(sources: list[FrameSource], val_fraction: float, every: int) -> Split:
-    ordered = sorted(sources, key=lambda s: (s.group, s.time, s.name))
-    test = [s for _, one in groupby(ordered, key=lambda s: s.group) for s in list(one)[::every]]
-    if not test or len(test) == len(sources):
-        raise UsageError(f"--test-every {every} leaves no frame to train on; use 2 or more")
+    sizes = Counter(s.group for s in sources)
+
+    def folder(source: FrameSource) -> str:
+        return source.group if sizes[source.group] > 1 else ""
+
+    ordered = sorted(sources, key=lambda s: (folder(s), s.time, s.name))
+    test = [s for _, one in groupby(ordered, key=folder) for s in list(one)[::every]]
+    if len(test) == len(sources):
+        raise UsageError(
+            f"--test-every {every} holds back all {len(sources)} frames, the first of each group, "
+            "and leaves none to train on; give more data, or --test-fraction instead"
+        )
     names = {s.name for s in test}
     others = split_frames([s for s in sources if s.name not in names], val_fraction, 0.0)
     rule = (
-        f"every {every}th frame of each group is test: an easy test, since it resembles the "
-        f"training frames beside it; of the others, {others.rule}"
+        f"one of every {every} files is test; of the others, {others.rule}"
+        if max(sizes.values()) == 1
+        else f"one of every {every} frames of each group is test: an easy test, since it resembles "
+        f"the training frames beside it; of the others, {others.rule}"
     )
     return replace(others, test=tuple(test), rule=rule)
 
