@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import StacksegError
+from engine.errors import StacksegError, UsageError
 from engine.store.files import whole_file
 from train.data.dataset import load_data
 from train.data.frames import LabelledFrame
@@ -52,7 +52,10 @@ def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print
     data = load_data(settings)
     task = task_of(settings)
     frame = _richest(data.train, settings)
-    place = Place(frame, densest_window(frame, max(SIDE, settings.stride), settings.stride))
+    # Two steps of a coarse grid: one would be a single value there, too few for statistics.
+    side = max(SIDE, 2 * settings.stride)
+    place = Place(frame, densest_window(frame, side, settings.stride))
+    _check_size(place, settings)
     sample = _cut(whole_frame(frame, settings), place)
     image, target, weight = (t[None].to(arithmetic.device) for t in sample[:3])
     image = image.contiguous(memory_format=torch.channels_last)
@@ -103,6 +106,17 @@ def _richest(frames: Sequence[LabelledFrame], settings: TrainSettings) -> Labell
     if not settings.classes:
         return next(f for f in frames if f.labels[f.inside].any())
     return max(frames, key=lambda f: len(np.unique(f.labels[f.inside])))
+
+
+def _check_size(place: Place, settings: TrainSettings) -> None:
+    """UsageError where a patch is a single value at the network's coarsest level."""
+    y, x = (part.stop - part.start for part in place.window)
+    if settings.has_batch_norm and max(y, x) <= settings.stride:
+        raise UsageError(
+            f"--overfit-one: the patch of {place.frame.name} is {y}x{x} px, a single value at the "
+            f"coarsest level of a network of stride {settings.stride} px, and batch normalisation "
+            "needs two or more; give larger images, or fewer levels (--channels)"
+        )
 
 
 def _cut(whole: Example, place: Place) -> Example:

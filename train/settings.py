@@ -221,6 +221,11 @@ class TrainSettings(_Frozen):
         halvings = len(self.channels) - (self.arch != "unet-resnet18")
         return int(self.shuffle * 2**halvings)
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the network takes statistics of batches, for which one value is too few."""
+        return self.arch != "unet" or self.norm == "batch"
+
     def network(self, n_in: int, n_out: int) -> NetworkArgs:
         """The network for images of `n_in` channels, with `n_out` channels of logits."""
         return NetworkArgs(
@@ -255,8 +260,15 @@ class TrainSettings(_Frozen):
                 f"patch {self.patch} is not a multiple of the network's stride {self.stride}; "
                 f"use {nearest}"
             )
+        if self.batch == 1 and self.patch == self.stride and self.has_batch_norm:
+            raise ValueError(
+                f"one patch of {self.patch} px is a single value at the coarsest level, and batch "
+                f"normalisation needs two or more; use patch {2 * self.patch}, or batch 2"
+            )
         if self.test_every is not None and self.test_fraction:
-            raise ValueError("test_every and test_fraction both say what is held back; give one")
+            raise ValueError(
+                "--test-every and --test-fraction both say what is held back; give one"
+            )
         if self.growth < self.core_depth:
             raise ValueError(
                 f"growth {self.growth} does not bring cores back to the edge, which is "

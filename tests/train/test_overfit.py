@@ -9,6 +9,7 @@ import imagecodecs
 import pytest
 from click.testing import CliRunner
 
+from engine.errors import UsageError
 from tests.train.data import write_pairs
 from train.cli import train
 from train.overfit import NotLearnt
@@ -41,3 +42,20 @@ def test_a_network_that_learns_nothing_exits_with_one(pairs: Path) -> None:
     assert isinstance(done.exception, NotLearnt)
     assert NotLearnt.exit_status == 1
     assert "should be over 0.98" in str(done.exception)
+
+
+def test_images_of_one_value_at_the_coarsest_level_are_refused(tmp_path: Path) -> None:
+    write_pairs(tmp_path, [f"{i}.tif" for i in range(5)], size=12)
+    arguments = ["--data", str(tmp_path), "--layout", "pairs", "--overfit-one", "--device", "cpu"]
+    done = CliRunner().invoke(train, arguments)
+    assert isinstance(done.exception, UsageError)
+    assert "is 12x12 px, a single value at the coarsest level" in str(done.exception)
+
+
+def test_a_patch_of_a_network_of_many_levels_is_larger(tmp_path: Path) -> None:
+    write_pairs(tmp_path, [f"{i}.tif" for i in range(5)], size=260)
+    arguments = ["--data", str(tmp_path), "--layout", "pairs", "--overfit-one", "--device", "cpu"]
+    levels = ["--channels", "1,1,1,1,1,1,1,1", "--shuffle", "1"]  # a stride of 128 px
+    done = CliRunner().invoke(train, [*arguments, *levels, "--patch", "128"])
+    assert "one patch of 256x256 px" in done.stderr
+    assert isinstance(done.exception, NotLearnt)
