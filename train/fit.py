@@ -69,6 +69,13 @@ def fit(
     args = settings.network(data.n_channels, n_out=settings.n_outputs)
     network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     note(f"{n_weights(network):,} weights, {arithmetic}")
+    if late := [
+        f"{epoch}:{level}" for epoch, level in settings.unfreeze if epoch > settings.epochs
+    ]:
+        note(
+            f"--unfreeze {','.join(late)}: the run ends after epoch {settings.epochs}, so what "
+            "these name never learns"
+        )
     pretrained = "" if resume else _load_encoder(network, settings, data, note)
     if settings.init is not None:
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")

@@ -26,6 +26,8 @@ from train.checkpoint import load_checkpoint
 from train.networks import Network, NetworkArgs
 from train.settings import TrainSettings
 
+IN_WORDS = {"n_in": "channels of the images", "n_out": "outputs"}  # of fields of NetworkArgs
+
 
 def start_from(
     network: Network, args: NetworkArgs, settings: TrainSettings, patches: Tensor
@@ -39,6 +41,8 @@ def start_from(
     if Path(settings.init).is_dir():
         _from_run(network, args, Path(settings.init))
         return f"the best weights of {settings.init}"
+    if settings.init.endswith(".pt"):
+        raise UsageError(f"--init {settings.init}: is a checkpoint; give the folder of its run")
     model = open_model(settings.init)
     if model.spec.normalisation != settings.normalisation:
         raise UsageError(
@@ -61,8 +65,15 @@ def start_hash(init: str) -> str:
 def _from_run(network: Network, args: NetworkArgs, earlier: Path) -> None:
     checkpoint = load_checkpoint(earlier / "best.pt")
     if checkpoint.network != args:
+        theirs, ours = checkpoint.network.as_json(), args.as_json()
+        words = [
+            f"{IN_WORDS.get(name, name)} {theirs[name]}, here {ours[name]}"
+            for name in ours
+            if theirs[name] != ours[name]
+        ]
         raise UsageError(
-            f"{earlier}: its network is {checkpoint.network}, but this run's is {args}"
+            f"{earlier}: its network differs from this run's ({'; '.join(words)}); --init needs "
+            f"the same network: {earlier / 'settings.json'} has what it was trained with"
         )
     network.load_state_dict(dict(checkpoint.weights))
 

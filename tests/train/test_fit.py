@@ -187,7 +187,7 @@ def test_a_run_starts_from_the_weights_of_another(pairs: Path, tmp_path: Path) -
     assert any("starting from the best weights" in words for words in said)
     assert second.hashes["settings"] != first.hashes["settings"]
     assert len(second.hashes["init"]) == 64
-    with pytest.raises(UsageError, match="its network is"):
+    with pytest.raises(UsageError, match=r"differs from this run's \(.*channels \[2, 4\], here"):
         start_from(UNet(1, 1, (2, 6)), NetworkArgs("unet", 1, 1, (2, 6)), onward, patches)
 
 

@@ -294,6 +294,19 @@ def test_a_run_transfers_freezes_and_resumes(hearts: Path, tmp_path: Path) -> No
     assert fit(how, tmp_path / "b", note=silent, resume=True).scores == best.scores
 
 
+def test_levels_that_would_learn_after_the_last_epoch_are_said(
+    hearts: Path, tmp_path: Path
+) -> None:
+    fit(heart_settings(hearts, epochs=1, channels=CHANNELS), tmp_path / "a", note=silent)
+    how = heart_settings(
+        hearts, arch="unet-transfer", channels=CHANNELS, transfer=str(tmp_path / "a"), epochs=1,
+        unfreeze=((1, 2), (5, 1)),
+    )  # fmt: skip
+    said: list[str] = []
+    fit(how, tmp_path / "b", note=said.append)
+    assert any(words.startswith("--unfreeze 5:1: the run ends after epoch 1") for words in said)
+
+
 def test_options_of_transfer_that_do_not_fit() -> None:
     for values, words in (
         ({"unfreeze": ((1, 3),), "transfer": "t.h5"}, "names level 3, and the encoder has .* to 2"),
