@@ -260,7 +260,24 @@ def test_headers_that_a_segmentation_needs_are_missed_in_one_sentence(tmp_path):
     )
     assert isinstance(done.exception, StackError)
     assert "cannot be written as DICOM SEG" in str(done.exception)
+    assert "attribute" not in str(done.exception)
     assert not list((tmp_path / "seg").glob("*"))
+
+
+def test_images_without_elements_of_a_patient_are_enough(tmp_path):
+    """Anonymising may delete what DICOM only wants empty."""
+    series = oblique_series(tmp_path / "heart")
+    for path in series.iterdir():
+        image = pydicom.dcmread(path)
+        for name in ("PatientName", "PatientID", "PatientSex", "StudyTime", "AccessionNumber"):
+            if name in image:
+                delattr(image, name)
+        image.save_as(path)
+    out = run(series, classes_model(tmp_path), tmp_path / "out")
+    (path,) = convert(out, "dicom-seg", tmp_path / "seg")
+    seg = hd.seg.segread(path)
+    assert (seg.PatientName, seg.PatientID, seg.StudyTime) == ("", "", "")
+    assert seg.StudyInstanceUID == image.StudyInstanceUID
 
 
 def test_missing_libraries_are_one_sentence(oblique, tmp_path, monkeypatch):

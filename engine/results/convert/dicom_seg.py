@@ -9,6 +9,7 @@ would be thousands.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,11 @@ _STRUCTURES = {
     "vena cava": ("35532006", "Vena cava"),
     "myocardium": ("74281007", "Myocardium"),
 }
+# Elements of patient and study that DICOM wants to be there, if empty; highdicom reads them all.
+_MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
+    "StudyDate", "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
 
 
 class Frames:
@@ -74,7 +80,7 @@ class Frames:
         """
         units = {z: unit for (at, z), unit in sorted(self._units.items()) if at == t and unit}
         paths = dict.fromkeys(file.path for file, _ in units.values())
-        images: list[Dataset] = [dcmread(path, stop_before_pixels=True) for path in paths]
+        images = [_header(path) for path in paths]
         if len(images) == 1 and (n := len(next(iter(units.values()))[0].planes)) > 1:
             return images, {z: plane.frame for z, (_, plane) in units.items()}, n
         return images, {z: n for n, z in enumerate(units)}, len(units)
@@ -108,11 +114,22 @@ def write_segmentation(path: Path, stack: ResultStack, frames: Frames, t: int, s
     try:
         content = _segmentation(images, pixels, stack, series, t)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # what highdicom lacks
+        missing = re.search(r"has no attribute '(\w+)'", str(error))
+        reason = f"they have no {missing[1]}" if missing else first_line(error)
         raise StackError(
             f"{stack.name}: cannot be written as DICOM SEG, since its images lack what it refers "
-            f"to ({first_line(error)}); use --to nifti"
+            f"to ({reason}); use --to nifti"
         ) from error
     content.save_as(path)
+
+
+def _header(path: Path | str) -> Dataset:
+    """A header, with empty elements where anonymising has removed what may be empty."""
+    header = dcmread(path, stop_before_pixels=True)
+    for name in _MAY_BE_EMPTY:
+        if name not in header:
+            setattr(header, name, "")
+    return header
 
 
 def _segmentation(
