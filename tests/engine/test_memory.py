@@ -75,6 +75,14 @@ def test_ten_times_the_frames_take_no_more_memory(tmp_path: Path) -> None:
     assert peaks[1] <= 1.05 * peaks[0]
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every loop that these jobs run has been compiled, whichever tests came before."""
+    for widths in ((), None):
+        share_of_plan(tmp_path_factory.mktemp("first"), widths, (64, 64), 2, ["--workers", "1"])
+
+
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize(
     ("widths", "shape", "n_frames", "options"),
     [
