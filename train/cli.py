@@ -369,10 +369,12 @@ def _settings(values: dict[str, Any]) -> TrainSettings:
     try:
         return TrainSettings(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        option = f"--{where.replace('_', '-')}: " if where else ""
-        raise UsageError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
+        found = error.errors()
+        name = next(iter(found[0]["loc"]), None)
+        # Of a value that may be of several kinds, the last one tells most: not the keyword.
+        last = [one for one in found if next(iter(one["loc"]), None) == name][-1]
+        option = f"--{str(name).replace('_', '-')}: " if name else ""
+        raise UsageError(f"{option}{last['msg'].removeprefix('Value error, ')}") from None
 
 
 def _note(words: str) -> None:

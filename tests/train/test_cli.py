@@ -122,6 +122,7 @@ def test_channels_chosen_by_name_name_the_inputs() -> None:
         (["--data", "nowhere"], "there is no such folder"),
         (["--patch", "100"], "multiple of the network's stride 16"),
         (["--preset", "ronneberger", "--patch", "40"], "multiple of the network's stride 16"),
+        (["--class-weights", "1,-1"], "--class-weights: Input should be greater than"),
         (["--batch", "1", "--patch", "16"], "batch normalisation needs two or more; use patch 32"),
         (["--shuffle", "4", "--patch", "48"], "multiple of the network's stride 32; use 64"),
         (["--shuffle", "3"], "--shuffle: Input should be 1, 2 or 4"),

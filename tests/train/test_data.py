@@ -32,6 +32,25 @@ def test_ctc_finds_the_frames_that_have_truth(tmp_path: Path) -> None:
 def test_ctc_frame_range_leaves_out_its_end(tmp_path: Path) -> None:
     found = find_ctc(write_ctc(tmp_path, {"01": 9}), (2, 6))
     assert [f.time for f in found] == [2, 4]
+    with pytest.raises(
+        UsageError, match=r"--frames 20:30: no frame of .* with truth has such a num"
+    ):
+        find_ctc(tmp_path, (20, 30))
+
+
+def test_ctc_takes_tiff_of_any_suffix(tmp_path: Path) -> None:
+    """A sequence of t000.TIF was passed over without a word."""
+    write_ctc(tmp_path, {"01": 3, "02": 3})
+    for path in (tmp_path / "01").iterdir():
+        path.rename(path.with_suffix(".TIF"))
+    assert [f.group for f in find_ctc(tmp_path)] == ["01", "01", "02", "02"]
+
+
+def test_umlauts_are_the_same_however_they_are_written(tmp_path: Path) -> None:
+    write_pairs(tmp_path, ["a\u0308.tif", "b.tif"])  # as macOS has it: a and two dots
+    (tmp_path / "images" / "a\u0308.tif").rename(tmp_path / "images" / "\u00e4.tif")
+    found = find_pairs(tmp_path)
+    assert {f.truth.file.name for f in found} == {"a\u0308.tif", "b.tif"}
 
 
 def test_ctc_prefers_silver_truth(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -39,6 +40,11 @@ def find_ctc(
     found = [source for sequence in chosen for source in _ctc_sequence(sequence, frames, truth)]
     if not found:
         kind = f"{truth} " if truth in ("silver", "gold") else ""
+        if frames and find_ctc(root, None, sequences, truth):
+            raise UsageError(
+                f"--frames {frames[0]}:{frames[1]}: no frame of {root} with {kind}truth has such a "
+                "number"
+            )
         raise StackError(
             f"{root}: no frames with {kind}truth in the challenge's layout "
             "(01/t000.tif with 01_ST/SEG/man_seg000.tif or 01_GT/SEG/man_seg000.tif)"
@@ -75,8 +81,10 @@ def _beside(sequence: Path, kind: str) -> Path:
 
 
 def _numbered(folder: Path, prefix: str) -> dict[int, Path]:
-    """The files PREFIXnnn.tif of a folder by their numbers."""
-    matches = [(re.fullmatch(rf"{prefix}(\d+)", p.stem), p) for p in sorted(folder.glob("*.tif"))]
+    """The files PREFIXnnn.tif (or .TIF, .tiff) of a folder by their numbers."""
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [p for p in there if p.suffix.lower() in (".tif", ".tiff")]
+    matches = [(re.fullmatch(rf"{prefix}(\d+)", p.stem), p) for p in files]
     return {int(match.group(1)): p for match, p in matches if match}
 
 
@@ -180,7 +188,8 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """The images of a folder, sorted, by name without suffix; StackError where two share one."""
     found: dict[str, Path] = {}
     for path in sorted(p for p in folder.iterdir() if _is_image(p)):
-        other = found.setdefault(stem_of(path), path)
+        # macOS writes an umlaut as two characters where other systems write one.
+        other = found.setdefault(unicodedata.normalize("NFC", stem_of(path)), path)
         if other is not path:
             raise StackError(
                 f"{folder}: {other.name} and {path.name} differ only in their suffix, so "
