@@ -98,11 +98,13 @@ def evaluate(
     import json
 
     from engine.commands.columns import print_columns
-    from engine.errors import plural
+    from engine.errors import UsageError, plural
     from engine.results.score.compare import compare
     from engine.results.score.table import class_table, hints, notes, table, write_csv
     from engine.store.files import check_free
 
+    if picture and picture.suffix.lower() != ".png":
+        raise UsageError(f"--picture {picture}: give a name that ends in .png")
     for path in (output, picture):
         if path:
             check_free(path, overwrite=overwrite)

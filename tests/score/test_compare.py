@@ -363,9 +363,18 @@ def test_the_command_writes_csv(tmp_path, truth):
         write_csv(compare(tmp_path / "labels.tif", truth), target / "where.csv")
 
 
+def test_a_picture_is_a_png(tmp_path):
+    """It was written as PNG under any name."""
+    done = CliRunner().invoke(
+        evaluate, [str(tmp_path), str(tmp_path), "--picture", str(tmp_path / "worst.jpg")]
+    )
+    assert isinstance(done.exception, UsageError)
+    assert "worst.jpg: give a name that ends in .png" in str(done.exception)
+
+
 @pytest.mark.parametrize("option", ["--output", "--picture"])
 def test_the_command_writes_over_nothing_unless_asked(tmp_path, truth, option, monkeypatch):
-    target = tmp_path / "notes"
+    target = tmp_path / "notes.png"
     target.write_text("mine")
     arguments = [str(as_tiff(tmp_path)), str(truth), option]
 
@@ -376,9 +385,9 @@ def test_the_command_writes_over_nothing_unless_asked(tmp_path, truth, option, m
         patch.setattr(
             "engine.results.score.compare.compare", lambda *_, **__: pytest.fail("compared")
         )
-        there, nowhere = run(target).exception, run(target / "x").exception
+        there, nowhere = run(target).exception, run(target / "x.png").exception
     assert isinstance(there, OutputError) and "is there already" in str(there)
-    assert isinstance(nowhere, OutputError) and "notes is a file" in str(nowhere)
+    assert isinstance(nowhere, OutputError) and "notes.png is a file" in str(nowhere)
     assert target.read_text() == "mine"
     assert run(target, "--overwrite").exit_code == 0
     assert target.stat().st_size > 100

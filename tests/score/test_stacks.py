@@ -124,7 +124,11 @@ def test_groups_pool_the_frames_whose_names_agree(many, truths):
     told = comparison.to_dict()
     assert [g["group"] for g in told["groups"]] == ["p1", "p2"]
     assert told["mean_of_groups"]["seg"] == pytest.approx(0.75)
-    for pattern, why in (("(", "regular expression"), ("zzz", "matches nothing in p1_a.png")):
+    for pattern, why in (
+        ("(", "regular expression"),
+        ("zzz", "matches nothing in p1_a.png"),
+        ("(zzz)?", "matches an empty text in p1_a.png"),
+    ):
         with pytest.raises(UsageError, match=why):
             compare(many, truths, group=pattern)
 

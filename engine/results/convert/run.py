@@ -82,7 +82,7 @@ def _ctc(stacks: list[ResultStack], output: Path) -> list[Target]:
         if stack.classes:
             raise UsageError(
                 f"{stack.store}: is a class map, and the challenge's masks hold objects; "
-                "use --to tiff"
+                "use --to tiff, or --labels of objects that it has beside it"
             )
         _check_connected(stack)
         if (most := highest_label(stack.labels)) > CTC_MOST:

@@ -35,8 +35,14 @@ class Grouping:
             named = {name: found or "" for name, found in match.groupdict().items()}
             group = " ".join(filter(None, named.values()))
             self.parts[group] = named
-            return group
-        return (match.group(1) if self.pattern.groups else match.group(0)) or ""
+        else:
+            group = (match.group(1) if self.pattern.groups else match.group(0)) or ""
+        if not group:
+            raise UsageError(
+                f"--group {self.pattern.pattern!r} matches an empty text in {file or stack}, which "
+                "says of no group; make it match a part of every name"
+            )
+        return group
 
 
 def grouping(pattern: str | None, names: Iterable[str], *, classes: bool) -> Grouping:
