@@ -121,8 +121,8 @@ def _placeless(settings: TrainSettings) -> dict[str, Any]:
     for start in ("init", "pretrained", "transfer"):
         if values[start] is not None:
             values[start] = Path(values[start]).name
-    values["teachers"] = [Path(folder).name for folder in values["teachers"]]
-    return values
+    # Hashes of their weights stand beside that of the settings, whatever their folders are called.
+    return values | {"teachers": len(values["teachers"]), "refit": values["refit"] is not None}
 
 
 def code_hash() -> str:

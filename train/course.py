@@ -27,6 +27,7 @@ class Course:
     run: Path
     fitting: Fitting
     best: Checkpoint
+    keep_last: bool = False  # the last state counts as the best: no frames choose
     history: list[EpochRow] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
 
@@ -47,7 +48,7 @@ class Course:
             best_score=max(self.best.best_score, scores.rank),
             scores=named_scores("val", scores),
         )
-        if scores.rank > self.best.best_score:
+        if self.keep_last or scores.rank > self.best.best_score:
             self.best = now
             save_checkpoint(self.run / "best.pt", now)
         write_rows(self.run / "history.csv", self.history)
@@ -65,6 +66,11 @@ class Course:
             )
         if last.hashes["data"] != self.best.hashes["data"]:
             raise UsageError(f"{self.run}: was started with other data; give another --output")
+        for name, option in (("teachers", "--teacher"), ("refit", "--refit")):
+            if last.hashes.get(name) != self.best.hashes.get(name):
+                raise UsageError(
+                    f"{self.run}: was started with another {option}; give that, or another --output"
+                )
         self.fitting.restore(last)
         if last.threads != torch.get_num_threads():
             note(

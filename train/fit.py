@@ -34,6 +34,7 @@ from train.networks import (
 )
 from train.networks.pretrained import load_pretrained
 from train.optimise import Arithmetic, Fitting, resolve_arithmetic
+from train.refit import as_chosen, earlier_run, with_honest_loss
 from train.rows import EpochRow, Note
 from train.settings import TrainSettings
 from train.start import start_from, start_hash
@@ -64,7 +65,10 @@ def fit(
     torch.manual_seed(settings.seed)
     data = load_data(settings)
     settings = task_of(settings).settled(data.train)
-    _describe(data, note)
+    earlier = earlier_run(settings, data)
+    if earlier is not None:
+        data = data.with_val_taught()
+    _describe(data, earlier is not None, note)
 
     args = settings.network(data.n_channels, n_out=settings.n_outputs)
     network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -81,14 +85,15 @@ def fit(
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
     fitting = Fitting.of(network, settings, arithmetic)
     teachers = Teachers.of(settings, data, arithmetic)
-    course = Course(run, fitting, _initial(args, settings, data, pretrained, teachers))
+    initial = _initial(args, settings, data, pretrained, teachers)
+    course = Course(run, fitting, initial, keep_last=earlier is not None)
     if resume:
         course.restore(note)
     _write_json(run / "settings.json", settings.as_json())
     _write_json(run / "split.json", data.split_as_json())
 
     _run_epochs(course, data, settings, arithmetic, teachers, note, report)
-    return _finish(course, data, settings, arithmetic, note)
+    return _finish(course, data, settings, earlier, arithmetic, note)
 
 
 def _run_epochs(
@@ -137,19 +142,26 @@ def _finish(
     course: Course,
     data: TrainingData,
     settings: TrainSettings,
+    earlier: Checkpoint | None,
     arithmetic: Arithmetic,
     note: Note,
 ) -> Checkpoint:
     """Choose the best state's defaults, score the test part, and sum the run up."""
     run, task = course.run, task_of(settings)
-    best = choose_defaults(course.best, data, run, arithmetic.device)
+    if earlier is None:
+        best = choose_defaults(course.best, data, run, arithmetic.device)
+    else:
+        best = as_chosen(course.best, earlier)
     test = load_part(data.split.test, settings).frames
     best = score_test(best, test, run, arithmetic.device)
     if test and (words := task.remark_on_test(best.scores)):
         note(words)
     save_checkpoint(run / "best.pt", best)
     shape = data.val[0].image.shape
-    write_summary(run, summarise(best, course.history, course.timings, shape, arithmetic))
+    summary = summarise(best, course.history, course.timings, shape, arithmetic)
+    if settings.refit is not None:
+        summary = with_honest_loss(summary, Path(settings.refit))
+    write_summary(run, summary)
     return best
 
 
@@ -200,18 +212,22 @@ def _initial(
         hashes["init"] = start_hash(settings.init)
     if settings.teachers:
         hashes["teachers"] = teachers.sha256
+    if settings.refit is not None:
+        hashes["refit"] = start_hash(settings.refit)
     if pretrained:
         hashes["transfer" if settings.transfer is not None else "pretrained"] = pretrained
     words = data.described(settings)
     return Checkpoint(args, {}, settings, 0, 0, -math.inf, hashes=hashes, trained_on=words)
 
 
-def _describe(data: TrainingData, note: Note) -> None:
+def _describe(data: TrainingData, refit: bool, note: Note) -> None:
     """Say what the run learns from."""
     for remark in data.remarks:
         note(remark)
     parts = f"{len(data.train)} training, {len(data.val)} validation frames"
     note(f"{parts}, {len(data.split.test)} held back; split {data.split.rule}")
+    if refit:
+        note("validation frames teach, so figures of them flatter; the last epoch is kept")
 
 
 def _write_json(path: Path, values: object) -> None:

@@ -50,7 +50,7 @@ class Teachers:
             _check_split(folder, run, settings, data.split)
         networks = (run.build().to(arithmetic.device) for run in runs.values())
         placed = tuple(network.to(memory_format=torch.channels_last) for network in networks)
-        return cls(placed, settings.teacher_share, arithmetic, _hash(settings.teachers))
+        return cls(placed, settings.teacher_share, arithmetic, teachers_hash(settings.teachers))
 
     @torch.no_grad()
     def target(self, image: Tensor, target: Tensor, step: int) -> Tensor:
@@ -67,7 +67,10 @@ class Teachers:
         return torch.lerp(target, given / len(self.networks), self.share)
 
 
-def _hash(folders: tuple[str, ...]) -> str:
+def teachers_hash(folders: tuple[str, ...]) -> str:
+    """SHA-256 of the weights of all of them; "" of none."""
+    if not folders:
+        return ""
     digest = hashlib.sha256()
     for folder in folders:
         digest.update(hashlib.sha256((Path(folder) / "best.pt").read_bytes()).digest())

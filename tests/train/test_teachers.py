@@ -138,7 +138,22 @@ def test_a_folder_without_a_run_is_refused(pairs: Path, tmp_path: Path) -> None:
 
 
 def test_where_a_teacher_lies_does_not_matter() -> None:
-    here, there, other = (
-        settings_hash(small("data", teachers=(folder,))) for folder in ("a/run", "b/run", "b/two")
+    here, there, both = (
+        settings_hash(small("data", teachers=folders))
+        for folders in (("a/run",), ("b/two",), ("a", "b"))
     )
-    assert here == there != other
+    assert here == there != both
+
+
+def test_a_run_does_not_go_on_with_another_teacher(
+    pairs: Path, taught: Path, tmp_path: Path
+) -> None:
+    fit(small(pairs, teachers=(str(taught),)), tmp_path / "run", note=silent)
+    fit(small(pairs, seed=1), tmp_path / "other", note=silent)
+    with pytest.raises(UsageError, match="was started with another --teacher"):
+        fit(
+            small(pairs, teachers=(str(tmp_path / "other"),)),
+            tmp_path / "run",
+            note=silent,
+            resume=True,
+        )
