@@ -15,6 +15,7 @@ import numpy as np
 from engine.errors import StackError, StacksegError
 from engine.stacks.dicom.fragments import Frame, frames_of
 from engine.stacks.dicom.library import INSTALL, Damaged, pydicom
+from engine.stacks.dicom.padding import Padding, padding_of
 from engine.stacks.dicom.planes import Plane, first_number, numbers, planes_of
 from engine.stacks.guard import brief, opening
 
@@ -50,7 +51,7 @@ _ELEMENTS = [
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
     "SliceThickness", "GridFrameOffsetVector", "TemporalPositionIdentifier", "TriggerTime",
     "AcquisitionNumber", "FrameTime", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
-    "WindowCenter", "WindowWidth",
+    "WindowCenter", "WindowWidth", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *_LUTS,
 ]  # fmt: skip
 
@@ -118,6 +119,7 @@ class DicomFile:
     slice_spacing: float | None  # SpacingBetweenSlices, mm
     slice_thickness: float | None  # SliceThickness, mm
     frame_time: float | None  # ms
+    padding: Padding | None = None  # stored values that are no image
     problem: str = ""  # the rest of a sentence on pixels that are not all there: "is truncated"
 
     @property
@@ -257,8 +259,16 @@ def _image(
         slice_spacing=first_number(header.get("SpacingBetweenSlices")),
         slice_thickness=first_number(header.get("SliceThickness")),
         frame_time=first_number(header.get("FrameTime")),
+        padding=_padding(header, form),
         problem=problem,
     )
+
+
+def _padding(header: Dataset, form: PixelFormat) -> Padding | None:
+    """Of grey images of whole numbers, which alone have it."""
+    if form.photometric not in _GREY or form.keyword != "PixelData" or form.allocated == 1:
+        return None
+    return padding_of(header, form.stored, bool(form.signed))
 
 
 _UNDEFINED = 0xFFFFFFFF

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.stacks.dicom.fragments import STREAM_END, STREAM_STARTS, TAIL, read_frame
 from engine.stacks.dicom.header import PALETTE, DicomFile, PixelFormat, inflate
 from engine.stacks.dicom.library import Damaged
+from engine.stacks.dicom.padding import FILLING_BYTES
 from engine.stacks.dicom.planes import Plane
 from engine.stacks.rescale import BAND_BYTES, rescaled
 
@@ -37,6 +38,8 @@ def decode(file: DicomFile, plane: Plane, dtype: str) -> NDArray[Any]:
         raise Damaged(file.problem)
     pixels = _decoded(file, plane.frame)
     form = file.format
+    if file.padding is not None:
+        pixels = file.padding.filled(pixels, form.min_is_white)
     if file.tables.get("ModalityLUTSequence"):
         from pydicom.pixels.processing import apply_modality_lut
 
@@ -68,7 +71,8 @@ def decoding_bytes(file: DicomFile) -> int:
     if form.photometric == PALETTE:
         colours = PALETTE_BYTES
     scaled = any(not plane.rescale.changes_nothing for plane in file.planes)
-    return max(decoding, n_pixels * colours) + BAND_BYTES * scaled
+    filling = n_pixels * FILLING_BYTES if file.padding is not None else 0
+    return max(decoding, n_pixels * colours) + filling + BAND_BYTES * scaled
 
 
 def _check_range(pixels: NDArray[Any], form: PixelFormat) -> None:

@@ -79,7 +79,7 @@ def _stack(
         dtype=dtype,
         pixel_size_um=_pixel_size(units, arranged, canonical, where),
         time_step_s=arranged.t_s if "T" in canonical else None,
-        unused=(*notes, *arranged.notes, *_slopes(units)),
+        unused=(*notes, *arranged.notes, *_slopes(units), *_paddings(files)),
         series=series,
         lacking=arranged.lacking,
         min_is_white=form.min_is_white,
@@ -195,6 +195,17 @@ def _slopes(units: Sequence[Unit]) -> tuple[str, ...]:
     if n == 1:
         return ()
     return (f"its frames have {n} different rescale slopes or intercepts; each is read by its own",)
+
+
+def _paddings(files: Sequence[DicomFile]) -> tuple[str, ...]:
+    """A note where files declare values that are no image."""
+    found = sorted({str(file.padding) for file in files if file.padding is not None})
+    if not found:
+        return ()
+    return (
+        f"pixels of the padding value {', '.join(found)} are no image, and read as the darkest "
+        "of the others in their frame",
+    )
 
 
 def _window(units: Sequence[Unit]) -> tuple[float, float] | None:
