@@ -78,7 +78,7 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
         stack.enter_context(lock(folder))
         claim(folder, identity(job), fresh=False, alone=True)
         folder.forget_stop(STOP)
-        if (report := folder.report()) is not None:
+        if (report := _complete(job, folder)) is not None:
             return summarise(job, report, already_complete=True)
         if missing := _missing(job, folder):
             raise OutputError(
@@ -122,13 +122,10 @@ def _claim_and_run(
     folder.keep_settings(settings)
     context = job_context(job, folder.identity_hash())
     folder.forget_stop(context.stop)
-    if (report := folder.report()) is not None:
-        again = settings.retry_failed and report.counts.failed
-        if not again and not (lost := _lost(job, folder, report)):
-            return summarise(job, report, already_complete=True)
-        if not again:
-            log.warning("%s: was complete, and is no longer: %s", folder.root, lost)
+    if settings.retry_failed and (earlier := folder.report()) and earlier.counts.failed:
         folder.own.delete(REPORT)
+    if (report := _complete(job, folder)) is not None:
+        return summarise(job, report, already_complete=True)
     if executor is None:
         executor = stack.enter_context(dask_in_process(job.plan.workers))
     _warn_of_disk(job)
@@ -152,6 +149,16 @@ def _carry_out_array_task(run: Run) -> JobSummary:
         job = replace(run.job, settings=whole)
         rest = Run(job, run.folder, run.context, run.executor, run.progress, run.totals)
         return rest.carry_out(steps_of(job.plan), complete=True)
+
+
+def _complete(job: Prepared, folder: JobFolder) -> JobReport | None:
+    """The report of a job that is complete; of one that has lost something since, it goes."""
+    report = folder.report()
+    if report is not None and (lost := _lost(job, folder, report)):
+        log.warning("%s: was complete, and is no longer: %s", folder.root, lost)
+        folder.own.delete(REPORT)
+        return None
+    return report
 
 
 def _lost(job: Prepared, folder: JobFolder, report: JobReport) -> str:

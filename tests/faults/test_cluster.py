@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,13 @@ def test_an_array_task_that_is_missing_is_named(tmp_path: Path, whole: Undisturb
     last = array_task(whole, output, 3)
     assert last.wait() == 0, last.err
     assert_same(output, whole.output)
-    assert merge(whole, output).popen.returncode == 0  # already complete
+    again = merge(whole, output)
+    assert again.popen.returncode == 0 and "already complete" in again.err
+    (output / "frames.csv").unlink()
+    shutil.rmtree(output / ".stackseg" / "levels" / "1" / "cut")
+    mended = merge(whole, output)
+    assert mended.popen.returncode == 0 and "was complete, and is no longer" in mended.err
+    assert_same(output, whole.output)
 
 
 @pytest.mark.parametrize("point", [slow("stitch-2"), "level", slow("tables"), slow("work")])
