@@ -50,6 +50,8 @@ def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print
     arithmetic = resolve_arithmetic(settings)
     torch.manual_seed(settings.seed)
     data = load_data(settings)
+    for remark in data.remarks:
+        note(remark)
     task = task_of(settings)
     frame = _richest(data.train, settings)
     # Two steps of a coarse grid: one would be a single value there, too few for statistics.

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from engine.errors import StackError, StacksegError, UsageError
 from engine.model.spec import Normalisation
 from tests.train.data import nuclei, write_ctc, write_pairs
+from tests.train.runs import small
+from train.data.dataset import load_data
 from train.data.frames import FrameSource, Reading, digest, load_frame, make_frame, read_image
-from train.data.layouts import find_ctc, find_pairs
+from train.data.layouts import find_color_masks, find_ctc, find_pairs
 from train.data.splits import split_frames
 from train.data.synthetic import synthetic_frames
 from train.data.truth import TruthSource
@@ -51,6 +53,40 @@ def test_umlauts_are_the_same_however_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "images" / "a\u0308.tif").rename(tmp_path / "images" / "\u00e4.tif")
     found = find_pairs(tmp_path)
     assert {f.truth.file.name for f in found} == {"a\u0308.tif", "b.tif"}
+
+
+def test_capitals_in_names_of_folders_do_not_matter(tmp_path: Path) -> None:
+    """`Labels/` was not found, and the message named what should be there alone."""
+    write_pairs(tmp_path, ["a/0.tif", "b/0.tif"])
+    (tmp_path / "a" / "labels").rename(tmp_path / "a" / "Labels")
+    (tmp_path / "b" / "images").rename(tmp_path / "b" / "IMAGES")
+    (tmp_path / "b" / "labels").rename(tmp_path / "b" / "Masks")
+    assert [f.truth.file.parent.name for f in find_pairs(tmp_path)] == ["Labels", "Masks"]
+
+
+def test_where_no_images_are_found_the_message_says_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"in labels/ or masks/ next to it, nor anything else$"):
+        find_pairs(tmp_path)
+    write_pairs(tmp_path, ["0.tif"])
+    (tmp_path / "labels").rename(tmp_path / "truth")
+    with pytest.raises(StackError, match=r"in labels/ or masks/ next to it, but images/, truth/$"):
+        find_pairs(tmp_path)
+    (tmp_path / "truth").rename(tmp_path / "masks")
+    (tmp_path / "images" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "images" / "0.tif").rename(tmp_path / "images" / "a" / "b" / "0.tif")
+    for find in (find_pairs, find_color_masks):
+        with pytest.raises(StackError, match=r"images: no images in it, but a/; folders in it are"):
+            find(tmp_path)
+
+
+def test_two_folders_of_truth_are_said(tmp_path: Path) -> None:
+    """labels/ was taken without a word where masks/ were there as well."""
+    names = [f"{n}.tif" for n in range(3)]
+    settings = small(write_pairs(tmp_path, names))
+    assert not load_data(settings).remarks
+    write_pairs(tmp_path, names, truth="masks")
+    (remark,) = load_data(settings).remarks
+    assert "has labels/ and masks/, and the truth is taken from labels/" in remark
 
 
 def test_ctc_prefers_silver_truth(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from engine.errors import StackError, UsageError
 from engine.truth.ids import in_pieces
 from train.data.frames import FrameSource, LabelledFrame, NoContrast, Reading, digest, load_frame
-from train.data.layouts import find_color_masks, find_ctc, find_pairs
+from train.data.layouts import find_color_masks, find_ctc, find_pairs, truth_folders
 from train.data.splits import Split, split_frames
 from train.data.synthetic import synthetic_frames
 from train.data.truth import TruthSource
@@ -191,7 +191,8 @@ def _remarks_on_truth(
         )
     elif settings.ignore_label is not None:
         remarks.append(f"--ignore-label {settings.ignore_label}: no truth has a pixel of it")
-    for source in (*split.train, *split.val, *split.test):
+    sources = (*split.train, *split.val, *split.test)
+    for source in sources:
         truth = source.truth
         if settings.layout == "ctc" and _is_gold_unmarked(truth):
             remarks.append(
@@ -199,7 +200,19 @@ def _remarks_on_truth(
                 "all of them are taken to be drawn"
             )
             break
+    if settings.layout == "pairs":
+        tops = {source.truth.file.parent.parent for source in sources}
+        both = [folders for top in sorted(tops) if len(folders := truth_folders(top)) > 1]
+        remarks += [_remark_on_two(*both[0])] if both else []
     return remarks
+
+
+def _remark_on_two(taken: Path, other: Path) -> str:
+    """That a folder has two kinds of truth, and which of them is read."""
+    return (
+        f"{taken.parent}: has {taken.name}/ and {other.name}/, and the truth is taken from "
+        f"{taken.name}/; to learn from {other.name}/, move {taken.name}/ away"
+    )
 
 
 def _is_gold_unmarked(truth: TruthSource) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import StackError, UsageError
+from engine.stacks.guard import some
 from train.data.frames import FrameSource
 from train.data.truth import TruthSource
 from train.data.volumes import NIFTI, count_planes, groups_by_series, is_series, stem_of
@@ -111,16 +112,14 @@ def _cells(tracks: Path) -> Counter[int] | None:
 def find_pairs(root: Path, group: str | None = None) -> list[FrameSource]:
     """Frames of `images/` with the file of the same name in `labels/` (or `masks/`).
 
-    `root` holds the two folders, or sub-folders that each do. A frame's group is what `group`
-    matches in its file name (its first bracket, if it has any), else its sub-folder, else its
-    file. An image of several frames (TIFF, DICOM, NIfTI, or a folder of one DICOM series) has a
-    truth of as many. Sorted by name.
+    `root` holds the two folders, or sub-folders that each do; capitals do not matter. A frame's
+    group is what `group` matches in its file name (its first bracket, if it has any), else its
+    sub-folder, else its file. An image of several frames (TIFF, DICOM, NIfTI, or a folder of one
+    DICOM series) has a truth of as many. Sorted by name.
     """
     found = _pairs(root, _pattern(group), TRUTH_FOLDERS)
     if not found:
-        raise StackError(
-            f"{root}: no images/ folder with files of the same name in labels/ or masks/ next to it"
-        )
+        raise _nothing_found(root, "files of the same name in labels/ or masks/")
     return found
 
 
@@ -132,9 +131,7 @@ def find_color_masks(root: Path, group: str | None = None) -> list[FrameSource]:
     """
     found = _pairs(root, _pattern(group), ("masks",), re.compile(START))
     if not found:
-        raise StackError(
-            f"{root}: no images/ folder with pictures of the same name in masks/ next to it"
-        )
+        raise _nothing_found(root, "pictures of the same name in masks/")
     if group is None:
         joined = groups_by_series((one.image, one.group) for one in found)
         found = [replace(one, group=joined.get(one.group, one.group)) for one in found]
@@ -148,10 +145,9 @@ def _pairs(
     start: re.Pattern[str] | None = None,
 ) -> list[FrameSource]:
     """Frames with truth in the first of `folders` there is; `start` groups where `root` is flat."""
-    tops = [root] if (root / "images").is_dir() else sorted(p for p in root.iterdir() if p.is_dir())
     return [
         source
-        for top in tops
+        for top in _tops(root)
         for image, truth in _pairs_of(top, folders)
         for source in _frames_of(
             _name(root, image),
@@ -160,6 +156,22 @@ def _pairs(
             truth,
         )
     ]
+
+
+def _tops(root: Path) -> list[Path]:
+    """The folders that may hold `images/` and truth."""
+    return [root] if _folder(root, "images") else sorted(p for p in root.iterdir() if p.is_dir())
+
+
+def _nothing_found(root: Path, truth: str) -> StackError:
+    """Says what is there instead of images with truth."""
+    for top in _tops(root):
+        images = _folder(top, "images")
+        if images is not None and not _by_stem(images):
+            return StackError(
+                f"{images}: no images in it, {_contents(images)}; folders in it are not searched"
+            )
+    return StackError(f"{root}: no images/ folder with {truth} next to it, {_contents(root)}")
 
 
 def _frames_of(name: str, group: str, image: Path, truth: Path) -> list[FrameSource]:
@@ -172,16 +184,35 @@ def _frames_of(name: str, group: str, image: Path, truth: Path) -> list[FrameSou
 
 
 def _pairs_of(top: Path, names: Sequence[str]) -> list[tuple[Path, Path]]:
-    folders = [top / name for name in names if (top / name).is_dir()]
-    if not folders or not (top / "images").is_dir():
+    folder, beside = _folder(top, "images"), truth_folders(top, names)
+    if folder is None or not beside:
         return []
-    truth, images = _by_stem(folders[0]), _by_stem(top / "images")
+    truth, images = _by_stem(beside[0]), _by_stem(folder)
     lost = [p.name for stem, p in images.items() if stem not in truth]
     if lost:
         raise StackError(
-            f"{folders[0]}: {len(lost)} images have no truth there; the first is {lost[0]}"
+            f"{beside[0]}: {len(lost)} images have no truth there; the first is {lost[0]}"
         )
     return [(image, truth[stem]) for stem, image in images.items()]
+
+
+def truth_folders(top: Path, names: Sequence[str] = TRUTH_FOLDERS) -> list[Path]:
+    """The folders of truth in `top`, the one that is read first."""
+    return [folder for name in names if (folder := _folder(top, name)) is not None]
+
+
+def _folder(top: Path, name: str) -> Path | None:
+    """The sub-folder of a name in lower case, which may be written with capitals."""
+    if (top / name).is_dir():
+        return top / name
+    return next((p for p in sorted(top.iterdir()) if p.name.lower() == name and p.is_dir()), None)
+
+
+def _contents(folder: Path) -> str:
+    """What a folder holds, in words."""
+    names = sorted(f"{p.name}/" if p.is_dir() else p.name for p in folder.iterdir())
+    names = [name for name in names if not name.startswith(".")]
+    return f"but {some(names)}" if names else "nor anything else"
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
