@@ -336,18 +336,18 @@ def _normalisation(window: str | None) -> dict[str, Any]:
     """How pixels are limited and normalised, where a window was given."""
     from engine.errors import UsageError
     from engine.model.spec import Normalisation
-    from engine.plan.window import ends_of, parse_window
+    from engine.plan.window import ends_of, parse_numbers
 
     if window is None:
         return {}
-    try:
-        found = parse_window(window)
-    except ValueError as error:
-        raise UsageError(f"--window {window}: {error}") from None
-    if isinstance(found, str):
+    if window in ("file", "none"):  # of `segment`
         raise UsageError(
             f"--window {window}: a model has one window for all images; give CENTER,WIDTH"
         )
+    try:
+        found = parse_numbers(window)
+    except ValueError as error:
+        raise UsageError(f"--window {window}: {error}") from None
     return {"normalisation": Normalisation(window=ends_of(*found))}
 
 

@@ -23,12 +23,19 @@ def parse_window(text: str) -> Window | Literal["file", "none"]:
     """Center and width of "CENTER,WIDTH", or one of two words; ValueError for others."""
     if text in ("file", "none"):
         return "file" if text == "file" else "none"
+    return parse_numbers(text, ", file or none")
+
+
+def parse_numbers(text: str, otherwise: str = "") -> Window:
+    """Center and width of "CENTER,WIDTH"; ValueError for others, with what else may be given."""
     try:
         center, width = (float(part) for part in text.split(","))
     except ValueError:
         center = width = math.nan
-    if not (math.isfinite(center) and math.isfinite(width) and width > 0):
-        raise ValueError("is not understood; give CENTER,WIDTH such as 40,400, file or none")
+    if not (math.isfinite(center) and math.isfinite(width)):
+        raise ValueError(f"is not understood; give CENTER,WIDTH such as 40,400{otherwise}")
+    if width <= 0:
+        raise ValueError(f"has a width of {width:g}; give CENTER,WIDTH with a width above 0")
     return center, width
 
 

@@ -51,6 +51,10 @@ def test_windows_as_they_are_given() -> None:
     for wrong in ("40", "40,0", "40,-3", "40,nan", "a,b", "1,2,3", ""):
         with pytest.raises(ValueError, match="give CENTER,WIDTH"):
             parse_window(wrong)
+    with pytest.raises(ValueError, match=r"has a width of 0; give CENTER,WIDTH with a width above"):
+        parse_window("40,0")
+    with pytest.raises(ValueError, match=r"such as 40,400, file or none$"):
+        parse_window("files")
     with pytest.raises(ValueError, match="no width"):
         Normalisation(window=(3, 3))
 

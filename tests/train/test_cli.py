@@ -138,6 +138,9 @@ def test_channels_chosen_by_name_name_the_inputs() -> None:
         (["--frames", "0:5"], "frames can be chosen in layout ctc only"),
         (["--sequences", "01"], "sequences can be chosen in layout ctc only"),
         (["--truth", "gold"], "truth can be chosen in layout ctc only"),
+        (["--window", "40,0"], "--window 40,0: has a width of 0; give CENTER,WIDTH with a width"),
+        (["--window", "40"], "give CENTER,WIDTH such as 40,400\n"),
+        (["--window", "file"], "a model has one window for all images; give CENTER,WIDTH"),
         (["--channel", "a,"], "--channel 'a,' is not understood"),
         (["--ignore-label", "0"], "--ignore-label: Input should be greater than or equal to 1"),
         (["--ema", "1"], "--ema: Input should be less than 1"),
@@ -150,7 +153,7 @@ def test_mistakes_end_in_one_sentence(options: list[str], words: str, tmp_path: 
     arguments = ["--data", str(tmp_path), "--layout", "pairs", "--output", str(tmp_path / "run")]
     result = CliRunner().invoke(train, arguments + options)
     assert isinstance(result.exception, StacksegError)
-    assert words in str(result.exception)
+    assert words in f"{result.exception}\n"
     assert "\n" not in str(result.exception)
 
 
