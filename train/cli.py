@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -377,8 +378,14 @@ def _settings(values: dict[str, Any]) -> TrainSettings:
         name = next(iter(found[0]["loc"]), None)
         # Of a value that may be of several kinds, the last one tells most: not the keyword.
         last = [one for one in found if next(iter(one["loc"]), None) == name][-1]
-        option = f"--{str(name).replace('_', '-')}: " if name else ""
-        raise UsageError(f"{option}{last['msg'].removeprefix('Value error, ')}") from None
+        start = f"{_option(str(name))}: " if name else ""
+        words = re.sub(r"`(\w+)`", lambda field: _option(field[1]), last["msg"])
+        raise UsageError(f"{start}{words.removeprefix('Value error, ')}") from None
+
+
+def _option(field: str) -> str:
+    """The option that sets a field of the settings."""
+    return "--teacher" if field == "teachers" else f"--{field.replace('_', '-')}"
 
 
 def _note(words: str) -> None:

@@ -38,7 +38,10 @@ class _Frozen(BaseModel):
 
 
 class TrainSettings(_Frozen):
-    """One training run. Saved in every checkpoint and as `settings.json`."""
+    """One training run. Saved in every checkpoint and as `settings.json`.
+
+    Messages have names of fields in backticks, which the command turns into options.
+    """
 
     data: str
     """Folder with images and their truth."""
@@ -251,56 +254,56 @@ class TrainSettings(_Frozen):
         if self.arch == "unet-resnet18":
             self._check_resnet()
         elif self.pretrained is not None:
-            raise ValueError("pretrained weights are for arch unet-resnet18")
+            raise ValueError("`pretrained` is for `arch` unet-resnet18")
         if self.arch == "unet" and (self.freeze_encoder or self.encoder_lr is not None):
             raise ValueError(
-                "freeze_encoder and encoder_lr are for arch unet-resnet18 and unet-transfer"
+                "`freeze_encoder` and `encoder_lr` are for `arch` unet-resnet18 and unet-transfer"
             )
         self._check_transfer()
         if self.patch % self.stride:
             nearest = max(round(self.patch / self.stride), 1) * self.stride
             raise ValueError(
-                f"patch {self.patch} is not a multiple of the network's stride {self.stride}; "
+                f"`patch` {self.patch} is not a multiple of the network's stride {self.stride}; "
                 f"use {nearest}"
             )
         if self.batch == 1 and self.patch == self.stride and self.has_batch_norm:
             raise ValueError(
                 f"one patch of {self.patch} px is a single value at the coarsest level, and batch "
-                f"normalisation needs two or more; use patch {2 * self.patch}, or batch 2"
+                f"normalisation needs two or more; use `patch` {2 * self.patch}, or `batch` 2"
             )
         if self.test_every is not None and self.test_fraction:
             raise ValueError(
-                "--test-every and --test-fraction both say what is held back; give one"
+                "`test_every` and `test_fraction` both say what is held back; give one"
             )
         if self.growth < self.core_depth:
             raise ValueError(
-                f"growth {self.growth} does not bring cores back to the edge, which is "
+                f"`growth` {self.growth} does not bring cores back to the edge, which is "
                 f"{self.core_depth:g} px away; use {math.ceil(self.core_depth) + 1}"
             )
         if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError("val_fraction and test_fraction leave nothing to train on")
+            raise ValueError("`val_fraction` and `test_fraction` leave nothing to train on")
         self._check_palette()
         for name in ("frames", "sequences", "truth"):
             if getattr(self, name) is not None and self.layout != "ctc":
-                raise ValueError(f"{name} can be chosen in layout ctc only")
+                raise ValueError(f"`{name}` can be chosen in `layout` ctc only")
         if self.frames is not None and not 0 <= self.frames[0] < self.frames[1]:
-            raise ValueError(f"frames {self.frames[0]}:{self.frames[1]} hold no frame")
+            raise ValueError(f"`frames` {self.frames[0]}:{self.frames[1]} hold no frame")
         return self
 
     def _check_palette(self) -> None:
         """ValueError where options are of classes and the layout isn't, or the other way round."""
         of_classes = self.layout == "color-masks"
         if not of_classes and (self.palette is not None or self.class_weights is not None):
-            raise ValueError("palette and class_weights are for layout color-masks")
+            raise ValueError("`palette` and `class_weights` are for `layout` color-masks")
         if of_classes and self.palette is None:
             raise ValueError(
-                "layout color-masks needs a palette, which says which colours are which classes; "
-                "give --palette"
+                "`layout` color-masks needs a palette, which says which colours are which classes; "
+                "give `palette`"
             )
         losses = ("ce", "dice", "ce+dice") if of_classes else ("bce", "dice", "bce+dice")
         if self.loss not in losses:
             raise ValueError(
-                f"loss {self.loss} is not one of {'classes' if of_classes else 'objects'}; "
+                f"`loss` {self.loss} is not one of {'classes' if of_classes else 'objects'}; "
                 f"use {', '.join(losses)}"
             )
         if self.palette is None:
@@ -308,59 +311,64 @@ class TrainSettings(_Frozen):
         given = self.class_weights
         if isinstance(given, tuple) and len(given) != len(self.classes):
             raise ValueError(
-                f"class_weights has {len(given)} numbers for {len(self.classes)} classes "
+                f"`class_weights` has {len(given)} numbers for {len(self.classes)} classes "
                 f"({', '.join(self.palette.names)}); give one for each"
             )
         for name in ("masks", "ignore_label", "synthetic", "teachers"):
             if getattr(self, name):
-                raise ValueError(f"{name} is for truth of objects, and not for color-masks")
+                raise ValueError(
+                    f"`{name}` is for truth of objects, and not for `layout` color-masks"
+                )
 
     def _check_resnet(self) -> None:
         """ValueError where options do not fit unet-resnet18, or each other."""
         if len(self.channels) != len(CHANNELS[self.arch]):
             raise ValueError(
-                f"the decoder of {self.arch} has {len(CHANNELS[self.arch])} levels, and channels "
+                f"the decoder of {self.arch} has {len(CHANNELS[self.arch])} levels, and `channels` "
                 f"has {len(self.channels)}"
             )
         self._refuse_options_of_unet("norm", "conv_bias", "head_kernel", "shuffle", "activation")
         if self.dropout:
-            raise ValueError(f"dropout is for arch unet, and not for {self.arch}")
+            raise ValueError(f"`dropout` is for `arch` unet, and not for {self.arch}")
         if self.pretrained is not None and self.init is not None:
-            raise ValueError("pretrained and init both say where to start; give one of them")
+            raise ValueError("`pretrained` and `init` both say where to start; give one of them")
         if self.freeze_encoder and self.pretrained is None and self.init is None:
             raise ValueError(
-                "freeze_encoder would keep an encoder that has learnt nothing; give pretrained or "
-                "init as well"
+                "`freeze_encoder` would keep an encoder that has learnt nothing; give "
+                "`pretrained` or `init` as well"
             )
 
     def _check_transfer(self) -> None:
         """ValueError where options do not fit unet-transfer, or each other."""
         if self.transfer_white != 1 and self.transfer is None:
-            raise ValueError("transfer_white is of a transferred encoder; give transfer as well")
+            raise ValueError(
+                "`transfer_white` is of a transferred encoder; give `transfer` as well"
+            )
         if self.arch != "unet-transfer":
             if self.transfer is not None or self.unfreeze:
-                raise ValueError("transfer and unfreeze are for arch unet-transfer")
+                raise ValueError("`transfer` and `unfreeze` are for `arch` unet-transfer")
             return
         self._refuse_options_of_unet("norm", "conv_bias", "head_kernel", "shuffle")
         if self.transfer is not None and self.init is not None:
-            raise ValueError("transfer and init both say where to start; give one of them")
+            raise ValueError("`transfer` and `init` both say where to start; give one of them")
         if self.unfreeze and self.freeze_encoder:
-            raise ValueError("unfreeze and freeze_encoder both say what is frozen; give one")
+            raise ValueError("`unfreeze` and `freeze_encoder` both say what is frozen; give one")
         if (self.unfreeze or self.freeze_encoder) and self.transfer is None and self.init is None:
             raise ValueError(
-                "an encoder that has learnt nothing would be frozen; give transfer or init as well"
+                "an encoder that has learnt nothing would be frozen; give `transfer` or `init` as "
+                "well"
             )
         for epoch, level in self.unfreeze:
             if level >= len(self.channels):
                 raise ValueError(
-                    f"unfreeze {epoch}:{level} names level {level}, and the encoder has levels 0 "
+                    f"`unfreeze` {epoch}:{level} names level {level}, and the encoder has levels 0 "
                     f"to {len(self.channels) - 1}"
                 )
 
     def _refuse_options_of_unet(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is for arch unet, and not for {self.arch}")
+                raise ValueError(f"`{name}` is for `arch` unet, and not for {self.arch}")
 
     def as_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

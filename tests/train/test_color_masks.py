@@ -179,12 +179,12 @@ def test_images_have_up_to_four_channels(count: int, tmp_path: Path) -> None:
 def test_options_that_do_not_fit_colour_masks(tmp_path: Path) -> None:
     for values, words in (
         ({"palette": None}, "needs a palette"),
-        ({"masks": True}, "masks is for truth of objects"),
-        ({"synthetic": 3}, "synthetic is for truth of objects"),
+        ({"masks": True}, "`masks` is for truth of objects"),
+        ({"synthetic": 3}, "`synthetic` is for truth of objects"),
     ):
         with pytest.raises(ValueError, match=words):
             heart_settings(tmp_path, **values)
-    with pytest.raises(ValueError, match="palette and class_weights are for layout"):
+    with pytest.raises(ValueError, match="`palette` and `class_weights` are for `layout`"):
         TrainSettings.model_validate({"data": ".", "layout": "pairs", "palette": "acdc"})
     assert Palette.model_validate(BINARY).names == ("background", "heart")
 

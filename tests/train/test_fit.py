@@ -251,7 +251,7 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     for values, words in (
         ({"patch": 33}, "not a multiple of the network's stride 2; use 32"),
-        ({"frames": (0, 5)}, "layout ctc only"),
+        ({"frames": (0, 5)}, "`layout` ctc only"),
         ({"layout": "ctc", "frames": (5, 5)}, "hold no frame"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "nothing to train on"),
         ({"epoch": 3}, "Extra inputs"),

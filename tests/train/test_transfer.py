@@ -220,7 +220,7 @@ def test_an_encoder_of_another_scale_is_noticed_and_brought_to_ours(tmp_path: Pa
         expected = theirs.eval().encoders[0](255 * images)  # type: ignore[index]
         torch.testing.assert_close(network.encoders[0](images), expected, rtol=1e-3, atol=1e-3)
     assert doubt_of_scale(TransferUNet(1, 4, CHANNELS), images) is None, "nothing was taken"
-    with pytest.raises(ValueError, match="transfer_white is of a transferred encoder"):
+    with pytest.raises(ValueError, match="`transfer_white` is of a transferred encoder"):
         settings_of(transfer_white=255)
 
 
@@ -314,13 +314,13 @@ def test_options_of_transfer_that_do_not_fit() -> None:
         ({"unfreeze": ((1, 3),), "transfer": "t.h5"}, "names level 3, and the encoder has .* to 2"),
         ({"unfreeze": ((1, 0),)}, "has learnt nothing would be frozen"),
         ({"unfreeze": ((1, 0),), "freeze_encoder": 1, "transfer": "t"}, "both say what is frozen"),
-        ({"norm": "none"}, "norm is for arch unet, and not for unet-transfer"),
+        ({"norm": "none"}, "`norm` is for `arch` unet, and not for unet-transfer"),
         ({"transfer": "a", "init": "b"}, "both say where to start"),
-        ({"pretrained": "imagenet"}, "are for arch unet-resnet18"),
+        ({"pretrained": "imagenet"}, "`pretrained` is for `arch` unet-resnet18"),
     ):
         with pytest.raises(ValueError, match=words):
             settings_of(**values)
-    with pytest.raises(ValueError, match="transfer and unfreeze are for arch unet-transfer"):
+    with pytest.raises(ValueError, match="`transfer` and `unfreeze` are for `arch` unet-"):
         heart_settings(".", transfer="a")
-    with pytest.raises(ValueError, match="are for arch unet-resnet18 and unet-transfer"):
+    with pytest.raises(ValueError, match="are for `arch` unet-resnet18 and unet-transfer"):
         heart_settings(".", encoder_lr=0.1)
