@@ -274,6 +274,7 @@ def train(
             raise
         raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
 
+    _check_modes(preview=preview, overfit_one=overfit_one, resume=resume)
     settings = _settings_of(layout, arch, preset, options)
     if overfit_one:
         from train.overfit import overfit_one as learn_one
@@ -301,6 +302,15 @@ def train(
         )
     which = "best" if settings.refit is None else "last"
     _note(f"{which} epoch {best.epoch}{chosen}: {output / 'best.pt'}")
+
+
+def _check_modes(**given: bool) -> None:
+    """UsageError where more than one thing is to be done instead of a run from its start."""
+    from engine.errors import UsageError
+
+    names = [_option(name) for name, is_given in given.items() if is_given]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} do not go together; give one of them")
 
 
 def _settings_of(
