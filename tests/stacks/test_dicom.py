@@ -214,6 +214,22 @@ def test_slices_may_have_scales_of_their_own(tmp_path: Path) -> None:
         assert "2 different rescale slopes" in stack.info.unused[0]
 
 
+@pytest.mark.parametrize("spacing", [None, [0, 0]])
+def test_slices_whose_volume_is_unknown_are_said(tmp_path: Path, spacing: list[int] | None) -> None:
+    """volume_ml of the results was empty without a word."""
+    folder = write_series(tmp_path / "ct", volume(3), PixelSpacing=spacing)
+    note = "tells no size of its pixels (PixelSpacing), so volume_ml stays empty"
+    with open_stack(str(folder)) as stack:
+        assert stack.info.pixel_size_um == {"Z": 2500}
+        assert stack.info.unused == (note,)
+    write(tmp_path / "one.dcm", volume(1)[0], PixelSpacing=spacing)
+    with open_stack(str(tmp_path / "one.dcm")) as stack:  # a plane has no volume
+        assert not stack.info.unused
+    unplaced = write_series(tmp_path / "flat", volume(2), ImagePositionPatient=None)
+    with open_stack(str(unplaced), axes="ZYX") as stack:
+        assert "tells no distance of its slices, so volume_ml" in stack.info.unused[-1]
+
+
 def test_monochrome1_grows_with_brightness(tmp_path: Path) -> None:
     stored = volume(1, dtype="uint16")[0]
     path = write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,22 @@ def _stack(
     dtypes = {_values(file) for file in files}
     stored = dtypes.pop() if len(dtypes) == 1 else "float32"
     dtype = _read_dtype(units, stored, where)
+    pixel_size = _pixel_size(units, arranged, canonical, where)
     info = StackInfo(
         path=path,
         format="DICOM",
         axes=canonical,
         shape=sizes,
         dtype=dtype,
-        pixel_size_um=_pixel_size(units, arranged, canonical, where),
+        pixel_size_um=pixel_size,
         time_step_s=arranged.t_s if "T" in canonical else None,
-        unused=(*notes, *arranged.notes, *_slopes(units), *_paddings(files)),
+        unused=(
+            *notes,
+            *arranged.notes,
+            *_slopes(units),
+            *_paddings(files),
+            *_sizeless(pixel_size, canonical),
+        ),
         series=series,
         lacking=arranged.lacking,
         min_is_white=form.min_is_white,
@@ -206,6 +213,14 @@ def _paddings(files: Sequence[DicomFile]) -> tuple[str, ...]:
         f"pixels of the padding value {', '.join(found)} are no image, and read as the darkest "
         "of the others in their frame",
     )
+
+
+def _sizeless(pixel_size: Mapping[str, float], axes: str) -> tuple[str, ...]:
+    """A note on slices whose volume cannot be told in ml."""
+    if "Z" not in axes or {"Z", "Y", "X"} <= set(pixel_size):
+        return ()
+    lacking = "distance of its slices" if "Y" in pixel_size else "size of its pixels (PixelSpacing)"
+    return (f"tells no {lacking}, so volume_ml stays empty",)
 
 
 def _window(units: Sequence[Unit]) -> tuple[float, float] | None:
