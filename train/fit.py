@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import OutputError, UsageError
+from engine.store.claim import check_writable
 from engine.store.files import whole_file
 from train.assess import choose_defaults, score_test, validate
 from train.board import Board
@@ -194,10 +195,7 @@ def _prepare(run: Path, resume: bool) -> None:
         raise OutputError(
             f"{run}: already holds a training run; give another --output, or --resume it"
         )
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{run}: cannot be created ({error.strerror})") from None
+    check_writable(run)
 
 
 def _initial(

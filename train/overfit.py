@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import StacksegError, UsageError
+from engine.store.claim import check_writable
 from engine.store.files import whole_file
 from train.data.dataset import load_data
 from train.data.frames import LabelledFrame
@@ -47,6 +48,8 @@ def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print
     `note` gets the score as it goes. With `output`, a picture and a summary are written to that
     folder, as `overfit.png` and `overfit.json`. NotLearnt where the score stays at ENOUGH or below.
     """
+    if output is not None:
+        check_writable(output)
     arithmetic = resolve_arithmetic(settings)
     torch.manual_seed(settings.seed)
     data = load_data(settings)

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import OutputError
 from engine.results.pictures.caption import draw_strip
 from engine.results.pictures.files import contact_sheet, png
 from engine.results.pictures.panels import Picture, grey, grey_panel, outlined, side_by_side
+from engine.store.claim import check_writable
 from engine.store.files import whole_file
 from train.data.dataset import load_data
 from train.data.patches import Patches, make_example, shares_by_area
@@ -33,10 +33,7 @@ STRIPE = 4  # px
 
 def write_preview(settings: TrainSettings, run: Path, note: Callable[[str], None]) -> Path:
     """Write `preview.png` to the folder `run`, with the first patches that training would draw."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{run}: cannot be created ({error.strerror})") from None
+    check_writable(run)
     data = load_data(settings)
     for remark in data.remarks:
         note(remark)

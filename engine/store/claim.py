@@ -154,7 +154,15 @@ def check_writable(root: Path) -> None:
     if not existing.is_dir():
         raise OutputError(f"{root}: cannot be a folder, because {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"{root}: cannot be written (no permission in {existing})")
+        why = f"no permission in {existing}"
+        if _is_read_only(existing):
+            why = f"the file system of {existing} is read-only"
+        raise OutputError(f"{root}: cannot be written ({why})")
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Whether a folder's file system takes no writes from anyone; Windows does not tell."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def differences(known: JobIdentity, wanted: JobIdentity) -> list[Difference]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +70,20 @@ def test_a_place_that_cannot_be_written_is_found_first(earlier: Path) -> None:
     check_free(earlier / "a.txt", overwrite=True)
     check_free(earlier / "new/scores.csv", overwrite=False)
     assert files(earlier) == {"a.txt": "old"}
+
+
+def test_a_read_only_file_system_is_told_from_a_lack_of_permission(
+    earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was "no permission", which one looks for in vain."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OutputError, match=r"made/new: cannot be written \(no permission in .*made"):
+        check_free(earlier / "new/scores.csv", overwrite=False)
+    flags = SimpleNamespace(f_flag=getattr(os, "ST_RDONLY", 1))
+    monkeypatch.setattr(os, "statvfs", lambda _: flags, raising=False)
+    monkeypatch.setattr(os, "ST_RDONLY", 1, raising=False)
+    with pytest.raises(OutputError, match=r"\(the file system of .*made is read-only\)"):
+        check_free(earlier / "new/scores.csv", overwrite=False)
 
 
 def test_what_is_no_file_is_not_replaced_by_one(earlier: Path) -> None:

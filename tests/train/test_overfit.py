@@ -44,6 +44,16 @@ def test_a_network_that_learns_nothing_exits_with_one(pairs: Path) -> None:
     assert "should be over 0.98" in str(done.exception)
 
 
+def test_an_output_that_cannot_be_written_is_refused_first(pairs: Path, tmp_path: Path) -> None:
+    """The 100 steps came before, for nothing; and so did the data of a run and a preview."""
+    (tmp_path / "file").write_text("")
+    arguments = ["--data", str(pairs), "--layout", "pairs", "--output", str(tmp_path / "file")]
+    for more in ([], ["--preview"], ["--overfit-one"]):
+        done = CliRunner().invoke(train, [*arguments, "--device", "cpu", *more])
+        assert str(done.exception).endswith("file is a file")
+        assert not done.stderr
+
+
 def test_images_of_one_value_at_the_coarsest_level_are_refused(tmp_path: Path) -> None:
     write_pairs(tmp_path, [f"{i}.tif" for i in range(5)], size=12)
     arguments = ["--data", str(tmp_path), "--layout", "pairs", "--overfit-one", "--device", "cpu"]
