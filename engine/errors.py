@@ -5,6 +5,7 @@
       StackError             a stack that cannot be opened, or whose axes are ambiguous
       ModelError             a model without a valid spec, or that the runtime refuses
       OutputError            an output folder that cannot be written, or belongs to another job
+        WriteError           a write that the system refused; the same command repeats it
       JobStopped             a job that had to stop midway; the same command resumes it
         OutOfMemory          the runtime or NumPy found no memory; a smaller tile may fit
       MissingExtra           a command whose optional dependencies are not installed
@@ -42,6 +43,13 @@ class ModelError(StacksegError):
 
 class OutputError(StacksegError):
     """An output folder that cannot be written, or that belongs to another job."""
+
+
+class WriteError(OutputError):
+    """A write that the system refused, as on a full disk.
+
+    Its sentence ends in "run the same command again".
+    """
 
 
 class JobStopped(StacksegError):

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.errors import OutputError, UsageError
+from engine.errors import OutputError, UsageError, WriteError
 from engine.store.claim import check_writable
 from engine.store.files import whole_file
 from train.assess import choose_defaults, score_test, validate
@@ -93,8 +93,13 @@ def fit(
     _write_json(run / "settings.json", settings.as_json())
     _write_json(run / "split.json", data.split_as_json())
 
-    _run_epochs(course, data, settings, arithmetic, teachers, note, report)
-    return _finish(course, data, settings, earlier, arithmetic, note)
+    try:
+        _run_epochs(course, data, settings, arithmetic, teachers, note, report)
+        return _finish(course, data, settings, earlier, arithmetic, note)
+    except WriteError as error:
+        if resume or not (run / "last.pt").exists():
+            raise
+        raise WriteError(f"{error} with --resume") from error
 
 
 def _run_epochs(

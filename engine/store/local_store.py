@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from engine.errors import OutputError
+from engine.errors import WriteError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 log = logging.getLogger("stackseg")
@@ -197,11 +197,11 @@ def _try_lock(handle: int, *, shared: bool) -> bool:
     return True
 
 
-def write_error(error: OSError, path: Path) -> OutputError:
-    """What went wrong at `path`, in one sentence."""
+def write_error(error: OSError, path: Path) -> WriteError:
+    """What went wrong at `path`, in one sentence that ends with running the same command again."""
     if error.errno in _FULL:
-        return OutputError(f"{path}: the disk is full; make room and run the same command again")
+        return WriteError(f"{path}: the disk is full; make room and run the same command again")
     why = error.strerror or error
-    return OutputError(
+    return WriteError(
         f"{path}: cannot be written ({why}); mend that, and run the same command again"
     )

@@ -15,7 +15,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import train.course as train_course
 from engine.errors import OutputError, UsageError
+from engine.store.local_store import write_error
 from tests.train.data import write_pairs
 from tests.train.runs import silent, small
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -185,3 +187,29 @@ def test_a_full_disk_is_said_and_leaves_the_earlier_checkpoint(
     with pytest.raises(OutputError, match=r"last\.pt: the disk is full; make room"):
         save_checkpoint(tmp_path / "last.pt", last)
     assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_a_full_disk_in_an_epoch_says_how_to_go_on(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command, as it was told, is refused once there is a checkpoint."""
+    settings, save = small(pairs), train_course.save_checkpoint
+
+    def full_at(epoch: int, name: str) -> None:
+        def full(path: Path, checkpoint: Checkpoint) -> None:
+            if (checkpoint.epoch, path.name) == (epoch, name):
+                raise write_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)
+            save(path, checkpoint)
+
+        monkeypatch.setattr(train_course, "save_checkpoint", full)
+
+    full_at(1, "last.pt")
+    with pytest.raises(OutputError, match=r"the disk is full; .* run the same command again$"):
+        fit(settings, tmp_path, note=silent)
+    full_at(2, "last.pt")  # after the first epoch of the same command
+    with pytest.raises(OutputError, match=r" run the same command again with --resume$"):
+        fit(settings, tmp_path, note=silent)
+    with pytest.raises(OutputError, match=r" run the same command again$"):
+        fit(settings, tmp_path, note=silent, resume=True)
+    monkeypatch.setattr(train_course, "save_checkpoint", save)
+    assert fit(settings, tmp_path, note=silent, resume=True).settings.epochs == 2
