@@ -36,7 +36,7 @@ from train.networks import (
 from train.networks.pretrained import load_pretrained
 from train.optimise import Arithmetic, Fitting, resolve_arithmetic
 from train.refit import as_chosen, earlier_run, with_honest_loss
-from train.rows import EpochRow, Note
+from train.rows import EpochRow, Note, as_written
 from train.settings import TrainSettings
 from train.start import start_from, start_hash
 from train.strips import choose_places, draw_strip
@@ -130,7 +130,7 @@ def _run_epochs(
             )
         timing = Timing(epoch + 1, time.monotonic() - started, taught.waited)
         step = (epoch + 1) * settings.steps_per_epoch
-        row = task.epoch_row(epoch + 1, step, taught, val_loss, scores)
+        row = as_written(task.epoch_row(epoch + 1, step, taught, val_loss, scores))
         task.draw_curves(course.run / "curves.png", [*course.history, row])
         if settings.strip_every and (epoch + 1) % settings.strip_every == 0:
             strip = course.run / "strips" / f"epoch-{epoch + 1:03d}.png"

@@ -55,6 +55,11 @@ def write_rows(path: Path, rows: Sequence[TableRow]) -> None:
             writer.writerow({name: _as_text(value) for name, value in row.as_row().items()})
 
 
+def as_written(row: Row) -> Row:
+    """The row as a file gives it back, for whatever must be the same after resuming."""
+    return type(row).from_row({k: _number(k, _as_text(v)) for k, v in row.as_row().items()})
+
+
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """The rows of a history.csv or a timings.csv."""
     with path.open(newline="") as file:

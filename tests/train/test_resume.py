@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -44,7 +45,10 @@ def command_line(data: Path, run: Path) -> list[str]:
 
 
 def assert_same_bits(run: Path, other: Path) -> None:
-    assert (run / "history.csv").read_bytes() == (other / "history.csv").read_bytes()
+    for name in ("history.csv", "curves.png"):  # which was drawn from other digits than resumed
+        assert (run / name).read_bytes() == (other / name).read_bytes(), name
+    losses = [json.loads((one / "summary.json").read_text())["loss"] for one in (run, other)]
+    assert losses[0] == losses[1]
     for name in ("best.pt", "last.pt"):
         mine, theirs = _flat(load_checkpoint(run / name)), _flat(load_checkpoint(other / name))
         assert mine.keys() == theirs.keys()
