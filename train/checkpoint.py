@@ -108,8 +108,13 @@ def settings_hash(settings: TrainSettings) -> str:
 
 
 def changed_settings(earlier: TrainSettings, settings: TrainSettings) -> list[str]:
-    """The settings in which two runs differ, in words: "epochs 2, now 3"; long values by name."""
+    """The settings in which two runs differ, in words: "epochs 2, now 3"; long values by name.
+
+    Class weights that are still "auto", since no data have been read, may be any.
+    """
     before, now = _placeless(earlier), _placeless(settings)
+    if settings.class_weights == "auto":
+        now["class_weights"] = before["class_weights"]
     values = {
         name: f" {before[name]}, now {now[name]}" for name in now if before[name] != now[name]
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from train.checkpoint import Checkpoint, changed_settings, load_checkpoint, save
 from train.curves import Timing, read_rows, write_rows
 from train.optimise import Fitting
 from train.rows import EpochRow, Note
+from train.settings import TrainSettings
+from train.start import source_hashes
 from train.tasks import task_of
 from train.tasks.base import PartScores
 
@@ -56,21 +59,15 @@ class Course:
         save_checkpoint(self.run / "last.pt", replace(now, **self.fitting.state()))
 
     def restore(self, note: Note) -> None:
-        """Go on after the last complete epoch; UsageError where another run left the folder."""
+        """Go on after the last complete epoch; UsageError where another run left the folder.
+
+        `check_resumable` has found already what can be told without data.
+        """
         last = load_checkpoint(self.run / "last.pt")
         if last.hashes["settings"] != self.best.hashes["settings"]:
-            changed = "; ".join(changed_settings(last.settings, self.best.settings))
-            raise UsageError(
-                f"{self.run}: was started with other settings"
-                f"{f' ({changed})' if changed else ''}; give those, or another --output"
-            )
+            raise _other_settings(self.run, changed_settings(last.settings, self.best.settings))
         if last.hashes["data"] != self.best.hashes["data"]:
             raise UsageError(f"{self.run}: was started with other data; give another --output")
-        for name, option in (("teachers", "--teacher"), ("refit", "--refit")):
-            if last.hashes.get(name) != self.best.hashes.get(name):
-                raise UsageError(
-                    f"{self.run}: was started with another {option}; give that, or another --output"
-                )
         self.fitting.restore(last)
         if last.threads != torch.get_num_threads():
             note(
@@ -82,3 +79,23 @@ class Course:
         self.timings = read_rows(self.run / "timings.csv", Timing)[: last.epoch]
         self.best = load_checkpoint(self.run / "best.pt")
         note(f"resuming after epoch {self.epochs}")
+
+
+def check_resumable(run: Path, settings: TrainSettings) -> None:
+    """UsageError where the run in a folder had other settings, teachers, or run to repeat."""
+    last = load_checkpoint(run / "last.pt")
+    if changed := changed_settings(last.settings, settings):
+        raise _other_settings(run, changed)
+    ours = source_hashes(settings)
+    for name, option in (("teachers", "--teacher"), ("refit", "--refit")):
+        if last.hashes.get(name) != ours.get(name):
+            raise UsageError(
+                f"{run}: was started with another {option}; give that, or another --output"
+            )
+
+
+def _other_settings(run: Path, changed: Sequence[str]) -> UsageError:
+    which = f" ({'; '.join(changed)})" if changed else ""
+    return UsageError(
+        f"{run}: was started with other settings{which}; give those, or another --output"
+    )

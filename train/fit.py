@@ -35,10 +35,11 @@ from train.networks import (
 )
 from train.networks.pretrained import load_pretrained
 from train.optimise import Arithmetic, Fitting, resolve_arithmetic
-from train.refit import as_chosen, earlier_run, with_honest_loss
+from train.refit import as_chosen, check_data, earlier_run, with_honest_loss
 from train.rows import EpochRow, Note, as_written
 from train.settings import TrainSettings
-from train.start import start_from, start_hash
+from train.sources import check_sources
+from train.start import source_hashes, start_from
 from train.strips import choose_places, draw_strip
 from train.summary import summarise, write_summary
 from train.tasks import task_of
@@ -63,11 +64,13 @@ def fit(
     """
     _prepare(run, resume)
     arithmetic = resolve_arithmetic(settings)
+    check_sources(settings, run, resume)
     torch.manual_seed(settings.seed)
     data = load_data(settings)
     settings = task_of(settings).settled(data.train)
-    earlier = earlier_run(settings, data)
+    earlier = earlier_run(settings)
     if earlier is not None:
+        check_data(earlier, settings, data)
         data = data.with_val_taught()
     _describe(data, earlier is not None, note)
 
@@ -86,7 +89,7 @@ def fit(
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
     fitting = Fitting.of(network, settings, arithmetic)
     teachers = Teachers.of(settings, data, arithmetic)
-    initial = _initial(args, settings, data, pretrained, teachers)
+    initial = _initial(args, settings, data, pretrained)
     course = Course(run, fitting, initial, keep_last=earlier is not None)
     if resume:
         course.restore(note)
@@ -208,15 +211,9 @@ def _initial(
     settings: TrainSettings,
     data: TrainingData,
     pretrained: str,
-    teachers: Teachers,
 ) -> Checkpoint:
     hashes = {"data": data.sha256, "code": code_hash(), "settings": settings_hash(settings)}
-    if settings.init is not None:
-        hashes["init"] = start_hash(settings.init)
-    if settings.teachers:
-        hashes["teachers"] = teachers.sha256
-    if settings.refit is not None:
-        hashes["refit"] = start_hash(settings.refit)
+    hashes |= source_hashes(settings)
     if pretrained:
         hashes["transfer" if settings.transfer is not None else "pretrained"] = pretrained
     words = data.described(settings)

@@ -21,9 +21,10 @@ from train.teachers import teachers_hash
 FREE = ("device", "precision", "workers", "strip_every")
 
 
-def earlier_run(settings: TrainSettings, data: TrainingData) -> Checkpoint | None:
-    """The run that is to be repeated, if any; UsageError unless it was of these data and settings,
-    and ended.
+def earlier_run(settings: TrainSettings) -> Checkpoint | None:
+    """The run that is to be repeated, if any; UsageError unless it had these settings, and ended.
+
+    `check_data` has to follow once there are data.
     """
     if settings.refit is None:
         return None
@@ -43,9 +44,15 @@ def earlier_run(settings: TrainSettings, data: TrainingData) -> Checkpoint | Non
         )
     if earlier.hashes.get("teachers", "") != teachers_hash(settings.teachers):
         raise UsageError(f"--refit {run}: had another --teacher; give that")
-    if earlier.hashes["data"] != data.sha256:
-        raise UsageError(f"--refit {run}: was trained on other data than those in {settings.data}")
     return earlier
+
+
+def check_data(earlier: Checkpoint, settings: TrainSettings, data: TrainingData) -> None:
+    """UsageError unless the run that is to be repeated had these data."""
+    if earlier.hashes["data"] != data.sha256:
+        raise UsageError(
+            f"--refit {settings.refit}: was trained on other data than those in {settings.data}"
+        )
 
 
 def as_chosen(last: Checkpoint, earlier: Checkpoint) -> Checkpoint:

@@ -11,6 +11,7 @@ set up again so that the network gives what the model gives, and can go on learn
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from engine.errors import ModelError, UsageError
-from engine.model.file import find_model, open_model
+from engine.model.file import ModelFile, find_model, open_model
 from train.checkpoint import load_checkpoint
-from train.networks import Network, NetworkArgs
+from train.networks import Network, NetworkArgs, build_network
 from train.settings import TrainSettings
+from train.teachers import teachers_hash
 
 IN_WORDS = {"n_in": "channels of the images", "n_out": "outputs"}  # of fields of NetworkArgs
 
@@ -39,18 +41,38 @@ def start_from(
     """
     assert settings.init is not None
     if Path(settings.init).is_dir():
-        _from_run(network, args, Path(settings.init))
+        network.load_state_dict(_of_run(args, Path(settings.init)))
         return f"the best weights of {settings.init}"
-    if settings.init.endswith(".pt"):
-        raise UsageError(f"--init {settings.init}: is a checkpoint; give the folder of its run")
-    model = open_model(settings.init)
-    if model.spec.normalisation != settings.normalisation:
-        raise UsageError(
-            f"{settings.init}: was trained on pixels that were normalised in another way "
-            f"({model.spec.normalisation}), so its weights are of no use here"
-        )
-    _from_model(network, args, model.path, patches)
+    model = _model(settings)
+    _take(network, _of_model(network, args, model.path), patches)
     return f"the weights of the model {model.spec.name}"
+
+
+def check_start(settings: TrainSettings) -> None:
+    """UsageError where `start_from` would end in one, whatever channels the images have."""
+    assert settings.init is not None
+    if Path(settings.init).is_dir():
+        earlier = Path(settings.init)
+        theirs = load_checkpoint(earlier / "best.pt").network
+        _of_run(settings.network(theirs.n_in, settings.n_outputs), earlier)
+        return
+    model = _model(settings)
+    args = settings.network(len(model.spec.channels), settings.n_outputs)
+    with torch.device("meta"):  # shapes without values
+        network = build_network(args)
+    _of_model(network, args, model.path)
+
+
+def source_hashes(settings: TrainSettings) -> dict[str, str]:
+    """SHA-256 of the weights that a run starts from, learns from or repeats, by setting."""
+    hashes = {}
+    if settings.init is not None:
+        hashes["init"] = start_hash(settings.init)
+    if settings.teachers:
+        hashes["teachers"] = teachers_hash(settings.teachers)
+    if settings.refit is not None:
+        hashes["refit"] = start_hash(settings.refit)
+    return hashes
 
 
 def start_hash(init: str) -> str:
@@ -62,7 +84,22 @@ def start_hash(init: str) -> str:
         raise ModelError(f"{path}: there is no such checkpoint; train first") from None
 
 
-def _from_run(network: Network, args: NetworkArgs, earlier: Path) -> None:
+def _model(settings: TrainSettings) -> ModelFile:
+    """The model that is started from; UsageError where it is none that can be."""
+    assert settings.init is not None
+    if settings.init.endswith(".pt"):
+        raise UsageError(f"--init {settings.init}: is a checkpoint; give the folder of its run")
+    model = open_model(settings.init)
+    if model.spec.normalisation != settings.normalisation:
+        raise UsageError(
+            f"{settings.init}: was trained on pixels that were normalised in another way "
+            f"({model.spec.normalisation}), so its weights are of no use here"
+        )
+    return model
+
+
+def _of_run(args: NetworkArgs, earlier: Path) -> dict[str, Tensor]:
+    """The best weights of a run; UsageError where its network is another."""
     checkpoint = load_checkpoint(earlier / "best.pt")
     if checkpoint.network != args:
         theirs, ours = checkpoint.network.as_json(), args.as_json()
@@ -75,11 +112,11 @@ def _from_run(network: Network, args: NetworkArgs, earlier: Path) -> None:
             f"{earlier}: its network differs from this run's ({'; '.join(words)}); --init needs "
             f"the same network: {earlier / 'settings.json'} has what it was trained with"
         )
-    network.load_state_dict(dict(checkpoint.weights))
+    return dict(checkpoint.weights)
 
 
-@torch.no_grad()
-def _from_model(network: Network, args: NetworkArgs, path: Path, patches: Tensor) -> None:
+def _of_model(network: Network, args: NetworkArgs, path: Path) -> dict[str, Tensor]:
+    """The weights of a model by name; UsageError where its network is another."""
     graph = onnx.load(path).graph
     weights = {
         tensor.name.removeprefix("network."): torch.from_numpy(
@@ -94,17 +131,28 @@ def _from_model(network: Network, args: NetworkArgs, path: Path, patches: Tensor
             f"{path}: its network has {activation} and this run's {args.activation}; "
             f"give --activation {activation}"
         )
-    learnt = {
-        name: parameter
-        for name, parameter in network.named_parameters()
-        if not isinstance(network.get_submodule(name.rpartition(".")[0]), nn.BatchNorm2d)
-    }
-    for name, parameter in learnt.items():
+    for name, parameter in _learnt(network).items():
         if name not in weights or weights[name].shape != parameter.shape:
             raise UsageError(
                 f"{path}: its network differs from this run's ({name}); give the "
                 "--arch, --preset and --channels that it was trained with"
             )
+    return weights
+
+
+def _learnt(network: Network) -> dict[str, nn.Parameter]:
+    """Parameters that an exported model has too, by name: all but those of normalisations."""
+    return {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if not isinstance(network.get_submodule(name.rpartition(".")[0]), nn.BatchNorm2d)
+    }
+
+
+@torch.no_grad()
+def _take(network: Network, weights: Mapping[str, Tensor], patches: Tensor) -> None:
+    """Give a network a model's weights, and normalisations that do nothing on `patches`."""
+    for name, parameter in _learnt(network).items():
         parameter.copy_(weights[name])
     network.eval()
     hooks = [

@@ -37,20 +37,19 @@ class Teachers:
     networks: tuple[Network, ...]
     share: float
     arithmetic: Arithmetic
-    sha256: str = ""  # of all their weights
 
     @classmethod
     def of(cls, settings: TrainSettings, data: TrainingData, arithmetic: Arithmetic) -> Teachers:
         """Those of `settings`; UsageError where one has learnt something else, or what `data` hold
         back: it would tell.
         """
-        runs = {folder: load_checkpoint(Path(folder) / "best.pt") for folder in settings.teachers}
+        runs = runs_of(settings)
         for folder, run in runs.items():
-            _check_outputs(folder, run, settings, data.n_channels)
+            _check_channels(folder, run, data.n_channels)
             _check_split(folder, run, settings, data.split)
         networks = (run.build().to(arithmetic.device) for run in runs.values())
         placed = tuple(network.to(memory_format=torch.channels_last) for network in networks)
-        return cls(placed, settings.teacher_share, arithmetic, teachers_hash(settings.teachers))
+        return cls(placed, settings.teacher_share, arithmetic)
 
     @torch.no_grad()
     def target(self, image: Tensor, target: Tensor, step: int) -> Tensor:
@@ -67,6 +66,14 @@ class Teachers:
         return torch.lerp(target, given / len(self.networks), self.share)
 
 
+def runs_of(settings: TrainSettings) -> dict[str, Checkpoint]:
+    """The best states of the teachers by folder; UsageError where one has learnt something else."""
+    runs = {folder: load_checkpoint(Path(folder) / "best.pt") for folder in settings.teachers}
+    for folder, run in runs.items():
+        _check_outputs(folder, run, settings)
+    return runs
+
+
 def teachers_hash(folders: tuple[str, ...]) -> str:
     """SHA-256 of the weights of all of them; "" of none."""
     if not folders:
@@ -77,7 +84,7 @@ def teachers_hash(folders: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def _check_outputs(folder: str, run: Checkpoint, settings: TrainSettings, n_in: int) -> None:
+def _check_outputs(folder: str, run: Checkpoint, settings: TrainSettings) -> None:
     """UsageError where the outputs of an earlier run mean something else."""
     if run.settings.classes:
         raise UsageError(f"--teacher {folder}: has learnt classes, and this run learns objects")
@@ -87,6 +94,10 @@ def _check_outputs(folder: str, run: Checkpoint, settings: TrainSettings, n_in: 
             raise UsageError(
                 f"--teacher {folder}: was trained with {name} {theirs}, and this run has {ours}"
             )
+
+
+def _check_channels(folder: str, run: Checkpoint, n_in: int) -> None:
+    """UsageError where an earlier run takes other images."""
     if run.network.n_in != n_in:
         raise UsageError(
             f"--teacher {folder}: takes {run.network.n_in} channels, and these images have {n_in}"

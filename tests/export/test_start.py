@@ -12,7 +12,7 @@ from engine.errors import UsageError
 from export.onnx import export_run
 from tests.export.networks import settings_of, trained, write_run
 from train.networks import build_network
-from train.start import start_from
+from train.start import check_start, start_from
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "batch normalisation": {},
@@ -30,7 +30,8 @@ def test_an_exported_model_is_what_training_starts_from(
 ) -> None:
     write_run(tmp_path / "run", **options)
     export_run(tmp_path / "run", tmp_path / "m.onnx")
-    settings = settings_of(init=str(tmp_path / "m.onnx"), **options)
+    settings = settings_of(init=str(tmp_path / "m.onnx"), instances="none", **options)
+    check_start(settings)
     args, image = settings.network(1, 1), torch.rand(3, 1, 64, 96)
     torch.manual_seed(1)
     network = build_network(args)
@@ -44,7 +45,9 @@ def test_a_network_with_other_options_is_not_started_from(tmp_path: Path) -> Non
     write_run(tmp_path / "run")
     export_run(tmp_path / "run", tmp_path / "m.onnx")
     for options in ({"head_kernel": 3}, {"up": "bilinear"}, {"shuffle": 2}):
-        settings = settings_of(init=str(tmp_path / "m.onnx"), **options)
+        settings = settings_of(init=str(tmp_path / "m.onnx"), instances="none", **options)
         args = settings.network(1, 1)
         with pytest.raises(UsageError, match="its network differs from this run's"):
             start_from(build_network(args), args, settings, torch.rand(1, 1, 16, 16))
+        with pytest.raises(UsageError, match="its network differs from this run's"):
+            check_start(settings)
