@@ -126,8 +126,8 @@ def _placeless(settings: TrainSettings) -> dict[str, Any]:
     for start in ("init", "pretrained", "transfer"):
         if values[start] is not None:
             values[start] = Path(values[start]).name
-    # Hashes of their weights stand beside that of the settings, whatever their folders are called.
-    return values | {"teachers": len(values["teachers"]), "refit": values["refit"] is not None}
+    # A hash of their weights stands beside that of the settings, whatever their folders are called.
+    return values | {"teachers": len(values["teachers"])}
 
 
 def code_hash() -> str:

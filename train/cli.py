@@ -217,9 +217,6 @@ def _frame_range(
               "mean.")  # fmt: skip
 @click.option("--teacher-share", default=0.5, show_default=True,
               help="Share of the target that is the teachers'.")  # fmt: skip
-@click.option("--refit", metavar="RUN",
-              help="Repeat a finished run, whose settings are given again, with its validation "
-              "part among what teaches.")  # fmt: skip
 @click.option("--class-name", default="foreground", show_default=True, help="Name of the objects.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--device", default="auto", show_default=True,
@@ -300,8 +297,7 @@ def train(
         chosen = (
             f", threshold {best.chosen['threshold']:g}, minimum area {best.chosen['min_area']:g} px"
         )
-    which = "best" if settings.refit is None else "last"
-    _note(f"{which} epoch {best.epoch}{chosen}: {output / 'best.pt'}")
+    _note(f"best epoch {best.epoch}{chosen}: {output / 'best.pt'}")
 
 
 def _check_modes(**given: bool) -> None:

@@ -15,9 +15,9 @@ from train.curves import Timing, read_rows, write_rows
 from train.optimise import Fitting
 from train.rows import EpochRow, Note
 from train.settings import TrainSettings
-from train.start import source_hashes
 from train.tasks import task_of
 from train.tasks.base import PartScores
+from train.teachers import teachers_hash
 
 
 @dataclass
@@ -30,7 +30,6 @@ class Course:
     run: Path
     fitting: Fitting
     best: Checkpoint
-    keep_last: bool = False  # the last state counts as the best: no frames choose
     history: list[EpochRow] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
 
@@ -51,7 +50,7 @@ class Course:
             best_score=max(self.best.best_score, scores.rank),
             scores=named_scores("val", scores),
         )
-        if self.keep_last or scores.rank > self.best.best_score:
+        if scores.rank > self.best.best_score:
             self.best = now
             save_checkpoint(self.run / "best.pt", now)
         write_rows(self.run / "history.csv", self.history)
@@ -82,16 +81,14 @@ class Course:
 
 
 def check_resumable(run: Path, settings: TrainSettings) -> None:
-    """UsageError where the run in a folder had other settings, teachers, or run to repeat."""
+    """UsageError where the run in a folder had other settings or teachers."""
     last = load_checkpoint(run / "last.pt")
     if changed := changed_settings(last.settings, settings):
         raise _other_settings(run, changed)
-    ours = source_hashes(settings)
-    for name, option in (("teachers", "--teacher"), ("refit", "--refit")):
-        if last.hashes.get(name) != ours.get(name):
-            raise UsageError(
-                f"{run}: was started with another {option}; give that, or another --output"
-            )
+    if last.hashes.get("teachers", "") != teachers_hash(settings.teachers):
+        raise UsageError(
+            f"{run}: was started with another --teacher; give that, or another --output"
+        )
 
 
 def _other_settings(run: Path, changed: Sequence[str]) -> UsageError:

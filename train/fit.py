@@ -35,7 +35,6 @@ from train.networks import (
 )
 from train.networks.pretrained import load_pretrained
 from train.optimise import Arithmetic, Fitting, resolve_arithmetic
-from train.refit import as_chosen, check_data, earlier_run, with_honest_loss
 from train.rows import EpochRow, Note, as_written
 from train.settings import TrainSettings
 from train.sources import check_sources
@@ -68,11 +67,7 @@ def fit(
     torch.manual_seed(settings.seed)
     data = load_data(settings)
     settings = task_of(settings).settled(data.train)
-    earlier = earlier_run(settings)
-    if earlier is not None:
-        check_data(earlier, settings, data)
-        data = data.with_val_taught()
-    _describe(data, earlier is not None, note)
+    _describe(data, note)
 
     args = settings.network(data.n_channels, n_out=settings.n_outputs)
     network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -89,8 +84,7 @@ def fit(
         note(f"starting from {start_from(network, args, settings, _some_patches(data, settings))}")
     fitting = Fitting.of(network, settings, arithmetic)
     teachers = Teachers.of(settings, data, arithmetic)
-    initial = _initial(args, settings, data, pretrained)
-    course = Course(run, fitting, initial, keep_last=earlier is not None)
+    course = Course(run, fitting, _initial(args, settings, data, pretrained))
     if resume:
         course.restore(note)
     _write_json(run / "settings.json", settings.as_json())
@@ -98,7 +92,7 @@ def fit(
 
     try:
         _run_epochs(course, data, settings, arithmetic, teachers, note, report)
-        return _finish(course, data, settings, earlier, arithmetic, note)
+        return _finish(course, data, settings, arithmetic, note)
     except WriteError as error:
         if resume or not (run / "last.pt").exists():
             raise
@@ -151,26 +145,19 @@ def _finish(
     course: Course,
     data: TrainingData,
     settings: TrainSettings,
-    earlier: Checkpoint | None,
     arithmetic: Arithmetic,
     note: Note,
 ) -> Checkpoint:
     """Choose the best state's defaults, score the test part, and sum the run up."""
     run, task = course.run, task_of(settings)
-    if earlier is None:
-        best = choose_defaults(course.best, data, run, arithmetic.device)
-    else:
-        best = as_chosen(course.best, earlier)
+    best = choose_defaults(course.best, data, run, arithmetic.device)
     test = load_part(data.split.test, settings).frames
     best = score_test(best, test, run, arithmetic.device)
     if test and (words := task.remark_on_test(best.scores)):
         note(words)
     save_checkpoint(run / "best.pt", best)
     shape = data.val[0].image.shape
-    summary = summarise(best, course.history, course.timings, shape, arithmetic)
-    if settings.refit is not None:
-        summary = with_honest_loss(summary, Path(settings.refit))
-    write_summary(run, summary)
+    write_summary(run, summarise(best, course.history, course.timings, shape, arithmetic))
     return best
 
 
@@ -220,14 +207,12 @@ def _initial(
     return Checkpoint(args, {}, settings, 0, 0, -math.inf, hashes=hashes, trained_on=words)
 
 
-def _describe(data: TrainingData, refit: bool, note: Note) -> None:
+def _describe(data: TrainingData, note: Note) -> None:
     """Say what the run learns from."""
     for remark in data.remarks:
         note(remark)
     parts = f"{len(data.train)} training, {len(data.val)} validation frames"
     note(f"{parts}, {len(data.split.test)} held back; split {data.split.rule}")
-    if refit:
-        note("validation frames teach, so figures of them flatter; the last epoch is kept")
 
 
 def _write_json(path: Path, values: object) -> None:

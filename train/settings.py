@@ -150,9 +150,6 @@ class TrainSettings(_Frozen):
     """Folders of earlier runs whose predictions are learnt beside the truth."""
     teacher_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the target that is theirs, where there are any."""
-    refit: str | None = None
-    """Folder of an earlier run that is repeated with its validation part among what teaches: the
-    last epoch is kept, with what that run chose."""
     epochs: Annotated[int, Field(ge=1)] = 30
     """Epochs to train; after each the network is scored on the validation part."""
     steps_per_epoch: Annotated[int, Field(ge=1)] = 200

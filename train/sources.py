@@ -10,7 +10,6 @@ from pathlib import Path
 from train.course import check_resumable
 from train.networks import ResNetUNet, TransferUNet, build_network
 from train.networks.pretrained import load_pretrained
-from train.refit import earlier_run
 from train.settings import TrainSettings
 from train.start import check_start
 from train.teachers import runs_of
@@ -20,7 +19,6 @@ from train.transfer import transfer
 def check_sources(settings: TrainSettings, run: Path, resume: bool) -> None:
     """UsageError or ModelError where the run cannot begin, or be resumed, with what it names."""
     runs_of(settings)
-    earlier_run(settings)
     if settings.init is not None:
         check_start(settings)
     if resume:

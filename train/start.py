@@ -64,14 +64,12 @@ def check_start(settings: TrainSettings) -> None:
 
 
 def source_hashes(settings: TrainSettings) -> dict[str, str]:
-    """SHA-256 of the weights that a run starts from, learns from or repeats, by setting."""
+    """SHA-256 of the weights that a run starts from or learns from, by setting."""
     hashes = {}
     if settings.init is not None:
         hashes["init"] = start_hash(settings.init)
     if settings.teachers:
         hashes["teachers"] = teachers_hash(settings.teachers)
-    if settings.refit is not None:
-        hashes["refit"] = start_hash(settings.refit)
     return hashes
 
 

@@ -51,8 +51,6 @@ def placed(values: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
          "--pretrained .*text.pt: holds no state dict of torchvision's resnet18"),
         ({"teachers": ("RUN",), "core_depth": 3}, "--teacher .*: was trained with core_depth 2"),
         ({"teachers": ("NONE",)}, "there is no such checkpoint"),
-        ({"refit": "RUN", "lr": 0.1, "epochs": 1}, "--refit .*other settings .lr 0.002, now 0.1"),
-        ({"refit": "NONE"}, "no run has ended here"),
     ],
 )  # fmt: skip
 def test_what_a_run_cannot_start_from_is_refused_before_data_are_read(

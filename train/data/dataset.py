@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,26 +58,6 @@ class TrainingData:
         """For each training frame whether it is synthetic."""
         made = self.n_synthetic[0]
         return [False] * (len(self.train) - made) + [True] * made
-
-    def with_val_taught(self) -> TrainingData:
-        """The same with the validation frames among those that teach; they are still scored."""
-        made, made_val = self.n_synthetic
-        read, read_val = len(self.train) - made, len(self.val) - made_val
-        return replace(
-            self,
-            train=[
-                *self.train[:read],
-                *self.val[:read_val],
-                *self.train[read:],
-                *self.val[read_val:],
-            ],
-            n_synthetic=(made + made_val, made_val),
-            split=replace(
-                self.split,
-                train=(*self.split.train, *self.split.val),
-                rule=f"{self.split.rule}; here validation teaches as well",
-            ),
-        )
 
     def split_as_json(self) -> dict[str, Any]:
         """The split of files, those left out, and the numbers of synthetic frames."""
