@@ -15,9 +15,9 @@ from train.curves import Timing, read_rows, write_rows
 from train.optimise import Fitting
 from train.rows import EpochRow, Note
 from train.settings import TrainSettings
+from train.start import teachers_hash
 from train.tasks import task_of
 from train.tasks.base import PartScores
-from train.teachers import teachers_hash
 
 
 @dataclass

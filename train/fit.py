@@ -76,8 +76,8 @@ def fit(
         f"{epoch}:{level}" for epoch, level in settings.unfreeze if epoch > settings.epochs
     ]:
         note(
-            f"--unfreeze {','.join(late)}: the run ends after epoch {settings.epochs}, so what "
-            "these name never learns"
+            f"--unfreeze {','.join(late)}: the run ends after epoch {settings.epochs}, so "
+            "these levels stay frozen"
         )
     pretrained = "" if resume else _load_encoder(network, settings, data, note)
     if settings.init is not None:

@@ -26,7 +26,6 @@ from engine.model.file import ModelFile, find_model, open_model
 from train.checkpoint import load_checkpoint
 from train.networks import Network, NetworkArgs, build_network
 from train.settings import TrainSettings
-from train.teachers import teachers_hash
 
 IN_WORDS = {"n_in": "channels of the images", "n_out": "outputs"}  # of fields of NetworkArgs
 
@@ -71,6 +70,13 @@ def source_hashes(settings: TrainSettings) -> dict[str, str]:
     if settings.teachers:
         hashes["teachers"] = teachers_hash(settings.teachers)
     return hashes
+
+
+def teachers_hash(folders: tuple[str, ...]) -> str:
+    """SHA-256 of the weights of all of them; "" of none."""
+    if not folders:
+        return ""
+    return hashlib.sha256("".join(map(start_hash, folders)).encode()).hexdigest()
 
 
 def start_hash(init: str) -> str:

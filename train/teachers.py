@@ -10,7 +10,6 @@ Each teacher sees another mirror image of a batch at each step; over steps that 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,12 @@ from torch import Tensor
 from engine.errors import UsageError, plural
 from train.checkpoint import Checkpoint, load_checkpoint
 from train.data.dataset import TrainingData
-from train.data.splits import Split
 from train.networks import Network
 from train.optimise import Arithmetic
 from train.settings import TrainSettings
 
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (N, C, Y, X)
-SAME = ("instances", "core_depth", "normalisation")  # what makes outputs mean the same
+SAME = {"instances": "--instances", "core_depth": "--core-depth", "normalisation": "--window"}
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,13 @@ class Teachers:
 
     @classmethod
     def of(cls, settings: TrainSettings, data: TrainingData, arithmetic: Arithmetic) -> Teachers:
-        """Those of `settings`; UsageError where one has learnt something else, or what `data` hold
-        back: it would tell.
+        """Those of `settings`; UsageError where one has learnt other outputs, or was trained on
+        images that `data` hold back.
         """
         runs = runs_of(settings)
         for folder, run in runs.items():
             _check_channels(folder, run, data.n_channels)
-            _check_split(folder, run, settings, data.split)
+            _check_seen(folder, data)
         networks = (run.build().to(arithmetic.device) for run in runs.values())
         placed = tuple(network.to(memory_format=torch.channels_last) for network in networks)
         return cls(placed, settings.teacher_share, arithmetic)
@@ -74,26 +72,18 @@ def runs_of(settings: TrainSettings) -> dict[str, Checkpoint]:
     return runs
 
 
-def teachers_hash(folders: tuple[str, ...]) -> str:
-    """SHA-256 of the weights of all of them; "" of none."""
-    if not folders:
-        return ""
-    digest = hashlib.sha256()
-    for folder in folders:
-        digest.update(hashlib.sha256((Path(folder) / "best.pt").read_bytes()).digest())
-    return digest.hexdigest()
-
-
 def _check_outputs(folder: str, run: Checkpoint, settings: TrainSettings) -> None:
     """UsageError where the outputs of an earlier run mean something else."""
     if run.settings.classes:
         raise UsageError(f"--teacher {folder}: has learnt classes, and this run learns objects")
-    for name in SAME:
+    for name, option in SAME.items():
         theirs, ours = getattr(run.settings, name), getattr(settings, name)
-        if theirs != ours:
-            raise UsageError(
-                f"--teacher {folder}: was trained with {name} {theirs}, and this run has {ours}"
-            )
+        if theirs == ours or (name == "core_depth" and settings.instances != "cores"):
+            continue
+        values = "" if name == "normalisation" else f" ({theirs}, here {ours})"
+        raise UsageError(
+            f"--teacher {folder}: was trained with another {option}{values}; give the same"
+        )
 
 
 def _check_channels(folder: str, run: Checkpoint, n_in: int) -> None:
@@ -104,21 +94,22 @@ def _check_channels(folder: str, run: Checkpoint, n_in: int) -> None:
         )
 
 
-def _check_split(folder: str, run: Checkpoint, settings: TrainSettings, split: Split) -> None:
-    """UsageError where an earlier run on the same folder was taught by what is held back here."""
-    if Path(run.settings.data).resolve().name != Path(settings.data).resolve().name:
-        return
+def _check_seen(folder: str, data: TrainingData) -> None:
+    """UsageError where an earlier run has seen, by its pixels, an image that is held back here."""
     path = Path(folder) / "split.json"
     try:
         parts = json.loads(path.read_text())
-        taught, chose = (set(parts[name]["frames"]) for name in ("train", "val"))
+        taught, chose = (set(parts[name]["sha256"]) for name in ("train", "val"))
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
-            f"--teacher {folder}: {path.name} is gone or damaged, which says what it has learnt; "
-            "copy the whole folder of that run"
+            f"--teacher {folder}: its {path.name} does not tell which images it has seen (it is "
+            "gone, damaged, or of an earlier version); copy the whole folder of that run, or train "
+            "it again"
         ) from None
-    known = [f.name for f in split.val if f.name in taught]
-    known += [f.name for f in split.test if f.name in taught | chose]
+    ours = {data.images[f.name] for f in data.split.train if f.name in data.images}
+    held = [(f.name, taught) for f in data.split.val]
+    held += [(f.name, taught | chose) for f in data.split.test]
+    known = [name for name, seen in held if data.images.get(name) in seen - ours]
     if known:
         raise UsageError(
             f"--teacher {folder}: has learnt {plural(len(known), 'image')} that this run holds "

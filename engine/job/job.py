@@ -78,12 +78,15 @@ def merge_job(folder: JobFolder, progress: Progress | None = None) -> JobSummary
         stack.enter_context(lock(folder))
         claim(folder, identity(job), fresh=False, alone=True)
         folder.forget_stop(STOP)
-        if (report := _complete(job, folder)) is not None:
+        report = folder.report()
+        if report is not None and not (lost := _lost(job, folder, report)):
             return summarise(job, report, already_complete=True)
         if missing := _missing(job, folder):
             raise OutputError(
                 f"{folder.root}: not all array tasks are done ({missing}); run those first"
             )
+        if report is not None:
+            _begin_again(folder, lost)
         executor = stack.enter_context(dask_in_process(job.plan.workers))
         run = Run(job, folder, job_context(job, folder.identity_hash()), executor, progress)
         return run.carry_out(steps_of(job.plan), complete=True)
@@ -122,10 +125,14 @@ def _claim_and_run(
     folder.keep_settings(settings)
     context = job_context(job, folder.identity_hash())
     folder.forget_stop(context.stop)
-    if settings.retry_failed and (earlier := folder.report()) and earlier.counts.failed:
-        folder.own.delete(REPORT)
-    if (report := _complete(job, folder)) is not None:
-        return summarise(job, report, already_complete=True)
+    if (report := folder.report()) is not None:
+        again = settings.retry_failed and report.counts.failed
+        if not again and not (lost := _lost(job, folder, report)):
+            return summarise(job, report, already_complete=True)
+        if again:
+            folder.own.delete(REPORT)
+        else:
+            _begin_again(folder, lost)
     if executor is None:
         executor = stack.enter_context(dask_in_process(job.plan.workers))
     _warn_of_disk(job)
@@ -151,14 +158,10 @@ def _carry_out_array_task(run: Run) -> JobSummary:
         return rest.carry_out(steps_of(job.plan), complete=True)
 
 
-def _complete(job: Prepared, folder: JobFolder) -> JobReport | None:
-    """The report of a job that is complete; of one that has lost something since, it goes."""
-    report = folder.report()
-    if report is not None and (lost := _lost(job, folder, report)):
-        log.warning("%s: was complete, and is no longer: %s", folder.root, lost)
-        folder.own.delete(REPORT)
-        return None
-    return report
+def _begin_again(folder: JobFolder, lost: str) -> None:
+    """Say what a job that was complete has lost since, and take away what says that it is."""
+    log.warning("%s: was complete, and is no longer: %s", folder.root, lost)
+    folder.own.delete(REPORT)
 
 
 def _lost(job: Prepared, folder: JobFolder, report: JobReport) -> str:

@@ -9,7 +9,8 @@ from engine.measure.objects import intensities_of, shapes_of
 
 
 def compiles(dtype: str, postprocessing: Postprocessing) -> bool:
-    """Whether one that finds objects in pixels of `dtype` does, by the largest of its loops.
+    """Whether a job that finds objects in pixels of `dtype` has loops to compile; the largest are
+    asked.
 
     After the first job of an installation, that is one with pixels of another type, or with cores.
     """

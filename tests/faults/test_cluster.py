@@ -117,6 +117,12 @@ def test_an_array_task_that_is_missing_is_named(tmp_path: Path, whole: Undisturb
     assert again.popen.returncode == 0 and "already complete" in again.err
     (output / "frames.csv").unlink()
     shutil.rmtree(output / ".stackseg" / "levels" / "1" / "cut")
+    (lost,) = (output / ".stackseg" / "records" / "whole").glob("*2*")
+    shutil.move(lost, tmp_path / "lost")
+    refused = merge(whole, output)
+    assert refused.popen.returncode == 2 and "(block(s) 2 of whole)" in refused.err
+    assert (output / "job.json").exists()  # nothing was taken away
+    shutil.move(tmp_path / "lost", lost)
     mended = merge(whole, output)
     assert mended.popen.returncode == 0 and "was complete, and is no longer" in mended.err
     assert_same(output, whole.output)

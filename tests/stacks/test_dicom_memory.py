@@ -52,7 +52,10 @@ def make(kind: str, path: Path) -> None:
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 4096, (SIDE, SIDE)).astype("uint16")
     rgb = rng.integers(0, 256, (SIDE, SIDE, 3)).astype("uint8")
-    if kind == "plain":
+    if kind == "padded":
+        grey[: SIDE // 2] = 50_000
+        write(path, grey, **at(0), PixelPaddingValue=50_000, RescaleSlope=1, RescaleIntercept=-1024)
+    elif kind == "plain":
         write(path, grey, **at(0), BitsStored=12, RescaleSlope=1, RescaleIntercept=-1024)
     elif kind == "JPEG 2000":
         encoded(path, "JPEG2000Lossless", imagecodecs.jpeg2k_encode(grey, codecformat="j2k"), grey)
@@ -68,7 +71,7 @@ def make(kind: str, path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc")
-@pytest.mark.parametrize("kind", ["plain", "JPEG 2000", "RLE", "JPEG, YBR"])
+@pytest.mark.parametrize("kind", ["plain", "padded", "JPEG 2000", "RLE", "JPEG, YBR"])
 def test_reading_takes_what_is_told(tmp_path: Path, kind: str) -> None:
     make(kind, tmp_path / "a.dcm")
     command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(tmp_path / "a.dcm")]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.model.spec import Normalisation
 from engine.model.statistics import frame_statistics
-from engine.stacks.dicom.padding import Padding
+from engine.stacks.dicom.padding import Padding, padding_of
 from engine.stacks.open import open_stack
 from tests.stacks.dicoms import at, dataset, write
 
@@ -47,10 +47,8 @@ def test_padding_is_read_as_the_darkest_pixel_of_the_image(tmp_path: Path) -> No
     np.testing.assert_array_equal(found[12:], pixels[12:] - 1024)
     assert (found[:12] == pixels[12:].min() - 1024).all()
     with open_stack(str(path)) as stack:
-        assert stack.info.unused == (
-            "pixels of the padding value -2000 are no image, and read as the darkest of the "
-            "others in their frame",
-        )
+        (note,) = stack.info.unused
+        assert note.startswith("has the padding value -2000: such pixels are read as the darkest")
 
 
 def test_statistics_are_those_of_the_image(tmp_path: Path) -> None:
@@ -132,6 +130,45 @@ def test_files_of_a_series_may_have_their_own(tmp_path: Path) -> None:
             assert stack.read(0, z, [0]).min() == slice_of(0)[12:].min()
 
 
+def test_a_few_pixels_beyond_the_padding_do_not_save_it() -> None:
+    """One pixel of -2048 had left a frame's padding while its neighbours' was filled."""
+    pixels = slice_of(-2000)
+    pixels[20, 20] = -2048
+    found = Padding(-2000, -2000).filled(pixels, min_is_white=False)
+    assert (found[:12] == slice_of(-2000)[12:].min()).all()
+    assert found[20, 20] == -2048
+
+
+def test_of_two_values_one_stays_padding() -> None:
+    """A mask of 0 and 200 whose padding value is 0 had become 200 everywhere."""
+    pixels = np.array([[0, 200], [200, 0]], np.uint8)
+    np.testing.assert_array_equal(Padding(0, 0).filled(pixels, min_is_white=False), pixels)
+
+
+def test_a_range_beyond_the_bits_is_the_value_alone() -> None:
+    """-2000 to 0 in 16 bits without sign is no range from 0 to 63536."""
+    from pydicom.dataset import Dataset
+
+    header = Dataset()
+    header.add_new("PixelPaddingValue", "SS", -2000)
+    header.add_new("PixelPaddingRangeLimit", "SS", 0)
+    assert padding_of(header, 16, signed=False) == Padding(63536, 63536)
+    assert padding_of(header, 16, signed=True) == Padding(-2000, 0)
+
+
+def test_colours_and_floats_have_no_padding(tmp_path: Path) -> None:
+    colours = np.arange(6 * 5 * 3).reshape(6, 5, 3).astype(np.uint8)
+    write(tmp_path / "rgb.dcm", colours, PixelPaddingValue=0)
+    with open_stack(str(tmp_path / "rgb.dcm")) as stack:
+        np.testing.assert_array_equal(stack.read(0, 0, [0, 1, 2]), np.moveaxis(colours, -1, 0))
+        assert not stack.info.unused
+    floats = np.linspace(-1, 1, 30).reshape(6, 5).astype(np.float32)
+    ds = dataset(floats, PixelData=None, PixelPaddingValue=0)
+    ds.FloatPixelData = floats.tobytes()
+    ds.save_as(tmp_path / "float.dcm", enforce_file_format=True)
+    np.testing.assert_array_equal(read(tmp_path / "float.dcm"), floats)
+
+
 @given(
     st.lists(st.integers(-50, 50), min_size=1, max_size=40),
     st.integers(-60, 60),
@@ -144,9 +181,10 @@ def test_only_padding_changes_and_only_to_the_darkest(
     pixels = np.array(values, dtype=np.int16)[None]
     padding = Padding(low, low + width)
     found = padding.filled(pixels, min_is_white)
-    image = [v for v in values if not low <= v <= low + width]
-    amid = image and min(image) < low and max(image) > low + width
+    below, above = [v for v in values if v < low], [v for v in values if v > low + width]
+    image = above if len(above) > len(below) else below
+    is_left = (below and above) or len(set(image)) < 2  # of 40 pixels, one is more than 1 %
     dark = (max if min_is_white else min)(image, default=0)
-    expected = [dark if image and not amid and low <= v <= low + width else v for v in values]
+    expected = [dark if not is_left and low <= v <= low + width else v for v in values]
     assert found.tolist() == [expected]
     assert found.dtype == pixels.dtype

@@ -49,7 +49,7 @@ def placed(values: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
         ({"arch": "unet-transfer", "transfer": "RUN", "channels": (3, 6)}, "none of its 4 conv"),
         ({"arch": "unet-resnet18", "channels": (4, 4, 4, 8, 8), "pretrained": "TEXT"},
          "--pretrained .*text.pt: holds no state dict of torchvision's resnet18"),
-        ({"teachers": ("RUN",), "core_depth": 3}, "--teacher .*: was trained with core_depth 2"),
+        ({"teachers": ("RUN",), "core_depth": 3}, "--teacher .*: .* another --core-depth"),
         ({"teachers": ("NONE",)}, "there is no such checkpoint"),
     ],
 )  # fmt: skip

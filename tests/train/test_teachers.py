@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tifffile import imread, imwrite
 from torch import Tensor
 
 from engine.errors import ModelError, UsageError
@@ -94,8 +96,9 @@ def test_a_run_names_its_teachers_by_their_weights(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"core_depth": 3.0}, "was trained with core_depth 2.0, and this run has 3.0"),
-        ({"instances": "none"}, "was trained with instances cores, and this run has none"),
+        ({"core_depth": 3.0}, r"was trained with another --core-depth \(2.0, here 3.0\)"),
+        ({"instances": "none"}, r"was trained with another --instances \(cores, here none\)"),
+        ({"normalisation": {"window": (0, 9)}}, "was trained with another --window; give the same"),
     ],
 )
 def test_a_teacher_of_something_else_is_refused(
@@ -125,11 +128,102 @@ def test_a_teacher_that_knows_what_is_held_back_is_refused(
         fit(small(pairs, teachers=(str(taught),), test_fraction=0.3), tmp_path / "run", note=silent)
 
 
-def test_a_teacher_that_does_not_tell_is_refused(pairs: Path, taught: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, "{", "{}", '{"train": {"frames": []}, "val": {}}'])
+def test_a_teacher_that_does_not_tell_is_refused(
+    pairs: Path, taught: Path, tmp_path: Path, content: str | None
+) -> None:
     copied = shutil.copytree(taught, tmp_path / "copied")
-    (copied / "split.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"split.json is gone or damaged"):
-        fit(small(pairs, teachers=(str(copied),)), tmp_path / "run", note=silent)
+    (copied / "split.json").unlink()
+    if content is not None:
+        (copied / "split.json").write_text(content)
+    with pytest.raises(UsageError, match=r"split.json does not tell which images it has seen"):
+        Teachers.of(small(pairs, teachers=(str(copied),)), load_data(small(pairs)), CPU)
+
+
+def as_seen(taught: Path, folder: Path, **parts: list[str]) -> str:
+    """The run in `taught`, had it seen images of these hashes."""
+    shutil.copytree(taught, folder)
+    seen = {part: {"frames": [], "sha256": parts.get(part, [])} for part in ("train", "val")}
+    (folder / "split.json").write_text(json.dumps(seen))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "refused"),
+    [
+        ("train", "test", True),
+        ("train", "val", True),
+        ("val", "test", True),
+        ("val", "val", False),  # both choose by it
+        ("train", "train", False),
+        ("val", "train", False),
+    ],
+)
+def test_which_parts_of_two_runs_may_share_an_image(
+    pairs: Path, taught: Path, tmp_path: Path, theirs: str, ours: str, refused: bool
+) -> None:
+    data = load_data(small(pairs, test_fraction=0.2))
+    image = data.images[getattr(data.split, ours)[0].name]
+    other = as_seen(taught, tmp_path / "other", **{theirs: [image]})
+    settings = small(pairs, test_fraction=0.2, teachers=(other,))
+    if refused:
+        with pytest.raises(UsageError, match="has learnt 1 image that this run holds back"):
+            Teachers.of(settings, data, CPU)
+    else:
+        Teachers.of(settings, data, CPU)
+
+
+def test_images_are_known_by_their_pixels_whatever_their_folder(
+    pairs: Path, taught: Path, tmp_path: Path
+) -> None:
+    """A teacher of a renamed folder had passed, and one of other images of the same names not."""
+    moved = shutil.copytree(pairs, tmp_path / "moved")
+    for path in sorted(moved.rglob("*.tif")):
+        path.rename(path.with_name(f"other-{path.name}"))
+    settings = small(moved, teachers=(str(taught),), test_fraction=0.4)
+    with pytest.raises(UsageError, match="that this run holds back"):
+        Teachers.of(settings, load_data(settings), CPU)
+    others = write_pairs(tmp_path / pairs.name, [f"{i}.tif" for i in range(10)])
+    for path in (others / "images").iterdir():
+        imwrite(path, imread(path)[::-1])
+    settings = small(others, teachers=(str(taught),), test_fraction=0.4)
+    Teachers.of(settings, load_data(settings), CPU)
+
+
+def test_an_image_that_is_twice_in_the_data_is_no_secret(
+    pairs: Path, taught: Path, tmp_path: Path
+) -> None:
+    data = load_data(small(pairs))
+    image = data.images[data.split.train[0].name]
+    twice = {**data.images, data.split.val[0].name: image}
+    other = as_seen(taught, tmp_path / "other", train=[image])
+    Teachers.of(small(pairs, teachers=(other,)), replace(data, images=twice), CPU)
+
+
+def test_teachers_predict_as_they_do_when_they_are_used(pairs: Path, taught: Path) -> None:
+    """And not by the statistics of a batch."""
+    settings = small(pairs, teachers=(str(taught),))
+    teachers = Teachers.of(settings, load_data(settings), CPU)
+    assert not any(part.training for network in teachers.networks for part in network.modules())
+
+
+def test_an_epoch_learns_from_them_at_every_step(
+    pairs: Path, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    own = Teachers.target
+
+    def target(self: Teachers, image: Tensor, target: Tensor, step: int) -> Tensor:
+        steps.append(step)
+        return own(self, image, target, step)
+
+    monkeypatch.setattr(Teachers, "target", target)
+    alone = fit(small(pairs), tmp_path / "alone", note=silent)
+    steps.clear()
+    settings = small(pairs, teachers=(str(taught),), teacher_share=1)
+    together = fit(settings, tmp_path / "together", note=silent)
+    assert steps == list(range(6))
+    assert any(not alone.weights[name].equal(w) for name, w in together.weights.items())
 
 
 def test_a_folder_without_a_run_is_refused(pairs: Path, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class TrainingData:
     split: Split
     left_out: tuple[str, ...] = ()  # names of frames of `split` that no part uses
     remarks: tuple[str, ...] = ()  # what a user has to know before training starts
+    images: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by name, of all parts
 
     @property
     def n_channels(self) -> int:
@@ -60,9 +61,14 @@ class TrainingData:
         return [False] * (len(self.train) - made) + [True] * made
 
     def split_as_json(self) -> dict[str, Any]:
-        """The split of files, those left out, and the numbers of synthetic frames."""
+        """The split of files, those left out, the numbers of synthetic frames, and images' hashes,
+        by which a later run knows what this one has seen.
+        """
         train, val = self.n_synthetic
         split = self.split.as_json() | {"synthetic": {"train": train, "val": val}}
+        for part in ("train", "val", "test"):
+            used = [name for name in split[part]["frames"] if name in self.images]
+            split[part]["sha256"] = [self.images[name] for name in used]
         return split | ({"left_out": list(self.left_out)} if self.left_out else {})
 
     def described(self, settings: TrainSettings) -> str:
@@ -90,6 +96,7 @@ def load_data(settings: TrainSettings) -> TrainingData:
         val=val.frames + made[n_made:],
         n_synthetic=(n_made, n_val),
         split=split,
+        images={f.name: f.image_sha256 for f in (*train.frames, *val.frames, *test.frames)},
         left_out=(*train.left_out, *val.left_out, *test.left_out),
         remarks=(
             *train.remarks,

@@ -46,6 +46,7 @@ class LabelledFrame:
     ignore_border: int = 0  # px at each side that neither teach nor score
     known: NDArray[np.bool_] | None = None  # (Y, X), where labels are true; None: everywhere
     sha256: str = ""  # of image and truth as read
+    image_sha256: str = ""  # of the image alone
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -122,6 +123,7 @@ def make_frame(
     are not finite.
     """
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes())
+    of_image = digest.hexdigest()
     digest.update(np.ascontiguousarray(labels).tobytes())
     if known is not None:
         digest.update(np.packbits(known).tobytes())
@@ -137,7 +139,7 @@ def make_frame(
         raise StackError(f"{name}: {error}; take it out of the training data") from None
     statistics = normalisable(statistics)
     sha256 = digest.hexdigest()
-    return LabelledFrame(name, image, statistics, labels, ignore_border, known, sha256)
+    return LabelledFrame(name, image, statistics, labels, ignore_border, known, sha256, of_image)
 
 
 def read_image(path: Path, plane: int | None = None, channel: str | None = None) -> NDArray[Any]:

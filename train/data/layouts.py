@@ -248,7 +248,7 @@ def _group(pattern: re.Pattern[str] | None, root: Path, top: Path, image: Path) 
     name = match.group(1) if pattern.groups else match.group(0)
     if not name:
         raise UsageError(
-            f"--group {pattern.pattern!r} matches an empty text in {image.name}, which says of no "
+            f"--group {pattern.pattern!r} matches an empty text in {image.name}, so it gives no "
             "group; make it match a part of every name"
         )
     return name

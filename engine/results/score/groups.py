@@ -39,8 +39,8 @@ class Grouping:
             group = (match.group(1) if self.pattern.groups else match.group(0)) or ""
         if not group:
             raise UsageError(
-                f"--group {self.pattern.pattern!r} matches an empty text in {file or stack}, which "
-                "says of no group; make it match a part of every name"
+                f"--group {self.pattern.pattern!r} matches an empty text in {file or stack}, so it "
+                "gives no group; make it match a part of every name"
             )
         return group
 

@@ -18,7 +18,8 @@ from engine.stacks.dicom.planes import first_number
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-FILLING_BYTES = 2  # a pixel: which of them is padding, and its opposite
+FILLING_BYTES = 2  # a pixel: two masks; the filled pixels take the place of encoded ones
+AMID = 0.01  # of a frame's image on either side of the padding: it is a value of the image
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,21 @@ class Padding:
     def filled(self, pixels: NDArray[Any], min_is_white: bool) -> NDArray[Any]:
         """Stored `pixels` (Y, X) with padding as dark as the darkest pixel of the image.
 
-        Padding that lies among the values of the image is left as it is: it changes no contrast,
-        and headers are known that name a value of tissue.
+        The frame is left as it is where padding lies among the values of its image (headers are
+        known that name a value of tissue), or is all that differs from one value.
         """
-        image = (pixels < self.low) | (pixels > self.high)
-        if image.all() or not image.any():
+        below, above = pixels < self.low, pixels > self.high
+        n_below, n_above = np.count_nonzero(below), np.count_nonzero(above)
+        n_image = n_below + n_above
+        if n_image in (0, pixels.size) or min(n_below, n_above) > AMID * n_image:
             return pixels
+        image = above if n_above > n_below else below
         limits = np.iinfo(pixels.dtype)
         least = pixels.min(where=image, initial=limits.max)
         largest = pixels.max(where=image, initial=limits.min)
-        if least < self.low and self.high < largest:
+        if least == largest:
             return pixels
-        return np.where(image, pixels, largest if min_is_white else least)
+        return np.where(below | above, pixels, largest if min_is_white else least)
 
 
 def padding_of(header: Dataset, bits: int, signed: bool) -> Padding | None:
@@ -54,14 +58,15 @@ def padding_of(header: Dataset, bits: int, signed: bool) -> Padding | None:
     A value is taken by those bits, as decoded pixels are: many headers have the unsigned twin of a
     negative value, or one beyond the stored bits.
     """
-    ends = [
-        _by_bits(int(value), bits, signed)
-        for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")
-        if (value := first_number(header.get(keyword))) is not None and value.is_integer()
-    ]
-    if not ends or first_number(header.get("PixelPaddingValue")) is None:
+    value = first_number(header.get("PixelPaddingValue"))
+    if value is None or not value.is_integer():
         return None
-    return Padding(min(ends), max(ends))
+    limit = first_number(header.get("PixelPaddingRangeLimit"))
+    ends = sorted([value, value if limit is None or not limit.is_integer() else limit])
+    low, high = (_by_bits(int(end), bits, signed) for end in ends)
+    if low > high:  # the range ends beyond what the bits can hold, and would be all the others
+        low = high = _by_bits(int(value), bits, signed)
+    return Padding(low, high)
 
 
 def _by_bits(value: int, bits: int, signed: bool) -> int:

@@ -210,8 +210,8 @@ def _paddings(files: Sequence[DicomFile]) -> tuple[str, ...]:
     if not found:
         return ()
     return (
-        f"pixels of the padding value {', '.join(found)} are no image, and read as the darkest "
-        "of the others in their frame",
+        f"has the padding value {', '.join(found)}: such pixels are read as the darkest other one "
+        "of their frame, unless that has many both darker and brighter",
     )
 
 
