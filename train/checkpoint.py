@@ -79,7 +79,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ModelError(f"{path}: there is no such checkpoint; train first") from None
+        raise _missing(path) from None
     except NotADirectoryError:
         raise ModelError(
             f"{path.parent}: is no folder; give the folder of a training run"
@@ -100,6 +100,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(**values)
     except (KeyError, TypeError, ValueError):
         raise ModelError(f"{path}: written by another version of stackseg; train again") from None
+
+
+def _missing(path: Path) -> ModelError:
+    what = f"{path}: there is no such checkpoint"
+    if not path.parent.exists():
+        what = f"{path.parent}: there is no such folder"
+    return ModelError(f"{what}; give the folder of a training run")
 
 
 def settings_hash(settings: TrainSettings) -> str:

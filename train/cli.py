@@ -227,7 +227,8 @@ def _frame_range(
               help="Arithmetic; auto: bf16 if the hardware multiplies in it.")  # fmt: skip
 @click.option("--workers", default=1, show_default=True, help="Processes that prepare patches.")
 @click.option("--strip-every", default=5, show_default=True, metavar="N",
-              help="Draw predictions beside the truth every N epochs; 0: never.")  # fmt: skip
+              help="Draw predictions beside the truth every N epochs, and after the last; "
+              "0: never.")  # fmt: skip
 @click.option("--preview", is_flag=True,
               help="Draw patches and targets to OUTPUT/preview.png, and stop.")  # fmt: skip
 @click.option("--overfit-one", is_flag=True,

@@ -53,8 +53,8 @@ class Row:
 
 HEADINGS = {
     "run": "run", "network": "network", "weights": "weights", "epochs": "epochs",
-    "training_seconds": "training", "part": "scores of", "iou": "IoU", "loss": "loss",
-    "seg": "SEG", "f1": "F1@0.5-0.9", "f1_50": "F1@0.5", "dice": "Dice",
+    "best_epoch": "best", "training_seconds": "training", "part": "scores of", "iou": "IoU",
+    "loss": "loss", "seg": "SEG", "f1": "F1@0.5-0.9", "f1_50": "F1@0.5", "dice": "Dice",
     "ms_per_frame": "ms a frame",
 }  # fmt: skip
 OF_OBJECTS, OF_CLASSES = ("seg", "f1", "f1_50"), ("dice",)

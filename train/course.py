@@ -50,7 +50,7 @@ class Course:
             best_score=max(self.best.best_score, scores.rank),
             scores=named_scores("val", scores),
         )
-        if scores.rank > self.best.best_score:
+        if scores.rank >= self.best.best_score:  # of equals the later one, which has learnt more
             self.best = now
             save_checkpoint(self.run / "best.pt", now)
         write_rows(self.run / "history.csv", self.history)

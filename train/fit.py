@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from train.checkpoint import Checkpoint, code_hash, save_checkpoint, settings_ha
 from train.course import Course
 from train.curves import Timing
 from train.data.dataset import TrainingData, load_data, load_part
-from train.data.patches import whole_frame
+from train.data.frames import LabelledFrame
+from train.data.patches import Example, whole_frame
 from train.epoch import train_epoch
 from train.freeze import freeze
 from train.loader import batches
@@ -115,6 +116,7 @@ def _run_epochs(
     stream = batches(data, settings, first_epoch=course.epochs)
     watch = task.watch()
     board = Board(course.run, course.epochs, settings.steps_per_epoch)
+    began = _score_start(course, validation, settings, note)
     for epoch in range(course.epochs, settings.epochs):
         started = time.monotonic()
         freeze(fitting.network, epoch + 1, settings)
@@ -129,7 +131,8 @@ def _run_epochs(
         step = (epoch + 1) * settings.steps_per_epoch
         row = as_written(task.epoch_row(epoch + 1, step, taught, val_loss, scores))
         task.draw_curves(course.run / "curves.png", [*course.history, row])
-        if settings.strip_every and (epoch + 1) % settings.strip_every == 0:
+        is_last = epoch + 1 == settings.epochs
+        if settings.strip_every and (is_last or (epoch + 1) % settings.strip_every == 0):
             strip = course.run / "strips" / f"epoch-{epoch + 1:03d}.png"
             draw_strip(strip, fitting.judged, places, settings)
         board.add(row)
@@ -138,7 +141,27 @@ def _run_epochs(
             report(row)
         if words := watch.see(epoch + 1, scores):
             note(words)
+    if course.best.best_score < began:
+        note(
+            "no epoch is as good on the validation part as the start was: train for longer, or "
+            "with a lower --lr"
+        )
     board.close()
+
+
+def _score_start(
+    course: Course,
+    validation: Sequence[tuple[LabelledFrame, Example]],
+    settings: TrainSettings,
+    note: Note,
+) -> float:
+    """What a run of --init starts from, said before it is changed; its rank, or less than any."""
+    if settings.init is None or course.epochs:
+        return -math.inf
+    _, scores = validate(course.fitting.judged, validation, settings)
+    values = [f"{name} {value:.3f}" for name, value in scores.defined().items()]
+    note(f"before training, on the validation part: {', '.join(values)}")
+    return scores.rank
 
 
 def _finish(
@@ -153,7 +176,7 @@ def _finish(
     best = choose_defaults(course.best, data, run, arithmetic.device)
     test = load_part(data.split.test, settings).frames
     best = score_test(best, test, run, arithmetic.device)
-    if test and (words := task.remark_on_test(best.scores)):
+    for words in task.remarks(best.scores, tested=bool(test)):
         note(words)
     save_checkpoint(run / "best.pt", best)
     shape = data.val[0].image.shape

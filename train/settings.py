@@ -203,7 +203,7 @@ class TrainSettings(_Frozen):
     workers: Annotated[int, Field(ge=0)] = 1
     """Processes that cut and vary patches during training; 0: the training process does."""
     strip_every: Annotated[int, Field(ge=0)] = 5
-    """Epochs after which predictions are drawn beside the truth; 0: never."""
+    """Epochs after which predictions are drawn beside the truth, and after the last; 0: never."""
 
     @property
     def classes(self) -> tuple[PaletteClass, ...]:

@@ -85,7 +85,7 @@ def start_hash(init: str) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        raise ModelError(f"{path}: there is no such checkpoint; train first") from None
+        raise ModelError(f"{path}: cannot be read; give the folder of a training run") from None
 
 
 def _model(settings: TrainSettings) -> ModelFile:

@@ -90,7 +90,7 @@ def test_what_cannot_be_compared_is_refused(runs: tuple[Path, Path], tmp_path: P
     unfinished.mkdir()
     (unfinished / "best.pt").write_bytes((runs[0] / "best.pt").read_bytes())
     for arguments, kind, words in (
-        ([tmp_path / "nowhere"], ModelError, "no such checkpoint"),
+        ([tmp_path / "nowhere"], ModelError, "there is no such folder"),
         ([unfinished], ModelError, "has no summary.json"),
         ([runs[0], runs[0]], UsageError, "given more than once"),
         ([unfinished / "best.pt"], ModelError, "is no folder; give the folder"),

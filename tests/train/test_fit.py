@@ -258,3 +258,29 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
     ):
         with pytest.raises(ValueError, match=words):
             small(tmp_path, **values)
+
+
+def test_of_epochs_without_an_object_the_last_is_kept_and_said(pairs: Path, tmp_path: Path) -> None:
+    """The first was kept, with a foreground IoU of 0.01 where the last had 0.8."""
+    said = list[str]()
+    best = fit(small(pairs, epochs=2, steps_per_epoch=1, lr=1e-9), tmp_path, note=said.append)
+    assert best.scores["val_f1"] == 0
+    assert best.epoch == 2
+    assert any("this network is of no use yet; train for more epochs" in words for words in said)
+
+
+def test_a_start_is_scored_and_a_worse_end_said(pairs: Path, tmp_path: Path) -> None:
+    """A few steps at a high rate had undone the bundled model without a word."""
+    said = list[str]()
+    settings = small(pairs, epochs=1, lr=0.5, synthetic=4, init="nuclei", **PRESETS["nuclei"])
+    fit(settings, tmp_path, note=said.append)
+    (start,) = [words for words in said if words.startswith("before training")]
+    assert "iou 0." in start and "f1 0." in start
+    assert any("as good on the validation part as the start was" in words for words in said)
+
+
+def test_strips_are_drawn_after_the_last_epoch_too(pairs: Path, tmp_path: Path) -> None:
+    fit(small(pairs, epochs=3, steps_per_epoch=1, strip_every=2), tmp_path, note=silent)
+    assert sorted(path.stem for path in (tmp_path / "strips").iterdir()) == [
+        "epoch-002", "epoch-003",
+    ]  # fmt: skip

@@ -50,7 +50,7 @@ def placed(values: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
         ({"arch": "unet-resnet18", "channels": (4, 4, 4, 8, 8), "pretrained": "TEXT"},
          "--pretrained .*text.pt: holds no state dict of torchvision's resnet18"),
         ({"teachers": ("RUN",), "core_depth": 3}, "--teacher .*: .* another --core-depth"),
-        ({"teachers": ("NONE",)}, "there is no such checkpoint"),
+        ({"teachers": ("NONE",)}, "there is no such folder"),
     ],
 )  # fmt: skip
 def test_what_a_run_cannot_start_from_is_refused_before_data_are_read(

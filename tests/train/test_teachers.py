@@ -227,7 +227,9 @@ def test_an_epoch_learns_from_them_at_every_step(
 
 
 def test_a_folder_without_a_run_is_refused(pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="train first"):
+    with pytest.raises(
+        ModelError, match="there is no such folder; give the folder of a training run"
+    ):
         fit(small(pairs, teachers=(str(tmp_path / "none"),)), tmp_path / "run", note=silent)
 
 

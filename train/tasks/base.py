@@ -133,6 +133,6 @@ class Task(ABC, Generic[Judged]):
         """Write what belongs to the scores of a part, "val" or "test", to the run's folder."""
         return None
 
-    def remark_on_test(self, scores: Mapping[str, float]) -> str | None:
-        """What to say of the scores of a test part."""
-        return None
+    def remarks(self, scores: Mapping[str, float], *, tested: bool) -> list[str]:
+        """What to say of a run's last scores, by their names in checkpoints."""
+        return []

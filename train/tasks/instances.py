@@ -92,8 +92,14 @@ class Instances(Task[Frame]):
         """Foreground grey, cores white; without cores, the foreground white."""
         return grey_panel(np.rint(255 * target.mean(axis=0)).astype(np.uint8))
 
-    def remark_on_test(self, scores: Mapping[str, float]) -> str | None:
-        """Where F1 says nothing."""
-        if "test_f1" in scores:
-            return None
-        return "the test part has no object, and none was found: F1 is not defined"
+    def remarks(self, scores: Mapping[str, float], *, tested: bool) -> list[str]:
+        """Where a network is of no use yet, and where F1 says nothing."""
+        found = []
+        if scores.get("val_f1") == 0:
+            found.append(
+                "no object of the validation part is found, whatever the threshold: this network "
+                "is of no use yet; train for more epochs"
+            )
+        if tested and "test_f1" not in scores:
+            found.append("the test part has no object, and none was found: F1 is not defined")
+        return found
