@@ -66,6 +66,11 @@ class MissingExtra(StacksegError):
     """A command whose optional dependencies are not installed."""
 
 
+def install_command(extra: str) -> str:
+    """The way out of a `MissingExtra`. The package is on no index, so pip needs its source."""
+    return f"run pip install '.[{extra}]' in stackseg's source folder"
+
+
 class NothingFound(StacksegError):
     """A result without what was asked for, such as a class that is nowhere."""
 

@@ -140,12 +140,12 @@ def _check(run: str, output: Path, name: str | None, *, lowered: bool, overwrite
 def _from_run(
     run: Path, output: Path, name: str | None, checkpoint: str, description: str
 ) -> ModelSpec:
-    from engine.errors import MissingExtra
+    from engine.errors import MissingExtra, install_command
 
     try:
         from export.onnx import export_run
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "torchvision", "onnxscript"):
             raise
-        raise MissingExtra("stackseg export needs PyTorch: pip install 'stackseg[train]'") from None
+        raise MissingExtra(f"stackseg export needs PyTorch: {install_command('train')}") from None
     return export_run(run, output, name, checkpoint, description)

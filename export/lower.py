@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from engine.errors import MissingExtra, ModelError, StackError, UsageError, plural
+from engine.errors import MissingExtra, ModelError, StackError, UsageError, install_command, plural
 from engine.inference.agreement import GATE, SAME, Agreement, Labels, Look, compare_all, label_all
 from engine.inference.device_check import real_tile
 from engine.job.prepare import prepare_job
@@ -164,7 +164,7 @@ def _fine_tune(
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise MissingExtra("--fine-tune needs PyTorch: pip install 'stackseg[train]'") from None
+        raise MissingExtra(f"--fine-tune needs PyTorch: {install_command('train')}") from None
     weights = fine_tuned(
         named(model), quantise([]), looks,
         largest=LARGEST, steps=sampling.fine_tune, seed=sampling.seed,

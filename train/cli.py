@@ -258,7 +258,7 @@ def train(
     exits with 1 unless its IoU (of classes, their mean Dice) exceeds 0.98. With OUTPUT it writes
     overfit.png and overfit.json.
     """
-    from engine.errors import MissingExtra, UsageError
+    from engine.errors import MissingExtra, UsageError, install_command
     from engine.job.progress import counter
 
     # Threads that wait must not spin away cores that are shared with anything else. OpenMP
@@ -270,7 +270,7 @@ def train(
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "torchvision", "matplotlib"):
             raise
-        raise MissingExtra("stackseg train needs PyTorch: pip install 'stackseg[train]'") from None
+        raise MissingExtra(f"stackseg train needs PyTorch: {install_command('train')}") from None
 
     _check_modes(preview=preview, overfit_one=overfit_one, resume=resume)
     settings = _settings_of(layout, arch, preset, options)

@@ -36,7 +36,7 @@ def compare(
     is that of the validation part.
     """
     from engine.commands.columns import print_columns
-    from engine.errors import MissingExtra, plural
+    from engine.errors import MissingExtra, install_command, plural
     from engine.store.files import check_free
 
     files = (output / "compare.csv", output / "compare.png") if output else ()
@@ -47,9 +47,7 @@ def compare(
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "torchvision", "matplotlib"):
             raise
-        raise MissingExtra(
-            "stackseg compare needs PyTorch: pip install 'stackseg[train]'"
-        ) from None
+        raise MissingExtra(f"stackseg compare needs PyTorch: {install_command('train')}") from None
 
     rows = compare_runs(runs, frame)
     notes = footnotes(rows, frame)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import MissingExtra, UsageError
+from engine.errors import MissingExtra, UsageError, install_command
 
 EPSILON = 1e-3  # Keras' default, added to variances
 CONVOLUTION, NORM = "Conv2D", "BatchNormalization"
@@ -56,7 +56,7 @@ def read_keras(path: Path) -> list[ConvValues]:
         import h5py
     except ModuleNotFoundError:
         raise MissingExtra(
-            f"{path}: reading Keras files needs h5py: pip install 'stackseg[keras]'"
+            f"{path}: reading Keras files needs h5py: {install_command('keras')}"
         ) from None
     try:
         config: Mapping[str, Any] = {}

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from engine.errors import UsageError
+from engine.errors import UsageError, install_command
 from engine.model.file import ModelFile
 from engine.model.graph.faster import speed_up
 from engine.model.graph.memory import activation_bytes
@@ -83,7 +83,7 @@ class OnnxRuntime(Runtime):
     precisions: tuple[Precision, ...] = ("fp32",)
     cautions: tuple[Caution, ...] = (Caution.OPTIMISED, Caution.UNOPTIMISED)
     memory_signs = MEMORY_SIGNS
-    way_out = "install stackseg[cuda], or use --device cpu"
+    way_out = f"{install_command('cuda')}, or use --device cpu"
 
     def resolve_device(self, device: str) -> str:
         """ "auto", "cpu", "cuda", "cuda:N" or "cuda:all" as "cpu" or "cuda:N".

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UsageError
+from engine.errors import UsageError, install_command
 from engine.runtimes import cuda
 from engine.runtimes.base import Caution, Compute, Precision, Target
 from engine.runtimes.cache import cache_folder
@@ -33,7 +33,7 @@ class TensorRt(OnnxRuntime):
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     cautions = (Caution.OPTIMISED,)  # there is no engine without optimisation
     builds_engines = True
-    way_out = "install stackseg[cuda] and tensorrt, or use --runtime onnxruntime"
+    way_out = f"{install_command('cuda')} and pip install tensorrt, or use --runtime onnxruntime"
 
     def resolve_device(self, device: str) -> str:
         """As on CUDA: there is no other device."""

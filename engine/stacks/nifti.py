@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import MissingExtra, StackError
+from engine.errors import MissingExtra, StackError, install_command
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, read_dtype
 from engine.stacks.guard import opening
@@ -107,7 +107,7 @@ def _header(head: bytes, path: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "nibabel":
             raise
-        raise MissingExtra("NIfTI needs nibabel: pip install 'stackseg[nifti]'") from None
+        raise MissingExtra(f"NIfTI needs nibabel: {install_command('nifti')}") from None
     if head[344:347] == b"ni1" or head[4:7] == b"ni2":
         raise StackError(
             f"{path}: is the header of a pair of files; convert it to a single .nii file"

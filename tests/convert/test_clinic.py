@@ -289,7 +289,7 @@ def test_missing_libraries_are_one_sentence(oblique, tmp_path, monkeypatch):
                 patch.setitem(sys.modules, name, None)
             for module in ("dicom_seg", "nifti"):
                 patch.delitem(sys.modules, f"engine.results.convert.{module}", raising=False)
-            with pytest.raises(MissingExtra, match=rf"pip install 'stackseg\[{extra}\]'$"):
+            with pytest.raises(MissingExtra, match=rf"pip install '\.\[{extra}\]' in stackseg"):
                 convert(out, to, tmp_path / "o")
 
 

@@ -219,7 +219,9 @@ def test_outlines_without_shapely_name_what_to_install(lapse, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "shapely", None)
     for name in ("geojson", "polygons"):
         monkeypatch.delitem(sys.modules, f"engine.results.convert.{name}")
-    with pytest.raises(MissingExtra, match=r"pip install 'stackseg\[qupath\]'$"):
+    with pytest.raises(
+        MissingExtra, match=r"pip install '\.\[qupath\]' in stackseg's source folder$"
+    ):
         convert(lapse, "geojson", tmp_path / "o")
     assert not (tmp_path / "o").exists()
     assert convert(lapse, "tiff", tmp_path / "o")

@@ -165,7 +165,7 @@ def test_a_missing_extra_is_one_sentence(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
-        assert f"pip install 'stackseg[{extra}]'" in done.stderr
+        assert f"pip install '.[{extra}]'" in done.stderr
 
 
 def test_other_inputs_load_neither_library(tmp_path: Path) -> None:

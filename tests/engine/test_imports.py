@@ -87,4 +87,4 @@ def test_a_missing_extra_is_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "pip install 'stackseg[train]'" in done.stderr
+    assert "run pip install '.[train]' in stackseg's source folder" in done.stderr

@@ -369,7 +369,10 @@ def test_what_tensorrt_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("device", "told"),
     [
         ("cpu", "TensorRT runs on GPUs alone; use --device cuda, or --runtime onnxruntime"),
-        ("auto", "TensorRT finds no CUDA here; .* install stackseg.cuda. and tensorrt, or use"),
+        (
+            "auto",
+            "TensorRT finds no CUDA here; .* install '..cuda.' in .* install tensorrt, or use",
+        ),
         ("cuda:all", "TensorRT finds no CUDA here"),
     ],
 )

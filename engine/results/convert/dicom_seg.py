@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import __version__
-from engine.errors import MissingExtra, StackError, UsageError, first_line
+from engine.errors import MissingExtra, StackError, UsageError, first_line, install_command
 from engine.results.result import LabelClass, ResultStack
 from engine.results.source import open_source
 from engine.stacks.dicom.stack import DicomStack
@@ -33,7 +33,7 @@ try:
     from pydicom import dcmread
     from pydicom.sr.codedict import codes
 except ModuleNotFoundError:
-    raise MissingExtra("--to dicom-seg needs highdicom: pip install 'stackseg[dicom]'") from None
+    raise MissingExtra(f"--to dicom-seg needs highdicom: {install_command('dicom')}") from None
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import MissingExtra
+from engine.errors import MissingExtra, install_command
 from engine.results.convert.affine import ALIGNED, Affine
 from engine.results.convert.tiff import tiff_type
 from engine.results.result import ResultStack
@@ -17,7 +17,7 @@ try:
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 except ModuleNotFoundError:
-    raise MissingExtra("--to nifti needs nibabel: pip install 'stackseg[nifti]'") from None
+    raise MissingExtra(f"--to nifti needs nibabel: {install_command('nifti')}") from None
 
 _LEVEL = 6  # of gzip
 _SHORT = 32_767  # the longest axis that NIfTI-1 counts

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import MissingExtra
+from engine.errors import MissingExtra, install_command
 
 try:
     import shapely
 except ModuleNotFoundError:
-    raise MissingExtra("--to geojson needs Shapely: pip install 'stackseg[qupath]'") from None
+    raise MissingExtra(f"--to geojson needs Shapely: {install_command('qupath')}") from None
 
 Point = tuple[int, int]  # x, y
 Ring = list[list[int]]  # of points, closed: its last point is its first

@@ -6,9 +6,9 @@ import warnings
 from functools import lru_cache
 from types import ModuleType
 
-from engine.errors import MissingExtra
+from engine.errors import MissingExtra, install_command
 
-INSTALL = "pip install 'stackseg[dicom]'"
+INSTALL = install_command("dicom")
 
 
 class Damaged(ValueError):
