@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +65,28 @@ def test_the_page_of_models_lists_every_field_of_the_spec() -> None:
     assert told == set(ModelSpec.model_fields)
 
 
+def test_the_lines_that_open_a_result_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.job.executors import SerialExecutor
+    from engine.job.job import run_job
+    from tests import networks
+    from tests.engine import jobs
+
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/results.md").read_text(), re.M | re.S
+    )
+    frames = jobs.write_stack(tmp_path / "frames.tif", jobs.blobs((2, 48, 64)))
+    network = networks.threshold_model()
+    model = networks.save(tmp_path / "m.onnx", network, networks.spec(network, name="nuclei"))
+    settings = jobs.settings(frames, model, tmp_path / "result", workers=1)
+    assert run_job(settings, executor=SerialExecutor()).exit_status == 0
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["labels"].shape == (2, 48, 64) and found["first"].shape == (48, 64)
+    counts = np.bincount(np.asarray(found["labels"]).ravel())[1:]
+    assert counts.size and found["areas"].sum() == counts.sum()
+
+
 def test_the_memory_document_lists_every_constant() -> None:
     from engine.plan import footprint
     from engine.runtimes import onnxruntime, openvino
@@ -78,7 +102,8 @@ def test_the_memory_document_lists_every_constant() -> None:
         if isinstance(value, Constant)
     ]
     text = (ROOT / "docs/memory.md").read_text()
-    _, _, table = text.partition("| --- | --- | --- | --- | --- |\n")
+    _, _, constants = text.partition("\n## The constants\n")
+    _, _, table = constants.partition("| --- | --- | --- | --- | --- |\n")
     assert table.partition("\n\n")[0].splitlines() == wanted and len(wanted) > 20
 
 
