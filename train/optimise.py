@@ -98,9 +98,9 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     """The learning rate of a step, counted from 0 over the whole run.
 
     It follows from the step alone, so that a resumed run needs no other state. All schedules but
-    one-cycle begin with a warm-up along a line:
+    one-cycle begin with a warm-up along a line, of 100 steps or of a tenth of a shorter run:
 
-    - cosine: down along a cosine to 0 at the last step;
+    - cosine: down along a cosine, to nearly 0 at the last step;
     - one-cycle: up along a cosine for RISE of the run, then down along another (Smith and Topin
       2018, https://arxiv.org/abs/1708.07120);
     - step: a tenth after each third of the run;
