@@ -15,8 +15,9 @@ from engine.commands.evaluate import evaluate
 from engine.errors import OutputError, StackError, StacksegError, UsageError
 from engine.job.job import run_job
 from engine.results.score.compare import compare
+from engine.results.score.picture import draw_worst
 from engine.results.score.sources import open_labels
-from engine.results.score.table import hints, write_csv
+from engine.results.score.table import hints, notes, write_csv
 from tests.engine import jobs
 
 FRAMES = np.zeros((5, 20, 30), np.uint32)
@@ -226,6 +227,8 @@ def test_markers_of_a_challenge_folder_are_what_det_is_against(tmp_path):
     assert comparison.without_truth == 1 and "TRA" in comparison.det_against[0]
     alone = compare(tmp_path / "01_RES", tmp_path / "01_GT/TRA")
     assert alone.pooled.det == pooled.det and alone.pooled.frames == 0
+    assert any("no frame here has a truth of objects" in line for line in notes(alone))
+    assert any("the other scores are of the 2 with" in line for line in notes(comparison))
     objects = compare(tmp_path / "01_RES", tmp_path / "01_GT/SEG")
     assert objects.pooled.det == 1 and objects.det_against == ("the objects of the truth",)
 
@@ -277,6 +280,30 @@ def test_frames_that_were_set_aside_are_named(tmp_path, threshold_model, axes):
     assert hints(comparison)[0].startswith("the job set 2 frames aside (1, 3): they have no labels")
     assert comparison.to_dict()["set_aside"] == 2
     assert not hints(compare(tmp_path / "truth.tif", tmp_path / "truth.tif"))
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_a_frame_set_aside_is_empty_whatever_the_shape_of_its_truth(
+    tmp_path, threshold_model, classes
+):
+    """Its image differed from the first of the folder, and so does its truth."""
+    truth = [FRAMES[0].clip(0, 2), np.ones((30, 40), np.uint32), FRAMES[2].clip(0, 2)]
+    for name in ("images", "truth"):
+        (tmp_path / name).mkdir()
+    for t, labels in enumerate(truth):
+        image = (labels * (1 if classes else 1000)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / f"images/t{t}.tif", image)
+        tifffile.imwrite(tmp_path / f"truth/t{t}.tif", labels.astype(np.uint16))
+    run_job(jobs.settings(tmp_path / "images", threshold_model, tmp_path / "out"))
+    comparison = compare(tmp_path / "out", tmp_path / "truth", classes=classes)
+    assert [f.set_aside for f in comparison.frames] == [False, True, False]
+    assert comparison.frames[1].score.foreground == (0, 0, 1200)
+    draw_worst(comparison, tmp_path / "worst.png")
+    if not classes:
+        with pytest.raises(
+            StackError, match=r"truth: has frames of the shapes \(20, 30\) and \(30, 40\)"
+        ):
+            comparison.frames[0].sides.arrays([pair for f in comparison.frames for pair in f.pairs])
 
 
 def noise(bits: int) -> np.ndarray:

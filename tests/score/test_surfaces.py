@@ -169,3 +169,12 @@ def test_spacing_that_is_none_is_refused():
     for text in ("1", "a,b", "0,1", "1,2,3,4", "nan,1", "inf,1"):
         with pytest.raises(UsageError, match="as Y,X or as Z,Y,X"):
             given_sizes(text)
+
+
+def test_a_plane_of_another_shape_has_no_neighbours():
+    """Its frame was set aside, since its image differed from the others."""
+    volume, small, large = Volume(SPACING), np.ones((3, 3), int), np.ones((4, 5), int)
+    for z, plane in enumerate((small, large, small)):
+        volume.add(z, plane, plane)
+    found = volume.distances()[1]
+    assert found.hd95 == 0 and found.of_truth.counts.sum() == 9 + 20 + 9, "all are surface"

@@ -51,8 +51,8 @@ class LabelFrames:
         a frame has no labels, or is no mask.
         """
         if not masks:
-            return stacked([self.read(n) for n in numbers])
-        return pieces(stacked([self._named(n, mask, self.load(n)) for n in numbers]))
+            return stacked([self.read(n) for n in numbers], self.path)
+        return pieces(stacked([self._named(n, mask, self.load(n)) for n in numbers], self.path))
 
     def _named(
         self, number: Number, read: Callable[[LabelImage], NDArray[Any]], image: LabelImage
@@ -74,8 +74,13 @@ class LabelFrames:
         return self.path if Path(self.path).name == name else f"{self.path}: {name}"
 
 
-def stacked(planes: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """One plane as it is, several as (Z, Y, X)."""
+def stacked(planes: Sequence[NDArray[Any]], where: str) -> NDArray[Any]:
+    """One plane as it is, several as (Z, Y, X); StackError where their shapes differ."""
+    if len(shapes := {plane.shape for plane in planes}) > 1:
+        listed = " and ".join(map(str, sorted(shapes)))
+        raise StackError(
+            f"{where}: has frames of the shapes {listed}, which are no volume; omit --volumes"
+        )
     return planes[0] if len(planes) == 1 else np.stack(planes)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StackError, UsageError
+from engine.results.planes import Number
 from engine.results.result import LabelClass
 from engine.results.score.classes import ClassScore, class_numbers, class_pixels, score_classes
 from engine.results.score.frames import LabelFrames, stacked
@@ -46,11 +47,21 @@ class Sides:
         numbers = [pair.markers if markers else pair.labels for pair in pairs]
         assert truth is not None
         ours = [pair.ours for pair in pairs]
-        masks = self.masks and self.ours.load(ours[0]).pixels.dtype == np.bool_
-        return (
-            self.ours.read_all(ours, masks=masks),
-            truth.read_all([n for n in numbers if n is not None], masks=self.masks and not markers),
+        theirs = truth.read_all(
+            [n for n in numbers if n is not None], masks=self.masks and not markers
         )
+        if self.ours.failed.isdisjoint(ours):
+            masks = self.masks and self.ours.load(ours[0]).pixels.dtype == np.bool_
+            return self.ours.read_all(ours, masks=masks), theirs
+        planes = theirs.reshape(-1, *theirs.shape[-2:])
+        labels = [self._labels(n, plane) for n, plane in zip(ours, planes, strict=True)]
+        return stacked(labels, self.ours.path), theirs
+
+    def _labels(self, number: Number, truth: NDArray[Any]) -> NDArray[Any]:
+        """A frame of a job's labels; of one that was set aside 0, in the shape of its truth."""
+        if number in self.ours.failed:
+            return np.zeros(truth.shape, np.uint8)
+        return self.ours.read(number)
 
     def _classes_of(self, pairs: Sequence[Pair]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Class numbers of the result and of the truth."""
@@ -71,9 +82,12 @@ class Sides:
                 )
             else:
                 pixels = [image.pixels for image in images]
-            ours.append(class_numbers(pixels[0], self.classes or (), where[0]))
             theirs.append(class_numbers(pixels[1], self.classes or (), where[1]))
-        return stacked(ours), stacked(theirs)
+            if pair.ours in self.ours.failed:  # its image may have had another shape
+                ours.append(np.zeros_like(theirs[-1]))
+            else:
+                ours.append(class_numbers(pixels[0], self.classes or (), where[0]))
+        return stacked(ours, self.ours.path), stacked(theirs, self.truth.path)
 
     def score(
         self, pairs: Sequence[Pair], border: int, watch: Watch | None = None

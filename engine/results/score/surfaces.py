@@ -127,9 +127,12 @@ class _Side:
         self._last: tuple[int, NDArray[Any]] | None = None
 
     def add(self, z: int, plane: NDArray[Any]) -> None:
-        follows = self._last is not None and z == self._last[0] + 1
-        self._close(plane if follows else None)
-        self._below = self._last[1] if follows and self._last else None
+        # The truth of a frame that was set aside may have another shape: it has no neighbours.
+        below = self._last[1] if self._last and z == self._last[0] + 1 else None
+        if below is not None and below.shape != plane.shape:
+            below = None
+        self._close(plane if below is not None else None)
+        self._below = below
         self._last = z, plane
 
     def points(self) -> dict[int, NDArray[np.int64]]:

@@ -120,7 +120,9 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.classes is None:
         annotated = comparison.pooled.frames
         lines.append(f"DET is against {' and '.join(comparison.det_against)}")
-        if annotated < len(comparison.frames):
+        if not annotated:
+            lines[-1] += "; no frame here has a truth of objects, so that no other score is defined"
+        elif annotated < len(comparison.frames):
             lines[-1] += f"; the other scores are of the {annotated} with a truth of objects"
     lines += _class_notes(comparison)
     if comparison.masks:
