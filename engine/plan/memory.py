@@ -127,6 +127,7 @@ class TilingChoice:
     threads: int
     memory: MemoryEstimate
     fixes_shape: bool = False  # see `fixes_shape`
+    preferred_bytes: int | None = None  # of memory that the preferred way needs; None: it is this
 
 
 def choose_tiling(
@@ -209,13 +210,17 @@ def first_fit(
     device = int(site.device_memory.free * of.USABLE.value) if site.device_memory else None
     # More blocks in flight than there are blocks would only be memory on paper.
     wanted = max(min(workers or site.cores, sum(one.layout.n_blocks for one in stacks)), 1)
-    least, on_devices = [], []
+    least: list[MemoryEstimate] = []
+    on_devices: list[int] = []
     for ways, one in candidates:
         fit = (host - one.shared) // one.per_worker
         count = wanted if workers else min(wanted, fit)
         memory = replace(one, workers=count)
         if 0 < count <= fit and (device is None or memory.device_peak <= device):
-            return TilingChoice(ways, count, max(site.cores // count, 1), memory)
+            preferred = least[0].peak if least else None
+            return TilingChoice(
+                ways, count, max(site.cores // count, 1), memory, preferred_bytes=preferred
+            )
         least.append(replace(one, workers=wanted if workers else 1))
         on_devices.append(replace(one, workers=wanted).device_peak)
     on_device, on_host = min(on_devices), min(one.peak for one in least)

@@ -175,9 +175,14 @@ def make_plan(settings: JobSettings, model: ModelFile, inputs: Inputs, site: Sit
         for one, name, own, way in zip(opened, names, arrays, choice.ways, strict=True)
     )
     if wasteful := next((stack for stack in stacks if stack.waste > MUCH_WASTE), None):
+        way_out = "a larger --tile is faster"
+        if choice.preferred_bytes is not None and choice.memory.device is None:
+            enough = math.ceil(choice.preferred_bytes / MB)
+            pieces = "regions" if wasteful.layout.is_cut else "frames"
+            way_out = f"--memory {enough}MB or more takes {pieces} whole, and is faster"
         warnings.append(
-            f"{wasteful.name}: {wasteful.waste:.0%} of the network's work is halo and padding; a "
-            "larger --tile, or more --memory, is faster"
+            f"{wasteful.name}: {wasteful.waste:.0%} of the network's work is halo and padding; "
+            f"{way_out}"
         )
     return Plan(
         stacks, inputs.refused, choice.workers, choice.threads, choice.memory,

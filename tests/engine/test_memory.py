@@ -159,6 +159,12 @@ def test_what_does_not_fit_is_cut_or_refused(tmp_path: Path) -> None:
     assert roomy.workers == 4 and roomy.stacks[0].tiling.n_tiles == 1
     assert tight.stacks[0].tiling.n_tiles > 1
     assert tight.memory.peak <= 1_000 * MB
+    # What cuts frames into tiles that are mostly halo names the memory that leaves them whole.
+    (wasteful,) = [w for w in plan(64_000, memory="520MB").warnings if "halo and padding" in w]
+    enough = re.search(r"--memory (\d+MB) or more takes frames whole", wasteful)
+    assert enough and plan(64_000, memory=enough[1]).stacks[0].tiling.n_tiles == 1
+    (wasteful,) = [w for w in plan(64_000, tile=160).warnings if "halo and padding" in w]
+    assert wasteful.endswith("; a larger --tile is faster")
     with pytest.raises(UsageError, match=r"needs [0-9,]+ MB at the least, and 80 MB may be used"):
         plan(100)
     # --memory is the figure itself, whatever is free.
