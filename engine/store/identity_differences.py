@@ -39,6 +39,8 @@ _SENTENCES = {
     "identifiers": "identifiers of patients are kept now and were not, or the other way round",
     "layout": "the division into blocks has changed",
 }
+# Of arrays that are kept besides labels, the option that asks for them.
+_ASKED_BY = {"probability": "--keep probability", "image": "--with-image"}
 _PLURALS = (
     "channels",
     "arrays",
@@ -133,12 +135,25 @@ def _flat(fields: Fields) -> dict[str, object]:
 def _sentence(field: str, before: object, now: object) -> str:
     if field in _SENTENCES:
         return _SENTENCES[field]
+    if field == "arrays" and (options := _options(before, now)):
+        return options
     name, _, unit = _name(field).partition("|")
     was, is_now = (_value(field, value, unit) for value in (before, now))
     if was == is_now:
         return _same(field)
     past, present = ("were", "are") if name.endswith(_PLURALS) else ("was", "is")
     return f"{name} {past} {was} and {present} {is_now} now"
+
+
+def _options(before: object, now: object) -> str:
+    """Which options of `_ASKED_BY` a job was run with, and is not now, or the other way round."""
+    had, has = ({one["kind"] for one in arrays or ()} for arrays in (before, now))  # type: ignore
+    words = ("without", "with")
+    return " and ".join(
+        f"it was run {words[kind in had]} {option} and is run {words[kind in has]} it now"
+        for kind, option in _ASKED_BY.items()
+        if (kind in had) != (kind in has)
+    )
 
 
 def _same(field: str) -> str:

@@ -74,7 +74,11 @@ def changed(change: Change, job: dict[str, Any] = JOB) -> dict[str, Any]:
         (lambda j, s: j["stacks"].clear(), "loop: was part of the job and is missing now"),
         (lambda j, s: j["stacks"].update(more=STACK), "more: was not part of the job"),
         (lambda j, s: s["arrays"].append({"kind": "probability"}),
-         "loop: stored arrays were labels and are labels, probability now"),
+         "loop: it was run without --keep probability and is run with it now"),
+        (lambda j, s: s["arrays"].append({"kind": "image"}),
+         "loop: it was run without --with-image and is run with it now"),
+        (lambda j, s: s["arrays"].append({"kind": "objects"}),
+         "loop: stored arrays were labels and are labels, objects now"),
         # What follows from something else is named only where it stands alone.
         (lambda j, s: (s["frames"].update(t=[2, 10]), s["layout"].update(shape=[8, 64, 96])),
          "loop: frames along T were 0:10 and are 2:10 now"),
@@ -90,6 +94,12 @@ def changed(change: Change, job: dict[str, Any] = JOB) -> dict[str, Any]:
 def test_each_difference_is_a_sentence(change: Change, words: str) -> None:
     assert in_words(differences(JOB, changed(change))) == words
     assert differences(JOB, JOB) == []
+
+
+def test_an_option_that_was_given_and_is_not_now_is_named() -> None:
+    kept = changed(lambda j, s: s["arrays"].append({"kind": "probability"}))
+    words = "loop: it was run with --keep probability and is run without it now"
+    assert in_words(differences(kept, JOB)) == words
 
 
 def test_every_change_is_a_difference() -> None:

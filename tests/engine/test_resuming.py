@@ -70,7 +70,7 @@ def test_another_job_in_the_same_folder_is_refused_by_name(
         run_job(jobs.settings(stack, other, output))
     with pytest.raises(OutputError, match=r"frames"):
         run_job(jobs.settings(stack, threshold_model, output, frames=(0, 3)))
-    with pytest.raises(OutputError, match="arrays were labels and are labels, probability now"):
+    with pytest.raises(OutputError, match="without --keep probability and is run with it"):
         run_job(jobs.settings(stack, threshold_model, output, keep="probability"))
     assert jobs.contents(output) == before
     jobs.write_stack(stack, jobs.blobs((14, 64, 96), seed=9))
