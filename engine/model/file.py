@@ -69,6 +69,11 @@ def find_model(reference: str) -> Path:
     with suppress(OSError, ValueError):  # too long, a loop of links, a null byte: no such file
         if path.is_file():
             return path
+        if (path / "best.pt").is_file():
+            raise ModelError(
+                f"{reference}: is a training run; export it first (`stackseg export {reference} "
+                "--output model.onnx`), and give the exported file"
+            )
     if reference in bundled_models():
         return BUNDLED / f"{reference}.onnx"
     names = ", ".join(bundled_models()) or "none"

@@ -79,6 +79,12 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path, make_model: Any) -
         open_model(str(empty))
     with pytest.raises(ModelError, match=r"neither a model file nor a bundled model \(.*nuclei"):
         open_model("no-such-model")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ModelError, match=r"run: is neither a model file"):
+        open_model(str(tmp_path / "run"))
+    (tmp_path / "run/best.pt").touch()
+    with pytest.raises(ModelError, match=r"run: is a training run; .*`stackseg export .*run --out"):
+        open_model(str(tmp_path / "run"))
     whole = plain.read_bytes()
     half = tmp_path / "half.onnx"
     half.write_bytes(whole[: len(whole) // 2])
