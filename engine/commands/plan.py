@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from engine.commands.segment import job_options
+from engine.commands.grouped import grouped
+from engine.commands.segment import GROUPS, job_options
 
 
-@click.command()
+@click.command(cls=grouped(GROUPS))
 @job_options
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", default=Path(),
               help="Ignored. To plan a `segment` command as it stands, add --dry-run to "

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from engine.commands.grouped import grouped
+
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
 
@@ -174,7 +176,26 @@ run_options = together(
 )  # fmt: skip
 
 
-@click.command(context_settings={"token_normalize_func": _current_name})
+GROUPS = {
+    "Most used": (
+        "model", "output", "channel", "frames", "threshold", "min_area", "memory", "sample",
+        "dry_run", "retry_failed", "fresh",
+    ),
+    "Inputs": ("axes", "series", "missing_chunks", "window", "measure", "keep_identifiers"),
+    "Objects": (
+        "instances", "max_area", "fill_holes", "clear_border", "objects", "connect",
+        "min_distance", "seed_height", "core_threshold", "growth", "pinhole", "unreached",
+    ),
+    "What is stored": ("keep", "with_image"),
+    "Machine": (
+        "workers", "device", "runtime", "precision", "tile", "halo", "scheduler", "array_task",
+        "grace", "timeout",
+    ),
+    "Messages and help": ("quiet", "json_log", "help"),
+}  # fmt: skip
+
+
+@click.command(cls=grouped(GROUPS), context_settings={"token_normalize_func": _current_name})
 @job_options
 @run_options
 def segment(
