@@ -23,6 +23,7 @@ ORDER = (
     "render", "crop", "convert", "train", "export",
 )  # fmt: skip
 INTERRUPTED = 130
+NEAR = 0.8  # of difflib: an option of which a letter or two are wrong is offered in its place
 LOST = 2
 
 
@@ -71,6 +72,11 @@ def _run() -> tuple[int, str]:
     except click.exceptions.Exit as error:
         return error.exit_code, ""
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.possibilities:
+            from difflib import get_close_matches
+
+            near = get_close_matches(error.option_name, error.possibilities, cutoff=NEAR)
+            error = click.NoSuchOption(error.option_name, possibilities=near, ctx=error.ctx)
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" (see {context.command_path} --help)" if context else ""
         return error.exit_code, error.format_message().rstrip(".") + hint
