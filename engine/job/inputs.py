@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from engine.errors import StackError, UsageError, printable
+from engine.errors import StackError, UsageError, plural, printable
 from engine.geometry.layout import LabelLayout, make_layout
 from engine.labels.postprocessing import Postprocessing
 from engine.model.file import ModelFile
@@ -33,6 +33,7 @@ def open_inputs(settings: JobSettings, model: ModelFile) -> Inputs:
     for path in expand_inputs(settings.inputs):
         opening.add(path)
     opening.note_missing_files()
+    opening.note_short_stacks()
     refused = opening.refused
     if not opening.opened:
         reasons = list(dict.fromkeys(reason for _, reason in refused))
@@ -125,6 +126,21 @@ class _Opening:
             self.opened[number] = replace(self.opened[number], info=info)
             self.notes += [f"{info.path}: {note}" for note in missing]
 
+    def note_short_stacks(self) -> None:
+        """Note in one sentence which stacks have fewer frames than --frames asks for."""
+        first, last = self._settings.frames
+        short = {}
+        for one in self.opened:
+            n = one.info.size(_frame_axis(one.info) or "T")
+            if (last or 0) > n or -(first or 0) > n:
+                short[one.info.path] = n
+        if short:
+            given = ":".join("" if v is None else str(v) for v in (first, last))
+            listed = some(
+                [f"{path} has {plural(n, 'frame')}" for path, n in short.items()], limit=3
+            )
+            self.notes.append(f"--frames {given}: there are fewer ({listed})")
+
     def _check_folder(self, path: str) -> None:
         """StackError where inputs of the same folder hang: 100 would take 100 times the limit."""
         if self._hung[_folder(path)] >= MAX_HUNG_INPUTS:
@@ -200,6 +216,11 @@ def _check_pixels(info: StackInfo, spec: ModelSpec) -> None:
         raise StackError(f"{info.path}: has pixels of {info.dtype}, and {spec.name} takes {takes}")
 
 
+def _frame_axis(info: StackInfo) -> str | None:
+    """The axis along which --frames selects; None where there is a single frame."""
+    return next((axis for axis in "TZ" if info.size(axis) > 1), None)
+
+
 def _layout(
     info: StackInfo, settings: JobSettings, model: ModelFile, postprocessing: Postprocessing
 ) -> LabelLayout:
@@ -207,7 +228,7 @@ def _layout(
     sizes = {axis: info.size(axis) for axis in axes}
     origin = {"T": 0, "Z": 0}
     if settings.frames != (None, None):
-        along = next((axis for axis in "TZ" if sizes.get(axis, 1) > 1), None)
+        along = _frame_axis(info)
         if along is None:
             raise UsageError(f"{info.path}: is a single frame, which --frames cannot select from")
         first, last, _ = slice(*settings.frames).indices(sizes[along])
