@@ -8,11 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from click.testing import CliRunner
 
+from engine.commands.grouped import OTHERS
+from engine.commands.plan import plan
+from engine.commands.segment import GROUPS, segment
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
@@ -207,3 +212,63 @@ def test_a_folder_without_permission(place: Path, tmp_path: Path) -> None:
                     "--output", tmp_path / "out")  # fmt: skip
     tmp_path.chmod(0o700)
     assert done.returncode == 2 and "permission" in done.stderr
+
+
+def test_only_options_that_are_nearly_the_same_are_offered(place: Path) -> None:
+    done = stackseg("segment", "good.tif", "--modle", "model.onnx", "--output", "out", cwd=place)
+    assert done.returncode == 2 and done.stderr.count("--") == 3, done.stderr
+    assert "Did you mean '--model'" in done.stderr
+
+
+def test_frames_beyond_the_end_are_said_once(place: Path, tmp_path: Path) -> None:
+    jobs.write_stack(tmp_path / "short.tif", jobs.blobs((2, 64, 80)))
+    inputs = (place / "good.tif", tmp_path / "short.tif")
+    done = stackseg("plan", *inputs, "--model", place / "model.onnx", "--frames", "0:100")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("--frames 0:100: there are fewer") == 1
+    assert "good.tif has 3 frames" in done.stderr and "short.tif has 2 frames" in done.stderr
+    exact = stackseg("plan", inputs[0], "--model", place / "model.onnx", "--frames", "0:3")
+    assert exact.returncode == 0 and exact.stderr == ""
+
+
+def test_what_helps_frames_that_were_set_aside(place: Path, tmp_path: Path) -> None:
+    """Images of another size stay of another size: they are not to be tried again."""
+    images, output = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for n, size in enumerate((64, 64, 80)):
+        tifffile.imwrite(images / f"t{n}.tif", jobs.blobs((size, 80)))
+    command = ("segment", images, "--model", place / "model.onnx", "--output", output)
+    done = stackseg(*command)
+    (line,) = [line for line in done.stderr.splitlines() if "of 3 frames was set aside" in line]
+    assert done.returncode == 1 and "--retry-failed" not in line, line
+    assert "segment the images one by one" in line
+    damaged = (images / "t1.tif").read_bytes()[:100]
+    (images / "t1.tif").write_bytes(damaged)
+    done = stackseg(*command, "--fresh")
+    (line,) = [line for line in done.stderr.splitlines() if "of 3 frames were set aside" in line]
+    assert "--retry-failed" in line and "for 1 of them" in line, line
+
+
+def test_a_job_that_was_all_but_complete_tells_no_speed(place: Path, tmp_path: Path) -> None:
+    command = ("segment", place / "good.tif", "--model", place / "model.onnx", "--output", tmp_path)
+    assert stackseg(*command).returncode == 0
+    (tmp_path / "job.json").unlink()
+    done = stackseg(*command)
+    assert done.returncode == 0 and "frames/s" not in done.stderr and "left," not in done.stderr
+    assert "no frame was left to do; 3 frames by earlier runs" in done.stderr
+
+
+@pytest.mark.parametrize("command", [segment, plan])
+def test_help_shows_every_option_once_in_a_named_group(command: click.Command) -> None:
+    shown = CliRunner().invoke(command, ["--help"]).stdout
+    assert shown.index("Most used:") < shown.index("--model") < shown.index("Inputs:")
+    assert OTHERS not in shown, "each has a group"
+    named = [name for names in GROUPS.values() for name in names]
+    assert len(named) == len(set(named)), "and one only"
+    for option in command.params:
+        if isinstance(option, click.Option):
+            first = option.opts[0]
+            starts = [
+                line for line in shown.splitlines() if line.split()[:1] in ([first], [f"{first},"])
+            ]
+            assert len(starts) == 1, first

@@ -37,8 +37,10 @@ def segment(settings: JobSettings, *, quiet: bool, json_log: Path | None) -> int
     """Run the job, with its progress on stderr and its results on stdout; the exit status."""
     if json_log is not None:
         _check_log(json_log, settings)
+    task = settings.array_task
     summary = run_job(settings, _progress(quiet, json_log))
-    _report(summary, settings.output)
+    retry = "repeat them with --retry-failed"
+    _report(summary, settings.output, f"{retry}, without --array-task" if task else retry)
     return summary.exit_status
 
 
@@ -64,7 +66,7 @@ def sample(settings: JobSettings, count: int, *, quiet: bool) -> int:
 def merge(output: Path, *, quiet: bool) -> int:
     """Complete a job that a job array has done; the exit status."""
     summary = merge_job(JobFolder(output), _progress(quiet))
-    _report(summary, output)
+    _report(summary, output, "run the job's `stackseg segment` with --retry-failed")
     return summary.exit_status
 
 
@@ -184,9 +186,7 @@ def _channels(stack: StackPlan) -> str:
     )
 
 
-def _report(
-    summary: JobSummary, output: Path, repair: str = "repeat them with --retry-failed"
-) -> None:
+def _report(summary: JobSummary, output: Path, repair: str) -> None:
     """Print how a job ended; `repair` says how to repeat frames that were set aside."""
     for reason in summary.refused:
         _note(reason)
@@ -194,6 +194,8 @@ def _report(
         _note("interrupted; run the same command again to resume")
         return
     done = f"{plural(summary.frames_in_this_run, 'frame')} in {summary.seconds:.1f} s"
+    if not summary.frames_in_this_run:
+        done = "no frame was left to do"
     if summary.waiting:
         log.info(
             "%s; other array tasks are not done yet: the last one completes the job, or "
@@ -205,20 +207,37 @@ def _report(
     else:
         earlier = summary.frames_done - summary.frames_in_this_run
         by_earlier = f"; {plural(earlier, 'frame')} by earlier runs" if earlier else ""
-        log.info("%s, %.2f frames/s%s", done, summary.frames_per_second, by_earlier)
+        if summary.frames_in_this_run:
+            done += f", {summary.frames_per_second:.2f} frames/s"
+        log.info("%s%s", done, by_earlier)
     if summary.missing_chunks:
         _note(
             f"{plural(summary.missing_chunks, 'chunk')} missing from the inputs, read as "
             f"background; see {output / 'frames.csv'} for the frames"
         )
-    if failed := summary.frames_failed:
-        were = "was" if failed == 1 else "were"
-        _note(
-            f"{failed:,} of {plural(summary.frames_done, 'frame')} {were} set aside; see "
-            f"{output / 'failures.json'}; {repair}"
-        )
+    if summary.frames_failed:
+        _note(_set_aside(summary, output, repair))
     for stack in summary.stacks:
         click.echo(stack)
+
+
+def _set_aside(summary: JobSummary, output: Path, repair: str) -> str:
+    """How many frames were set aside, and what helps them."""
+    failed, unlike = summary.frames_failed, summary.frames_unlike
+    were = "was" if failed == 1 else "were"
+    text = (
+        f"{failed:,} of {plural(summary.frames_done, 'frame')} {were} set aside; see "
+        f"{output / 'failures.json'}"
+    )
+    if failed > unlike:
+        text += f"; once the cause is gone, {repair}"
+    if unlike:
+        which = "for images" if failed == unlike else f"for {unlike:,} of them, images"
+        text += (
+            f"; {which} that differ from the first of their folder, segment the images one by "
+            "one (FOLDER/*) into another --output"
+        )
+    return text
 
 
 def _note(text: str) -> None:

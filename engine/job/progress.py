@@ -79,8 +79,9 @@ class LineProgress(Progress):
         rest = self._total - self._done
         left = timedelta(seconds=round(rest / speed)) if speed else "-:--:--"
         return (
-            f"{_frames(self._done)} of {plural(self._total, 'frame')}, {speed:.1f} frames/s, "
-            f"{left} left"
+            f"{_frames(self._done)} of {plural(self._total, 'frame')}"
+            + (f", {speed:.1f} frames/s" if rest or self._done > self._before else "")
+            + (f", {left} left" if rest else "")
             + ("" if self._objects is None else f", {plural(self._objects, 'object')}")
             + (f", {plural(self._failed, 'frame')} set aside" if self._failed else "")
             + (f"; {self._step}: {self._tasks:,} done" if self._step != "segment" else "")

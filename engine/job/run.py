@@ -21,6 +21,7 @@ from engine.job.progress import Progress
 from engine.job.report import RunTotals, write_report
 from engine.job.signals import INTERRUPTED, graceful_stop
 from engine.plan.plan import StackPlan
+from engine.stacks.images.files import ONE_BY_ONE
 from engine.steps.base import IsMine, Step
 from engine.steps.hangs import MAX_HUNG_INPUTS, Frame, Hung, within
 from engine.steps.part_store import PartStore
@@ -43,6 +44,7 @@ class JobSummary:
     waiting: bool  # this array task is done, and others are not
     frames_done: int  # of the whole job, earlier runs included
     frames_failed: int
+    frames_unlike: int  # of those that failed: images unlike the first of their folder
     objects: int
     frames_in_this_run: int
     seconds: float  # of this run
@@ -230,22 +232,25 @@ def summarise(
     waiting: bool = False,
 ) -> JobSummary:
     """The summary of a complete job, or of a run that did not complete it (`report` is None)."""
-    frames = failed = objects = missing_chunks = 0
+    folder = JobFolder(job.settings.output, job.stores)
+    frames = failed = unlike = objects = missing_chunks = 0
     if report is not None:
         counts = report.counts
         frames, failed, objects = counts.frames, counts.failed, counts.objects
         missing_chunks = counts.missing_chunks
+        aside = folder.failures().frames if failed else ()
+        unlike = sum(ONE_BY_ONE in frame.reason for frame in aside)
     elif run and waiting:  # an array task that waits for others counts its own
         frames, failed = round(run.frames), run.failed
     refused = tuple(reason for _, reason in job.plan.refused)
     seconds = run.seconds if run else 0.0
-    folder = JobFolder(job.settings.output, job.stores)
     return JobSummary(
         exit_status=int(bool(failed or refused)) if report or waiting else INTERRUPTED,
         already_complete=already_complete,
         waiting=waiting,
         frames_done=frames,
         frames_failed=failed,
+        frames_unlike=unlike,
         objects=objects,
         frames_in_this_run=round(run.frames) if run else 0,
         seconds=seconds,

@@ -82,3 +82,10 @@ def test_lines_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
     with LineProgress().showing(total=1, done=1, objects=1):
         pass
     assert [line.split(",")[0] for line in caplog.messages] == ["1 of 1 frame"]
+
+
+def test_a_job_with_nothing_left_tells_no_speed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "stackseg")
+    with LineProgress().showing(total=5, done=5, objects=3):
+        pass
+    assert caplog.messages[-1] == "5 of 5 frames, 3 objects"

@@ -26,6 +26,10 @@ KINDS = {
 }
 
 
+# How the sentence ends that no second try can help: the folder has to be given in another way.
+ONE_BY_ONE = "give images that differ one by one, not as a folder"
+
+
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key in which t2 comes before t10; digits sort before letters."""
     parts = re.split(r"([0-9]+)", name.casefold())
@@ -222,8 +226,7 @@ class _Images(UnitStack):
         if shape != self._unit_shape or dtype != self._dtype:
             raise FrameError(
                 f"{self._files[n]}: is {_describe(shape, dtype)}, "
-                f"but the first image is {_describe(self._unit_shape, self._dtype)}; give images "
-                "that differ one by one, not as a folder"
+                f"but the first image is {_describe(self._unit_shape, self._dtype)}; {ONE_BY_ONE}"
             )
 
 
