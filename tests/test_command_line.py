@@ -15,12 +15,13 @@ import tifffile
 import zarr
 from click.testing import CliRunner
 
-from engine.commands.grouped import OTHERS
+from engine.commands.grouped import OTHERS, GroupedCommand
 from engine.commands.plan import plan
-from engine.commands.segment import GROUPS, segment
+from engine.commands.segment import segment
 from tests import networks
 from tests.conftest import make_threshold_model
 from tests.engine import jobs
+from train.cli import train
 
 
 def stackseg(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -258,12 +259,14 @@ def test_a_job_that_was_all_but_complete_tells_no_speed(place: Path, tmp_path: P
     assert "no frame was left to do; 3 frames by earlier runs" in done.stderr
 
 
-@pytest.mark.parametrize("command", [segment, plan])
-def test_help_shows_every_option_once_in_a_named_group(command: click.Command) -> None:
+@pytest.mark.parametrize("command", [segment, plan, train])
+def test_help_shows_every_option_once_in_a_named_group(command: GroupedCommand) -> None:
     shown = CliRunner().invoke(command, ["--help"]).stdout
-    assert shown.index("Most used:") < shown.index("--model") < shown.index("Inputs:")
+    first_group, second = list(command.groups)[:2]
+    shown = shown[shown.index(f"{first_group}:") :]
+    assert shown.index(f"--{command.groups[first_group][0]}") < shown.index(f"{second}:")
     assert OTHERS not in shown, "each has a group"
-    named = [name for names in GROUPS.values() for name in names]
+    named = [name for names in command.groups.values() for name in names]
     assert len(named) == len(set(named)), "and one only"
     for option in command.params:
         if isinstance(option, click.Option):

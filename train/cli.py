@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.commands.grouped import grouped
 from train.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -78,7 +79,33 @@ def _frame_range(
         raise click.BadParameter(f"{value!r} is not a range of frames such as 0:60") from None
 
 
-@click.command(short_help="Train a network on images with truth.")
+GROUPS = {
+    "Most used": (
+        "data", "layout", "output", "palette", "epochs", "steps_per_epoch", "augment", "init",
+        "class_name", "preview", "overfit_one", "resume",
+    ),
+    "Data and split": (
+        "frames", "sequences", "truth", "channel", "window", "group", "masks", "ignore_border",
+        "ignore_label", "val_fraction", "test_fraction", "test_every", "synthetic",
+        "synthetic_share",
+    ),
+    "Network": (
+        "arch", "preset", "channels", "norm", "dropout", "up", "shuffle", "activation",
+    ),
+    "Objects": ("instances", "core_depth", "growth"),
+    "Earlier networks": (
+        "teacher", "teacher_share", "pretrained", "transfer", "transfer_white", "freeze_encoder",
+        "unfreeze", "encoder_lr",
+    ),
+    "Fitting": (
+        "batch", "patch", "accumulate", "loss", "dice", "class_weights", "foreground_weight",
+        "border_weight", "optimiser", "lr", "schedule", "ema", "seed",
+    ),
+    "Machine, pictures and help": ("device", "precision", "workers", "strip_every", "help"),
+}  # fmt: skip
+
+
+@click.command(cls=grouped(GROUPS), short_help="Train a network on images with truth.")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the data.")
 @click.option(
     "--layout",
