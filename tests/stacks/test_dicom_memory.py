@@ -53,8 +53,9 @@ def make(kind: str, path: Path) -> None:
     grey = rng.integers(0, 4096, (SIDE, SIDE)).astype("uint16")
     rgb = rng.integers(0, 256, (SIDE, SIDE, 3)).astype("uint8")
     if kind == "padded":
-        grey[: SIDE // 2] = 50_000
-        write(path, grey, **at(0), PixelPaddingValue=50_000, RescaleSlope=1, RescaleIntercept=-1024)
+        dim = (grey % 200).astype("uint8")  # of small pixels the masks are most
+        dim[: SIDE // 2] = 255
+        write(path, dim, **at(0), PixelPaddingValue=255)
     elif kind == "plain":
         write(path, grey, **at(0), BitsStored=12, RescaleSlope=1, RescaleIntercept=-1024)
     elif kind == "JPEG 2000":

@@ -196,7 +196,7 @@ def test_a_full_disk_is_said_and_leaves_the_earlier_checkpoint(
 def test_a_full_disk_in_an_epoch_says_how_to_go_on(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same command, as it was told, is refused once there is a checkpoint."""
+    """The same command, as the message first said, is refused once there is a checkpoint."""
     settings, save = small(pairs), train_course.save_checkpoint
 
     def full_at(epoch: int, name: str) -> None:

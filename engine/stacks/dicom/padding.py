@@ -18,7 +18,7 @@ from engine.stacks.dicom.planes import first_number
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-FILLING_BYTES = 2  # a pixel: two masks; the filled pixels take the place of encoded ones
+FILLING_BYTES = 3  # a pixel: three masks; the filled pixels take the place of encoded ones
 AMID = 0.01  # of a frame's image on either side of the padding: it is a value of the image
 
 
