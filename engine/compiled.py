@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 from numba.core.caching import FunctionCache
+from numba.core.sigutils import normalize_signature
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -33,16 +34,22 @@ class Cache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What was compiled for a signature; None where there is nothing that can be read."""
         try:
-            return super().load_overload(sig, target_context)
+            loaded = super().load_overload(sig, target_context)
         except Exception:
             with contextlib.suppress(Exception):
                 self.flush()  # an index that cannot be read would not take what is compiled now
             return None
+        # Two processes that compile for other types at one moment may give their files one name:
+        # Numba would then run the code of one on the arrays of the other, wherever items are of one
+        # size.
+        wanted, _ = normalize_signature(sig)
+        return loaded if loaded is None or loaded.signature.args == wanted else None
 
-    def signatures(self) -> list[tuple[Any, ...]]:
-        """What there are compilations for, by this Python, Numba and source."""
+    def signatures(self, target_context: Any) -> list[tuple[Any, ...]]:
+        """What there are compilations for, by this Python, Numba, source and processor."""
         with contextlib.suppress(Exception):
-            return [signature for signature, *_ in self._cache_file._load_index()]
+            keys, codegen = self._cache_file._load_index(), target_context.codegen()
+            return [key[0] for key in keys if key == self._index_key(key[0], codegen)]
         return []
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -53,13 +60,14 @@ class Cache(FunctionCache):
 
 def is_kept(function: Callable[..., Any], dtype: str | None = None) -> bool:
     """Whether what was compiled of a function, for arrays of `dtype`, is there to be loaded."""
-    cache = getattr(function, "_cache", None)
+    dispatcher: Any = function
+    cache = getattr(dispatcher, "_cache", None)
     if not isinstance(cache, Cache):
         return False
     wanted = numba.from_dtype(np.dtype(dtype)) if dtype else None
     return any(
         wanted is None or wanted in (getattr(kind, "dtype", None) for kind in signature)
-        for signature in cache.signatures()
+        for signature in cache.signatures(dispatcher.targetctx)
     )
 
 

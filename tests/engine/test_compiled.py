@@ -70,6 +70,52 @@ def test_what_is_kept_is_known_by_pixel_type(tmp_path: Path) -> None:
     assert output_of(KEPT, tmp_path) == "False False False"
 
 
+ROUNDED = """
+import sys
+import numpy as np
+from engine.compiled import compiled, is_kept
+
+@compiled
+def halves(values):
+    return values // 2
+
+print(is_kept(halves, sys.argv[1]), *halves(np.full(1, -2, np.int16).view(sys.argv[1])))
+"""
+
+
+def test_code_for_other_types_is_never_run(tmp_path: Path) -> None:
+    """As when two processes wrote at one moment: the files of two signatures have changed places."""
+    script = tmp_path / "halves.py"
+    script.write_text(ROUNDED)
+
+    def halves_of(dtype: str) -> str:
+        command = [sys.executable, str(script), dtype]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)},
+        ).stdout.strip()  # fmt: skip
+
+    assert [halves_of("int16"), halves_of("uint16")] == ["False -1", "False 32767"]
+    assert [halves_of("int16"), halves_of("uint16")] == ["True -1", "True 32767"]
+    one, other = sorted(tmp_path.rglob("*.nbc"))
+    code = one.read_bytes(), other.read_bytes()
+    one.write_bytes(code[1])
+    other.write_bytes(code[0])
+    assert [halves_of("int16"), halves_of("uint16")] == ["True -1", "True 32767"]
+
+
+def test_what_another_processor_compiled_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    @compiled
+    def doubled(values: np.ndarray) -> np.ndarray:
+        return values * 2
+
+    doubled(np.arange(3))
+    assert is_kept(doubled)
+    codegen = type(doubled.targetctx.codegen())  # type: ignore[attr-defined]
+    monkeypatch.setattr(codegen, "magic_tuple", lambda self: ("another", "processor", ""))
+    assert not is_kept(doubled)
+
+
 def test_what_is_not_compiled_is_not_kept() -> None:
     assert not is_kept(len)
 
