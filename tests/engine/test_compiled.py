@@ -84,7 +84,7 @@ print(is_kept(halves, sys.argv[1]), *halves(np.full(1, -2, np.int16).view(sys.ar
 
 
 def test_code_for_other_types_is_never_run(tmp_path: Path) -> None:
-    """As when two processes wrote at one moment: the files of two signatures have changed places."""
+    """As if two processes had written at one moment: the files of two types have changed places."""
     script = tmp_path / "halves.py"
     script.write_text(ROUNDED)
 
