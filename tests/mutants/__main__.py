@@ -44,7 +44,7 @@ def read(path: Path) -> Mutant:
 
 
 def copy_tree(target: Path) -> None:
-    """What git tracks or would, without the environment and its caches."""
+    """What git tracks or would, without the environment and its caches; as old as it is."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
         capture_output=True,
@@ -52,27 +52,31 @@ def copy_tree(target: Path) -> None:
     for name in listed.decode().split("\0"):
         if name and (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
+            shutil.copy2(ROOT / name, target / name)
 
 
-def try_out(mutant: Mutant) -> str:
-    """How the tests took it: "red", or why that is not so."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        copy_tree(tree)
-        applied = subprocess.run(
-            ["git", "apply", "--unsafe-paths", f"--directory={tree}", "-"], input=mutant.patch,
-            text=True, capture_output=True, cwd=folder,
-        )  # fmt: skip
-        if applied.returncode:
-            return f"the patch does not apply: {applied.stderr.strip()}"
-        environment = {**os.environ, "PYTHONPATH": str(tree)}
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-        command += ["--hypothesis-profile=mutants", "--timeout=600"]
-        tests = subprocess.run(
-            [*command, *mutant.tests], cwd=tree, env=environment, text=True, capture_output=True,
-            timeout=SECONDS,
-        )  # fmt: skip
+def try_out(mutant: Mutant, folder: Path) -> str:
+    """How the tests took it: "red", or why that is not so.
+
+    Loops that a mutant leaves alone are compiled once for all of them: the tree lies in one place,
+    with its files' times.
+    """
+    tree = folder / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    copy_tree(tree)
+    applied = subprocess.run(
+        ["git", "apply", "--unsafe-paths", f"--directory={tree}", "-"], input=mutant.patch,
+        text=True, capture_output=True, cwd=folder,
+    )  # fmt: skip
+    if applied.returncode:
+        return f"the patch does not apply: {applied.stderr.strip()}"
+    places = {"PYTHONPATH": str(tree), "NUMBA_CACHE_DIR": str(folder / "compiled")}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += ["--hypothesis-profile=mutants", "--timeout=600"]
+    tests = subprocess.run(
+        [*command, *mutant.tests], cwd=tree, env={**os.environ, **places}, text=True,
+        capture_output=True, timeout=SECONDS,
+    )  # fmt: skip
     if tests.returncode == FAILED:
         return "red"
     last = (tests.stdout.strip().splitlines() or [tests.stderr])[-1]
@@ -83,12 +87,13 @@ def main() -> None:
     wanted = set(sys.argv[1:])
     mutants = [read(path) for path in sorted(Path(__file__).parent.glob("*.patch"))]
     survivors = 0
-    for mutant in (m for m in mutants if not wanted or m.name in wanted):
-        begin = time.monotonic()
-        found = try_out(mutant)
-        survivors += found != "red"
-        print(f"{found:<8} {mutant.name}: {mutant.breaks} ({time.monotonic() - begin:.0f} s)")
-        sys.stdout.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        for mutant in (m for m in mutants if not wanted or m.name in wanted):
+            begin = time.monotonic()
+            found = try_out(mutant, Path(folder))
+            survivors += found != "red"
+            print(f"{found:<8} {mutant.name}: {mutant.breaks} ({time.monotonic() - begin:.0f} s)")
+            sys.stdout.flush()
     if survivors:
         raise SystemExit(f"{survivors} mutants were not seen by the tests")
 
