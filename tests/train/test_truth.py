@@ -87,6 +87,17 @@ def test_a_hint_is_printed_once_and_the_truth_is_used_as_it_is(data: Path) -> No
     assert done.stderr.count("one id and") == 1
 
 
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_images_are_no_truth(data: Path, part: str) -> None:
+    (name, *_) = parts(data)[part]
+    noise = np.random.default_rng(0).integers(1, 200, (64, 64)).astype(np.uint8)
+    tiff(data / "labels" / name, noise)
+    done = run(data)
+    assert isinstance(done.exception, StackError)
+    assert f"the truth of images/{name}: looks like an image" in str(done.exception)
+    assert not (data / "run").exists()
+
+
 def test_ids_are_no_masks(data: Path) -> None:
     done = run(data, "--masks")
     assert isinstance(done.exception, StackError)

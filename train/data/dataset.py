@@ -102,7 +102,7 @@ def load_data(settings: TrainSettings) -> TrainingData:
             *train.remarks,
             *val.remarks,
             *test.remarks,
-            *_hint([] if settings.palette else [*train.frames, *val.frames]),
+            *_hint([] if settings.palette else [*train.frames, *val.frames, *test.frames]),
             *_remarks_on_truth(split, [*train.frames, *val.frames, *test.frames], settings),
         ),
     )
@@ -157,11 +157,15 @@ def _check_part(
 
 
 def _hint(frames: Sequence[LabelledFrame]) -> list[str]:
-    """A hint on the first frame whose truth looks like masks or classes."""
+    """A hint on the first frame whose truth looks like masks or classes; StackError of an image."""
+    hints = []
     for frame in frames:
         if (apart := in_pieces(frame.labels)) is not None:
-            return [apart.hint(frame.name)]
-    return []
+            hint = apart.hint(f"the truth of {frame.name}" if apart.is_image else frame.name)
+            if apart.is_image:
+                raise StackError(hint)
+            hints.append(hint)
+    return hints[:1]
 
 
 def _remarks_on_truth(
