@@ -101,13 +101,14 @@ class _Opening:
                 return
             _check_result_name(path)
             read = partial(_readable, settings=self._settings, model=self._model)
+            others = limited.within(lambda stack: stack.companions())
             self.opened.append(limited.within(read))
         except (StackError, UsageError) as error:
             self.refused.append((printable(path), str(error)))
             return
         if files:
             self._sets.setdefault(images, path)
-        if stack.companions():
+        if others:
             self._of_sets.append((len(self.opened) - 1, stack))
         notes = [*info.unused]
         if info.lacking:

@@ -211,7 +211,11 @@ class Stack(ABC):
         return {}
 
     def companions(self, given: Container[str] = ()) -> tuple[str, ...]:
-        """A sentence on images of the same set in other files than those in `given`, real paths."""
+        """A sentence on images that belong to it and are not read.
+
+        Those of the same set in other files than those in `given`, real paths; images of a folder
+        that are not like its first.
+        """
         return ()
 
     def close(self) -> None:

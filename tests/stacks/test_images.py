@@ -87,6 +87,34 @@ def test_one_stray_picture_beside_the_frames(tmp_path: Path) -> None:
         open_stack(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(8, "2 of its 8 images have"), (150, "1 of the 100 images looked at has")],
+)
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg"])
+def test_images_of_other_sizes_are_said_before_a_job(
+    tmp_path: Path, suffix: str, count: int, words: str
+) -> None:
+    for i in range(count):
+        pixels = ramp((20, 31) if i in (2, 4) else (20, 30), "uint8")  # of 150, 2 is not looked at
+        if suffix == ".jpg":
+            (tmp_path / f"{i}.jpg").write_bytes(imagecodecs.jpeg_encode(pixels))
+        else:
+            write(tmp_path / f"{i}{suffix}", pixels)
+    (tmp_path / f"{count - 1}{suffix}").write_bytes(b"damaged: it is set aside as such")
+    with open_stack(str(tmp_path)) as stack:
+        (found,) = stack.companions()
+    assert found.startswith(f"{words} another size than the first, 20x30 (such as ")
+    assert f"{2 if count == 8 else 4}{suffix}, 20x31)" in found
+
+
+def test_images_of_one_size_say_nothing(tmp_path: Path) -> None:
+    for i in range(3):
+        write(tmp_path / f"{i}.png", ramp((20, 30)))
+    with open_stack(str(tmp_path)) as stack:
+        assert stack.companions() == ()
+
+
 def test_bad_files_in_a_folder_cost_their_frames(tmp_path: Path) -> None:
     pixels = ramp((6, 20, 30))
     for i, frame in enumerate(pixels):

@@ -19,6 +19,7 @@ _EXPANSION = {"PNG": 1100, "JPEG": 1000}
 _PNG_SIDE = 1_000_000  # px; libpng takes no more
 _INDEXED = 3  # type of colour in a PNG: indices of a palette
 _MAX_MARKERS = 10_000  # before the header of a JPEG's frame
+_HEAD = 1 << 18  # bytes that hold the size of almost any PNG or JPEG
 
 
 def read_coded(file: Path, kind: str, *, greys: bool = True) -> tuple[NDArray[Any], str]:
@@ -43,6 +44,19 @@ def read_coded(file: Path, kind: str, *, greys: bool = True) -> tuple[NDArray[An
     if pixels.ndim == 3 and (pixels.shape[-1] == 1 or (greys and kind == "PNG" and _is_grey(data))):
         pixels = pixels[..., 0]
     return pixels, "YXC" if pixels.ndim == 3 else "YX"
+
+
+def claimed_size(file: Path, kind: str) -> tuple[int, int] | None:
+    """Height and width that the header of a PNG or JPEG claims, None where it is damaged."""
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD)
+    if kind == "JPEG":
+        frame = _jpeg_frame(head)
+        return frame and frame[:2]
+    if len(head) < 33 or head[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack(">II", head[16:24])
+    return int(height), int(width)
 
 
 def further_frames(file: Path) -> int:
@@ -130,6 +144,12 @@ def _jpeg_bytes(data: bytes) -> int | None:
 
 def jpeg_claim(data: bytes) -> int | None:
     """Bytes of pixels that the first frame header in a JPEG stream claims."""
+    frame = _jpeg_frame(data)
+    return (frame and frame[0] * frame[1] * frame[2]) or None
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
+    """Height, width and channels in the first frame header of a JPEG stream."""
     at = 2
     for _ in range(_MAX_MARKERS):
         if at + 10 > len(data) or data[at] != 0xFF:
@@ -140,7 +160,7 @@ def jpeg_claim(data: bytes) -> int | None:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             height, width, samples = struct.unpack(">HHB", data[at + 5 : at + 10])
-            return int(width) * int(height) * int(samples) or None
+            return int(height), int(width), int(samples)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
 

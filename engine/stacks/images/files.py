@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import FrameError, StackError
+from engine.errors import FrameError, StackError, printable
 from engine.stacks.axes import source_axes
 from engine.stacks.base import AxesMap, Stack, StackInfo, check_axes, read_dtype
 from engine.stacks.guard import opening
-from engine.stacks.images.coded import INKS, further_frames, is_opaque, read_coded
+from engine.stacks.images.coded import INKS, claimed_size, further_frames, is_opaque, read_coded
 from engine.stacks.units import UnitStack
 
 KINDS = {
@@ -28,6 +29,7 @@ KINDS = {
 
 # How the sentence ends that no second try can help: the folder has to be given in another way.
 ONE_BY_ONE = "give images that differ one by one, not as a folder"
+_LOOKED_AT = 100  # images of a folder whose headers tell a job in advance that sizes differ
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -206,6 +208,32 @@ class _Images(UnitStack):
         super().__init__(info, source, shape, n_lead)
         self._files = files
         self._dtype = dtype
+        self._others: tuple[str, ...] | None = None
+
+    def companions(self, given: Container[str] = ()) -> tuple[str, ...]:
+        """See `Stack.companions`: here, images of the folder that are not of the first one's size.
+
+        Of a large folder only a hundred are looked at, spread over it.
+        """
+        if self._others is None:
+            self._others = self._unlike()
+        return self._others
+
+    def _unlike(self) -> tuple[str, ...]:
+        count = len(self._files)
+        looked_at = {n * count // _LOOKED_AT for n in range(_LOOKED_AT)}
+        first = (self.info.size("Y"), self.info.size("X"))
+        sizes = ((self._files[n].name, _size(self._files[n])) for n in sorted(looked_at - {0}))
+        unlike = [(name, size) for name, size in sizes if size not in (None, first)]
+        if not unlike:
+            return ()
+        (name, size), n = unlike[0], len(unlike)
+        return (
+            f"{n:,} of {'its' if len(looked_at) == count else 'the'} {len(looked_at):,} images"
+            f"{'' if len(looked_at) == count else ' looked at'} {'has' if n == 1 else 'have'} "
+            f"another size than the first, {first[0]}x{first[1]} (such as {printable(name)}, "
+            f"{size and 'x'.join(map(str, size))}), and cannot be segmented with it; {ONE_BY_ONE}",
+        )
 
     def _part(self, n: int, part: tuple[slice, ...]) -> NDArray[Any]:
         if (kind := _kind(self._files[n])) != "TIFF":
@@ -228,6 +256,17 @@ class _Images(UnitStack):
                 f"{self._files[n]}: is {_describe(shape, dtype)}, "
                 f"but the first image is {_describe(self._unit_shape, self._dtype)}; {ONE_BY_ONE}"
             )
+
+
+def _size(file: Path) -> tuple[int, int] | None:
+    """Height and width by the header of an image; None where it cannot be read."""
+    try:
+        if (kind := _kind(file)) != "TIFF":
+            return claimed_size(file, kind)
+        with _single(file) as stack:
+            return stack.info.size("Y"), stack.info.size("X")
+    except (FrameError, StackError, OSError):
+        return None
 
 
 def _describe(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
