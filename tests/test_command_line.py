@@ -206,6 +206,22 @@ def test_inspect_tells_models_stacks_and_results(place: Path, tmp_path: Path) ->
     assert missing.returncode == 2 and missing.stderr.count("\n") == 1
 
 
+def test_inspect_names_the_images_of_a_folder_in_order(tmp_path: Path) -> None:
+    for name in ("t10.tif", "t2.tif", "T1.tif"):
+        tifffile.imwrite(tmp_path / name, np.eye(32, dtype=np.uint8))
+    stack = json.loads(stackseg("inspect", tmp_path, "--json").stdout)
+    assert stack["files"] == ["T1.tif", "t2.tif", "t10.tif"]
+    assert "files   T1.tif to t10.tif; see --json" in stackseg("inspect", tmp_path).stdout
+
+
+def test_inspect_of_a_training_run_says_what_shows_it(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/last.pt").touch()
+    tifffile.imwrite(tmp_path / "run/curves.tif", np.eye(32, dtype=np.uint8))
+    done = stackseg("inspect", tmp_path / "run")
+    assert done.returncode == 2 and "run: is a training run; `stackseg compare" in done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission(place: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.errors import StackError
+from engine.errors import StackError, printable
 from engine.model.file import bundled_models, open_model
 from engine.stacks.base import Stack
 from engine.store.folder import IDENTITY, JobFolder
 from engine.store.reports import ReportedInput
 
-DETAILS = ("threshold_curve", "hashes")  # that are too long to be read
+DETAILS = ("threshold_curve", "hashes", "files")  # that are too long to be read
 
 
 def describe(target: str, axes: str | None = None, series: str | None = None) -> dict[str, Any]:
@@ -24,6 +24,11 @@ def describe(target: str, axes: str | None = None, series: str | None = None) ->
         return {"result": str(path), **_result(path)}
     if path.suffix.lower() == ".onnx" or (target in bundled_models() and not path.exists()):
         return {"model": target, **_model(target)}
+    if (path / "last.pt").is_file():
+        raise StackError(
+            f"{target}: is a training run; `stackseg compare {target}` shows its scores, and "
+            f"`stackseg export {target} --output model.onnx` makes a model of it"
+        )
     if not path.exists():
         known = ", ".join(bundled_models()) or "none"
         raise StackError(f"{target}: no such file, folder or bundled model ({known})")
@@ -51,7 +56,15 @@ def _stack(stack: Stack) -> dict[str, Any]:
             "min_is_white": info.min_is_white,
             "unused": [*info.unused, *stack.companions()],
             "lacking": info.lacking,
+            "files": _files(info.path) if info.format == "images" else [],
         }
+
+
+def _files(path: str) -> list[str]:
+    """The names of the images of a folder in the order of the frames."""
+    from engine.stacks.images.files import list_images
+
+    return [printable(file.name) for file in list_images(path)] if Path(path).is_dir() else []
 
 
 def lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
@@ -60,7 +73,10 @@ def lines(content: dict[str, Any], indent: str = "") -> Iterator[str]:
     width = max((len(key) for key in shown), default=0) + 2
     for key, value in shown.items():
         if key in DETAILS:
-            yield f"{indent}{key:<{width}}see --json"
+            ends = (
+                f"{value[0]} to {value[-1]}; " if isinstance(value, list) and key == "files" else ""
+            )
+            yield f"{indent}{key:<{width}}{ends}see --json"
         elif isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
             yield f"{indent}{key}"
             yield from lines(value, indent + "  ")
