@@ -13,6 +13,8 @@ import click
 from engine.commands.grouped import grouped
 from train.presets import PRESETS
 
+INTERRUPTED = 130  # exit status
+
 if TYPE_CHECKING:
     from train.rows import EpochRow
     from train.settings import TrainSettings
@@ -317,7 +319,13 @@ def train(
             _note(f"epoch {row.epoch}/{settings.epochs}  {row.in_words()}")
             count(row.epoch, settings.epochs)
 
-        best = fit(settings, output, note=_note, report=report, resume=resume)
+        try:
+            best = fit(settings, output, note=_note, report=report, resume=resume)
+        except KeyboardInterrupt:
+            if not (output / "last.pt").exists():
+                raise
+            _note("stackseg: interrupted; run the same command with --resume to resume it")
+            raise click.exceptions.Exit(INTERRUPTED) from None
     for name, value in best.scores.items():
         click.echo(f"{name} {value:.4f}")
     chosen = ""

@@ -133,6 +133,22 @@ def test_an_interrupted_run_ends_in_the_same_bits(
     assert_same_bits(tmp_path / "cut", tmp_path / "whole")
 
 
+def test_an_interrupted_run_says_how_to_resume_it(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.fit.fit", interrupt)
+    begun = tmp_path / "run"
+    for words in ("", "stackseg: interrupted; run the same command with --resume to resume it\n"):
+        done = CliRunner().invoke(train, command_line(pairs, begun))
+        assert done.exit_code == (130 if words else 1)  # 1: as click's runner has it
+        assert done.stderr.endswith(words)
+        begun.mkdir(exist_ok=True)
+        (begun / "last.pt").touch()
+
+
 def test_a_run_that_has_ended_is_resumed_to_the_same(pairs: Path, tmp_path: Path) -> None:
     settings = small(pairs, test_fraction=0.2)
     first = fit(settings, tmp_path, note=silent)

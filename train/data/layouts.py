@@ -191,7 +191,8 @@ def _pairs_of(top: Path, names: Sequence[str]) -> list[tuple[Path, Path]]:
     lost = [p.name for stem, p in images.items() if stem not in truth]
     if lost:
         raise StackError(
-            f"{beside[0]}: {len(lost)} images have no truth there; the first is {lost[0]}"
+            f"{beside[0]}: {len(lost)} images have no truth there; the first is {lost[0]} (the "
+            "truth of an image has the same name but for the suffix)"
         )
     return [(image, truth[stem]) for stem, image in images.items()]
 
