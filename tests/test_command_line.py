@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["empty"], ["empty: is a folder without TIFF"]),
         (["missing.tif"], ["missing.tif"]),
         (["bare.zarr"], ["(5, 3, 32, 32)", "TCYX", "--axes"]),
-        (["good.tif", "--model", "missing.onnx"], ["missing.onnx", "nuclei"]),
+        (["good.tif", "--model", "missing.onnx"], ["missing.onnx: there is no such file"]),
         (["good.tif", "--model", "nospec.onnx"], ["nospec.onnx", "spec", "stackseg export"]),
         (["good.tif", "--model", "text.tif"], ["text.tif", "not an ONNX file"]),
         (["good.tif", "--channel", "1"], ["good.tif", "no channel '1'"]),

@@ -77,6 +77,8 @@ def find_model(reference: str) -> Path:
     if reference in bundled_models():
         return BUNDLED / f"{reference}.onnx"
     names = ", ".join(bundled_models()) or "none"
+    if path.suffix.lower() == ".onnx":
+        raise ModelError(f"{reference}: there is no such file; check the path")
     raise ModelError(f"{reference}: is neither a model file nor a bundled model ({names})")
 
 

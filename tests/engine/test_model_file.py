@@ -79,6 +79,8 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path, make_model: Any) -
         open_model(str(empty))
     with pytest.raises(ModelError, match=r"neither a model file nor a bundled model \(.*nuclei"):
         open_model("no-such-model")
+    with pytest.raises(ModelError, match=r"^my\.onnx: there is no such file"):
+        open_model("my.onnx")
     (tmp_path / "run").mkdir()
     with pytest.raises(ModelError, match=r"run: is neither a model file"):
         open_model(str(tmp_path / "run"))

@@ -171,7 +171,9 @@ def _nothing_found(root: Path, truth: str) -> StackError:
             return StackError(
                 f"{images}: no images in it, {_contents(images)}; folders in it are not searched"
             )
-    return StackError(f"{root}: no images/ folder with {truth} next to it, {_contents(root)}")
+    above = "; give the folder above" if root.name.lower() == "images" else ""
+    found = f"no images/ folder with {truth} next to it, {_contents(root)}"
+    return StackError(f"{root}: {found}{above}")
 
 
 def _frames_of(name: str, group: str, image: Path, truth: Path) -> list[FrameSource]:
