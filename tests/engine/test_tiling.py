@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import UsageError
@@ -101,6 +101,13 @@ def runtime_of(model: object, n_channels: int, n_outputs: int) -> tuple[Session,
     return jobs.session(file), field.stride, file.halo
 
 
+# Shallow networks, whose furthest pixels weigh most, and not a pixel more of halo than they need.
+@example(
+    depth=1, n_channels=1, n_outputs=1, height=100, width=90, core=1, extra_halo=0, seed=0
+)  # fmt: skip
+@example(
+    depth=2, n_channels=2, n_outputs=3, height=200, width=230, core=2, extra_halo=0, seed=0
+)  # fmt: skip
 @settings(max_examples=25)
 @given(
     depth=st.integers(1, 4),
