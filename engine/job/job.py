@@ -46,7 +46,9 @@ def run_job(
 ) -> JobSummary:
     """Carry out a job, or resume it. `executor` overrides what the settings choose."""
     progress = progress or Progress()
-    check_writable(settings.output)
+    folder = JobFolder(settings.output)
+    if settings.fresh or settings.retry_failed or folder.report() is None:
+        check_writable(settings.output)
     with ExitStack() as stack:
         cluster = None
         if executor is None:
@@ -63,7 +65,6 @@ def run_job(
             job = replace(job, engines=cluster.somewhere(warm_up, *what))
         for warning in (*job.plan.warnings, *_halo_errors(job, cluster is None)):
             log.warning(warning)
-        folder = JobFolder(settings.output)
         check_apart(job.plan, settings.output)
         return _claim_and_run(job, folder, executor, progress, stack)
 
@@ -116,6 +117,8 @@ def _claim_and_run(
         retry_failed.readmit(folder, job, wanted)
     else:
         check(folder, wanted, fresh=settings.fresh)
+        if not settings.fresh and (done := _complete_and_read_only(job, folder)):
+            return done
         if others := foreign_files(settings, job.plan):
             log.warning(others)
         stack.enter_context(lock(folder, array_task))
@@ -140,6 +143,22 @@ def _claim_and_run(
     if not array_task:
         return run.carry_out(steps_of(job.plan), complete=True)
     return _carry_out_array_task(run)
+
+
+def _complete_and_read_only(job: Prepared, folder: JobFolder) -> JobSummary | None:
+    """How a complete job in a folder that takes no writes has ended; None where it takes them.
+
+    OutputError where something is left to do.
+    """
+    try:
+        check_writable(folder.root)
+    except OutputError as error:
+        if (report := folder.report()) is None:
+            raise
+        if lost := _lost(job, folder, report):
+            raise OutputError(f"{error}, and its job is no longer complete: {lost}") from error
+        return summarise(job, report, already_complete=True)
+    return None
 
 
 def _carry_out_array_task(run: Run) -> JobSummary:

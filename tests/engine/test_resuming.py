@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,33 @@ def test_a_finished_job_is_already_complete(
     assert (second.frames_done, second.objects) == (first.frames_done, first.objects)
 
 
+def test_a_finished_job_is_complete_in_a_folder_that_takes_no_writes_too(
+    tmp_path: Path, stack: Path, threshold_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused, since nothing can be written there; nothing has to be."""
+    job = jobs.settings(stack, threshold_model, tmp_path / "out")
+    done = run_job(job)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(LocalStore, "lease", _refused)
+    monkeypatch.setattr(LocalStore, "put", _refused)
+    monkeypatch.setattr(LocalStore, "delete", _refused)
+    again = run_job(job)
+    assert again.already_complete and again.exit_status == 0
+    assert (again.frames_done, again.stacks) == (done.frames_done, done.stacks)
+    with pytest.raises(OutputError, match=r"threshold was 0.5 and is 0.4 now"):
+        run_job(job.model_copy(update={"threshold": 0.4}))
+    for other in ({"fresh": True}, {"retry_failed": True}, {"output": tmp_path / "new"}):
+        with pytest.raises(OutputError, match="cannot be written"):
+            run_job(job.model_copy(update=other))
+    (tmp_path / "out/frames.csv").unlink()
+    with pytest.raises(OutputError, match=r"cannot be .* no longer complete: frames.csv is gone"):
+        run_job(job)
+
+
+def _refused(*_: object, **__: object) -> None:
+    raise AssertionError("a write to a folder that takes none")
+
+
 def test_another_job_in_the_same_folder_is_refused_by_name(
     tmp_path: Path, stack: Path, threshold_model: Path
 ) -> None:
@@ -104,7 +132,6 @@ def test_a_second_job_on_the_same_folder_waits_for_no_one(
 def test_a_stop_finishes_what_is_in_flight_and_resumes(
     tmp_path: Path, stack: Path, threshold_model: Path, small_blocks: None
 ) -> None:
-    import os
     import signal
 
     class Interrupts:
