@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import NoReturn
@@ -23,7 +24,7 @@ ORDER = (
     "render", "crop", "convert", "train", "export",
 )  # fmt: skip
 INTERRUPTED = 130
-NEAR = 0.8  # of difflib: an option of which a letter or two are wrong is offered in its place
+NEAR = 0.8  # of difflib: a name of which a letter or two are wrong is offered in its place
 LOST = 2
 
 
@@ -39,6 +40,17 @@ class _EntryPointGroup(click.Group):
         # Only modules of options are loaded here: an ImportError in one is a fault, and is shown.
         command: click.Command | None = found[0].load() if found else None
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:  # click before 8.4 has no class for an unknown command
+            if near := _near(args[0], self.list_commands(ctx)):
+                names = " or ".join(map(repr, near))
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {names}?")
+            raise
 
 
 @click.command(cls=_EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,9 +85,7 @@ def _run() -> tuple[int, str]:
         return error.exit_code, ""
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption) and error.possibilities:
-            from difflib import get_close_matches
-
-            near = get_close_matches(error.option_name, error.possibilities, cutoff=NEAR)
+            near = _near(error.option_name, error.possibilities)
             error = click.NoSuchOption(error.option_name, possibilities=near, ctx=error.ctx)
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" (see {context.command_path} --help)" if context else ""
@@ -88,6 +98,15 @@ def _run() -> tuple[int, str]:
         return 2, f"{printable(error.object)}: is not UTF-8; rename it, or link to it"
     except OSError as error:
         return 2, f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    """Those of `names` that begin with a mistyped name, or else resemble it."""
+    from difflib import get_close_matches
+
+    names = list(names)
+    longer = [n for n in names if name and n.startswith(name)]
+    return longer or get_close_matches(name, names, cutoff=NEAR)
 
 
 def _end(status: int) -> NoReturn:

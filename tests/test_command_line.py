@@ -97,6 +97,21 @@ def test_bad_input_is_one_sentence(
     assert sorted(place.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("segmet", "No such command 'segmet'. Did you mean 'segment'? (see "),
+        ("eval", "No such command 'eval'. Did you mean 'evaluate'? (see "),
+        ("plot", "No such command 'plot' (see "),
+        ("", "No such command '' (see "),
+    ],
+)
+def test_a_mistyped_command_is_answered_with_near_ones(name: str, words: str) -> None:
+    done = stackseg(name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"stackseg: {words}") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("output", ["file", "file/below", "/proc/stackseg", "", "o" * 300, "loop"])
 def test_a_folder_that_cannot_be_written(place: Path, output: str) -> None:
     done = stackseg("segment", "good.tif", "--model", "model.onnx", "--output", output, cwd=place)
