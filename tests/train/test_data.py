@@ -89,6 +89,19 @@ def test_two_folders_of_truth_are_said(tmp_path: Path) -> None:
     assert "has labels/ and masks/, and the truth is taken from labels/" in remark
 
 
+def test_images_in_folders_among_the_images_are_said(tmp_path: Path) -> None:
+    """They were passed over without a word where images/ itself held others."""
+    settings = small(write_pairs(tmp_path, [f"{n}.tif" for n in range(3)]))
+    images = tmp_path / "images"
+    (images / "notes").mkdir()
+    assert not load_data(settings).remarks
+    for name in ("day1/a.tif", "day1/b.tif", "day2/well/c.png", ".cache/d.tif"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / "0.tif", images / name)
+    (remark,) = load_data(settings).remarks
+    assert f"{images}: 3 images in folders inside it (day1/, day2/well/) are not read" in remark
+
+
 def test_ctc_prefers_silver_truth(tmp_path: Path) -> None:
     write_ctc(tmp_path, {"01": 3}, kind="GT")
     assert "01_GT" in str(find_ctc(tmp_path)[0].truth.file)

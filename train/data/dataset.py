@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import StackError, UsageError
+from engine.errors import StackError, UsageError, plural
+from engine.stacks.guard import some
 from engine.truth.ids import in_pieces
 from train.data.frames import FrameSource, LabelledFrame, NoContrast, Reading, digest, load_frame
-from train.data.layouts import find_color_masks, find_ctc, find_pairs, truth_folders
+from train.data.layouts import find_color_masks, find_ctc, find_pairs, images_inside, truth_folders
 from train.data.splits import Split, split_frames
 from train.data.synthetic import synthetic_frames
 from train.data.truth import TruthSource
@@ -103,7 +104,7 @@ def load_data(settings: TrainSettings) -> TrainingData:
             *val.remarks,
             *test.remarks,
             *_hint([] if settings.palette else [*train.frames, *val.frames, *test.frames]),
-            *_remarks_on_truth(split, [*train.frames, *val.frames, *test.frames], settings),
+            *_remarks_on_sources(split, [*train.frames, *val.frames, *test.frames], settings),
         ),
     )
     _check_part("training", data.train, train, settings)
@@ -168,10 +169,10 @@ def _hint(frames: Sequence[LabelledFrame]) -> list[str]:
     return hints[:1]
 
 
-def _remarks_on_truth(
+def _remarks_on_sources(
     split: Split, frames: Sequence[LabelledFrame], settings: TrainSettings
 ) -> list[str]:
-    """What is left out of the truth, and what could not be known of it."""
+    """What is left out of images and truth, and what could not be known of it."""
     remarks = []
     partly = [frame for frame in frames if frame.known is not None]
     if partly:
@@ -195,6 +196,11 @@ def _remarks_on_truth(
         tops = {source.truth.file.parent.parent for source in sources}
         both = [folders for top in sorted(tops) if len(folders := truth_folders(top)) > 1]
         remarks += [_remark_on_two(*both[0])] if both else []
+    if settings.layout != "ctc":
+        folders = sorted({source.image.parent for source in sources})
+        remarks += [
+            _remark_on_inside(one, found) for one in folders if (found := images_inside(one))
+        ]
     return remarks
 
 
@@ -203,6 +209,16 @@ def _remark_on_two(taken: Path, other: Path) -> str:
     return (
         f"{taken.parent}: has {taken.name}/ and {other.name}/, and the truth is taken from "
         f"{taken.name}/; to learn from {other.name}/, move {taken.name}/ away"
+    )
+
+
+def _remark_on_inside(folder: Path, images: Sequence[Path]) -> str:
+    """That folders inside one of images hold images too, which are not read."""
+    where = sorted({f"{image.parent.relative_to(folder)}/" for image in images})
+    are = "is" if len(images) == 1 else "are"
+    return (
+        f"{folder}: {plural(len(images), 'image')} in folders inside it ({some(where)}) {are} not "
+        "read; to learn from them, move them and their truth to the others"
     )
 
 

@@ -204,6 +204,17 @@ def truth_folders(top: Path, names: Sequence[str] = TRUTH_FOLDERS) -> list[Path]
     return [folder for name in names if (folder := _folder(top, name)) is not None]
 
 
+def images_inside(folder: Path) -> list[Path]:
+    """Images in folders inside `folder`, which are not read; a DICOM series is itself an image."""
+    inner = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.is_symlink()]
+    return [
+        image
+        for one in inner
+        if not (one.name.startswith(".") or is_series(one))
+        for image in (*filter(_is_image, sorted(one.iterdir())), *images_inside(one))
+    ]
+
+
 def _folder(top: Path, name: str) -> Path | None:
     """The sub-folder of a name in lower case, which may be written with capitals."""
     if (top / name).is_dir():
