@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.errors import StackError, UsageError
 from engine.stacks.guard import some
+from engine.truth.groups import find, first_bracket, not_empty, parse_pattern
 from train.data.frames import FrameSource
 from train.data.truth import TruthSource
 from train.data.volumes import NIFTI, count_planes, groups_by_series, is_series, stem_of
@@ -117,7 +118,7 @@ def find_pairs(root: Path, group: str | None = None) -> list[FrameSource]:
     sub-folder, else its file. An image of several frames (TIFF, DICOM, NIfTI, or a folder of one
     DICOM series) has a truth of as many. Sorted by name.
     """
-    found = _pairs(root, _pattern(group), TRUTH_FOLDERS)
+    found = _pairs(root, parse_pattern(group), TRUTH_FOLDERS)
     if not found:
         raise _nothing_found(root, "files of the same name in labels/ or masks/")
     return found
@@ -129,7 +130,7 @@ def find_color_masks(root: Path, group: str | None = None) -> list[FrameSource]:
     Without `group`, files of one folder that agree up to the first underscore or dot are of one
     patient and stay together, and so are slices of one DICOM series.
     """
-    found = _pairs(root, _pattern(group), ("masks",), re.compile(START))
+    found = _pairs(root, parse_pattern(group), ("masks",), re.compile(START))
     if not found:
         raise _nothing_found(root, "pictures of the same name in masks/")
     if group is None:
@@ -256,20 +257,5 @@ def _name(root: Path, image: Path) -> str:
 def _group(pattern: re.Pattern[str] | None, root: Path, top: Path, image: Path) -> str:
     if pattern is None:
         return _name(root, image) if top == root else top.name
-    match = pattern.search(image.name)
-    if match is None:
-        raise UsageError(f"--group {pattern.pattern!r} matches nothing in {image.name}")
-    name = match.group(1) if pattern.groups else match.group(0)
-    if not name:
-        raise UsageError(
-            f"--group {pattern.pattern!r} matches an empty text in {image.name}, so it gives no "
-            "group; make it match a part of every name"
-        )
-    return name
-
-
-def _pattern(group: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(group) if group else None
-    except re.error as error:
-        raise UsageError(f"--group {group!r} is not a regular expression: {error}") from None
+    match = find(pattern, image.name)
+    return not_empty(first_bracket(match), match)

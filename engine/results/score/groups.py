@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from engine.errors import UsageError
+from engine.truth.groups import find, first_bracket, not_empty, parse_pattern
 
 ACDC = r"^(?P<patient>patient\d+)_(?P<phase>frame\d+)"
 """What slices of the ACDC challenge are called: patient001_frame01_z00, and a volume of them."""
@@ -28,20 +28,12 @@ class Grouping:
         """
         if self.pattern is None:
             return stack
-        match = self.pattern.search(file or stack)
-        if match is None:
-            raise UsageError(f"--group {self.pattern.pattern!r} matches nothing in {file or stack}")
-        if self.pattern.groupindex:
-            named = {name: found or "" for name, found in match.groupdict().items()}
-            group = " ".join(filter(None, named.values()))
-            self.parts[group] = named
-        else:
-            group = (match.group(1) if self.pattern.groups else match.group(0)) or ""
-        if not group:
-            raise UsageError(
-                f"--group {self.pattern.pattern!r} matches an empty text in {file or stack}, so it "
-                "gives no group; make it match a part of every name"
-            )
+        match = find(self.pattern, file or stack)
+        named = {name: found or "" for name, found in match.groupdict().items()}
+        if not named:
+            return not_empty(first_bracket(match), match)
+        group = not_empty(" ".join(filter(None, named.values())), match)
+        self.parts[group] = named
         return group
 
 
@@ -51,10 +43,7 @@ def grouping(pattern: str | None, names: Iterable[str], *, classes: bool) -> Gro
     Without one, class maps (`classes`) whose `names` all are those of the ACDC challenge are pooled
     by patient and phase; all else by stack. Raises UsageError where the pattern is none.
     """
-    try:
-        given = re.compile(pattern) if pattern else None
-    except re.error as error:
-        raise UsageError(f"--group {pattern!r} is not a regular expression: {error}") from None
+    given = parse_pattern(pattern)
     if given is None and classes:
         acdc = re.compile(ACDC)
         if all(acdc.search(name) for name in names):
