@@ -100,7 +100,8 @@ def evaluate(
     from engine.commands.columns import print_columns
     from engine.errors import UsageError, plural
     from engine.results.score.compare import compare
-    from engine.results.score.table import class_table, hints, notes, table, write_csv
+    from engine.results.score.table import READ_FIRST, class_table, hints, notes, table, write_csv
+    from engine.stacks.guard import some
     from engine.store.files import check_free
 
     if picture and picture.suffix.lower() != ".png":
@@ -115,11 +116,17 @@ def evaluate(
         click.echo(json.dumps(comparison.to_dict(), indent=2))
     else:
         (header,), *parts = table(comparison)
-        print_columns(header, *parts)
+        omitted = print_columns(header, *parts, first=READ_FIRST)
         if by_class := class_table(comparison):
             (header,), *parts = by_class
             click.echo()
-            print_columns(header, *parts, left=2)
+            omitted += print_columns(header, *parts, left=2, first=header)
+        if omitted:
+            click.echo(
+                f"the terminal is too narrow for {some(omitted)}; --json or a pipe (| less -S) "
+                "shows all columns",
+                err=True,
+            )
     for line in notes(comparison):
         click.echo(line, err=True)
     if output:

@@ -19,6 +19,10 @@ from engine.store.files import whole_file
 OBJECT_SCORES = {"iou": "IoU", "dice": "Dice", "seg": "SEG", "det": "DET", "op_csb": "OP_CSB"} | {
     f"{name.lower()}_{at:g}": f"{name}@{at:g}" for name in ("F1", "AP") for at in THRESHOLDS
 }
+# What a narrow terminal shows; of classes it is the table's own order.
+READ_FIRST = (
+    "frame", "objects", "truth", "SEG", "DET", "IoU", "F1@0.5", "AP@0.5", "OP_CSB", "Dice",
+)  # fmt: skip
 CLASS_SCORES = {  # and their decimals in the table; volumes in voxels have one
     "dice": 4,
     "iou": 4,
