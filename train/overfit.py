@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from engine.store.files import whole_file
 from train.data.dataset import load_data
 from train.data.frames import LabelledFrame
 from train.data.patches import Example, whole_frame
-from train.networks import Network, build_network, n_weights
-from train.optimise import learning_rate, resolve_arithmetic, set_learning_rate
+from train.networks import Network, NetworkArgs, build_network, n_weights
+from train.optimise import Arithmetic, learning_rate, resolve_arithmetic, set_learning_rate
 from train.rows import Note
 from train.settings import TrainSettings
 from train.strips import Place, densest_window, draw_row, write_png
@@ -40,6 +41,14 @@ class NotLearnt(StacksegError):
     exit_status = 1
 
 
+class Learnt(NamedTuple):
+    """How far a network has come after so many steps."""
+
+    step: int
+    loss: float
+    score: float  # as prediction would have it
+
+
 def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print) -> float:
     """Train on one patch, always the same; returns its score, as prediction would have it.
 
@@ -55,53 +64,26 @@ def overfit_one(settings: TrainSettings, output: Path | None, note: Note = print
     data = load_data(settings)
     for remark in data.remarks:
         note(remark)
-    task = task_of(settings)
-    frame = _richest(data.train, settings)
-    # Two steps of a coarse grid: one would be a single value there, too few for statistics.
-    side = max(SIDE, 2 * settings.stride)
-    place = Place(frame, densest_window(frame, side, settings.stride))
-    _check_size(place, settings)
-    sample = _cut(whole_frame(frame, settings), place)
-    image, target, weight = (t[None].to(arithmetic.device) for t in sample[:3])
-    image = image.contiguous(memory_format=torch.channels_last)
-
-    course = settings.model_copy(
-        update={"epochs": 1, "steps_per_epoch": STEPS, "lr": RATE, "schedule": "one-cycle"}
-    )
-    args = settings.network(data.n_channels, n_out=target.shape[1])
+    place = _densest(_richest(data.train, settings), settings)
+    args = settings.network(data.n_channels, n_out=settings.n_outputs)
     network = build_network(args).to(arithmetic.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser, scaler = torch.optim.AdamW(network.parameters(), betas=BETAS), arithmetic.scaler()
-    y, x = image.shape[2:]
+    y, x = (part.stop - part.start for part in place.window)
     note(
-        f"one patch of {y}x{x} px of {frame.name}, {STEPS} steps; {n_weights(network):,} weights, "
-        f"{arithmetic}"
+        f"one patch of {y}x{x} px of {place.frame.name}, {STEPS} steps; {n_weights(network):,} "
+        f"weights, {arithmetic}"
     )
-    history, key = [], task.learnt_name.lower().replace(" ", "_")
-    for step in range(1, STEPS + 1):
-        network.train()
-        set_learning_rate(optimiser, learning_rate(step - 1, course))
-        with arithmetic.autocast():
-            logits = network(image)
-        loss = task.loss(logits, target, weight)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(scaler.scale(loss))
-        scaler.step(optimiser)
-        scaler.update()
-        if step % EVERY == 0:
-            score = task.learnt(_predict(network, image), target, weight)
-            history.append({"step": step, "loss": loss.item(), key: score})
-            note(f"step {step:3d}  loss {loss.item():.4f}  {task.learnt_name} {score:.4f}")
+    sample = _cut(whole_frame(place.frame, settings), place)
+    history = _learn(network, sample, settings, arithmetic, note)
+    score, name = history[-1].score, task_of(settings).learnt_name
     if output is not None:
-        logits = _predict(network, image)[0].cpu()
+        logits = _predict(network, sample.image[None].to(arithmetic.device))[0].cpu()
         write_png(output / "overfit.png", draw_row(place, logits, settings))
-        summary = {"frame": frame.name, "network": args.as_json(), "history": history}
-        with whole_file(output / "overfit.json") as partial:
-            partial.write_text(json.dumps(summary, indent=2) + "\n")
+        _write_summary(output / "overfit.json", place, args, history, name)
     if not score > ENOUGH:
         raise NotLearnt(
-            f"after {STEPS} steps on one patch of {frame.name} its {task.learnt_name} is "
-            f"{score:.3f}, and should be over {ENOUGH}; check that the truth fits the image, then "
-            "--loss and the network"
+            f"after {STEPS} steps on one patch of {place.frame.name} its {name} is {score:.3f}, "
+            f"and should be over {ENOUGH}; check that the truth fits the image, then --loss and "
+            "the network"
         )
     return score
 
@@ -113,15 +95,22 @@ def _richest(frames: Sequence[LabelledFrame], settings: TrainSettings) -> Labell
     return max(frames, key=lambda f: len(np.unique(f.labels[f.inside])))
 
 
-def _check_size(place: Place, settings: TrainSettings) -> None:
-    """UsageError where a patch is a single value at the network's coarsest level."""
+def _densest(frame: LabelledFrame, settings: TrainSettings) -> Place:
+    """The patch of a frame with most objects in it.
+
+    UsageError where it is a single value at the network's coarsest level.
+    """
+    # Two steps of a coarse grid: one would be a single value there, too few for statistics.
+    side = max(SIDE, 2 * settings.stride)
+    place = Place(frame, densest_window(frame, side, settings.stride))
     y, x = (part.stop - part.start for part in place.window)
     if settings.has_batch_norm and max(y, x) <= settings.stride:
         raise UsageError(
-            f"--overfit-one: the patch of {place.frame.name} is {y}x{x} px, a single value at the "
+            f"--overfit-one: the patch of {frame.name} is {y}x{x} px, a single value at the "
             f"coarsest level of a network of stride {settings.stride} px, and batch normalisation "
             "needs two or more; give larger images, or fewer levels (--channels)"
         )
+    return place
 
 
 def _cut(whole: Example, place: Place) -> Example:
@@ -129,6 +118,50 @@ def _cut(whole: Example, place: Place) -> Example:
     y, x = place.window
     image, target, weight = (t[:, y, x].contiguous() for t in whole[:3])
     return Example(image, target, weight)
+
+
+def _learn(
+    network: Network,
+    sample: Example,
+    settings: TrainSettings,
+    arithmetic: Arithmetic,
+    note: Note,
+) -> list[Learnt]:
+    """Take all steps on one sample; how far the network is after every EVERY of them."""
+    task = task_of(settings)
+    course = settings.model_copy(
+        update={"epochs": 1, "steps_per_epoch": STEPS, "lr": RATE, "schedule": "one-cycle"}
+    )
+    optimiser, scaler = torch.optim.AdamW(network.parameters(), betas=BETAS), arithmetic.scaler()
+    image, target, weight = (t[None].to(arithmetic.device) for t in sample[:3])
+    image = image.contiguous(memory_format=torch.channels_last)
+    history: list[Learnt] = []
+    for step in range(1, STEPS + 1):
+        network.train()
+        set_learning_rate(optimiser, learning_rate(step - 1, course))
+        with arithmetic.autocast():
+            logits = network(image)
+        loss = task.loss(logits, target, weight)
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(optimiser)
+        scaler.update()
+        if step % EVERY == 0:
+            found = Learnt(step, loss.item(), task.learnt(_predict(network, image), target, weight))
+            note(f"step {step:3d}  loss {found.loss:.4f}  {task.learnt_name} {found.score:.4f}")
+            history.append(found)
+    return history
+
+
+def _write_summary(
+    path: Path, place: Place, args: NetworkArgs, history: Sequence[Learnt], name: str
+) -> None:
+    """What was learnt by which network, and how its loss and the score of that name went."""
+    key = name.lower().replace(" ", "_")
+    rows = [{"step": at, "loss": loss, key: score} for at, loss, score in history]
+    summary = {"frame": place.frame.name, "network": args.as_json(), "history": rows}
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(summary, indent=2) + "\n")
 
 
 @torch.inference_mode()

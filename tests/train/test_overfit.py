@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import imagecodecs
+import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner
 
 from engine.errors import UsageError
@@ -42,6 +44,22 @@ def test_a_network_that_learns_nothing_exits_with_one(pairs: Path) -> None:
     assert isinstance(done.exception, NotLearnt)
     assert NotLearnt.exit_status == 1
     assert "should be over 0.98" in str(done.exception)
+
+
+def test_of_two_classes_the_network_is_that_of_a_run(tmp_path: Path) -> None:
+    """It had an output for each class, where that of a run has one for the second alone."""
+    write_pairs(tmp_path, [f"{i}.tif" for i in range(5)], truth="masks")
+    for mask in (tmp_path / "masks").iterdir():
+        pixels = (tifffile.imread(mask) > 0) * np.uint8(255)
+        tifffile.imwrite(mask, pixels, photometric="minisblack")
+    arguments = ["--data", str(tmp_path), "--layout", "color-masks", "--palette", "binary"]
+    CliRunner().invoke(
+        train,
+        [*arguments, "--channels", "4,8", "--overfit-one", "--device", "cpu",
+         "--output", str(tmp_path / "one")],
+    )  # fmt: skip
+    network = json.loads((tmp_path / "one" / "overfit.json").read_text())["network"]
+    assert network["n_out"] == 1
 
 
 def test_an_output_that_cannot_be_written_is_refused_first(pairs: Path, tmp_path: Path) -> None:
