@@ -287,32 +287,45 @@ def train(
     exits with 1 unless its IoU (of classes, their mean Dice) exceeds 0.98. With OUTPUT it writes
     overfit.png and overfit.json.
     """
-    from engine.errors import MissingExtra, UsageError, install_command
-    from engine.job.progress import counter
+    from engine.errors import UsageError
 
-    # Threads that wait must not spin away cores that are shared with anything else. OpenMP
-    # reads this when PyTorch loads it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        from train.fit import fit
-        from train.preview import write_preview
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "torchvision", "matplotlib"):
-            raise
-        raise MissingExtra(f"stackseg train needs PyTorch: {install_command('train')}") from None
-
+    _require_torch()
     _check_modes(preview=preview, overfit_one=overfit_one, resume=resume)
     settings = _settings_of(layout, arch, preset, options)
     if overfit_one:
         from train.overfit import overfit_one as learn_one
 
         learn_one(settings, output, note=_note)
-        return
-    if output is None:
+    elif output is None:
         raise UsageError("--output: is missing; name a folder for the run")
-    if preview:
+    elif preview:
+        from train.preview import write_preview
+
         _note(f"training patches: {write_preview(settings, output, _note)}")
-        return
+    else:
+        _fit(settings, output, resume=resume)
+
+
+def _require_torch() -> None:
+    """MissingExtra where PyTorch, or what is installed with it, is not there."""
+    from engine.errors import MissingExtra, install_command
+
+    # Threads that wait must not spin away cores that are shared with anything else. OpenMP
+    # reads this when PyTorch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        import train.fit  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision", "matplotlib"):
+            raise
+        raise MissingExtra(f"stackseg train needs PyTorch: {install_command('train')}") from None
+
+
+def _fit(settings: TrainSettings, output: Path, *, resume: bool) -> None:
+    """Train with progress on stderr; the best epoch's scores go to stdout."""
+    from engine.job.progress import counter
+    from train.fit import fit
+
     with counter("epoch", every=None) as count:
 
         def report(row: EpochRow) -> None:
