@@ -114,6 +114,25 @@ def test_a_folder_of_indexed_pictures(tmp_path: Path) -> None:
     check(tmp_path, ANY[:, INDICES].swapaxes(0, 1), "TCYX").close()
 
 
+def test_a_folder_of_indexed_tiffs_of_which_some_are_grey(tmp_path: Path) -> None:
+    """Grey ones were set aside as unlike the first, where pages of one file and PNGs were not."""
+    tables = [ANY, GREYS, TINT, ANY[:, ::-1]]
+    pages = [*INDICES, INDICES[0]]
+    for i, (page, table) in enumerate(zip(pages, tables, strict=True)):
+        indexed(tmp_path / f"t{i}.tif", page[None], [table])
+    colours = np.stack([t[:, i] for t, i in zip(tables, pages, strict=True)])
+    with check(tmp_path, colours, "TCYX") as stack:
+        for t in range(4):
+            window = stack.read_window(t, 0, [2, 0], slice(3, 30), slice(2, 20))
+            np.testing.assert_array_equal(window, colours[t, [2, 0], 3:30, 2:20])
+    tifffile.imwrite(tmp_path / "t4.tif", INDICES[0], photometric="minisblack", metadata=None)
+    with (
+        open_stack(str(tmp_path)) as stack,
+        pytest.raises(FrameError, match="is 40x50 uint8, but the first image is 3x40x50 uint8"),
+    ):
+        stack.read(4, 0, [0])
+
+
 def test_a_folder_of_indexed_pngs_of_which_one_is_grey(tmp_path: Path) -> None:
     tables = [ANY, GREYS, ANY[:, ::-1]]
     for i, (page, table) in enumerate(zip(INDICES, tables, strict=True)):

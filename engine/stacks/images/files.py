@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Container
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from engine.stacks.base import AxesMap, Stack, StackInfo, check_axes, read_dtype
 from engine.stacks.guard import opening
 from engine.stacks.images.coded import INKS, claimed_size, further_frames, is_opaque, read_coded
 from engine.stacks.units import UnitStack
+
+if TYPE_CHECKING:
+    from engine.stacks.tiff.stack import TiffStack
 
 KINDS = {
     ".tif": "TIFF",
@@ -242,9 +245,14 @@ class _Images(UnitStack):
             self._check_like_first(n, pixels.shape, pixels.dtype)
             return pixels[part]
         with _single(self._files[n]) as stack:
-            info = stack.info
+            info, palette = stack.info, stack.palette
             letters = "CYX" if "C" in info.axes else "YX"
             shape = tuple(info.size(a) for a in letters)
+            if letters == "YX" and palette is not None and len(self._unit_shape) == 3:
+                # A picture in colour that happens to have no other colours than greys.
+                self._check_like_first(n, (3, *shape), np.dtype(np.uint8))
+                indices = stack.read_window(0, 0, range(1), *part[-2:])[0]
+                return palette.coloured(indices, part[0])
             self._check_like_first(n, shape, np.dtype(info.dtype))
             channels = range(info.size("C"))[part[0]] if "C" in letters else range(1)
             pixels = stack.read_window(0, 0, channels, *part[-2:])
@@ -317,7 +325,7 @@ def not_an_image(file: Path, head: bytes) -> str:
     return "is not TIFF, PNG, JPEG, DICOM, NIfTI or Zarr; convert it to one of them"
 
 
-def _single(file: Path) -> Stack:
+def _single(file: Path) -> TiffStack:
     """A TIFF file of one frame, open; FrameError where it has several."""
     from engine.stacks.tiff.open import open_tiff
 

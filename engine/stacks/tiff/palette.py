@@ -50,6 +50,12 @@ class Palette:
         lead = (len(table),) if self.read_as == COLOURS else ()
         return out.reshape(*lead, *indices.shape)
 
+    def coloured(self, pixels: NDArray[Any], channels: slice) -> NDArray[Any]:
+        """Pixels (Y, X) that were read as values or as shades in colours, (channels, Y, X)."""
+        if self.read_as == VALUES:
+            return Palette(COLOURS, self.table).pixels(pixels, channels)
+        return np.repeat(pixels[None], 3, axis=0)[channels]
+
 
 def palette_of(page: TiffPage, kind: str, name: str) -> Palette | None:
     """The palette by which a page is read; None where it has none, or one for display only.

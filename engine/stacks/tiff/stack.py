@@ -137,6 +137,11 @@ class TiffStack(UnitStack):
         stack.others = self.others
         return stack
 
+    @property
+    def palette(self) -> Palette | None:
+        """The palette of the first page, where its values are indices."""
+        return self._format.palette
+
     def lacks(self, ts: range, zs: range) -> bool:
         """See `Stack.lacks`."""
         wanted = {"T": slice(ts.start, ts.stop), "Z": slice(zs.start, zs.stop)}
