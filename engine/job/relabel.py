@@ -41,6 +41,7 @@ from engine.plan.resources import local_site
 from engine.plan.settings import JobSettings, job_settings
 from engine.runtimes.base import MemoryNeeds, Target
 from engine.stacks.base import StackInfo
+from engine.stacks.guard import some
 from engine.stacks.open import open_stack
 from engine.store.claim import reading
 from engine.store.committed import store_of
@@ -95,7 +96,9 @@ def _prepare(result: Path, name: str, options: dict[str, Any]) -> Prepared:
     spec = report.model.spec
     if not spec.is_binary:
         raise OutputError(
-            f"{result}: is a class map of several classes, which no option could change"
+            f"{result}: is a class map, which stackseg relabel cannot change; for objects of its "
+            f"classes ({some(spec.class_names[1:])}), run stackseg segment with --objects and "
+            "another --output"
         )
     if begun.connect != "none" and options.get("instances") not in (None, *CONNECTS):
         raise OutputError(

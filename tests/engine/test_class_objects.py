@@ -129,6 +129,14 @@ def whole(stack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("of_all"), stack, WHOLE, objects="left,wall", min_area=4)
 
 
+def test_relabel_says_how_to_get_other_objects(whole: Path) -> None:
+    """It said that no option could change a class map, and not what could be done."""
+    with pytest.raises(
+        OutputError, match=r"\(left, right, wall\), run stackseg segment with --obj"
+    ):
+        relabel(whole, "again", min_area=30)
+
+
 def test_tables_tell_the_class_of_each_object(output: Path, whole: Path) -> None:
     classes, objects = images(output)
     rows = pq.read_table(output / "objects.parquet").to_pylist()
