@@ -56,7 +56,14 @@ class _EntryPointGroup(click.Group):
 @click.command(cls=_EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="stackseg")
 def stackseg() -> None:
-    """Segment large microscopy stacks with exported U-Nets."""
+    """Segment large microscopy stacks with exported U-Nets.
+
+    \b
+    To begin:
+      stackseg demo                                           synthetic nuclei
+      stackseg segment STACK.tif --model nuclei --output DIR  a stack of your own
+      stackseg COMMAND --help                                 options of a command
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("stackseg").setLevel(logging.INFO)
 
@@ -87,6 +94,9 @@ def _run() -> tuple[int, str]:
         if isinstance(error, click.NoSuchOption) and error.possibilities:
             near = _near(error.option_name, error.possibilities)
             error = click.NoSuchOption(error.option_name, possibilities=near, ctx=error.ctx)
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.2
+            click.echo(error.format_message(), err=True)
+            return error.exit_code, ""
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" (see {context.command_path} --help)" if context else ""
         return error.exit_code, error.format_message().rstrip(".") + hint

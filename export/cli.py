@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--seed",
+    metavar="N",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,

@@ -97,6 +97,15 @@ def test_bad_input_is_one_sentence(
     assert sorted(place.rglob("*")) == before
 
 
+def test_the_first_help_fits_and_comes_without_a_command_too() -> None:
+    """Half of the commands' summaries were cut off, and stackseg alone began "stackseg: Usage"."""
+    asked, bare = stackseg("--help"), stackseg()
+    assert (asked.returncode, bare.returncode, bare.stdout) == (0, 2, "")
+    assert asked.stdout == bare.stderr and asked.stdout.startswith("Usage: ")
+    assert "..." not in asked.stdout.partition("Options:")[2]
+    assert all(len(line) <= 80 for line in asked.stdout.splitlines())
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command(short_help="Write a result in another format.")
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option("--to", required=True,
               type=click.Choice(["tiff", "ctc", "csv", "geojson", "nifti", "dicom-seg"]),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command(short_help="Cut the region around a class out of a result.")
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option("--class", "class_name", required=True, metavar="NAME",
               help="Class to cut out, by its name; `foreground` for all of them.")  # fmt: skip

@@ -23,7 +23,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> tup
     return int(size[1]), int(size[2])
 
 
-@click.command()
+@click.command(short_help="Make, segment and score a synthetic time-lapse of nuclei.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command(short_help="Score labels against a truth.")
 @click.argument("labels", type=click.Path())
 @click.argument("truth", type=click.Path())
 @click.option(
@@ -17,7 +17,7 @@ import click
     default=0,
     show_default=True,
     metavar="PX",
-    help="Ignore so many pixels along every side of a frame.",
+    help="Ignore a margin of this width along every side of a frame.",
 )
 @click.option(
     "--classes", is_flag=True, help="Both are class maps, even without metadata that say so."

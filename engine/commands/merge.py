@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Complete a job whose array tasks have all ended.")
 @click.argument("output", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--quiet", is_flag=True, help="Show warnings and errors only, no progress.")
 def merge(output: Path, quiet: bool) -> int:

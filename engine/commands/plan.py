@@ -11,7 +11,7 @@ from engine.commands.grouped import grouped
 from engine.commands.segment import GROUPS, job_options
 
 
-@click.command(cls=grouped(GROUPS))
+@click.command(cls=grouped(GROUPS), short_help="Show frames, tiles, memory and disk of a job.")
 @job_options
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", default=Path(),
               help="Ignored. To plan a `segment` command as it stands, add --dry-run to "

@@ -10,7 +10,7 @@ import click
 from engine.commands.segment import log_options, postprocessing_options, resource_options
 
 
-@click.command()
+@click.command(short_help="Make other labels of a result, without the network.")
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option("--name", default="relabelled", show_default=True, metavar="NAME",
               help="Name of the new label image, and of the folder of its tables.")  # fmt: skip

@@ -35,7 +35,7 @@ def _contrast(
     return low, high
 
 
-@click.command()
+@click.command(short_help="Draw a result as a movie or a picture.")
 @click.argument("result", type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path),
               metavar="FILE", help="Movie or picture to write: .mp4, .gif or .png.")  # fmt: skip
@@ -56,7 +56,8 @@ def _contrast(
                    "[default: the model's first]")  # fmt: skip
 @click.option("--contrast", callback=_contrast, default="1,99.8", show_default=True,
               metavar="LOW,HIGH", help="Percentiles that are black and white.")  # fmt: skip
-@click.option("--scale-bar", default="auto", show_default=True, metavar="auto|off|UM")
+@click.option("--scale-bar", default="auto", show_default=True, metavar="auto|off|UM",
+              help="Length of the scale bar in um; auto: one that suits the width.")  # fmt: skip
 @click.option("--width", type=click.IntRange(min=16, max=16_000), metavar="PX",
               help="Width of a frame as drawn  [default: its own, within limits]")  # fmt: skip
 @click.option("--image", type=click.Path(path_type=Path), metavar="PATH",

@@ -108,8 +108,8 @@ job_options = together(
                  help="Take a Zarr frame without any chunks as failed, or as background."),
     postprocessing_options(),
     click.option("--objects", metavar="CLASS[,CLASS...]",
-                 help="Of a model of several classes: make connected pixels of these classes "
-                      "objects, in a label image of their own beside the class map."),
+                 help="For a model of several classes: make objects of connected pixels of these "
+                      "classes, in a label image of their own beside the class map."),
     click.option("--tile", default="auto", show_default=True, metavar="auto|N",
                  help="Side of a tile in px, halo included; auto: whole frames if they fit."),
     click.option("--halo", type=int, metavar="N",
@@ -128,11 +128,12 @@ job_options = together(
     click.option("--scheduler", metavar="ADDRESS|FILE",
                  help="Run on a Dask cluster  [default: in this process]"),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N|:all]",
-                 help="cuda:all uses every GPU of this machine, with a process for each."),
+                 help="Where the network runs; auto: on a GPU if the runtime has one. cuda:all "
+                      "uses every GPU of this machine, with a process for each."),
     click.option("--runtime", type=click.Choice(["auto", "onnxruntime", "openvino", "tensorrt"]),
                  default="auto", show_default=True,
                  help="Library that runs the network; auto is onnxruntime. In fp32 on CPUs labels "
-                      "of two runtimes differ in a pixel of a million at most."),
+                      "of two runtimes differ by at most one pixel in a million."),
     click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16", "fast"]),
                  default="fp32", show_default=True,
                  help="What the network computes in. bf16 and fp16 are openvino's, on processors "
@@ -195,7 +196,11 @@ GROUPS = {
 }  # fmt: skip
 
 
-@click.command(cls=grouped(GROUPS), context_settings={"token_normalize_func": _current_name})
+@click.command(
+    cls=grouped(GROUPS),
+    context_settings={"token_normalize_func": _current_name},
+    short_help="Segment stacks into label volumes and tables.",
+)
 @job_options
 @run_options
 def segment(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from engine.job.tuned import Measured
 
 
-@click.command()
+@click.command(short_help="Find the fastest runtime and precision on this machine.")
 @click.argument("model")
 @click.argument("inputs", nargs=-1, required=True, metavar="STACK...")
 @click.option(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from engine.results.verify.run import Verdict
 
 
-@click.command()
+@click.command(short_help="Check a result against its records and checksums.")
 @click.argument("output", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def verify(output: Path, as_json: bool) -> int:
