@@ -42,7 +42,7 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
-# Breaks the product in one way after the other, and expects the tests to fail: half an hour or so.
+# Breaks the product in one way after the other, and expects the tests to fail: a quarter of an hour or so.
 mutants: $(VENV)/.test
 	$(BIN)/python -m tests.mutants
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from engine import __version__
-from engine.errors import StacksegError, printable
+from engine.errors import INTERRUPTED, StacksegError, printable
 from engine.streams import keep_streams
 
 GROUP = "stackseg.commands"
@@ -23,7 +23,6 @@ ORDER = (
     "demo", "segment", "plan", "tune", "merge", "verify", "inspect", "evaluate", "relabel",
     "render", "crop", "convert", "train", "export",
 )  # fmt: skip
-INTERRUPTED = 130
 NEAR = 0.8  # of difflib: a name of which a letter or two are wrong is offered in its place
 LOST = 2
 
@@ -44,6 +43,7 @@ class _EntryPointGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See `click.Group`; a mistyped name is answered with those that it may stand for."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:  # click before 8.4 has no class for an unknown command

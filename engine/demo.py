@@ -12,11 +12,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import plural
+from engine.errors import INTERRUPTED, plural
 from engine.job.job import run_job
 from engine.job.progress import LineProgress
 from engine.job.run import JobSummary
-from engine.job.signals import INTERRUPTED
 from engine.model.file import open_model
 from engine.plan.resources import cores
 from engine.plan.settings import job_settings

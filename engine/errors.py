@@ -17,6 +17,8 @@ All arguments go up to `Exception`, so that errors survive pickling between proc
 
 from __future__ import annotations
 
+INTERRUPTED = 130  # exit status
+
 
 def printable(path: str) -> str:
     """A path that can be written anywhere: what in it is not UTF-8 is escaped."""

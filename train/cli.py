@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.commands.grouped import grouped
+from engine.errors import INTERRUPTED
 from train.presets import PRESETS
-
-INTERRUPTED = 130  # exit status
 
 if TYPE_CHECKING:
     from train.rows import EpochRow

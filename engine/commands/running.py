@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from engine.errors import UsageError, plural
+from engine.errors import INTERRUPTED, UsageError, plural
 from engine.geometry.arrays import IMAGE
 from engine.job.executors import cluster_of
 from engine.job.fast import without_fast
@@ -190,7 +190,7 @@ def _report(summary: JobSummary, output: Path, repair: str) -> None:
     """Print how a job ended; `repair` says how to repeat frames that were set aside."""
     for reason in summary.refused:
         _note(reason)
-    if summary.exit_status == 130:
+    if summary.exit_status == INTERRUPTED:
         _note("interrupted; run the same command again to resume")
         return
     done = f"{plural(summary.frames_in_this_run, 'frame')} in {summary.seconds:.1f} s"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from engine import __version__
-from engine.errors import OutputError
+from engine.errors import INTERRUPTED, OutputError
 from engine.job import retry_failed
 from engine.job.added import list_labels
 from engine.job.executors import Executor, cluster_of, dask_in_process
@@ -19,7 +19,6 @@ from engine.job.preflight import measured_halo_error
 from engine.job.prepare import Prepared, identity, prepare_merge
 from engine.job.progress import Progress
 from engine.job.run import JobSummary, Run, summarise
-from engine.job.signals import INTERRUPTED
 from engine.plan.resources import size_text
 from engine.plan.settings import JobSettings
 from engine.runtimes.base import Target

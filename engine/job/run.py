@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from engine import __version__
-from engine.errors import JobStopped, OutputError
+from engine.errors import INTERRUPTED, JobStopped, OutputError
 from engine.job import retry_failed
 from engine.job.added import label_names
 from engine.job.executors import Executor
 from engine.job.prepare import Prepared
 from engine.job.progress import Progress
 from engine.job.report import RunTotals, write_report
-from engine.job.signals import INTERRUPTED, graceful_stop
+from engine.job.signals import graceful_stop
 from engine.plan.plan import StackPlan
 from engine.stacks.images.files import ONE_BY_ONE
 from engine.steps.base import IsMine, Step

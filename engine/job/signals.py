@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from engine.errors import OutputError
+from engine.errors import INTERRUPTED, OutputError
 from engine.job.attempts import forget_attempts
 from engine.store.folder import JobFolder
 
-INTERRUPTED = 130
 log = logging.getLogger("stackseg")
 
 

@@ -29,7 +29,7 @@ def first_bracket(match: re.Match[str]) -> str:
 
 
 def not_empty(group: str, match: re.Match[str]) -> str:
-    """The group that was made of a match; UsageError where that is an empty text."""
+    """A group that was found by a match; UsageError where that is an empty text."""
     if not group:
         raise UsageError(
             f"--group {match.re.pattern!r} matches an empty text in {match.string}, so it gives no "
