@@ -22,11 +22,12 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def exported_once() -> Iterator[None]:
-    """Networks of the same shape are the same here: all are seeded alike."""
+    """Networks of the same shape and input are the same here: all are seeded alike."""
     really, graphs = export.onnx.to_onnx, dict[Any, bytes]()
 
     def remembered(network: Any, *, softmax: bool) -> onnx.ModelProto:
-        key = (softmax, *((name, tuple(p.shape)) for name, p in network.named_parameters()))
+        shapes = ((name, tuple(p.shape)) for name, p in network.named_parameters())
+        key = (softmax, network.input_range, *shapes)
         if key not in graphs:
             graphs[key] = really(network, softmax=softmax).SerializeToString()
         return onnx.load_model_from_string(graphs[key])
