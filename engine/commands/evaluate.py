@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from engine.results.score.comparison import Comparison
 
 
 @click.command(short_help="Score labels against a truth.")
@@ -97,11 +100,9 @@ def evaluate(
     """
     import json
 
-    from engine.commands.columns import print_columns
     from engine.errors import UsageError, plural
     from engine.results.score.compare import compare
-    from engine.results.score.table import READ_FIRST, class_table, hints, notes, table, write_csv
-    from engine.stacks.guard import some
+    from engine.results.score.table import hints, notes, write_csv
     from engine.store.files import check_free
 
     if picture and picture.suffix.lower() != ".png":
@@ -115,18 +116,7 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(comparison.to_dict(), indent=2))
     else:
-        (header,), *parts = table(comparison)
-        omitted = print_columns(header, *parts, first=READ_FIRST)
-        if by_class := class_table(comparison):
-            (header,), *parts = by_class
-            click.echo()
-            omitted += print_columns(header, *parts, left=2, first=header)
-        if omitted:
-            click.echo(
-                f"the terminal is too narrow for {some(omitted)}; --json or a pipe (| less -S) "
-                "shows all columns",
-                err=True,
-            )
+        _print_tables(comparison)
     for line in notes(comparison):
         click.echo(line, err=True)
     if output:
@@ -137,3 +127,23 @@ def evaluate(
 
         for line in draw_worst(comparison, picture, image):
             click.echo(line, err=True)
+
+
+def _print_tables(comparison: Comparison) -> None:
+    """Print scores of frames, and those of classes; on stderr the columns that do not fit."""
+    from engine.commands.columns import print_columns
+    from engine.results.score.table import READ_FIRST, class_table, table
+    from engine.stacks.guard import some
+
+    (header,), *parts = table(comparison)
+    omitted = print_columns(header, *parts, first=READ_FIRST)
+    if by_class := class_table(comparison):
+        (header,), *parts = by_class
+        click.echo()
+        omitted += print_columns(header, *parts, left=2, first=header)
+    if omitted:
+        click.echo(
+            f"the terminal is too narrow for {some(omitted)}; --json or a pipe (| less -S) shows "
+            "all columns",
+            err=True,
+        )

@@ -27,6 +27,7 @@ def graceful_stop(folder: JobFolder, stop: str, grace: float) -> Iterator[None]:
     """
 
     def handle(number: int, frame: Any) -> None:
+        """Ask for a stop, or end at once where one was asked for."""
         if folder.stopping(stop):
             _end_now("stopped at once; run the same command again to resume")
         with suppress(OutputError):  # a folder that is gone stops the job by itself
